@@ -1,0 +1,3 @@
+//! f
+#![no_main]
+libfuzzer_sys::fuzz_target!(|_d: &[u8]| {});
