@@ -1,2 +1,9 @@
+//! The decisions of Matriarch: `step(state, at, event) -> effects`, and nothing that could touch the world.
 #![cfg_attr(not(test), no_std)]
-//! c
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod id;
+pub mod op;
+pub mod time;

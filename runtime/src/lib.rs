@@ -1,1 +1,10 @@
-//! r
+//! The agent: executes core's orders on a real store and a real PostgreSQL.
+
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod ctl;
+pub mod demo;
+pub mod guard;
+pub mod postgres;
+pub mod store;
