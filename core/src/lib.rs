@@ -7,3 +7,5 @@ extern crate alloc;
 pub mod id;
 pub mod op;
 pub mod time;
+pub mod timeline;
+pub mod view;
