@@ -1,5 +1,6 @@
 //! The agent: executes core's orders on a real store and a real PostgreSQL.
 
+pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod config;

@@ -1,2 +1,216 @@
-//! Facts: what is known of the world, each part replaced whole by its next observation.
+//! Facts: what is known of the world, each part replaced whole by its next observation; and [`View`], which reads them
+//! together for the deciders.
+
+pub mod guard;
+pub mod peers;
 pub mod postgres;
+pub mod store;
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, Lane, PostgresAction};
+use crate::config::Config;
+use crate::id::{Lsn, Member, Revision};
+use crate::lease::Held;
+use crate::state::State;
+use crate::time::{Duration, Instant};
+use crate::timeline::History;
+use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, Upstream};
+use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
+
+/// All facts at one instant, read together. Deciders see this and nothing else.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Now.
+    pub at: Instant,
+    /// The facts and what is in flight.
+    pub state: &'a State,
+}
+
+/// Where a node is: its history, and what it has flushed along it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Position {
+    /// The history.
+    pub history: History,
+    /// The last flushed position.
+    pub flushed: Lsn,
+}
+
+impl<'a> View<'a> {
+    /// The configuration.
+    pub fn config(&self) -> &'a Config {
+        &self.state.config
+    }
+
+    /// The keys of the cluster, if they were ever seen.
+    pub fn cluster(&self) -> Option<&'a ClusterView> {
+        self.state.store.cluster.as_ref().map(|seen| &seen.value)
+    }
+
+    /// The leader key.
+    pub fn leader(&self) -> Option<&'a LeaderKey> {
+        self.cluster()?.leader.as_ref()
+    }
+
+    /// The leader key, if it is not under the tenure that we hold.
+    pub fn other_leader(&self) -> Option<&'a LeaderKey> {
+        self.leader().filter(|leader| self.held().is_none_or(|held| held.lease != leader.lease))
+    }
+
+    /// The tenure that we hold.
+    pub fn held(&self) -> Option<&'a Held> {
+        self.state.tenure.held()
+    }
+
+    /// The guard has acknowledged the tenure that we hold, and its instant has not come: PostgreSQL may write.
+    pub fn authority(&self) -> bool {
+        self.authority_left() > Duration::ZERO
+    }
+
+    /// How long PostgreSQL may still write.
+    pub fn authority_left(&self) -> Duration {
+        let armed = self.held().and_then(|held| self.state.guard.armed.filter(|armed| armed.tenure == held.lease));
+        armed.map_or(Duration::ZERO, |armed| self.at.until(armed.at))
+    }
+
+    /// The database cluster on disk, if it is one and complete.
+    pub fn complete_dir(&self) -> Option<&'a Cluster> {
+        self.dir().filter(|dir| dir.tainted.is_none())
+    }
+
+    /// The database cluster on disk.
+    pub fn dir(&self) -> Option<&'a Cluster> {
+        match &self.state.postgres.data {
+            DataDir::Cluster(dir) => Some(dir),
+            DataDir::Unknown | DataDir::Unreadable(_) | DataDir::Empty | DataDir::Foreign(_) => None,
+        }
+    }
+
+    /// The last answer of the running postmaster.
+    pub fn sql(&self) -> Option<&'a Sql> {
+        self.state.postgres.sql.as_ref().map(|seen| &seen.value)
+    }
+
+    /// The phase of the postmaster, if it lives.
+    pub fn phase(&self) -> Option<Phase> {
+        match self.state.postgres.process {
+            Process::Alive { phase, .. } => Some(phase),
+            Process::Unknown | Process::Absent => None,
+        }
+    }
+
+    /// A change of PostgreSQL is under way.
+    pub fn controlling(&self) -> Option<&'a PostgresAction> {
+        match &self.state.ops.in_lane(&Lane::PgControl)?.action {
+            Action::Postgres(action) => Some(action),
+            _ => None,
+        }
+    }
+
+    /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.
+    pub fn may_write(&self) -> bool {
+        if self.phase().is_none() {
+            return false;
+        }
+        let promoting = matches!(self.controlling(), Some(PostgresAction::Promote));
+        let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
+        let standby = self.dir().is_some_and(|dir| dir.standby_signal);
+        promoting || !(standby && recovering)
+    }
+
+    /// PostgreSQL is known to run as a primary.
+    pub fn is_primary(&self) -> bool {
+        self.phase() == Some(Phase::Ready) && self.sql().is_some_and(|sql| !sql.in_recovery)
+    }
+
+    /// The postmaster and all its processes are certainly dead.
+    pub fn dead(&self) -> bool {
+        self.state.postgres.process == Process::Absent && self.state.postgres.orphans == Some(0)
+    }
+
+    /// Where this node is.
+    pub fn position(&self) -> Option<Position> {
+        let dir = self.complete_dir()?;
+        let flushed = match self.sql() {
+            Some(sql) if sql.in_recovery => sql.received.max(sql.replayed),
+            Some(sql) => sql.flushed,
+            None if dir.state == ControlState::ShutDown => dir.checkpoint,
+            None => dir.checkpoint.max(dir.min_recovery),
+        };
+        (flushed > Lsn(0)).then(|| Position { history: dir.history.clone(), flushed })
+    }
+
+    /// The other members.
+    pub fn others(&self) -> impl Iterator<Item = (&'a Member, &'a MemberKey)> {
+        let me = &self.state.config.me;
+        self.cluster().into_iter().flat_map(|c| c.members.iter()).filter(move |(name, _)| *name != me)
+    }
+
+    /// The other members that may take over: they run, and are not barred.
+    pub fn electable_others(&self) -> Vec<(&'a Member, &'a MemberRecord)> {
+        let may = |r: &MemberRecord| !r.nofailover && r.state == "running" && !r.api_url.is_empty();
+        self.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| may(record)).collect()
+    }
+
+    /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender.
+    pub fn last_contact(&self) -> Contact {
+        let walsender = self.state.postgres.sql.as_ref().map_or(Instant::ZERO, |seen| {
+            let ages = seen.value.senders.iter().filter_map(|sender| sender.reply_age);
+            ages.min().map_or(Instant::ZERO, |age| seen.asked.back(age))
+        });
+        Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
+    }
+
+    /// The operator's request, if it is due.
+    pub fn due_failover(&self) -> Option<&'a FailoverKey> {
+        let request = self.cluster()?.failover.as_ref()?;
+        self.schedule_left(request).is_none().then_some(request)
+    }
+
+    /// How long the operator's request is still to wait; `None`: it is due.
+    pub fn schedule_left(&self, request: &FailoverKey) -> Option<Duration> {
+        let (seen, wall) = self.state.wall;
+        let now_ms = wall.0.saturating_add(i64::try_from(self.at.since(seen).as_millis()).unwrap_or(i64::MAX));
+        let left_ms = request.scheduled_at?.0.saturating_sub(now_ms);
+        u64::try_from(left_ms).ok().filter(|left| *left > 0).map(Duration::from_millis)
+    }
+
+    /// Whom to stream from: the member that the tag `replicatefrom` names if it runs, the leader otherwise.
+    pub fn upstream(&self) -> Option<Upstream> {
+        let leader = self.other_leader()?;
+        let cascade = self.config().replicatefrom.as_ref().filter(|name| **name != self.config().me);
+        let members = &self.cluster()?.members;
+        let cascading = cascade.and_then(|name| members.get(name).map(|key| (name, key)));
+        let running = cascading.filter(|(_, key)| key.record.state == "running");
+        let (name, key) = running.or_else(|| members.get(&leader.member).map(|key| (&leader.member, key)))?;
+        let known = !key.record.host.is_empty() && key.record.port > 0 && *name != self.config().me;
+        known.then(|| Upstream { member: name.clone(), host: key.record.host.clone(), port: key.record.port })
+    }
+
+    /// The leader itself, as something to clone, compare or rewind from; only while it runs as primary.
+    pub fn serving_leader(&self) -> Option<(Revision, Upstream, &'a MemberRecord)> {
+        let leader = self.other_leader()?;
+        let record = self.cluster()?.leader_record()?;
+        let serving = record.state == "running" && matches!(record.role.as_str(), "primary" | "master");
+        let upstream = Upstream { member: leader.member.clone(), host: record.host.clone(), port: record.port };
+        serving.then_some((leader.created, upstream, record))
+    }
+}
+
+/// When each kind of contact was last heard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Contact {
+    /// A member of the store.
+    pub store: Instant,
+    /// Another agent.
+    pub peer: Instant,
+    /// A standby, through its WAL sender.
+    pub walsender: Instant,
+}
+
+impl Contact {
+    /// The latest of them.
+    pub fn latest(self) -> Instant {
+        self.store.max(self.peer).max(self.walsender)
+    }
+}

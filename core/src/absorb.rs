@@ -1,0 +1,573 @@
+//! Events change facts or complete operations; here and nowhere else. Authority is settled first.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
+use crate::id::{OpId, Revision, StoreId};
+use crate::lease::{Held, Tenure};
+use crate::op::{Outcome, Refusal};
+use crate::state::{Granted, InFlight, PendingKind, Pledge, REQUESTS_MAX, State};
+use crate::time::{Instant, Seen};
+use crate::view::View;
+use crate::view::postgres::{DataDir, Phase, Process, StartAs};
+use crate::view::store::{ClusterView, Vanished};
+
+/// Takes one event in. Completions that fail are remembered so that they are not repeated at once.
+pub(crate) fn absorb(state: &mut State, at: Instant, event: Event) {
+    match event {
+        Event::Started(started) => {
+            state.epoch_file = started.epoch;
+            state.pledge =
+                started.pledge.map(|absent_at| Pledge { absent_at, since: at, frozen: false, on_disk: true });
+        }
+        Event::Ticked(wall) => state.wall = (at, wall),
+        Event::Store(event) => store(state, at, event),
+        Event::Postgres(event) => postgres(state, at, event),
+        Event::Host(HostEvent::Completed { op, outcome }) => host(state, at, op, &outcome),
+        Event::Guard(event) => guard(state, at, event),
+        Event::Peer(event) => peer(state, at, event),
+        Event::Operator(id, request) => crate::procedure::begin(state, at, id, request),
+        Event::Configured(config) => state.config = config,
+        Event::ShutdownAsked => state.leaving = true,
+    }
+    settle_adoption(state, at);
+}
+
+/// Ends an operation by its deadline: its outcome is unknown.
+pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
+    let Some(in_flight) = state.ops.end(op) else { return };
+    failed(state, at, &in_flight.action);
+    if let Action::Store(action) = &in_flight.action {
+        store_unknown(state, action);
+    }
+    if let Action::Peer(PeerAction::AskPosition { member, .. } | PeerAction::AskStatus { member, .. }) =
+        &in_flight.action
+    {
+        state.peers.unreachable.insert(member.clone(), at);
+    }
+}
+
+fn failed(state: &mut State, at: Instant, action: &Action) {
+    state.memory.failed.insert(kind(action), at);
+}
+
+/// A name for the kind of an order, for pauses after failures.
+pub(crate) fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Store(action) => match action {
+            StoreAction::Renew { .. } => "renew",
+            StoreAction::GrantTenure { .. }
+            | StoreAction::Acquire(_)
+            | StoreAction::TakeOver { .. }
+            | StoreAction::Release { .. }
+            | StoreAction::RaceInitialize
+            | StoreAction::AbandonInitialize { .. } => "lead",
+            StoreAction::Revoke { .. } => "revoke",
+            StoreAction::Read => "read",
+            StoreAction::GrantSession { .. }
+            | StoreAction::KeepSession { .. }
+            | StoreAction::PutMember { .. }
+            | StoreAction::CompleteInitialize { .. }
+            | StoreAction::PutStatus { .. }
+            | StoreAction::PutHistory { .. }
+            | StoreAction::PutFailover { .. }
+            | StoreAction::ClearFailover { .. } => "publish",
+        },
+        Action::Postgres(PostgresAction::Observe | PostgresAction::Look) => "observe",
+        Action::Postgres(PostgresAction::Freeze) => "freeze",
+        Action::Postgres(PostgresAction::Stop(_)) => "stop",
+        Action::Postgres(PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_)) => "slot",
+        Action::Postgres(PostgresAction::Configure { .. }) => "configure",
+        Action::Postgres(PostgresAction::Compare(_)) => "compare",
+        Action::Postgres(_) => "control",
+        Action::Host(_) => "host",
+        Action::Guard(_) => "guard",
+        Action::Peer(_) => "peer",
+        Action::Answer(..) => "answer",
+    }
+}
+
+// --- store ----------------------------------------------------------------------------------------------------------
+
+fn store(state: &mut State, at: Instant, event: StoreEvent) {
+    match event {
+        StoreEvent::Watched(seen) => {
+            state.store.answered = state.store.answered.max(seen.heard);
+            view_seen(state, seen);
+        }
+        StoreEvent::Completed { op, outcome, asked } => {
+            let Some(in_flight) = state.ops.end(op) else { return };
+            let Action::Store(action) = in_flight.action.clone() else { return };
+            if !matches!(outcome, Outcome::Unknown(_)) {
+                state.store.answered = at;
+            }
+            match outcome {
+                Outcome::Done(done) => store_done(state, at, &action, done, asked),
+                Outcome::Refused(refusal) => {
+                    failed(state, at, &in_flight.action);
+                    store_refused(state, &action, &refusal);
+                }
+                Outcome::Unknown(_) => {
+                    failed(state, at, &in_flight.action);
+                    store_unknown(state, &action);
+                }
+            }
+        }
+    }
+}
+
+fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreDone, asked: Instant) {
+    match (action, done) {
+        (_, StoreDone::Read(view)) => view_seen(state, Seen::new(view, asked, at)),
+        (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
+            state.granted = Some(Granted { lease, ttl, asked });
+        }
+        (_, StoreDone::Granted { lease, ttl }) => {
+            state.session.lease = Some(lease);
+            state.session.ttl = ttl;
+            state.session.kept = asked;
+            state.session.published = None;
+        }
+        (_, StoreDone::Acquired(view)) => view_seen(state, Seen::new(view, asked, at)),
+        (StoreAction::Renew { lease, epoch, .. }, StoreDone::Renewed { ttl }) => {
+            renewed(state, Held { lease: *lease, epoch: *epoch, ttl, confirmed: asked });
+        }
+        (_, StoreDone::SessionKept) => state.session.kept = asked,
+        (StoreAction::Release { .. }, StoreDone::Released) => released(state),
+        (StoreAction::Revoke { lease }, StoreDone::Revoked) => {
+            if state.spent == Some(*lease) {
+                state.spent = None;
+            }
+        }
+        (StoreAction::RaceInitialize, StoreDone::Written) => state.memory.initialising = true,
+        (StoreAction::PutMember { record, .. }, StoreDone::Written) => {
+            state.session.published = Some(record.clone());
+            state.session.published_at = at;
+        }
+        (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
+        (StoreAction::CompleteInitialize { .. }, StoreDone::Written) => state.memory.initialising = false,
+        (StoreAction::PutFailover { .. }, StoreDone::Written) => crate::procedure::failover_written(state, true),
+        // Written, and nothing to remember: the watch brings it back.
+        (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
+    }
+}
+
+/// A proven renewal, or the adoption of our own tenure after a start. The newest sending counts.
+fn renewed(state: &mut State, proven: Held) {
+    match &mut state.tenure {
+        Tenure::Held(held) if held.lease == proven.lease => {
+            assert_eq!(held.epoch, proven.epoch, "one lease is one tenure");
+            if proven.confirmed > held.confirmed {
+                held.confirmed = proven.confirmed;
+                held.ttl = proven.ttl;
+            }
+        }
+        Tenure::Adopting { .. } if state.spent != Some(proven.lease) => state.tenure = Tenure::Held(proven),
+        // A renewal of what is over: too late to bring it back.
+        Tenure::Held(_) | Tenure::Adopting { .. } | Tenure::Suspended { .. } | Tenure::None => {}
+    }
+}
+
+/// The key is deleted, or may be: either way this tenure is spent.
+fn released(state: &mut State) {
+    state.spend_tenure();
+    state.memory.handover_announced = None;
+}
+
+fn store_refused(state: &mut State, action: &StoreAction, refusal: &Refusal) {
+    match action {
+        StoreAction::Renew { lease, .. } => {
+            let ours = state.tenure.held().is_some_and(|held| held.lease == *lease);
+            if ours {
+                // The store says that the key or the lease is not ours any more. What is there instead is in the view;
+                // until it is seen, authority is over and a reversible fence bridges.
+                suspend_or_spend(state, state.store.answered);
+            }
+            if matches!(state.tenure, Tenure::Adopting { .. }) {
+                state.tenure = Tenure::None;
+            }
+        }
+        StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => {
+            if *refusal == Refusal::LeaseGone {
+                state.granted = None;
+            }
+        }
+        StoreAction::Release { .. } => released(state),
+        // "Not found" is as good as revoked.
+        StoreAction::Revoke { lease } => {
+            if state.spent == Some(*lease) && *refusal == Refusal::LeaseGone {
+                state.spent = None;
+            }
+        }
+        StoreAction::KeepSession { .. } | StoreAction::PutMember { .. } => {
+            if *refusal == Refusal::LeaseGone {
+                state.session.lease = None;
+            }
+        }
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, false),
+        StoreAction::Read
+        | StoreAction::GrantTenure { .. }
+        | StoreAction::GrantSession { .. }
+        | StoreAction::RaceInitialize
+        | StoreAction::AbandonInitialize { .. }
+        | StoreAction::CompleteInitialize { .. }
+        | StoreAction::PutStatus { .. }
+        | StoreAction::PutHistory { .. }
+        | StoreAction::ClearFailover { .. } => {}
+    }
+}
+
+/// No answer: it may have happened. A release may have: the tenure is spent, never served under again. Everything else
+/// is looked at again before anything is built on it.
+fn store_unknown(state: &mut State, action: &StoreAction) {
+    match action {
+        StoreAction::Release { .. } => released(state),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, true),
+        StoreAction::PutMember { .. } => state.session.published = None,
+        _ => {}
+    }
+}
+
+/// The keys as of a revision. An older one than is known says nothing new.
+fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
+    let known = state.store.cluster.as_ref().map_or((StoreId(0), Revision(0)), |k| (k.value.store, k.value.revision));
+    if seen.value.store == known.0 && seen.value.revision < known.1 {
+        return;
+    }
+    authority(state, &seen);
+    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
+    match (&before, &seen.value.leader) {
+        (_, Some(_)) => {
+            state.store.vanished = None;
+            state.memory.race = None;
+        }
+        (Some(leader), None) => {
+            state.store.vanished = Some(Vanished { heard: seen.heard, who: leader.member.clone() });
+            state.memory.race = Some((seen.value.revision, seen.heard));
+        }
+        (None, None) if state.memory.race.is_none() => state.memory.race = Some((seen.value.revision, seen.heard)),
+        (None, None) => {}
+    }
+    if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
+        && leader.created > pledge.absent_at
+    {
+        state.pledge = None;
+    }
+    let own = seen.value.members.get(&state.config.me);
+    if own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
+        state.session.published = None;
+    }
+    state.store.cluster = Some(seen);
+}
+
+/// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never
+/// prolongs one.
+fn authority(state: &mut State, seen: &Seen<ClusterView>) {
+    let leader = seen.value.leader.as_ref();
+    let granted = state.granted.filter(|g| leader.is_some_and(|l| l.lease == g.lease) && state.spent != Some(g.lease));
+    if let (Some(granted), Some(leader)) = (granted, leader) {
+        let held = Held { lease: granted.lease, epoch: leader.created, ttl: granted.ttl, confirmed: granted.asked };
+        let known = state.tenure.held().is_some_and(|held| held.lease == granted.lease);
+        if !known && leader.member == state.config.me {
+            state.tenure = Tenure::Held(held);
+            state.granted = None;
+        }
+        return;
+    }
+    match (&state.tenure, leader) {
+        (Tenure::Held(held), Some(leader)) if leader.lease == held.lease && leader.created == held.epoch => {}
+        (Tenure::Held(_), None) => suspend_or_spend(state, seen.heard),
+        (Tenure::Held(_) | Tenure::Suspended { .. }, Some(_)) => state.spend_tenure(),
+        (Tenure::Suspended { .. } | Tenure::None | Tenure::Adopting { .. }, _) => {}
+    }
+}
+
+/// Our key is gone and nobody else is seen. A primary gets a moment to take it back; anything else just loses it.
+fn suspend_or_spend(state: &mut State, since: Instant) {
+    let writes = View { at: since, state }.may_write();
+    match (&state.tenure, writes) {
+        (Tenure::Held(held), true) => state.tenure = Tenure::Suspended { was: *held, since },
+        (Tenure::Held(_), false) => state.spend_tenure(),
+        (Tenure::None | Tenure::Adopting { .. } | Tenure::Suspended { .. }, _) => {}
+    }
+}
+
+/// The search for a tenure after a start ends where there is nothing to adopt: PostgreSQL does not write and the key is
+/// not provably ours, or the key names another.
+fn settle_adoption(state: &mut State, at: Instant) {
+    let Tenure::Adopting { .. } = state.tenure else { return };
+    let view = View { at, state };
+    let unseen = view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
+    let Some(cluster) = view.cluster().filter(|_| !unseen) else { return };
+    let foreign = cluster.leader.as_ref().is_some_and(|leader| leader.member != view.config().me);
+    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::ours_by_epoch(&view, leader.created));
+    let identity = cluster.system_id().is_some_and(|id| view.dir().is_none_or(|dir| dir.system_id != id));
+    if foreign || (identity && view.phase().is_some()) || (!view.may_write() && !ours) {
+        state.tenure = Tenure::None;
+    }
+}
+
+// --- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
+    match event {
+        PostgresEvent::ProcessSeen(process) => process_seen(state, at, process),
+        PostgresEvent::DataSeen(data) => {
+            if state.postgres.data != data {
+                state.memory.changed = at;
+                state.postgres.data = data;
+            }
+        }
+        PostgresEvent::Answered { op, sql } => {
+            let in_flight = state.ops.end(op);
+            match sql {
+                Some(seen) => answered(state, seen),
+                None => {
+                    if let Some(in_flight) = in_flight {
+                        failed(state, at, &in_flight.action);
+                    }
+                }
+            }
+        }
+        PostgresEvent::Completed { op, outcome } => {
+            let Some(in_flight) = state.ops.end(op) else { return };
+            state.memory.changed = at;
+            control_ended(state, at, &in_flight, outcome);
+        }
+    }
+}
+
+fn process_seen(state: &mut State, at: Instant, process: Process) {
+    let before = state.postgres.process;
+    if before == process {
+        return;
+    }
+    state.memory.changed = at;
+    state.postgres.process = process;
+    match process {
+        Process::Absent => {
+            state.postgres.sql = None;
+            // The children of a dead postmaster are not counted by looking at the postmaster.
+            state.postgres.orphans = None;
+            state.memory.dead_since = Some(at);
+            state.memory.starting_since = None;
+        }
+        Process::Alive { pid, phase } => {
+            let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
+            if !same {
+                state.postgres.sql = None;
+            }
+            state.postgres.orphans = None;
+            state.memory.dead_since = None;
+            state.memory.starting_since = match phase {
+                Phase::Starting => state.memory.starting_since.filter(|_| same).or(Some(at)),
+                Phase::Ready | Phase::Stopping => None,
+            };
+            if phase == Phase::Ready {
+                state.memory.start_failures = 0;
+            }
+        }
+        Process::Unknown => {}
+    }
+}
+
+fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
+    if state.postgres.sql.as_ref().is_some_and(|known| known.asked > seen.asked)
+        || state.postgres.process == Process::Absent
+    {
+        return;
+    }
+    if seen.value.receiver.as_ref().is_some_and(|receiver| receiver.streaming) {
+        state.memory.streamed = seen.asked;
+    }
+    // A receiver that is there again is not frozen, whatever was confirmed before.
+    if seen.value.receiver.is_some()
+        && let Some(pledge) = state.pledge.as_mut()
+    {
+        pledge.frozen = false;
+    }
+    state.postgres.sql = Some(seen);
+}
+
+fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: Outcome<PostgresDone>) {
+    let Action::Postgres(action) = &in_flight.action else { return };
+    let (op, refused) = (
+        in_flight.op,
+        match &outcome {
+            Outcome::Done(_) => None,
+            Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => Some(why.clone()),
+            Outcome::Refused(_) => Some("refused".into()),
+        },
+    );
+    if refused.is_some() {
+        failed(state, at, &in_flight.action);
+    }
+    match (action, outcome) {
+        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(_)) => {
+            state.memory.followed = upstream.clone();
+            state.memory.streamed = at;
+            state.memory.start_failures = 0;
+        }
+        (PostgresAction::Start(_), Outcome::Done(_)) => state.memory.start_failures = 0,
+        (PostgresAction::Start(_), _) => state.memory.start_failures += 1,
+        // An upstream that cannot be changed in a running server is changed by a restart.
+        (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
+        (PostgresAction::Clone(_), Outcome::Done(_)) => {
+            state.memory.reinit = false;
+            state.memory.rewind_failed = None;
+            state.memory.compared = None;
+        }
+        (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
+            if let Some(epoch) = leader_epoch(state) {
+                state.memory.compared = Some((epoch, diverged_at));
+            }
+        }
+        (PostgresAction::Rewind(_), Outcome::Done(_)) => {
+            state.memory.compared = leader_epoch(state).map(|epoch| (epoch, None));
+        }
+        (PostgresAction::Rewind(_), _) => {
+            state.memory.rewind_failed = leader_epoch(state).zip(refused.clone());
+        }
+        (PostgresAction::Freeze, Outcome::Done(_)) => {
+            let absent_at = state.memory.race.map_or(Revision(0), |(revision, _)| revision);
+            let before = state.pledge.filter(|pledge| pledge.absent_at == absent_at);
+            state.pledge =
+                Some(before.map_or(Pledge { absent_at, since: at, frozen: true, on_disk: false }, |pledge| Pledge {
+                    frozen: true,
+                    ..pledge
+                }));
+            state.memory.followed = None;
+        }
+        (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
+            state.memory.configured = generation;
+        }
+        (PostgresAction::Restart, _) => crate::procedure::restart_ended(state, op, refused),
+        _ => {}
+    }
+}
+
+fn leader_epoch(state: &State) -> Option<Revision> {
+    state.store.cluster.as_ref()?.value.leader.as_ref().map(|leader| leader.created)
+}
+
+// --- host, guard, peers -----------------------------------------------------------------------------------------------
+
+fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
+    let Some(in_flight) = state.ops.end(op) else { return };
+    let Action::Host(action) = &in_flight.action else { return };
+    match (action, outcome) {
+        (crate::action::HostAction::WriteEpoch(file), Outcome::Done(())) => state.epoch_file = Some(*file),
+        (crate::action::HostAction::WritePledge(promised), Outcome::Done(())) => {
+            if let Some(pledge) = state.pledge.as_mut().filter(|pledge| Some(pledge.absent_at) == *promised) {
+                pledge.on_disk = true;
+            }
+        }
+        _ => failed(state, at, &in_flight.action),
+    }
+}
+
+fn guard(state: &mut State, at: Instant, event: GuardEvent) {
+    match event {
+        GuardEvent::Connected { armed, held, fired } => {
+            state.guard = crate::view::guard::GuardFacts { present: true, gone: None, armed, held, fired, stuck: 0 };
+            state.guard_asked = crate::state::GuardAsked::default();
+            // What the last agent promised bounds how long its PostgreSQL may go on.
+            if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
+                *deadline = armed.at;
+            }
+        }
+        GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
+        GuardEvent::Refused(_) => state.guard_asked = crate::state::GuardAsked::default(),
+        GuardEvent::Disarmed => {
+            state.guard.armed = None;
+            state.guard_asked.disarm = false;
+            state.guard_asked.arm = None;
+        }
+        GuardEvent::Held => {
+            state.guard.held = true;
+            state.guard_asked.hold = false;
+        }
+        GuardEvent::Resumed => {
+            state.guard.held = false;
+            state.guard_asked.resume = false;
+        }
+        GuardEvent::Fired { tenure } => {
+            state.guard.fired = Some(tenure);
+            state.guard.armed = None;
+            state.guard.held = false;
+            state.guard.stuck = 0;
+            state.guard_asked = crate::state::GuardAsked::default();
+            if state.tenure.held().is_some_and(|held| held.lease == tenure)
+                || matches!(state.tenure, Tenure::Suspended { .. })
+            {
+                state.spend_tenure();
+            }
+            if matches!(state.tenure, Tenure::Adopting { .. }) {
+                state.tenure = Tenure::None;
+            }
+            process_seen(state, at, Process::Absent);
+            state.postgres.orphans = Some(0);
+        }
+        GuardEvent::Stuck { processes } => state.guard.stuck = processes,
+        GuardEvent::OrphansDead => {
+            state.guard_asked.orphans = false;
+            if state.postgres.process == Process::Absent {
+                state.postgres.orphans = Some(0);
+            }
+        }
+        GuardEvent::Gone => {
+            state.guard.present = false;
+            state.guard.gone = Some(at);
+            state.guard.armed = None;
+            state.guard.held = false;
+            state.guard_asked = crate::state::GuardAsked::default();
+        }
+    }
+}
+
+fn peer(state: &mut State, at: Instant, event: PeerEvent) {
+    match event {
+        PeerEvent::Answered { op, member, outcome, asked } => {
+            let in_flight = state.ops.end(op);
+            match outcome {
+                Outcome::Done(answer) => {
+                    state.peers.answered = at;
+                    state.peers.unreachable.remove(&member);
+                    state.peers.answers.insert(member, Seen::new(answer, asked, at));
+                }
+                Outcome::Refused(_) | Outcome::Unknown(_) => {
+                    if let Some(in_flight) = in_flight {
+                        state.peers.unreachable.insert(member, in_flight.since);
+                    }
+                }
+            }
+            keep_members_only(state);
+        }
+        PeerEvent::PositionAsked { request, absent_at: _ } => {
+            if state.position_asked.len() < REQUESTS_MAX {
+                state.position_asked.push(request);
+            }
+        }
+        PeerEvent::HandoverAnnounced => state.memory.handover_announced = Some(at),
+    }
+}
+
+/// Answers of members that are gone are forgotten: nothing grows without bound.
+fn keep_members_only(state: &mut State) {
+    let Some(cluster) = &state.store.cluster else { return };
+    let members = &cluster.value.members;
+    state.peers.answers.retain(|name, _| members.contains_key(name));
+    state.peers.unreachable.retain(|name, _| members.contains_key(name));
+}
+
+/// Restarts that wait for an operation take the number of the one that was just ordered.
+pub(crate) fn restart_ordered(state: &mut State, op: OpId) {
+    let waiting: Vec<_> = state.requests.values_mut().collect();
+    for pending in waiting {
+        if let PendingKind::Restart { op: slot @ None } = &mut pending.kind {
+            *slot = Some(op);
+        }
+    }
+}

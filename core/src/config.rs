@@ -1,0 +1,86 @@
+//! What core must know of the configuration: no secret, no path, only what decisions depend on.
+
+use alloc::string::String;
+
+use crate::id::Member;
+use crate::lease::Bounds;
+use crate::time::Duration;
+
+/// The configuration in force: local file, dynamic configuration and defaults, merged by the runtime.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// Our name.
+    pub me: Member,
+    /// The ttl to ask the store for.
+    pub ttl: Duration,
+    /// How often what is known is refreshed and published when nothing happens.
+    pub loop_wait: Duration,
+    /// The budget for retries against the store.
+    pub retry_timeout: Duration,
+    /// A standby further behind the last known position does not race.
+    pub maximum_lag_on_failover_bytes: u64,
+    /// How long a leader may start or recover before it gives up; zero: at once, if another could take over.
+    pub primary_start_timeout: Duration,
+    /// Lines kept in `history`; 0 = all.
+    pub max_timelines_history: usize,
+    /// The effective tag `nofailover`.
+    pub nofailover: bool,
+    /// The effective tag `failover_priority`.
+    pub failover_priority: i32,
+    /// The tag `nostream`.
+    pub nostream: bool,
+    /// The tag `clonefrom`.
+    pub clonefrom: bool,
+    /// The tag `replicatefrom`.
+    pub replicatefrom: Option<Member>,
+    /// A physical slot for each member.
+    pub use_slots: bool,
+    /// `pg_rewind` may be used.
+    pub use_pg_rewind: bool,
+    /// The data directory may be cloned again when it diverged and cannot be rewound.
+    pub clone_when_diverged: bool,
+    /// There is a `bootstrap` section: this node may initialise a new cluster.
+    pub may_bootstrap: bool,
+    /// A mode that the cluster asks for and that is not built yet.
+    pub unsupported: Option<String>,
+    /// A number that changes with everything that ends up in PostgreSQL's configuration files.
+    pub parameters_generation: u64,
+    /// What our member record says of where we are.
+    pub published: Published,
+    /// A primary without any answer for so long holds its writes.
+    pub isolation_timeout: Duration,
+    /// The bounds of the lease arithmetic.
+    pub bounds: Bounds,
+}
+
+/// Where others find this node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Published {
+    /// Host of `conn_url`.
+    pub host: String,
+    /// Port of `conn_url`.
+    pub port: u16,
+    /// `api_url`.
+    pub api_url: String,
+}
+
+/// The holder of a key that vanished while it lives gets so long to take it back.
+pub const VANISH_GRACE: Duration = Duration::from_millis(300);
+/// A primary whose key vanished holds its writes for so long at most, and is stopped then.
+pub const HOLD_LIMIT: Duration = Duration::from_millis(500);
+/// A race waits for positions for so long at most: unreachable means no vote.
+pub const RACE_WINDOW: Duration = Duration::from_millis(150);
+/// Among equals the one that does not go first waits for so long, then tries as well.
+pub const EQUALS_PATIENCE: Duration = Duration::from_millis(250);
+/// A node that was not asked for by the operator stands back for so long.
+pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
+/// A hand-over waits for a candidate for so long, then the primary starts again.
+pub const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
+/// An agent without a guard for so long stops PostgreSQL.
+pub const GUARD_LIMIT: Duration = Duration::from_secs(1);
+/// A standby that does not stream for so long compares its history with the leader's.
+pub const STREAM_PATIENCE: Duration = Duration::from_secs(3);
+/// Starts in place that may fail in a row before leadership is given up.
+pub const START_FAILURES_MAX: u32 = 3;
+/// An order that failed is not repeated sooner than this.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);

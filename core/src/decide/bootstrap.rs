@@ -1,0 +1,69 @@
+//! Rung 7: there is no complete data directory. Initialise the cluster, clone from whoever leads, or wait.
+
+use super::{Fate, Verdict};
+use crate::action::{Action, PostgresAction, StoreAction};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::postgres::{DataDir, StopMode, Upstream};
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let Some(cluster) = view.cluster() else { return Some(Verdict::wait(Reason::Observing)) };
+    let why_tainted = view.dir().and_then(|dir| dir.tainted.clone());
+    let reinit = view.state.memory.reinit;
+    let empty = matches!(view.state.postgres.data, DataDir::Empty);
+    if !empty && why_tainted.is_none() && !reinit {
+        return None;
+    }
+    if view.held().is_some() {
+        return Some(lead_without_data(view));
+    }
+    // PostgreSQL may still run on a directory that was removed beneath it.
+    if view.phase().is_some() {
+        return Some(Verdict::order(stop_reason(reinit), Action::Postgres(PostgresAction::Stop(StopMode::Immediate))));
+    }
+    if let Some(upstream) = clone_source(view) {
+        let reason = match why_tainted {
+            Some(why) => Reason::Tainted { why },
+            None => stop_reason(reinit),
+        };
+        return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
+    }
+    let fresh = cluster.initialize.is_none() && cluster.leader.is_none() && empty;
+    if fresh && !view.state.memory.initialising {
+        if !view.config().may_bootstrap || view.config().nofailover {
+            return Some(Verdict::wait(Reason::MayNotInitialise));
+        }
+        return Some(Verdict::order(Reason::NoClusterYet, Action::Store(StoreAction::RaceInitialize)));
+    }
+    if view.state.memory.initialising && cluster.system_id().is_none() && cluster.leader.is_none() {
+        return Some(Verdict::order(Reason::Initialising, Action::Postgres(PostgresAction::Initdb)));
+    }
+    let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());
+    Some(Verdict::wait(if taken { Reason::InitTaken } else { Reason::NoCloneSource }))
+}
+
+fn stop_reason(reinit: bool) -> Reason {
+    if reinit { Reason::ReinitRequested } else { Reason::NoCloneSource }
+}
+
+/// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.
+fn lead_without_data(view: &View<'_>) -> Verdict {
+    let reason = Reason::CannotServe { why: "the data directory is gone or incomplete".into() };
+    if view.phase().is_some() {
+        let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+        return Verdict::order(reason, stop).fate(Fate::Release);
+    }
+    Verdict::wait(reason).fate(Fate::Release)
+}
+
+/// A running replica that offers itself (`clonefrom`), or else the leader.
+fn clone_source(view: &View<'_>) -> Option<Upstream> {
+    let (_, leader, _) = view.serving_leader()?;
+    let offers = |record: &crate::view::store::MemberRecord| record.clonefrom && record.state == "running";
+    let other = view.others().find(|(name, key)| offers(&key.record) && **name != leader.member);
+    Some(other.map_or(leader, |(name, key)| Upstream {
+        member: name.clone(),
+        host: key.record.host.clone(),
+        port: key.record.port,
+    }))
+}

@@ -1,0 +1,44 @@
+//! Reconciler of a leader: `initialize`, `config`, `status`, and requests of operators that are done or do not fit.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, StoreAction};
+use crate::id::{Lsn, Revision};
+use crate::reason::Reason;
+use crate::view::View;
+
+pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
+    let held = view.held().filter(|_| view.is_primary() && view.authority())?;
+    let cluster = view.cluster()?;
+    let (dir, sql) = view.dir().zip(view.sql())?;
+    if let Some(request) = &cluster.failover {
+        let me = &view.config().me;
+        let other_leader = request.leader.as_ref().is_some_and(|leader| leader != me);
+        if other_leader || request.candidate.as_ref() == Some(me) {
+            let clear = StoreAction::ClearFailover { revision: request.revision };
+            return Some((Action::Store(clear), Reason::RequestStale));
+        }
+    }
+    let uninitialised = cluster.system_id().is_none();
+    if (uninitialised && view.state.memory.roles_created) || (!uninitialised && cluster.config_revision == Revision(0))
+    {
+        let complete = StoreAction::CompleteInitialize {
+            system_id: dir.system_id,
+            initialize: cluster.initialize.map(|initialize| initialize.revision).unwrap_or_default(),
+            config: cluster.config_revision,
+        };
+        return Some((Action::Store(complete), Reason::ClusterKeysDue));
+    }
+    let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    let due = view.at.since(view.state.session.status_at) >= view.config().loop_wait;
+    if uninitialised || !due || known == sql.flushed {
+        return None;
+    }
+    let own = super::slots::slot_name(&view.config().me);
+    let mut positions: Vec<_> = sql.slots.iter().filter(|s| s.physical).map(|s| (s.name.clone(), s.restart)).collect();
+    positions.push((own.clone(), sql.flushed));
+    let mut retain: Vec<_> = super::slots::wanted(view).into_iter().chain([own]).collect();
+    retain.sort();
+    let put = StoreAction::PutStatus { epoch: held.epoch, position: sql.flushed, slots: positions, retain };
+    Some((Action::Store(put), Reason::StatusDue))
+}

@@ -1,0 +1,149 @@
+//! Rung 1: a PostgreSQL that may write without authority is stopped now, and so are the orphans of a dead one.
+
+use alloc::vec;
+
+use super::{Fate, Verdict, ms};
+use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
+use crate::config::{GUARD_LIMIT, HOLD_LIMIT};
+use crate::id::{Lsn, Timeline};
+use crate::lease::{Held, Tenure};
+use crate::reason::Reason;
+use crate::time::Instant;
+use crate::view::View;
+use crate::view::postgres::{DataDir, Process, StopMode};
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    match &view.state.tenure {
+        Tenure::Held(held) => expired(view, held).or_else(|| unguarded(view)),
+        Tenure::Suspended { since, .. } => Some(suspended(view, *since)),
+        Tenure::Adopting { deadline } => adopting(view, *deadline),
+        Tenure::None => without_tenure(view),
+    }
+    .or_else(|| orphans(view))
+}
+
+/// Expiry is decided by reading the clock, never by a timer having fired. The tenure lapses whether or not PostgreSQL
+/// writes: nothing may be promoted under it any more.
+fn expired(view: &View<'_>, held: &Held) -> Option<Verdict> {
+    let end = view.config().bounds.arm_at(held.confirmed, held.ttl);
+    if view.at < end {
+        return None;
+    }
+    let reason = Reason::TenureExpired { ago_ms: ms(view.at.since(end)) };
+    let orders = if view.may_write() { vec![Action::Guard(GuardAction::Fire)] } else { vec![] };
+    Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
+}
+
+/// Without a guard nobody stops PostgreSQL if this agent freezes: after a second without one it is stopped cleanly.
+fn unguarded(view: &View<'_>) -> Option<Verdict> {
+    let gone = view.state.guard.gone?;
+    let gone_for = view.at.since(gone);
+    if gone_for < GUARD_LIMIT || !view.may_write() {
+        return None;
+    }
+    let reason = Reason::GuardMissing { for_ms: ms(gone_for) };
+    Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(StopMode::Fast))).fate(Fate::Release))
+}
+
+/// The key is gone and nobody else is seen: writes are held, the key is asked for once more under a new lease.
+///
+/// The race: the store drops our lease early (its frozen leader thaws) or an operator deletes the key. Killing at once
+/// would turn either into an outage; going on would let another acquire the key beside our commits. Held processes can
+/// do neither, and [`HOLD_LIMIT`] bounds what the hold costs if the key does not come back.
+fn suspended(view: &View<'_>, since: Instant) -> Verdict {
+    let held_for = view.at.since(since);
+    if held_for >= HOLD_LIMIT {
+        let reason = Reason::KeyNotRegained { after_ms: ms(held_for) };
+        return Verdict::order(reason, Action::Guard(GuardAction::Fire)).fate(Fate::LetLapse);
+    }
+    let campaign = campaign(view, since);
+    Verdict::orders(Reason::KeyVanished { for_ms: ms(held_for) }, vec![Action::Guard(GuardAction::Hold), campaign])
+}
+
+/// The next half-step towards the leader key: a lease that was asked for after `since`, then the key itself.
+fn campaign(view: &View<'_>, since: Instant) -> Action {
+    match view.state.granted.filter(|granted| granted.asked >= since) {
+        None => Action::Store(StoreAction::GrantTenure { ttl: view.config().ttl }),
+        Some(granted) => Action::Store(StoreAction::Acquire(acquire(view, granted.lease))),
+    }
+}
+
+/// The guarded creation of the leader key, with everything that the decision used.
+pub(super) fn acquire(view: &View<'_>, lease: crate::id::LeaseId) -> Acquire {
+    let cluster = view.cluster().cloned().unwrap_or_default();
+    let position = view.position();
+    Acquire {
+        lease,
+        failover: cluster.failover_revision,
+        config: cluster.config_revision,
+        sync: cluster.sync_revision,
+        record: cluster.epoch.map(|record| record.revision).unwrap_or_default(),
+        timeline: position.as_ref().map_or(Timeline(0), |p| p.history.timeline),
+        position: position.map_or(Lsn(0), |p| p.flushed),
+    }
+}
+
+/// A start is no lease loss: a primary that was left running goes on until the guard's instant, while the agent looks
+/// whether the leader key is still its own.
+fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
+    if view.state.postgres.process == Process::Unknown {
+        return Some(Verdict::wait(Reason::Observing));
+    }
+    if view.at >= deadline {
+        let orders = if view.may_write() { vec![Action::Guard(GuardAction::Fire)] } else { vec![] };
+        return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
+    }
+    let reason = Reason::Adopting { left_ms: ms(view.at.until(deadline)) };
+    let Some(cluster) = view.cluster() else { return Some(Verdict::wait(reason)) };
+    match &cluster.leader {
+        // The epoch file proves that this key is ours: a name alone proves nothing.
+        Some(leader) if ours_by_epoch(view, leader.created) => {
+            let deadline = crate::lease::Bounds::attempt_deadline(view.config().ttl);
+            let renew = StoreAction::Renew { lease: leader.lease, epoch: leader.created, deadline };
+            Some(Verdict::order(reason, Action::Store(renew)))
+        }
+        // Our name, under a lease that this agent's predecessor (a Patroni, perhaps) held beside this very primary.
+        Some(leader) => {
+            let action = match view.state.granted {
+                None => StoreAction::GrantTenure { ttl: view.config().ttl },
+                Some(granted) => StoreAction::TakeOver { lease: granted.lease, modified: leader.modified },
+            };
+            Some(Verdict::order(reason, Action::Store(action)))
+        }
+        None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
+    }
+}
+
+/// The epoch file of this node names the tenure of this leader key, in this cluster and this store.
+pub(crate) fn ours_by_epoch(view: &View<'_>, created: crate::id::Revision) -> bool {
+    let Some((file, cluster, dir)) =
+        view.state.epoch_file.zip(view.cluster()).zip(view.dir()).map(|((f, c), d)| (f, c, d))
+    else {
+        return false;
+    };
+    file.epoch == created && file.store == cluster.store && file.system_id == dir.system_id
+}
+
+/// No tenure: nothing that may write goes on.
+fn without_tenure(view: &View<'_>) -> Option<Verdict> {
+    if !view.may_write() {
+        return None;
+    }
+    let reason = match view.leader() {
+        Some(leader) if leader.member != view.config().me => {
+            Reason::LeaderIsOther { who: leader.member.clone(), revision: leader.created }
+        }
+        Some(_) | None => Reason::NoTenure,
+    };
+    Some(Verdict::order(reason, Action::Guard(GuardAction::Fire)))
+}
+
+/// A dead postmaster is not a dead PostgreSQL: its backends may go on committing until their statements end.
+fn orphans(view: &View<'_>) -> Option<Verdict> {
+    let postgres = &view.state.postgres;
+    let possible = postgres.process == Process::Absent && postgres.orphans != Some(0);
+    if !possible || matches!(postgres.data, DataDir::Unknown) {
+        return None;
+    }
+    Some(Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans)))
+}

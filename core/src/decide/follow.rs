@@ -1,0 +1,97 @@
+//! Rung 12, the last: a standby of whoever leads. Concludes always.
+
+use super::Verdict;
+use crate::action::{Action, PostgresAction};
+use crate::reason::Reason;
+use crate::time::Duration;
+use crate::view::View;
+use crate::view::postgres::{Phase, StartAs, Upstream};
+
+/// After a leader key was heard to vanish a stopped server waits so long for the next leader before it starts alone.
+const NEXT_LEADER_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    Some(match view.phase() {
+        None => stopped(view),
+        Some(Phase::Stopping) => Verdict::wait(Reason::NotSteady),
+        Some(Phase::Starting | Phase::Ready) => running(view),
+    })
+}
+
+fn stopped(view: &View<'_>) -> Verdict {
+    if view.complete_dir().is_none() {
+        return Verdict::wait(Reason::NoCloneSource);
+    }
+    match (view.other_leader(), view.upstream()) {
+        (Some(leader), _) if view.serving_leader().is_none() && !just_alone(view) => {
+            Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() })
+        }
+        (Some(_), Some(upstream)) => {
+            let reason = Reason::StartingStandby { of: upstream.member.clone() };
+            let upstream = (!view.config().nostream).then_some(upstream);
+            Verdict::order(reason, Action::Postgres(PostgresAction::Start(StartAs::Standby(upstream))))
+        }
+        (Some(leader), None) => Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() }),
+        (None, _) => {
+            let vanished = view.state.store.vanished.as_ref();
+            if vanished.is_some_and(|v| view.at.since(v.heard) < NEXT_LEADER_PATIENCE) {
+                return Verdict::wait(Reason::NoReplicationSource);
+            }
+            Verdict::order(Reason::StartingAlone, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+        }
+    }
+}
+
+/// A leader that does not serve is waited for, but not for ever: a standby that runs serves reads and can be asked.
+fn just_alone(view: &View<'_>) -> bool {
+    view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(10))
+}
+
+fn running(view: &View<'_>) -> Verdict {
+    if super::leader::restart_wanted(view) {
+        return Verdict::order(Reason::RestartRequested, Action::Postgres(PostgresAction::Restart));
+    }
+    let Some(leader) = view.other_leader() else { return Verdict::wait(Reason::NoReplicationSource) };
+    // A pledge ends where a newer tenure is seen; until then nothing is received from whoever was the leader.
+    if view.state.pledge.is_some_and(|pledge| leader.created <= pledge.absent_at) {
+        return Verdict::wait(Reason::NoReplicationSource);
+    }
+    let Some(upstream) = view.upstream() else {
+        return Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() });
+    };
+    let Some(sql) = view.sql() else { return starting(view, upstream) };
+    let wanted = (!view.config().nostream).then_some(upstream);
+    let right = match (&wanted, &sql.receiver) {
+        (Some(upstream), Some(receiver)) => receiver.upstream == address(upstream),
+        // Without a receiver only what was last ordered is known.
+        (Some(_), None) => sql.upstream_set && view.state.memory.followed == wanted,
+        (None, receiver) => receiver.is_none() && !sql.upstream_set,
+    };
+    let who = wanted.as_ref().map_or_else(|| leader.member.clone(), |upstream| upstream.member.clone());
+    if !right {
+        return Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)));
+    }
+    Verdict::steady(Reason::FollowingLeader { who })
+}
+
+/// A standby that is not consistent yet answers no query, and may wait for WAL that only the new leader has.
+fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
+    if view.phase() == Some(Phase::Ready) {
+        return Verdict::wait(Reason::Observing);
+    }
+    let wanted = (!view.config().nostream).then_some(upstream);
+    if view.state.memory.followed == wanted {
+        let since = view.state.memory.starting_since.unwrap_or(view.at);
+        return Verdict::wait(Reason::CrashRecovery {
+            since_ms: super::ms(view.at.since(since)),
+            limit_ms: super::ms(view.config().primary_start_timeout),
+        });
+    }
+    let who = wanted.as_ref().map_or_else(|| view.config().me.clone(), |upstream| upstream.member.clone());
+    Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)))
+}
+
+/// `host:port`, as a WAL receiver names its sender.
+fn address(upstream: &Upstream) -> alloc::string::String {
+    alloc::format!("{}:{}", upstream.host, upstream.port)
+}

@@ -1,0 +1,52 @@
+//! Reconciler of a leader: a line of `history` for every timeline that ended.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::action::{Action, StoreAction};
+use crate::id::Timeline;
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::store::HistoryLine;
+
+pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
+    let held = view.held().filter(|_| view.is_primary() && view.authority())?;
+    let (dir, sql) = view.dir().zip(view.sql())?;
+    let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
+    let known = &cluster.history;
+    // The directory may have been looked at before the promotion that the query has seen.
+    if sql.timeline != dir.history.timeline || sql.timeline <= Timeline(1) {
+        return None;
+    }
+    let newest = dir.history.ancestors.last()?;
+    if known
+        .lines
+        .last()
+        .is_some_and(|line| line.timeline == newest.timeline && line.end == newest.end && line.leader.is_some())
+    {
+        return None;
+    }
+    let mut lines: Vec<HistoryLine> = dir
+        .history
+        .ancestors
+        .iter()
+        .map(|ancestor| {
+            let before = known.lines.iter().find(|line| line.timeline == ancestor.timeline && line.end == ancestor.end);
+            before.cloned().unwrap_or_else(|| HistoryLine {
+                timeline: ancestor.timeline,
+                end: ancestor.end,
+                reason: ancestor.reason.clone(),
+                timestamp: None,
+                leader: None,
+            })
+        })
+        .collect();
+    // The runtime stamps the newest line with the time of the history file when it writes it.
+    if let Some(last) = lines.last_mut() {
+        last.leader = Some(view.config().me.to_string());
+    }
+    let keep = view.config().max_timelines_history;
+    let skip = if keep == 0 { 0 } else { lines.len().saturating_sub(keep) };
+    let put = StoreAction::PutHistory { epoch: held.epoch, revision: known.revision, lines: lines.split_off(skip) };
+    Some((Action::Store(put), Reason::HistoryDue))
+}

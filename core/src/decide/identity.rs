@@ -1,0 +1,26 @@
+//! Rung 3: halt beside data that is not this cluster's, or that cannot be used. Nothing is touched.
+
+use alloc::string::ToString;
+
+use super::{Fate, Verdict};
+use crate::action::{Action, HostAction};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::postgres::DataDir;
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let reason = match &view.state.postgres.data {
+        DataDir::Unknown => return Some(Verdict::wait(Reason::Observing)),
+        DataDir::Unreadable(why) | DataDir::Foreign(why) => Reason::DataDirUnusable { why: why.clone() },
+        DataDir::Empty => return None,
+        DataDir::Cluster(dir) => {
+            let cluster = view.cluster()?.system_id()?;
+            if cluster == dir.system_id {
+                return None;
+            }
+            Reason::SystemIdMismatch { ours: dir.system_id, cluster }
+        }
+    };
+    let exit = Action::Host(HostAction::Exit { code: 1, message: reason.to_string() });
+    Some(Verdict::order(reason, exit).fate(Fate::LetLapse))
+}

@@ -1,0 +1,117 @@
+//! Rung 9: the leader key is ours. Serve, start again in place, promote, or give up.
+
+use alloc::vec;
+
+use super::{Fate, Verdict, ms};
+use crate::action::{Action, HostAction, PostgresAction};
+use crate::config::START_FAILURES_MAX;
+use crate::event::EpochFile;
+use crate::id::Timeline;
+use crate::lease::Held;
+use crate::reason::Reason;
+use crate::state::PendingKind;
+use crate::view::View;
+use crate::view::postgres::{Cluster, ControlState, Phase, StartAs};
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let held = *view.held()?;
+    let Some(dir) = view.complete_dir() else {
+        let reason = Reason::CannotServe { why: "there is no complete data directory".into() };
+        return Some(Verdict::wait(reason).fate(Fate::Release));
+    };
+    // Nothing may write before the guard has acknowledged this very tenure.
+    if !view.authority() {
+        return Some(Verdict::wait(Reason::ArmingGuard));
+    }
+    Some(match view.phase() {
+        None => dead(view, &held, dir),
+        Some(Phase::Starting | Phase::Stopping) => Verdict::wait(Reason::CrashRecovery {
+            since_ms: ms(view.at.since(view.state.memory.starting_since.unwrap_or(view.at))),
+            limit_ms: ms(view.config().primary_start_timeout),
+        }),
+        Some(Phase::Ready) => match view.sql() {
+            None => Verdict::wait(Reason::Observing),
+            Some(sql) if sql.in_recovery => promote(view, &held, dir),
+            Some(sql) => serve(view, &held, dir, sql.timeline),
+        },
+    })
+}
+
+/// PostgreSQL is dead under our tenure. In place, if this node was the primary of the last epoch and nobody led since:
+/// then nothing can have been acknowledged elsewhere. Otherwise as a standby that is promoted onto a new timeline.
+fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
+    assert!(view.authority(), "nothing is started as primary without authority");
+    let failures = view.state.memory.start_failures;
+    let others = !view.electable_others().is_empty();
+    if failures >= START_FAILURES_MAX || (view.config().primary_start_timeout.is_zero() && others) {
+        let why = alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)");
+        return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
+    }
+    let was_primary = !dir.standby_signal
+        && matches!(
+            dir.state,
+            ControlState::ShutDown
+                | ControlState::ShuttingDown
+                | ControlState::InProduction
+                | ControlState::InCrashRecovery
+        );
+    let fresh = view.cluster().is_some_and(|cluster| cluster.system_id().is_none());
+    if was_primary && fresh && !epoch_on_disk(view, held, dir) {
+        return write_epoch(view, held, dir);
+    }
+    if was_primary && epoch_on_disk(view, held, dir) {
+        let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+        return Verdict::order(Reason::RestartInPlace { epoch: held.epoch }, start);
+    }
+    Verdict::order(Reason::StartToPromote, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+}
+
+fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {
+    let store = view.cluster().map(|cluster| cluster.store);
+    view.state
+        .epoch_file
+        .is_some_and(|file| file.epoch == held.epoch && Some(file.store) == store && file.system_id == dir.system_id)
+}
+
+fn write_epoch(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
+    let store = view.cluster().map(|cluster| cluster.store).unwrap_or_default();
+    let timeline = view.sql().map_or(dir.checkpoint_timeline, |sql| sql.timeline);
+    let file = EpochFile { system_id: dir.system_id, store, epoch: held.epoch, timeline };
+    Verdict::order(Reason::WritingEpoch { epoch: held.epoch }, Action::Host(HostAction::WriteEpoch(file)))
+}
+
+/// A standby under our tenure: the epoch goes to disk, then PostgreSQL is promoted.
+fn promote(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
+    assert!(view.authority(), "nothing is promoted without authority");
+    if !epoch_on_disk(view, held, dir) {
+        return write_epoch(view, held, dir);
+    }
+    Verdict::order(Reason::Promoting { epoch: held.epoch }, Action::Postgres(PostgresAction::Promote))
+}
+
+/// A primary under our tenure.
+fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Verdict {
+    let mut verdict = Verdict::steady(Reason::TenureHeld { left_ms: ms(view.authority_left()) });
+    // A tenure that was regained has a new epoch: a crash from now on must find it on disk.
+    if !epoch_on_disk(view, held, dir) {
+        verdict.orders = write_epoch(view, held, dir).orders;
+    }
+    if restart_wanted(view) {
+        verdict.reason = Reason::RestartRequested;
+        verdict.orders.push(Action::Postgres(PostgresAction::Restart));
+        verdict.steady = false;
+    } else if view.cluster().is_some_and(|c| c.system_id().is_none()) && !view.state.memory.roles_created {
+        verdict.reason = Reason::CreatingRoles;
+        verdict.orders.push(Action::Postgres(PostgresAction::CreateRoles));
+        verdict.steady = false;
+    } else if dir.checkpoint_timeline != timeline && timeline > Timeline(0) {
+        // PostgreSQL spreads its first checkpoint after a promotion over minutes; nobody can be rewound before it.
+        verdict.orders = [verdict.orders, vec![Action::Postgres(PostgresAction::Checkpoint)]].concat();
+    }
+    verdict
+}
+
+/// An operator waits for a restart that has not been ordered yet.
+pub(super) fn restart_wanted(view: &View<'_>) -> bool {
+    view.state.requests.values().any(|pending| matches!(pending.kind, PendingKind::Restart { op: None }))
+}

@@ -1,0 +1,105 @@
+//! Reconciler: our member record, under a lease of its own.
+
+use alloc::string::{String, ToString};
+
+use crate::action::{Action, PostgresAction, StoreAction};
+use crate::id::{Lsn, Timeline};
+use crate::lease::Bounds;
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::postgres::{Phase, Process};
+use crate::view::store::MemberRecord;
+
+pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
+    let session = &view.state.session;
+    let ttl = view.config().ttl;
+    let Some(lease) = session.lease else {
+        return Some((Action::Store(StoreAction::GrantSession { ttl }), Reason::PublishDue));
+    };
+    let record = record(view);
+    let stale = view.at.since(session.published_at) >= view.config().loop_wait;
+    let changed = match &session.published {
+        None => true,
+        Some(published) if stale => *published != record,
+        // Positions move all the time and may be as old as loop_wait; everything else is told at once.
+        Some(published) => without_positions(published) != without_positions(&record),
+    };
+    if changed {
+        return Some((Action::Store(StoreAction::PutMember { lease, record }), Reason::PublishDue));
+    }
+    let due = view.at >= session.kept + Bounds::renew_interval(session.ttl);
+    due.then_some((Action::Store(StoreAction::KeepSession { lease }), Reason::PublishDue))
+}
+
+fn without_positions(record: &MemberRecord) -> MemberRecord {
+    MemberRecord { position: Lsn(0), received: Lsn(0), replayed: Lsn(0), ..record.clone() }
+}
+
+/// What we tell of ourselves now. The words are Patroni's (states and roles of its appendix A).
+pub(crate) fn record(view: &View<'_>) -> MemberRecord {
+    let config = view.config();
+    let sql = view.sql().filter(|_| view.phase() == Some(Phase::Ready));
+    let standby = sql.is_some_and(|sql| sql.in_recovery);
+    let receiver = sql.and_then(|sql| sql.receiver.as_ref());
+    let position = sql.map_or(Lsn(0), |sql| if standby { sql.received.max(sql.replayed) } else { sql.flushed });
+    let replication_state = match (standby, receiver) {
+        (true, Some(receiver)) if receiver.streaming => "streaming",
+        _ => "",
+    };
+    MemberRecord {
+        host: config.published.host.clone(),
+        port: config.published.port,
+        api_url: config.published.api_url.clone(),
+        state: state(view).to_string(),
+        role: role(view).to_string(),
+        timeline: sql.map_or(Timeline(0), |sql| sql.timeline),
+        position,
+        received: sql.map_or(Lsn(0), |sql| sql.received),
+        replayed: sql.map_or(Lsn(0), |sql| sql.replayed),
+        replication_state: String::from(replication_state),
+        checkpoint_pending: checkpoint_pending(view),
+        nofailover: config.nofailover,
+        failover_priority: config.failover_priority,
+        nostream: config.nostream,
+        clonefrom: config.clonefrom,
+        replicatefrom: config.replicatefrom.clone(),
+        pledges: true,
+        pending_restart: sql.map(|sql| sql.pending_restart.clone()).unwrap_or_default(),
+    }
+}
+
+/// The primary has not written its first checkpoint on the new timeline: nobody can be rewound to it yet.
+fn checkpoint_pending(view: &View<'_>) -> bool {
+    let (Some(sql), Some(dir)) = (view.sql(), view.dir()) else { return false };
+    !sql.in_recovery && sql.timeline > Timeline(0) && dir.checkpoint_timeline != sql.timeline
+}
+
+fn state(view: &View<'_>) -> &'static str {
+    match view.controlling() {
+        Some(PostgresAction::Clone(_)) => return "creating replica",
+        Some(PostgresAction::Initdb) => return "initializing new cluster",
+        Some(PostgresAction::Restart) => return "restarting",
+        Some(PostgresAction::Rewind(_)) => return "running pg_rewind",
+        _ => {}
+    }
+    match view.state.postgres.process {
+        Process::Unknown => "unknown",
+        Process::Absent => "stopped",
+        Process::Alive { phase: Phase::Starting, .. } => "starting",
+        Process::Alive { phase: Phase::Ready, .. } => "running",
+        Process::Alive { phase: Phase::Stopping, .. } => "stopping",
+    }
+}
+
+fn role(view: &View<'_>) -> &'static str {
+    let Some(dir) = view.dir() else { return "uninitialized" };
+    if matches!(view.controlling(), Some(PostgresAction::Promote)) {
+        return "promoted";
+    }
+    match (view.sql(), view.phase()) {
+        (Some(sql), Some(_)) if !sql.in_recovery && view.held().is_some() => "primary",
+        (_, None) if view.held().is_some() && !dir.standby_signal => "primary",
+        _ if dir.standby_signal => "replica",
+        _ => "demoted",
+    }
+}

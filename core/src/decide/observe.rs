@@ -1,0 +1,55 @@
+//! Reconciler: what is known grows old. Watches and pidfds tell at once; these questions find what they missed, and ask
+//! everyone when nobody has spoken for a while.
+
+use alloc::vec::Vec;
+
+use super::isolated;
+use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::reason::Reason;
+use crate::time::{Duration, Instant};
+use crate::view::View;
+use crate::view::postgres::{Phase, Process};
+
+/// A primary that nobody has answered for so long asks everyone.
+pub(crate) const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
+/// ... and again after so long.
+pub(crate) const CONTACT_PAUSE: Duration = Duration::from_millis(500);
+/// While the role is not settled PostgreSQL is asked so often, beside what the kernel tells.
+pub(crate) const UNSETTLED: Duration = Duration::from_millis(200);
+
+pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
+    let mut orders = Vec::new();
+    let interval = if steady { view.config().loop_wait } else { UNSETTLED };
+    let postgres = &view.state.postgres;
+    if postgres.process == Process::Unknown {
+        orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
+    } else if view.phase() == Some(Phase::Ready) && view.at >= next_question(view, interval) {
+        orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
+    }
+    let seen = view.state.store.cluster.as_ref().map_or(Instant::ZERO, |seen| seen.asked);
+    let read_due = seen == Instant::ZERO || view.at >= seen + view.config().loop_wait;
+    let alone = contact_due(view);
+    if read_due || alone {
+        orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
+    }
+    if alone && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
+        orders.extend(view.electable_others().into_iter().map(|(name, record)| {
+            let ask = PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() };
+            (Action::Peer(ask), Reason::ContactDue)
+        }));
+    }
+    orders
+}
+
+/// A primary has heard nothing for a while.
+pub(crate) fn contact_due(view: &View<'_>) -> bool {
+    view.held().is_some() && isolated::alone_for(view).is_some_and(|alone| alone >= CONTACT_PATIENCE)
+}
+
+/// When PostgreSQL is to be asked again: at once if it changed since.
+pub(crate) fn next_question(view: &View<'_>, interval: Duration) -> Instant {
+    match &view.state.postgres.sql {
+        Some(seen) if seen.asked >= view.state.memory.changed => seen.asked + interval,
+        Some(_) | None => Instant::ZERO,
+    }
+}

@@ -1,0 +1,191 @@
+//! Rung 10: there is no leader key. Campaign for it, or stand back for whoever knows more of the way.
+
+use alloc::vec::Vec;
+
+use super::{Verdict, ms};
+use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::config::{CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
+use crate::id::{Lsn, Member, Revision};
+use crate::reason::Reason;
+use crate::state::Granted;
+use crate::time::Instant;
+use crate::timeline::Relation;
+use crate::view::postgres::Phase;
+use crate::view::store::{ClusterView, MemberRecord};
+use crate::view::{Position, View};
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let cluster = view.cluster()?;
+    if view.held().is_some() || cluster.leader.is_some() {
+        return None;
+    }
+    let dir = view.complete_dir()?;
+    // A cluster that was never completed has one node with data: the one that initialised it.
+    if cluster.system_id().is_none() && !dir.standby_signal && view.dead() {
+        return Some(campaign(view));
+    }
+    if view.phase() != Some(Phase::Ready) {
+        return None;
+    }
+    if view.config().nofailover {
+        return Some(Verdict::wait(Reason::NoFailoverTag));
+    }
+    if let Some(lease) = view.state.spent {
+        return Some(Verdict::wait(Reason::SpentTenure { lease }));
+    }
+    let (absent_at, began) = view.state.memory.race?;
+    let asked_for = match stand_back_for_operator(view, cluster) {
+        Some(Err(verdict)) => return Some(verdict),
+        asked_for => asked_for.is_some(),
+    };
+    if !asked_for && let Some(verdict) = grace(view, cluster) {
+        return Some(verdict);
+    }
+    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
+    if receives(view) {
+        orders.insert(0, Action::Postgres(PostgresAction::Freeze));
+        return Some(Verdict::orders(Reason::FreezingReceiver, orders));
+    }
+    let Some(mine) = view.position() else { return Some(Verdict::wait(Reason::PositionUnknown)) };
+    if asked_for {
+        return Some(campaign(view));
+    }
+    let missing = missing(view, began);
+    if missing > 0 && view.at < began + RACE_WINDOW {
+        let left_ms = ms(view.at.until(began + RACE_WINDOW));
+        return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
+    }
+    Some(contest(view, cluster, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
+}
+
+/// What the operator wants: `Some(Ok)`: this node; `Some(Err)`: another, for a while; `None`: nothing.
+fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Option<Result<(), Verdict>> {
+    let request = cluster.failover.as_ref().filter(|_| view.due_failover().is_some())?;
+    let me = &view.config().me;
+    if request.candidate.as_ref() == Some(me) {
+        return Some(Ok(()));
+    }
+    let vanished = view.state.store.vanished.as_ref().map_or(view.at, |v| v.heard);
+    if view.at.since(vanished) >= CANDIDATE_PATIENCE {
+        return None;
+    }
+    let who = match &request.candidate {
+        Some(candidate) => candidate.clone(),
+        // A switchover to anyone but the one that gave leadership away.
+        None if request.leader.as_ref() == Some(me) => me.clone(),
+        None => return None,
+    };
+    Some(Err(Verdict::wait(Reason::CandidateIsOther { who })))
+}
+
+/// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
+/// dropped the lease early, or somebody deleted the key. The holder has stopped its writes and takes the key back in
+/// a few milliseconds; racing it would turn nothing into a failover.
+fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
+    let vanished = view.state.store.vanished.as_ref()?;
+    let holder = &cluster.members.get(&vanished.who)?.record;
+    let serving = holder.state == "running" && matches!(holder.role.as_str(), "primary" | "master");
+    let end = vanished.heard + VANISH_GRACE;
+    if !serving || vanished.who == view.config().me || view.at >= end {
+        return None;
+    }
+    Some(Verdict::wait(Reason::VanishGrace { who: vanished.who.clone(), left_ms: ms(view.at.until(end)) }))
+}
+
+/// This node still receives WAL, or may begin to: its position does not count yet.
+fn receives(view: &View<'_>) -> bool {
+    let pledged = view.state.pledge.is_some_and(|pledge| pledge.frozen);
+    view.sql().is_some_and(|sql| sql.receiver.is_some()) && !pledged
+}
+
+fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+    view.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| !record.api_url.is_empty())
+}
+
+fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a crate::view::peers::PeerAnswer> {
+    view.state.peers.answers.get(name).filter(|seen| seen.asked >= began).map(|seen| &seen.value)
+}
+
+fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
+    view.state.peers.unreachable.get(name).is_some_and(|at| *at >= began)
+}
+
+fn missing(view: &View<'_>, began: Instant) -> usize {
+    rivals(view).filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began)).count()
+}
+
+fn questions(view: &View<'_>, absent_at: Revision, began: Instant) -> Vec<Action> {
+    let unasked = rivals(view).filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began));
+    let ask = |(name, record): (&Member, &MemberRecord)| {
+        Action::Peer(PeerAction::AskPosition {
+            member: name.clone(),
+            api_url: record.api_url.clone(),
+            pledges: record.pledges,
+            absent_at,
+        })
+    };
+    unasked.map(ask).collect()
+}
+
+/// Why this node must not campaign; `None`: it may.
+fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Instant) -> Option<Reason> {
+    let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    let (by_bytes, limit_bytes) = (optime.bytes_ahead_of(mine.flushed), view.config().maximum_lag_on_failover_bytes);
+    if by_bytes > limit_bytes {
+        return Some(Reason::LagTooLarge { by_bytes, limit_bytes });
+    }
+    for (name, record) in rivals(view) {
+        let Some(answer) = told(view, name, began) else { continue };
+        if answer.barred {
+            continue;
+        }
+        if answer.primary {
+            return Some(Reason::PrimaryAlive { who: name.clone() });
+        }
+        let first = match mine.history.relation(mine.flushed, &answer.history, answer.flushed) {
+            Relation::Ahead => false,
+            Relation::Behind => return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed }),
+            Relation::Equal => goes_first(view, name, record),
+            Relation::Diverged { .. } => {
+                // Each holds what the other does not. The newer branch holds what was acknowledged last.
+                let theirs = (answer.history.timeline, answer.flushed);
+                if (mine.history.timeline, mine.flushed) < theirs {
+                    return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed });
+                }
+                false
+            }
+        };
+        if first && view.at < began + RACE_WINDOW + EQUALS_PATIENCE {
+            return Some(Reason::PeerGoesFirst { who: name.clone() });
+        }
+    }
+    None
+}
+
+/// Among equals: the higher priority, then the name that sorts first. Only an order that all agree on, so that they do
+/// not wait for each other; the store decides if they try at once all the same.
+fn goes_first(view: &View<'_>, name: &Member, record: &MemberRecord) -> bool {
+    let config = view.config();
+    (core::cmp::Reverse(record.failover_priority), name) < (core::cmp::Reverse(config.failover_priority), &config.me)
+}
+
+/// The next half-step: a fresh lease, then the key.
+fn campaign(view: &View<'_>) -> Verdict {
+    match usable_grant(view) {
+        None => Verdict::order(Reason::AskingLease, Action::Store(StoreAction::GrantTenure { ttl: view.config().ttl })),
+        Some(granted) if !view.config().bounds.fits(granted.ttl) => {
+            let needed = (1..=600).map(|tenths| crate::time::Duration::from_millis(tenths * 100));
+            let needed_ms = needed.into_iter().find(|ttl| view.config().bounds.fits(*ttl)).map_or(0, ms);
+            Verdict::wait(Reason::TtlTooShort { granted_ms: ms(granted.ttl), needed_ms })
+        }
+        Some(granted) => {
+            let acquire = super::fence::acquire(view, granted.lease);
+            Verdict::order(Reason::Campaigning { lease: granted.lease }, Action::Store(StoreAction::Acquire(acquire)))
+        }
+    }
+}
+
+/// A lease with two thirds of its time left: a tenure is dated from when its lease was asked for.
+pub(super) fn usable_grant(view: &View<'_>) -> Option<Granted> {
+    view.state.granted.filter(|granted| view.at.since(granted.asked) < granted.ttl / 3)
+}

@@ -1,0 +1,78 @@
+//! Reconciler: a physical slot for each member that streams from this node.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::action::{Action, PostgresAction};
+use crate::id::Member;
+use crate::reason::Reason;
+use crate::view::View;
+
+pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
+    if !view.config().use_slots {
+        return None;
+    }
+    let sql = view.sql()?;
+    let wanted = wanted(view);
+    // A slot that lost its WAL can never be streamed from again: it is dropped, and made anew by the next step.
+    if let Some(lost) = sql.slots.iter().find(|slot| slot.lost && !slot.active && wanted.contains(&slot.name)) {
+        let reason = Reason::SlotObsolete { slot: lost.name.clone() };
+        return Some((Action::Postgres(PostgresAction::DropSlot(lost.name.clone())), reason));
+    }
+    // Our own slot is what an earlier leader kept for this node; here it would only keep WAL for ever.
+    let own = slot_name(&view.config().me);
+    if sql.slots.iter().any(|slot| slot.name == own && slot.physical && !slot.active) {
+        let reason = Reason::SlotObsolete { slot: own.clone() };
+        return Some((Action::Postgres(PostgresAction::DropSlot(own)), reason));
+    }
+    let missing = wanted.into_iter().find(|name| !sql.slots.iter().any(|slot| slot.name == *name))?;
+    let reason = Reason::SlotMissing { slot: missing.clone() };
+    Some((Action::Postgres(PostgresAction::CreateSlot(missing)), reason))
+}
+
+/// The slots of the members that stream from this node.
+pub(crate) fn wanted(view: &View<'_>) -> Vec<String> {
+    let me = &view.config().me;
+    let leads = view.is_primary();
+    let Some(cluster) = view.cluster() else { return Vec::new() };
+    let streams = |record: &crate::view::store::MemberRecord| {
+        let cascades = record.replicatefrom.as_ref().filter(|from| cluster.members.contains_key(*from));
+        match cascades {
+            Some(from) => from == me,
+            None => leads,
+        }
+    };
+    view.others()
+        .filter(|(_, key)| !key.record.nostream && streams(&key.record))
+        .map(|(name, _)| slot_name(name))
+        .collect()
+}
+
+/// The name of a member's slot: lower case; `-` and `.` become `_`, anything else outside `[a-z0-9_]` its code point as
+/// `uNNNN`; cut to PostgreSQL's 63 characters.
+pub fn slot_name(member: &Member) -> String {
+    let mut name = String::new();
+    for c in member.as_str().chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' | '0'..='9' | '_' => name.push(c),
+            '-' | '.' => name.push('_'),
+            other => name.push_str(&format!("u{:04}", u32::from(other))),
+        }
+    }
+    name.truncate(63);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_names_follow_the_contract() {
+        for (member, slot) in [("n1", "n1"), ("Node-A.b", "node_a_b"), ("a b", "au0032b"), ("é", "u0233")] {
+            assert_eq!(slot_name(&Member::new(member)), slot);
+        }
+        assert_eq!(slot_name(&Member::new(&"x".repeat(70))).len(), 63);
+    }
+}

@@ -1,0 +1,23 @@
+//! Rung 5: PostgreSQL starts or recovers. A leader waits for it, for a while; a standby goes on to the rungs below, which
+//! may point it elsewhere.
+
+use super::{Fate, Verdict, ms};
+use crate::action::{Action, PostgresAction};
+use crate::reason::Reason;
+use crate::view::View;
+use crate::view::postgres::{Phase, StopMode};
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let starting = view.phase() == Some(Phase::Starting);
+    if !starting || view.held().is_none() {
+        return None;
+    }
+    let since = view.state.memory.starting_since.unwrap_or(view.at);
+    let (since_ms, limit) = (ms(view.at.since(since)), view.config().primary_start_timeout);
+    let limit_ms = ms(limit);
+    if view.at.since(since) >= limit && !view.electable_others().is_empty() {
+        let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+        return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
+    }
+    Some(Verdict::wait(Reason::CrashRecovery { since_ms, limit_ms }))
+}

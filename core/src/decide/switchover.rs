@@ -1,0 +1,153 @@
+//! Rung 8: leadership is handed over, because an operator asked for it or because the agent leaves. Every stage is
+//! derived from facts: still a primary, stopped cleanly, a candidate that holds everything.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Fate, Verdict, ms};
+use crate::action::{Action, HostAction, PeerAction, PostgresAction, StoreAction};
+use crate::config::HANDOVER_LIMIT;
+use crate::id::{Lsn, Member};
+use crate::reason::Reason;
+use crate::time::{Duration, Instant};
+use crate::view::View;
+use crate::view::peers::PeerAnswer;
+use crate::view::postgres::{Cluster, ControlState, StopMode};
+use crate::view::store::MemberRecord;
+
+/// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
+const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// A checkpoint is not repeated within this time.
+const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    if view.held().is_none() {
+        return view.state.leaving.then(|| leave(view));
+    }
+    let wanted = wanted_candidate(view)?;
+    let dir = view.complete_dir()?;
+    if view.is_primary() {
+        return Some(prepare(view, wanted));
+    }
+    if view.dead() && dir.state == ControlState::ShutDown {
+        return hand_over(view, wanted, dir);
+    }
+    None
+}
+
+/// Whether leadership is to be handed over, and to whom: `Some(None)` is to anyone.
+fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
+    if let Some(request) = view.due_failover() {
+        let ours = request.leader.as_ref().is_none_or(|leader| *leader == view.config().me);
+        let other = request.candidate.as_ref() != Some(&view.config().me);
+        let named = request.leader.is_some() || request.candidate.is_some();
+        if ours && other && named {
+            return Some(request.candidate.as_ref());
+        }
+    }
+    view.state.leaving.then_some(None)
+}
+
+fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {
+    view.electable_others().into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect()
+}
+
+/// A primary: look at the candidates, write a checkpoint so that the stop is short, stop.
+fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
+    let candidates = candidates(view, wanted);
+    let since = view.at.back(STATUS_AGE_MAX);
+    let peers = &view.state.peers;
+    let unasked = candidates.iter().filter(|(name, _)| {
+        let answered = peers.answers.get(name).is_some_and(|seen| seen.asked >= since);
+        let unreachable = peers.unreachable.get(*name).is_some_and(|at| *at >= since);
+        !answered && !unreachable
+    });
+    let asks: Vec<Action> = unasked.map(|(name, record)| ask_status(name, record)).collect();
+    let good = candidates.iter().any(|(name, _)| fresh_answer(view, name, since).is_some_and(|a| good(view, a)));
+    if !good && !asks.is_empty() {
+        return Verdict::orders(Reason::AskingCandidates, asks);
+    }
+    if !good && !view.state.leaving {
+        return refuse(view);
+    }
+    let checkpointed = view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX);
+    if !checkpointed {
+        return Verdict::order(Reason::CheckpointBeforeStop, Action::Postgres(PostgresAction::Checkpoint));
+    }
+    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Fast));
+    // The candidate is told to get its lease ready: by the time PostgreSQL has stopped it has one.
+    let announce = candidates.iter().map(|(name, record)| await_replay(name, record, Lsn(0), Duration::from_secs(1)));
+    Verdict::orders(Reason::StoppingForHandover, core::iter::once(stop).chain(announce).collect())
+}
+
+fn ask_status(name: &Member, record: &MemberRecord) -> Action {
+    Action::Peer(PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() })
+}
+
+fn await_replay(name: &Member, record: &MemberRecord, beyond: Lsn, deadline: Duration) -> Action {
+    Action::Peer(PeerAction::AwaitReplay {
+        member: name.clone(),
+        api_url: record.api_url.clone(),
+        pledges: record.pledges,
+        beyond,
+        deadline,
+    })
+}
+
+fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'a PeerAnswer> {
+    view.state.peers.answers.get(name).filter(|seen| seen.asked >= since).map(|seen| &seen.value)
+}
+
+fn good(view: &View<'_>, answer: &PeerAnswer) -> bool {
+    let ours = view.sql().map_or(Lsn(0), |sql| sql.flushed);
+    let lag = ours.bytes_ahead_of(answer.flushed);
+    !answer.barred && !answer.primary && lag <= view.config().maximum_lag_on_failover_bytes
+}
+
+/// Nobody good: the request is cleared and the primary stays.
+fn refuse(view: &View<'_>) -> Verdict {
+    let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
+    let clear = request.map(|r| Action::Store(StoreAction::ClearFailover { revision: r.revision }));
+    Verdict::orders(Reason::NoGoodCandidate, clear.into_iter().collect())
+}
+
+/// Stopped cleanly: the shutdown checkpoint is the last thing that was ever written on this timeline. Whoever has
+/// replayed beyond it holds everything.
+fn hand_over(view: &View<'_>, wanted: Option<&Member>, dir: &Cluster) -> Option<Verdict> {
+    let stopped = view.state.memory.dead_since?;
+    let holds_all = |name: &Member| {
+        fresh_answer(view, name, stopped)
+            .is_some_and(|a| !a.barred && a.replayed > dir.checkpoint && a.history.timeline == dir.checkpoint_timeline)
+    };
+    let candidates = candidates(view, wanted);
+    if let Some((name, _)) = candidates.iter().find(|(name, _)| holds_all(name)) {
+        return Some(Verdict::wait(Reason::HandingOver { to: (*name).clone() }).fate(Fate::Release));
+    }
+    let waited = view.at.since(stopped);
+    if waited < HANDOVER_LIMIT && !candidates.is_empty() {
+        let left = view.at.until(stopped + HANDOVER_LIMIT);
+        let asks = candidates.iter().map(|(name, record)| await_replay(name, record, dir.checkpoint, left));
+        return Some(Verdict::orders(Reason::AwaitingCandidate { lsn: dir.checkpoint }, asks.collect()));
+    }
+    if view.state.leaving {
+        return Some(Verdict::wait(Reason::ReleasingToNobody).fate(Fate::Release));
+    }
+    let revision = view.cluster()?.failover.as_ref()?.revision;
+    let reason = Reason::NoTaker { after_ms: ms(waited) };
+    Some(Verdict::order(reason, Action::Store(StoreAction::ClearFailover { revision })))
+}
+
+/// Not the leader (any more): stop PostgreSQL, publish that it is stopped, leave.
+fn leave(view: &View<'_>) -> Verdict {
+    if view.phase().is_some() {
+        return Verdict::order(Reason::ShuttingDown, Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
+    }
+    let told = view.state.session.published.as_ref().is_none_or(|record| record.state == "stopped");
+    let patience = view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(2));
+    let revoked = view.state.spent.is_none();
+    if (told && revoked) || patience {
+        let exit = HostAction::Exit { code: 0, message: "stopped".into() };
+        return Verdict::orders(Reason::ShuttingDown, vec![Action::Host(exit)]);
+    }
+    Verdict::wait(Reason::ShuttingDown)
+}

@@ -1,0 +1,256 @@
+//! What may happen: past tense, grouped by where it comes from. An event only changes facts or completes an operation.
+
+use alloc::string::String;
+
+use crate::config::Config;
+use crate::id::{LeaseId, Member, OpId, RequestId, Revision, StoreId, SystemId, Timeline};
+use crate::op::Outcome;
+use crate::time::{Duration, Instant, Seen, WallMillis};
+use crate::view::guard::Armed;
+use crate::view::peers::PeerAnswer;
+use crate::view::postgres::{DataDir, Process, Sql};
+use crate::view::store::ClusterView;
+
+/// Everything that can reach core.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// The agent has started: what small files told. Always the first event.
+    Started(Started),
+    /// The instant of [`crate::effects::Wake`] has come; the wall clock is for schedules only.
+    Ticked(WallMillis),
+    /// The store.
+    Store(StoreEvent),
+    /// PostgreSQL.
+    Postgres(PostgresEvent),
+    /// Small files of the host.
+    Host(HostEvent),
+    /// The guard.
+    Guard(GuardEvent),
+    /// Another agent.
+    Peer(PeerEvent),
+    /// An operator asked for something.
+    Operator(RequestId, Request),
+    /// The configuration changed.
+    Configured(Config),
+    /// The agent was asked to stop: hand over, stop PostgreSQL, leave.
+    ShutdownAsked,
+}
+
+/// What survived the last agent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Started {
+    /// The epoch file.
+    pub epoch: Option<EpochFile>,
+    /// The pledge in the promises file: the revision at which the leader key was absent.
+    pub pledge: Option<Revision>,
+}
+
+/// What a node fsyncs before it promotes. It gates starting in place as primary.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EpochFile {
+    /// The cluster.
+    pub system_id: SystemId,
+    /// The store that issued the epoch.
+    pub store: StoreId,
+    /// `create_revision` of the tenure's leader key.
+    pub epoch: Revision,
+    /// The timeline before the promotion.
+    pub timeline: Timeline,
+}
+
+/// From the store.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum StoreEvent {
+    /// The keys, by a watch. It carries its revision: fact enough for stopping, and for what a guarded transaction does.
+    Watched(Seen<ClusterView>),
+    /// An operation ended.
+    Completed {
+        /// Which.
+        op: OpId,
+        /// What came of it.
+        outcome: Outcome<StoreDone>,
+        /// Just before the request was handed to the socket.
+        asked: Instant,
+    },
+}
+
+/// What a store operation brought.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum StoreDone {
+    /// The keys, by a linearizable read.
+    Read(ClusterView),
+    /// A lease, and the ttl that the store granted.
+    Granted {
+        /// The lease.
+        lease: LeaseId,
+        /// What was granted, not what was asked for.
+        ttl: Duration,
+    },
+    /// The leader key is ours; the keys were read back in the same transaction.
+    Acquired(ClusterView),
+    /// The tenure was renewed, with proof that the key is still ours.
+    Renewed {
+        /// What the store grants from `asked` on.
+        ttl: Duration,
+    },
+    /// The member lease was kept alive.
+    SessionKept,
+    /// The leader key is deleted and the final position published.
+    Released,
+    /// The lease and all its keys are gone.
+    Revoked,
+    /// A key was written or deleted.
+    Written,
+}
+
+/// From PostgreSQL.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PostgresEvent {
+    /// The postmaster was looked at, or its pidfd spoke.
+    ProcessSeen(Process),
+    /// The data directory was looked at.
+    DataSeen(DataDir),
+    /// The monitoring query was answered, or not.
+    Answered {
+        /// Which observation.
+        op: OpId,
+        /// The answer; `None`: no connection, no answer in time.
+        sql: Option<Seen<Sql>>,
+    },
+    /// A control operation ended. The runtime sends what it sees of process and data before.
+    Completed {
+        /// Which.
+        op: OpId,
+        /// What came of it.
+        outcome: Outcome<PostgresDone>,
+    },
+}
+
+/// What a control operation of PostgreSQL brought.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PostgresDone {
+    /// It was done.
+    Done,
+    /// The configuration is written, but only a restart makes it effective.
+    NeedsRestart,
+    /// The history was compared: the position at which ours leaves the leader's, if it does.
+    Compared(Option<crate::id::Lsn>),
+    /// The configuration of this generation is in force.
+    Configured {
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// From the host.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum HostEvent {
+    /// A small file is on disk, or not.
+    Completed {
+        /// Which.
+        op: OpId,
+        /// What came of it.
+        outcome: Outcome<()>,
+    },
+}
+
+/// From the guard.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum GuardEvent {
+    /// Connected; what it holds from before.
+    Connected {
+        /// It is armed.
+        armed: Option<Armed>,
+        /// PostgreSQL is held.
+        held: bool,
+        /// It has fired for this tenure.
+        fired: Option<LeaseId>,
+    },
+    /// It acknowledged.
+    Armed(Armed),
+    /// It refused an order; why.
+    Refused(String),
+    /// It is disarmed.
+    Disarmed,
+    /// PostgreSQL is stopped reversibly.
+    Held,
+    /// PostgreSQL goes on.
+    Resumed,
+    /// Every process of PostgreSQL is dead.
+    Fired {
+        /// For which tenure.
+        tenure: LeaseId,
+    },
+    /// Processes that will not die.
+    Stuck {
+        /// How many.
+        processes: u32,
+    },
+    /// No process of a dead postmaster is left.
+    OrphansDead,
+    /// The guard is gone.
+    Gone,
+}
+
+/// From the other agents.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PeerEvent {
+    /// A question was answered, or not.
+    Answered {
+        /// Which question.
+        op: OpId,
+        /// Whom it was put to.
+        member: Member,
+        /// The answer; anything but `Done` is "unreachable".
+        outcome: Outcome<PeerAnswer>,
+        /// When it was asked.
+        asked: Instant,
+    },
+    /// A peer asks for our position, and asks us to freeze because the leader key is absent at `absent_at`.
+    PositionAsked {
+        /// To answer it by.
+        request: RequestId,
+        /// The revision at which the asker saw no leader key.
+        absent_at: Revision,
+    },
+    /// A leader that is about to hand over asks how far we are: a hand-over may come.
+    HandoverAnnounced,
+}
+
+/// What an operator may ask for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Request {
+    /// Move leadership.
+    Move(MoveRequest),
+    /// Restart PostgreSQL here.
+    Restart,
+    /// Clone this node again.
+    Reinitialize {
+        /// Even if something else is running.
+        force: bool,
+    },
+}
+
+/// A switchover (with `leader`) or a manual failover (without).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MoveRequest {
+    /// `POST /switchover`, not `/failover`.
+    pub switchover: bool,
+    /// From whom.
+    pub leader: Option<Member>,
+    /// To whom.
+    pub candidate: Option<Member>,
+    /// When; not before.
+    pub scheduled_at: Option<Schedule>,
+    /// The store refused the key: another request came first.
+    pub refused: bool,
+}
+
+/// A time as the operator wrote it, and as a number.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Schedule {
+    /// The operator's text (ISO 8601).
+    pub text: String,
+    /// The same in milliseconds since the Unix epoch.
+    pub at: WallMillis,
+}

@@ -1,0 +1,214 @@
+//! What operators and peers ask for and wait for. Each stage is derived from facts; only the waiting itself is state.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::action::{Action, Answer, HostAction, PostgresAction};
+use crate::event::Request;
+use crate::id::{OpId, RequestId};
+use crate::reason::Reason;
+use crate::state::{Pending, PendingKind, REQUESTS_MAX, State};
+use crate::step::Outbox;
+use crate::time::Instant;
+use crate::view::View;
+use crate::view::peers::PeerAnswer;
+
+mod switchover;
+
+/// Takes a request in. What can be refused at once is refused by [`answer`] in the same step.
+pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Request) {
+    if state.requests.len() >= REQUESTS_MAX {
+        return;
+    }
+    let old =
+        state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref()).map(|leader| leader.member.clone());
+    let kind = match request {
+        Request::Move(request) => PendingKind::Move { request, old, written: false },
+        Request::Restart => PendingKind::Restart { op: None },
+        Request::Reinitialize { force } => PendingKind::Reinitialize { force },
+    };
+    state.requests.insert(id, Pending { kind, since: at });
+}
+
+/// The operator's key is written, or certainly not.
+pub(crate) fn failover_written(state: &mut State, done: bool) {
+    for pending in state.requests.values_mut() {
+        if let PendingKind::Move { written, request, .. } = &mut pending.kind {
+            *written |= done;
+            request.refused |= !done;
+        }
+    }
+}
+
+/// A restart ended.
+pub(crate) fn restart_ended(state: &mut State, op: OpId, refused: Option<String>) {
+    for pending in state.requests.values_mut() {
+        if pending.kind == (PendingKind::Restart { op: Some(op) }) {
+            pending.kind = PendingKind::Restarted { refused: refused.clone() };
+        }
+    }
+}
+
+/// What the requests under way want done now.
+pub(crate) fn orders(view: &View<'_>) -> Vec<(Action, Reason)> {
+    let mut orders = Vec::new();
+    for pending in view.state.requests.values() {
+        if let PendingKind::Move { request, written: false, .. } = &pending.kind {
+            orders.extend(switchover::orders(view, request, pending.since));
+        }
+    }
+    if !view.state.position_asked.is_empty() {
+        orders.extend(pledge(view));
+    } else if let Some(pledge) = view.state.pledge.filter(|pledge| pledge.frozen && !pledge.on_disk) {
+        orders.push((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver));
+    }
+    orders
+}
+
+/// A peer asked for our position because the leader key is gone. If we see the same, we stop receiving, put the pledge
+/// on disk, and only then answer: from there on nothing that the old leader writes can count on us.
+fn pledge(view: &View<'_>) -> Option<(Action, Reason)> {
+    if !may_pledge(view) {
+        return None;
+    }
+    let receives = view.sql().is_some_and(|sql| sql.receiver.is_some());
+    match view.state.pledge {
+        Some(pledge) if pledge.frozen && pledge.on_disk => None,
+        Some(pledge) if pledge.frozen => {
+            Some((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver))
+        }
+        // Without a receiver there is nothing to freeze: the primary that it came from shut down.
+        _ if !receives => None,
+        _ => Some((Action::Postgres(PostgresAction::Freeze), Reason::FreezingReceiver)),
+    }
+}
+
+fn may_pledge(view: &View<'_>) -> bool {
+    view.cluster().is_some_and(|cluster| cluster.leader.is_none())
+        && view.sql().is_some_and(|sql| sql.in_recovery)
+        && view.config().unsupported.is_none()
+}
+
+/// Answers what can be answered.
+pub(crate) fn answer(out: &mut Outbox<'_>) {
+    let ids: Vec<RequestId> = out.state.requests.keys().copied().collect();
+    for id in ids {
+        let Some(pending) = out.state.requests.get(&id).cloned() else { continue };
+        let view = out.view();
+        let answer = match &pending.kind {
+            PendingKind::Move { request, old, written } => {
+                switchover::answer(&view, request, old.as_ref(), *written, pending.since)
+            }
+            PendingKind::Restart { op } => restart(&view, *op),
+            PendingKind::Restarted { refused: None } => text(200, "restarted successfully"),
+            PendingKind::Restarted { refused: Some(why) } => text(503, &format!("restart failed: {why}")),
+            PendingKind::Reinitialize { force } => Some(reinitialize(&view, *force)),
+        };
+        let Some(answer) = answer else { continue };
+        if matches!((&pending.kind, &answer), (PendingKind::Reinitialize { .. }, Answer::Text { status: 200, .. })) {
+            out.state.memory.reinit = true;
+        }
+        out.state.requests.remove(&id);
+        out.order(Action::Answer(id, answer), Reason::AtGoal);
+    }
+    answer_peers(out);
+}
+
+pub(crate) fn text(status: u16, body: &str) -> Option<Answer> {
+    Some(Answer::Text { status, body: body.into() })
+}
+
+fn restart(view: &View<'_>, op: Option<OpId>) -> Option<Answer> {
+    if op.is_some() {
+        return None;
+    }
+    match view.phase() {
+        None => text(503, "postgres is not running"),
+        Some(crate::view::postgres::Phase::Starting) => text(503, "postgres is still starting"),
+        Some(_) => match view.controlling() {
+            Some(PostgresAction::Restart) | None => None,
+            Some(running) => text(503, &format!("{} already in progress", words(running))),
+        },
+    }
+}
+
+fn reinitialize(view: &View<'_>, force: bool) -> Answer {
+    let refuse = |body: String| Answer::Text { status: 503, body };
+    if view.held().is_some() {
+        return refuse("I am the leader, can not reinitialize".into());
+    }
+    if view.leader().is_none() {
+        return refuse("Cluster has no leader, can not reinitialize".into());
+    }
+    if view.state.memory.reinit && !force {
+        return refuse("reinitialize already in progress".into());
+    }
+    match view.controlling() {
+        Some(running) if !force => refuse(format!("{} already in progress", words(running))),
+        _ => Answer::Text { status: 200, body: "reinitialize started".into() },
+    }
+}
+
+/// Patroni's names for what runs.
+fn words(action: &PostgresAction) -> &'static str {
+    match action {
+        PostgresAction::Initdb => "bootstrap",
+        PostgresAction::CreateRoles => "post_bootstrap",
+        PostgresAction::Clone(_) => "reinitialize",
+        PostgresAction::Restart => "restart",
+        PostgresAction::Promote => "promote",
+        PostgresAction::Rewind(_) => "running pg_rewind",
+        PostgresAction::RecoverSingleUser => "doing crash recovery in a single user mode",
+        PostgresAction::Start(_) => "starting",
+        PostgresAction::Stop(_) => "stopping",
+        PostgresAction::Checkpoint => "checkpoint",
+        PostgresAction::Observe
+        | PostgresAction::Look
+        | PostgresAction::Follow(_)
+        | PostgresAction::Freeze
+        | PostgresAction::Compare(_)
+        | PostgresAction::Configure { .. }
+        | PostgresAction::CreateSlot(_)
+        | PostgresAction::DropSlot(_) => "changing configuration",
+    }
+}
+
+fn answer_peers(out: &mut Outbox<'_>) {
+    let view = out.view();
+    if view.state.position_asked.is_empty() {
+        return;
+    }
+    let pledging = may_pledge(&view) && view.sql().is_some_and(|sql| sql.receiver.is_some());
+    let pledged = view.state.pledge.filter(|pledge| pledge.frozen && pledge.on_disk);
+    if pledging && pledged.is_none() {
+        return;
+    }
+    let answer = Answer::Position(own_answer(&view));
+    for id in core::mem::take(&mut out.state.position_asked) {
+        out.order(Action::Answer(id, answer.clone()), Reason::AtGoal);
+    }
+}
+
+/// What we tell a peer of ourselves.
+pub(crate) fn own_answer(view: &View<'_>) -> PeerAnswer {
+    let position = view.position();
+    PeerAnswer {
+        primary: view.is_primary(),
+        barred: view.config().nofailover || view.complete_dir().is_none(),
+        history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
+        flushed: position.map(|p| p.flushed).unwrap_or_default(),
+        replayed: view.sql().map(|sql| sql.replayed).unwrap_or_default(),
+        pledge: view.state.pledge.filter(|pledge| pledge.frozen && pledge.on_disk).map(|pledge| pledge.absent_at),
+    }
+}
+
+/// When waiting requests change by time alone.
+pub(crate) fn timers(view: &View<'_>, mut offer: impl FnMut(Instant)) {
+    for pending in view.state.requests.values() {
+        if let PendingKind::Move { .. } = pending.kind {
+            offer(pending.since + switchover::STATUS_PATIENCE);
+            offer(pending.since + switchover::limit(view.config().loop_wait));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Why: data first (a variant with its numbers), a stable code second, a sentence last.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident : $kind:ty),+ $(,)? })? => $code:literal, $text:literal;)+) => {
+        /// Why a decision, an order, a wait or a refusal is as it is.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[allow(missing_docs, reason = "the sentence of each variant names and explains its fields")]
+        pub enum Reason { $($(#[$doc])* $name $({ $($(#[$field_doc])* $field: $kind),+ })?,)+ }
+
+        impl Reason {
+            /// A stable code: what monitoring and tests match on.
+            pub fn code(&self) -> &'static str {
+                match self { $(Self::$name $({ $($field: _),+ })? => $code,)+ }
+            }
+
+            /// Every code, in the order of declaration.
+            pub const CODES: &'static [&'static str] = &[$($code),+];
+        }
+
+        impl fmt::Display for Reason {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Self::$name $({ $($field),+ })? => write!(f, $text),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // fence
+    /// The tenure ended by our own clock.
+    TenureExpired { ago_ms: u64 } => "tenure_expired", "the tenure could not be renewed in time and ended {ago_ms} ms ago: writes are stopped";
+    /// The leader key names another.
+    LeaderIsOther { who: Member, revision: Revision } => "leader_is_other", "{who} holds the leader key since revision {revision}: writes are stopped";
+    /// The leader key was heard to be gone.
+    KeyVanished { for_ms: u64 } => "key_vanished", "our leader key vanished {for_ms} ms ago without another leader: writes are held and the key is asked for again";
+    /// Nothing brought the key back in time.
+    KeyNotRegained { after_ms: u64 } => "key_not_regained", "our leader key vanished and was not regained within {after_ms} ms: writes are stopped";
+    /// A writable PostgreSQL without any tenure.
+    NoTenure => "no_tenure", "PostgreSQL accepts writes but this node holds no tenure: writes are stopped";
+    /// A start looks for its tenure.
+    Adopting { left_ms: u64 } => "adopting", "the agent has started beside a running primary and looks for its tenure; the guard stops writes in {left_ms} ms otherwise";
+    /// Guard is missing.
+    GuardMissing { for_ms: u64 } => "guard_missing", "the guard is gone for {for_ms} ms and could not be armed: PostgreSQL is stopped";
+    /// Orphans live on.
+    OrphansAlive => "orphans_alive", "the postmaster is dead but its processes may still commit: they are killed before anything else";
+    // unsupported
+    /// The cluster asks for a mode that is not built yet.
+    UnsupportedMode { mode: String } => "unsupported_mode", "the cluster asks for {mode}, which is not supported yet: this agent only observes";
+    // identity
+    /// The data directory belongs to another cluster.
+    SystemIdMismatch { ours: SystemId, cluster: SystemId } => "system_id_mismatch", "the data directory has system identifier {ours}, the cluster has {cluster}: this is another cluster's data; nothing is touched";
+    /// The data directory cannot be used.
+    DataDirUnusable { why: String } => "data_dir_unusable", "the data directory cannot be used: {why}";
+    // isolated
+    /// Nobody answers.
+    AloneFor { ms: u64, store_ms: u64, peer_ms: u64, walsender_ms: u64 } => "alone", "no answer from anyone for {ms} ms (store {store_ms}, peers {peer_ms}, standbys {walsender_ms}): writes are held";
+    // startup and busy
+    /// PostgreSQL starts or recovers.
+    CrashRecovery { since_ms: u64, limit_ms: u64 } => "starting", "PostgreSQL is starting or recovering for {since_ms} ms (limit {limit_ms} ms)";
+    /// Recovery takes too long and others could serve.
+    RecoveryTooLong { since_ms: u64, limit_ms: u64 } => "recovery_too_long", "PostgreSQL has been recovering for {since_ms} ms, longer than the {limit_ms} ms allowed: leadership is given up";
+    /// An initdb is under way.
+    InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
+    /// A clone is under way.
+    CloneRunning { since_ms: u64 } => "clone_running", "the data directory is being cloned for {since_ms} ms";
+    /// A rewind is under way.
+    RewindRunning { since_ms: u64 } => "rewind_running", "pg_rewind is running for {since_ms} ms";
+    /// A single-user crash recovery is under way.
+    SingleUserRunning { since_ms: u64 } => "single_user_running", "a single-user crash recovery is running for {since_ms} ms";
+    /// Nothing observed yet.
+    Observing => "observing", "the store and PostgreSQL have not both been seen yet";
+    // bootstrap
+    /// The initialize key is asked for.
+    NoClusterYet => "no_cluster_yet", "there is no cluster yet: this node asks to initialise it";
+    /// Won the initialize key.
+    Initialising => "initialising", "this node initialises the cluster";
+    /// Another node initialises.
+    InitTaken => "init_taken", "another node is initialising the cluster";
+    /// Not allowed to initialise.
+    MayNotInitialise => "may_not_initialise", "there is no cluster yet and this node may not initialise one (no bootstrap section, or nofailover)";
+    /// The data directory is empty and nobody can be cloned from.
+    NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
+    /// The clone is ordered.
+    Cloning { from: Member } => "cloning", "the data directory is empty: it is cloned from {from}";
+    /// The directory is half-made.
+    Tainted { why: String } => "tainted", "the data directory is incomplete ({why}): it must be cloned again";
+    // switchover
+    /// The candidate is asked where it is.
+    AskingCandidates => "asking_candidates", "candidates are asked for their positions";
+    /// A checkpoint before the stop.
+    CheckpointBeforeStop => "checkpoint_before_stop", "a checkpoint is written first so that the stop is short";
+    /// Stopping for a hand-over.
+    StoppingForHandover => "stopping_for_handover", "PostgreSQL is stopped cleanly before leadership is handed over";
+    /// Waiting for a candidate to hold everything.
+    AwaitingCandidate { lsn: Lsn } => "awaiting_candidate", "waiting for a candidate to have replayed beyond {lsn}";
+    /// The leader key is released.
+    HandingOver { to: Member } => "handing_over", "{to} holds everything: leadership is released to it";
+    /// Released although nobody is there to take over.
+    ReleasingToNobody => "releasing_to_nobody", "PostgreSQL is stopped and nobody can take over: leadership is released";
+    /// Nobody came.
+    NoTaker { after_ms: u64 } => "no_taker", "no candidate confirmed within {after_ms} ms: PostgreSQL is started again as primary";
+    /// No good candidate.
+    NoGoodCandidate => "no_good_candidate", "no good candidates have been found";
+    /// The candidate is behind.
+    CandidateLagging { who: Member, by_bytes: u64 } => "candidate_lagging", "{who} is {by_bytes} bytes behind";
+    /// The request is not for this leader any more.
+    RequestStale => "request_stale", "the request in the failover key does not fit the cluster any more: it is cleared";
+    /// Scheduled for later.
+    ScheduledLater { in_ms: u64 } => "scheduled_later", "a switchover is scheduled in {in_ms} ms";
+    /// The agent stops.
+    ShuttingDown => "shutting_down", "the agent was asked to stop";
+    // leader
+    /// All is well.
+    TenureHeld { left_ms: u64 } => "tenure_held", "this node is the primary; the tenure holds for another {left_ms} ms";
+    /// The guard must be armed first.
+    ArmingGuard => "arming_guard", "the guard must acknowledge the tenure before PostgreSQL may write";
+    /// The epoch must be on disk first.
+    WritingEpoch { epoch: Revision } => "writing_epoch", "epoch {epoch} is written to disk before the promotion";
+    /// Promotion.
+    Promoting { epoch: Revision } => "promoting", "PostgreSQL is promoted under epoch {epoch}";
+    /// In place.
+    RestartInPlace { epoch: Revision } => "restart_in_place", "PostgreSQL is dead, nobody led since epoch {epoch}: it is started again in place as primary";
+    /// Must go through recovery as a standby first.
+    StartToPromote => "start_to_promote", "PostgreSQL is started as a standby without upstream to be promoted onto a new timeline";
+    /// Starting failed.
+    CannotServe { why: String } => "cannot_serve", "this node leads but cannot serve: {why}; leadership is given up";
+    /// Roles of a new cluster.
+    CreatingRoles => "creating_roles", "the roles of the new cluster are created";
+    /// An operator's restart.
+    RestartRequested => "restart_requested", "an operator asked for a restart";
+    /// An operator's reinitialize.
+    ReinitRequested => "reinit_requested", "an operator asked to clone this node again";
+    // race
+    /// Not allowed.
+    NoFailoverTag => "no_failover_tag", "this node is tagged nofailover and does not race";
+    /// The key left while its holder lives.
+    VanishGrace { who: Member, left_ms: u64 } => "vanish_grace", "the leader key is gone but {who} lives: it gets another {left_ms} ms to take it back";
+    /// Another is asked for by the operator.
+    CandidateIsOther { who: Member } => "candidate_is_other", "an operator asked for {who} as the new leader: this node stands back";
+    /// Positions are collected.
+    CollectingPositions { missing: usize, left_ms: u64 } => "collecting_positions", "{missing} members have not told their position yet; {left_ms} ms are left";
+    /// The WAL receiver is stopped before its position counts.
+    FreezingReceiver => "freezing_receiver", "the WAL receiver is stopped so that the position counts";
+    /// Behind.
+    LagTooLarge { by_bytes: u64, limit_bytes: u64 } => "lag_too_large", "this node is {by_bytes} bytes behind the last known position of the leader, more than the {limit_bytes} allowed";
+    /// Another is ahead.
+    BehindPeer { who: Member, lsn: Lsn } => "behind_peer", "{who} is ahead at {lsn}: this node stands back";
+    /// Another goes first among equals.
+    PeerGoesFirst { who: Member } => "peer_goes_first", "{who} is equal and goes first";
+    /// A primary answers.
+    PrimaryAlive { who: Member } => "primary_alive", "{who} answers as a running primary: this node stands back";
+    /// The position is unknown.
+    PositionUnknown => "position_unknown", "this node does not know its own position yet";
+    /// Pledged.
+    Campaigning { lease: LeaseId } => "campaigning", "this node asks for the leader key with lease {lease}";
+    /// Lease for the campaign.
+    AskingLease => "asking_lease", "a lease for the tenure is asked for";
+    /// The granted lease is too short.
+    TtlTooShort { granted_ms: u64, needed_ms: u64 } => "ttl_too_short", "the store granted {granted_ms} ms, but at least {needed_ms} ms are needed to stop in time";
+    /// An old tenure of ours must go first.
+    SpentTenure { lease: LeaseId } => "spent_tenure", "tenure {lease} of this node is over: it is revoked";
+    /// Hand-over is expected.
+    HandoverExpected => "handover_expected", "a hand-over to this node was announced: its lease is asked for in advance";
+    // rewind
+    /// The histories are compared.
+    ComparingHistories { with: Member } => "comparing_histories", "the history is compared with that of {with}";
+    /// Diverged.
+    Diverged { at: Lsn, timeline: Timeline } => "diverged", "this node holds WAL after {at} on timeline {timeline} that the leader does not have: it is rewound";
+    /// The leader's checkpoint is missing.
+    LeaderNotCheckpointed { who: Member } => "leader_not_checkpointed", "{who} has not finished its checkpoint after promotion: the rewind waits";
+    /// Rewind impossible and cloning not allowed.
+    CannotRewind { why: String } => "cannot_rewind", "this node diverged and cannot be rewound ({why}): allow remove_data_directory_on_diverged_timelines or reinitialise it";
+    /// Cloned again.
+    CloneInstead { why: String } => "clone_instead", "rewinding does not work ({why}) and the leader holds everything: this node is cloned again";
+    /// A crash recovery is needed before.
+    SingleUserRecovery => "single_user_recovery", "the crashed primary recovers in single-user mode before it can be rewound";
+    // follow
+    /// Following.
+    FollowingLeader { who: Member } => "following", "this node follows {who}";
+    /// Starting to follow.
+    StartingStandby { of: Member } => "starting_standby", "PostgreSQL is started as a standby of {of}";
+    /// Turning to a new leader.
+    TurningTo { who: Member } => "turning_to", "the standby is pointed to {who}";
+    /// Nobody to follow.
+    NoReplicationSource => "no_source", "there is no leader to follow";
+    /// Without upstream.
+    StartingAlone => "starting_alone", "PostgreSQL is started as a standby without upstream until a leader is found";
+    /// The leader does not serve yet.
+    LeaderNotReady { who: Member } => "leader_not_ready", "{who} leads but does not serve yet";
+    // reconcilers and housekeeping
+    /// The lease is renewed.
+    RenewalDue => "renewal_due", "the tenure is renewed";
+    /// The member record.
+    PublishDue => "publish_due", "the member record is published";
+    /// Positions.
+    StatusDue => "status_due", "the position is published";
+    /// Initialize and config.
+    ClusterKeysDue => "cluster_keys_due", "the keys of the cluster are completed";
+    /// History.
+    HistoryDue => "history_due", "a new timeline is added to the history";
+    /// Slots.
+    SlotMissing { slot: String } => "slot_missing", "slot {slot} of a member is missing";
+    /// Slots.
+    SlotObsolete { slot: String } => "slot_obsolete", "slot {slot} belongs to no member any more";
+    /// Parameters.
+    ParametersChanged => "parameters_changed", "the configuration of PostgreSQL changed";
+    /// Observation.
+    ObservationDue => "observation_due", "what is known of the store or PostgreSQL is old";
+    /// Someone must answer.
+    ContactDue => "contact_due", "no one has answered for a while: everyone is asked";
+    /// Not now.
+    NotSteady => "not_steady", "nothing is maintained while the role changes";
+    /// Nothing to do.
+    AtGoal => "at_goal", "nothing is to be done";
+    /// A timer.
+    DeadlineOf { what: &'static str } => "deadline", "the deadline of {what}";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_stable_words_and_unique() {
+        let unique: BTreeSet<_> = Reason::CODES.iter().collect();
+        assert_eq!(unique.len(), Reason::CODES.len());
+        for code in Reason::CODES {
+            assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_carries_its_numbers_and_units() {
+        let reason = Reason::TenureExpired { ago_ms: 12 };
+        assert_eq!(reason.code(), "tenure_expired");
+        assert!(reason.to_string().contains("12 ms ago"));
+    }
+}

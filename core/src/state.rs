@@ -1,0 +1,322 @@
+//! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::action::{Action, Lane};
+use crate::config::Config;
+use crate::effects::Decision;
+use crate::event::{EpochFile, MoveRequest};
+use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision};
+use crate::lease::{Held, Tenure};
+use crate::time::{Duration, Instant, WallMillis};
+use crate::view::guard::{Armed, GuardFacts};
+use crate::view::peers::PeerFacts;
+use crate::view::postgres::{PostgresFacts, Upstream};
+use crate::view::store::{MemberRecord, StoreFacts};
+
+/// The state of one agent.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct State {
+    /// The configuration in force.
+    pub config: Config,
+    /// Our claim to lead.
+    pub tenure: Tenure,
+    /// A tenure of ours that is over, but whose lease may still live. Never served under again; revoked as soon as
+    /// PostgreSQL is certainly dead.
+    pub spent: Option<LeaseId>,
+    /// A lease that was granted for a campaign.
+    pub granted: Option<Granted>,
+    /// The lease of the member record.
+    pub session: Session,
+    /// The epoch file, as confirmed on disk.
+    pub epoch_file: Option<EpochFile>,
+    /// The promise not to receive WAL from the leader that was gone.
+    pub pledge: Option<Pledge>,
+    /// Facts: the store.
+    pub store: StoreFacts,
+    /// Facts: PostgreSQL.
+    pub postgres: PostgresFacts,
+    /// Facts: the guard.
+    pub guard: GuardFacts,
+    /// Facts: the other agents.
+    pub peers: PeerFacts,
+    /// Operations in flight.
+    pub ops: Ops,
+    /// Orders to the guard that it has not answered yet.
+    pub guard_asked: GuardAsked,
+    /// What happened to PostgreSQL, as far as facts do not tell.
+    pub memory: Memory,
+    /// Requests of operators that wait for their answer.
+    pub requests: BTreeMap<RequestId, Pending>,
+    /// Peers that wait for our pledged position.
+    pub position_asked: Vec<RequestId>,
+    /// The agent was asked to stop.
+    pub leaving: bool,
+    /// The last decision, so that only changes are told.
+    pub decision: Option<Decision>,
+    /// The wall clock at an instant: for schedules only.
+    pub wall: (Instant, WallMillis),
+}
+
+/// A lease for a campaign, and when it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Granted {
+    /// The lease.
+    pub lease: LeaseId,
+    /// What was granted.
+    pub ttl: Duration,
+    /// When it was asked for: the tenure is dated from here until its first renewal.
+    pub asked: Instant,
+}
+
+/// The lease of the member record.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Session {
+    /// The lease, if one is alive as far as is known.
+    pub lease: Option<LeaseId>,
+    /// What was granted.
+    pub ttl: Duration,
+    /// When it was last kept alive, by the sending.
+    pub kept: Instant,
+    /// The record that the store is known to hold under this lease.
+    pub published: Option<MemberRecord>,
+    /// When it was published.
+    pub published_at: Instant,
+    /// When the position was last published by a leader.
+    pub status_at: Instant,
+}
+
+/// "I receive nothing more from the leader whose key was absent at this revision."
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Pledge {
+    /// The revision at which the leader key was absent.
+    pub absent_at: Revision,
+    /// When it was given.
+    pub since: Instant,
+    /// The WAL receiver is confirmed to be gone.
+    pub frozen: bool,
+    /// It is on disk.
+    pub on_disk: bool,
+}
+
+/// What happened to PostgreSQL, as far as facts do not tell.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Memory {
+    /// Since when the postmaster is absent.
+    pub dead_since: Option<Instant>,
+    /// Since when the postmaster is starting.
+    pub starting_since: Option<Instant>,
+    /// Starts that failed in a row.
+    pub start_failures: u32,
+    /// The last checkpoint that was ordered and ended.
+    pub checkpointed: Option<Instant>,
+    /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
+    pub compared: Option<(Revision, Option<Lsn>)>,
+    /// Rewinding to the leader of this epoch failed; why.
+    pub rewind_failed: Option<(Revision, alloc::string::String)>,
+    /// The roles of a new cluster were created.
+    pub roles_created: bool,
+    /// We hold `initialize`.
+    pub initialising: bool,
+    /// The upstream that PostgreSQL was last started with or pointed to.
+    pub followed: Option<Upstream>,
+    /// When the standby was last seen streaming, or was pointed to its upstream.
+    pub streamed: Instant,
+    /// A hand-over to this node was announced.
+    pub handover_announced: Option<Instant>,
+    /// When the race began: the leader key absent at this revision.
+    pub race: Option<(Revision, Instant)>,
+    /// The generation of PostgreSQL's configuration that is in force.
+    pub configured: u64,
+    /// When a kind of order last failed.
+    pub failed: BTreeMap<&'static str, Instant>,
+    /// An operator wants this node cloned again.
+    pub reinit: bool,
+    /// When the last contact was sought because nobody had answered.
+    pub contact_sought: Instant,
+    /// When PostgreSQL changed, so that its last answer is older than it.
+    pub changed: Instant,
+}
+
+/// An operator's request under way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Pending {
+    /// What was asked.
+    pub kind: PendingKind,
+    /// When.
+    pub since: Instant,
+}
+
+/// What an operator waits for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PendingKind {
+    /// A switchover or failover.
+    Move {
+        /// What was asked.
+        request: MoveRequest,
+        /// Who led when it was asked.
+        old: Option<crate::id::Member>,
+        /// The key was written: its revision is newer than this.
+        written: bool,
+    },
+    /// A restart.
+    Restart {
+        /// It was ordered as this operation.
+        op: Option<OpId>,
+    },
+    /// A restart that ended.
+    Restarted {
+        /// Why it failed, if it did.
+        refused: Option<alloc::string::String>,
+    },
+    /// A new clone of this node.
+    Reinitialize {
+        /// Even if something else is running.
+        force: bool,
+    },
+}
+
+/// Orders to the guard that are sent and not answered yet. The connection keeps their order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct GuardAsked {
+    /// The last `Arm`.
+    pub arm: Option<Armed>,
+    /// `Hold`.
+    pub hold: bool,
+    /// `Resume`.
+    pub resume: bool,
+    /// `Fire`.
+    pub fire: bool,
+    /// `Disarm`.
+    pub disarm: bool,
+    /// `KillOrphans`.
+    pub orphans: bool,
+    /// `StartGuard`.
+    pub start: bool,
+}
+
+/// Operations in flight: at most one a lane.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Ops {
+    next: u64,
+    lanes: BTreeMap<Lane, InFlight>,
+    /// Completions that belonged to no operation in flight.
+    pub stale: u64,
+}
+
+/// One operation in flight.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct InFlight {
+    /// Its number.
+    pub op: OpId,
+    /// What was ordered.
+    pub action: Action,
+    /// When.
+    pub since: Instant,
+    /// When it counts as `Unknown`.
+    pub deadline: Instant,
+}
+
+impl Ops {
+    /// A new number.
+    pub(crate) fn number(&mut self) -> OpId {
+        self.next += 1;
+        OpId(self.next)
+    }
+
+    /// What is in flight in a lane.
+    pub fn in_lane(&self, lane: &Lane) -> Option<&InFlight> {
+        self.lanes.get(lane)
+    }
+
+    /// Everything in flight.
+    pub fn iter(&self) -> impl Iterator<Item = (&Lane, &InFlight)> {
+        self.lanes.iter()
+    }
+
+    pub(crate) fn begin(&mut self, lane: Lane, in_flight: InFlight) {
+        assert!(in_flight.deadline >= in_flight.since, "an operation cannot be late before it began");
+        let before = self.lanes.insert(lane, in_flight);
+        assert!(before.is_none(), "a lane holds one operation");
+    }
+
+    /// Ends the operation `op`; `None`: it is not in flight any more, its completion is stale.
+    pub(crate) fn end(&mut self, op: OpId) -> Option<InFlight> {
+        let lane = self.lanes.iter().find(|(_, f)| f.op == op).map(|(lane, _)| lane.clone());
+        if lane.is_none() {
+            self.stale += 1;
+        }
+        self.lanes.remove(&lane?)
+    }
+
+    pub(crate) fn cancel(&mut self, lane: &Lane) -> Option<InFlight> {
+        self.lanes.remove(lane)
+    }
+
+    /// The operations whose deadline has come.
+    pub(crate) fn overdue(&self, at: Instant) -> Vec<OpId> {
+        self.lanes.values().filter(|f| f.deadline <= at).map(|f| f.op).collect()
+    }
+}
+
+impl State {
+    /// The state of an agent that has not seen anything yet.
+    pub fn new(config: Config, at: Instant) -> Self {
+        let deadline = at + config.ttl.min(config.retry_timeout);
+        Self {
+            config,
+            tenure: Tenure::Adopting { deadline },
+            spent: None,
+            granted: None,
+            session: Session::default(),
+            epoch_file: None,
+            pledge: None,
+            store: StoreFacts::default(),
+            postgres: PostgresFacts::default(),
+            guard: GuardFacts::default(),
+            peers: PeerFacts::default(),
+            ops: Ops::default(),
+            guard_asked: GuardAsked::default(),
+            memory: Memory { streamed: at, ..Memory::default() },
+            requests: BTreeMap::new(),
+            position_asked: Vec::new(),
+            leaving: false,
+            decision: None,
+            wall: (at, WallMillis(0)),
+        }
+    }
+
+    /// The tenure in force ends: its lease is remembered so that it can be revoked once PostgreSQL is dead.
+    pub(crate) fn spend_tenure(&mut self) {
+        let lease = match &self.tenure {
+            Tenure::Held(Held { lease, .. }) | Tenure::Suspended { was: Held { lease, .. }, .. } => Some(*lease),
+            Tenure::None | Tenure::Adopting { .. } => None,
+        };
+        self.tenure = Tenure::None;
+        if lease.is_some() {
+            self.spent = lease;
+        }
+        assert!(self.tenure.held().is_none(), "a spent tenure is not held");
+    }
+
+    /// What must hold between any two steps.
+    ///
+    /// # Panics
+    /// If it does not: going on would be worse.
+    pub fn check(&self) {
+        if let Tenure::Held(held) = &self.tenure {
+            assert!(Some(held.lease) != self.spent, "a spent tenure is never held again");
+            assert!(held.ttl > Duration::ZERO, "a tenure has a length");
+            if let Some(armed) = self.guard.armed.filter(|armed| armed.tenure == held.lease) {
+                let latest = self.config.bounds.arm_at(held.confirmed, held.ttl);
+                assert!(armed.at <= latest, "the guard is never armed beyond what a renewal has proven");
+            }
+        }
+        assert!(self.requests.len() <= REQUESTS_MAX, "requests are bounded");
+        assert!(self.position_asked.len() <= REQUESTS_MAX, "questions are bounded");
+    }
+}
+
+/// The most requests that may wait at once; more are refused.
+pub const REQUESTS_MAX: usize = 32;

@@ -1,0 +1,288 @@
+//! `step = absorb -> decide -> reconcile -> arm`: the only entry.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::config::{GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUSE, VANISH_GRACE};
+use crate::decide::{self, Fate, Verdict};
+use crate::effects::{Decision, Effects, ORDERS_MAX, Order, Wake};
+use crate::event::Event;
+use crate::lease::{Bounds, Tenure};
+use crate::reason::Reason;
+use crate::state::{InFlight, State};
+use crate::time::{Duration, Instant};
+use crate::view::View;
+use crate::view::guard::Armed;
+use crate::{absorb, procedure};
+
+/// Takes one event in and says everything that is to be done about it. The same state, instant and event give the same
+/// result. Hand out *all* effects before the next call.
+///
+/// # Panics
+/// If an invariant of [`State::check`] is broken: going on would be worse than leaving the rest to the guard.
+pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
+    for op in state.ops.overdue(at) {
+        absorb::overdue(state, at, op);
+    }
+    absorb::absorb(state, at, event);
+    begin_next_round(state, at);
+    let (rung, verdict) = decide::decide(&View { at, state });
+    if verdict.fate == Fate::LetLapse {
+        state.spend_tenure();
+    }
+    let mut out = Outbox { state, at, orders: Vec::new(), cancelled: Vec::new() };
+    reconcile(&mut out, &verdict);
+    let Outbox { orders, cancelled, .. } = out;
+    let wake = arm(&View { at, state }, &verdict);
+    let decision = Decision { rung, reason: verdict.reason };
+    let news = state.decision.as_ref().is_none_or(|last| differs(last, &decision));
+    state.decision = Some(decision.clone());
+    state.check();
+    Effects { orders, cancelled, wake, decision: news.then_some(decision) }
+}
+
+/// Two decisions differ if another rung or another code concluded; numbers alone (what is left, what has passed) are
+/// no news.
+fn differs(last: &Decision, new: &Decision) -> bool {
+    last.rung != new.rung || last.reason.code() != new.reason.code()
+}
+
+/// A race that came to no end is run again from the beginning, with new questions.
+fn begin_next_round(state: &mut State, at: Instant) {
+    let Some((revision, began)) = state.memory.race else { return };
+    if at.since(began) < RETRY_PAUSE {
+        return;
+    }
+    let revision = state.store.cluster.as_ref().map_or(revision, |seen| seen.value.revision);
+    state.memory.race = Some((revision, at));
+}
+
+fn reconcile(out: &mut Outbox<'_>, verdict: &Verdict) {
+    // Authority first: what keeps or ends the tenure waits for nothing else.
+    for (action, because) in decide::tenure::orders(&out.view(), verdict) {
+        out.order(action, because);
+    }
+    for action in verdict.orders.iter().cloned() {
+        out.order(action, verdict.reason.clone());
+    }
+    for (action, because) in procedure::orders(&out.view()) {
+        out.order(action, because);
+    }
+    procedure::answer(out);
+    let observing = out.state.config.unsupported.is_some();
+    if !observing || out.state.tenure.held().is_some() {
+        let additive = [decide::members::order, decide::cluster_keys::order, decide::history::order];
+        for reconciler in additive {
+            if let Some((action, because)) = reconciler(&out.view()) {
+                out.order(action, because);
+            }
+        }
+    }
+    if verdict.steady {
+        for reconciler in [decide::params::order, decide::slots::order] {
+            if let Some((action, because)) = reconciler(&out.view()) {
+                out.order(action, because);
+            }
+        }
+    }
+    for (action, because) in decide::observe::orders(&out.view(), verdict.steady) {
+        out.order(action, because);
+    }
+}
+
+/// Orders of one step, less what is in flight.
+pub(crate) struct Outbox<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) at: Instant,
+    orders: Vec<Order>,
+    cancelled: Vec<crate::id::OpId>,
+}
+
+impl Outbox<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
+        View { at: self.at, state: self.state }
+    }
+
+    /// Orders an action, unless its lane is taken by something that it may not pre-empt, or it failed just now.
+    pub(crate) fn order(&mut self, action: Action, because: Reason) {
+        if self.orders.len() >= ORDERS_MAX || !self.wanted(&action) {
+            return;
+        }
+        let op = self.state.ops.number();
+        if let Some(lane) = action.lane() {
+            if let Some(running) = self.state.ops.in_lane(&lane) {
+                if !action.preempts(&running.action) {
+                    return;
+                }
+                let cancelled = self.state.ops.cancel(&lane);
+                self.cancelled.extend(cancelled.map(|in_flight| in_flight.op));
+            }
+            let deadline = self.at + action.deadline(self.state.config.retry_timeout);
+            self.state.ops.begin(lane, InFlight { op, action: action.clone(), since: self.at, deadline });
+        }
+        if because == Reason::ContactDue {
+            self.state.memory.contact_sought = self.at;
+        }
+        if matches!(action, Action::Postgres(PostgresAction::Restart)) {
+            absorb::restart_ordered(self.state, op);
+        }
+        self.orders.push(Order { op, action, because });
+    }
+
+    fn wanted(&mut self, action: &Action) -> bool {
+        match action {
+            Action::Guard(guard) => self.guard_wanted(guard),
+            Action::Host(crate::action::HostAction::StartGuard) => {
+                !core::mem::replace(&mut self.state.guard_asked.start, true)
+            }
+            _ => resume_at(self.state, action).is_none_or(|resume| self.at >= resume),
+        }
+    }
+
+    /// Orders to the guard take no lane; each is sent once and waited for.
+    fn guard_wanted(&mut self, action: &GuardAction) -> bool {
+        if !self.state.guard.present {
+            return false;
+        }
+        let (asked, facts) = (&mut self.state.guard_asked, &self.state.guard);
+        let once = |flag: &mut bool| !core::mem::replace(flag, true);
+        match action {
+            GuardAction::Arm { tenure, at } => {
+                let armed = Some(Armed { tenure: *tenure, at: *at });
+                core::mem::replace(&mut asked.arm, armed) != armed
+            }
+            GuardAction::Hold => !facts.held && once(&mut asked.hold),
+            GuardAction::Resume => once(&mut asked.resume),
+            GuardAction::Fire => once(&mut asked.fire),
+            GuardAction::Disarm => once(&mut asked.disarm),
+            GuardAction::KillOrphans => once(&mut asked.orphans),
+        }
+    }
+}
+
+/// When a kind of order that failed may be given again.
+fn resume_at(state: &State, action: &Action) -> Option<Instant> {
+    let failed = state.memory.failed.get(absorb::kind(action))?;
+    Some(*failed + pause_after_failure(action))
+}
+
+/// What decides over leading is tried again soon; what changes PostgreSQL or the other keys, less often.
+fn pause_after_failure(action: &Action) -> Duration {
+    match action {
+        Action::Store(
+            StoreAction::Renew { .. }
+            | StoreAction::GrantTenure { .. }
+            | StoreAction::Acquire(_)
+            | StoreAction::TakeOver { .. },
+        ) => Duration::from_millis(50),
+        Action::Store(_) => Duration::from_millis(200),
+        Action::Postgres(PostgresAction::Observe | PostgresAction::Look | PostgresAction::Freeze) => {
+            Duration::from_millis(50)
+        }
+        Action::Postgres(_) | Action::Host(_) => RETRY_PAUSE,
+        Action::Peer(_) | Action::Guard(_) | Action::Answer(..) => Duration::ZERO,
+    }
+}
+
+/// The earliest instant at which time alone changes something.
+fn arm(view: &View<'_>, verdict: &Verdict) -> Wake {
+    let mut soonest = Soonest { at: view.at, wake: Wake { at: None, because: Reason::AtGoal } };
+    for (_, in_flight) in view.state.ops.iter() {
+        soonest.offer(in_flight.deadline, "an operation in flight");
+    }
+    for failed in view.state.memory.failed.values() {
+        soonest.offer(*failed + Duration::from_millis(50), "a pause after a failure");
+        soonest.offer(*failed + Duration::from_millis(200), "a pause after a failure");
+        soonest.offer(*failed + RETRY_PAUSE, "a pause after a failure");
+    }
+    tenure_timers(view, &mut soonest);
+    role_timers(view, &mut soonest);
+    upkeep_timers(view, verdict.steady, &mut soonest);
+    soonest.wake
+}
+
+fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
+    match &view.state.tenure {
+        Tenure::Held(held) => {
+            if view.state.ops.in_lane(&Lane::Renew).is_none() {
+                soonest.offer(held.confirmed + Bounds::renew_interval(held.ttl), "the next renewal");
+            }
+            soonest.offer(view.config().bounds.arm_at(held.confirmed, held.ttl), "the tenure");
+        }
+        Tenure::Suspended { since, .. } => soonest.offer(*since + HOLD_LIMIT, "the hold"),
+        Tenure::Adopting { deadline } => soonest.offer(*deadline, "the search for a tenure"),
+        Tenure::None => {}
+    }
+    if let Some(gone) = view.state.guard.gone {
+        soonest.offer(gone + GUARD_LIMIT, "the missing guard");
+    }
+    if view.held().is_some() && view.may_write() {
+        let contact = view.last_contact().latest();
+        soonest.offer(contact + decide::observe::CONTACT_PATIENCE, "the next contact");
+        soonest.offer(view.state.memory.contact_sought + decide::observe::CONTACT_PAUSE, "the next contact");
+        soonest.offer(contact + view.config().isolation_timeout, "isolation");
+    }
+}
+
+fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
+    let memory = &view.state.memory;
+    if let Some((_, began)) = memory.race {
+        soonest.offer(began + RACE_WINDOW, "the race");
+        soonest.offer(began + RACE_WINDOW + crate::config::EQUALS_PATIENCE, "the patience among equals");
+        soonest.offer(began + RETRY_PAUSE, "the next round of the race");
+    }
+    if let Some(vanished) = &view.state.store.vanished {
+        soonest.offer(vanished.heard + VANISH_GRACE, "the grace for the last leader");
+        soonest.offer(vanished.heard + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
+        soonest.offer(vanished.heard + Duration::from_secs(1), "the wait for the next leader");
+    }
+    if let Some(dead) = memory.dead_since {
+        for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
+            soonest.offer(dead + patience, "a hand-over");
+        }
+    }
+    if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
+        soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");
+    }
+    soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
+    if let Some(pledge) = view.state.pledge {
+        soonest.offer(pledge.since + 2 * view.config().retry_timeout, "the pledge");
+    }
+    let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
+    if let Some(left) = request.and_then(|request| view.schedule_left(request)) {
+        soonest.offer(view.at + left, "a scheduled switchover");
+    }
+    procedure::timers(view, |at| soonest.offer(at, "an operator's request"));
+}
+
+fn upkeep_timers(view: &View<'_>, steady: bool, soonest: &mut Soonest) {
+    let session = &view.state.session;
+    let idle = |lane: Lane| view.state.ops.in_lane(&lane).is_none();
+    if session.lease.is_some() && idle(Lane::Publish) {
+        soonest.offer(session.kept + Bounds::renew_interval(session.ttl), "the member lease");
+        soonest.offer(session.published_at + view.config().loop_wait, "the member record");
+        soonest.offer(session.status_at + view.config().loop_wait, "the status");
+    }
+    if idle(Lane::PgObserve) && view.phase() == Some(crate::view::postgres::Phase::Ready) {
+        let interval = if steady { view.config().loop_wait } else { decide::observe::UNSETTLED };
+        soonest.offer(decide::observe::next_question(view, interval), "the next look at PostgreSQL");
+    }
+    if idle(Lane::Observe) {
+        let seen = view.state.store.cluster.as_ref().map_or(view.at, |seen| seen.asked);
+        soonest.offer(seen + view.config().loop_wait, "the next look at the store");
+    }
+}
+
+struct Soonest {
+    at: Instant,
+    wake: Wake,
+}
+
+impl Soonest {
+    /// Only what is still to come can change anything: the past was part of this decision.
+    fn offer(&mut self, instant: Instant, what: &'static str) {
+        if instant > self.at && self.wake.at.is_none_or(|soonest| instant < soonest) {
+            self.wake = Wake { at: Some(instant), because: Reason::DeadlineOf { what } };
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What the runtime sees of the guard.
+
+use crate::id::LeaseId;
+use crate::time::Instant;
+
+/// The guard, as far as it has answered.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct GuardFacts {
+    /// It is connected.
+    pub present: bool,
+    /// Since when it is gone, while it is.
+    pub gone: Option<Instant>,
+    /// What it has acknowledged: it stops PostgreSQL at this instant.
+    pub armed: Option<Armed>,
+    /// PostgreSQL is stopped reversibly.
+    pub held: bool,
+    /// It has fired, and every process of PostgreSQL was dead then.
+    pub fired: Option<LeaseId>,
+    /// Processes that it could not kill yet.
+    pub stuck: u32,
+}
+
+/// An acknowledged promise of the guard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Armed {
+    /// For which tenure.
+    pub tenure: LeaseId,
+    /// When PostgreSQL is stopped unless a later instant is acknowledged before.
+    pub at: Instant,
+}

@@ -1,0 +1,211 @@
+//! What the runtime sees of the store: the keys of the cluster, parsed.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::id::{LeaseId, Lsn, Member, Revision, StoreId, SystemId, Timeline};
+use crate::time::{Instant, Seen, WallMillis};
+
+/// Everything known of the store.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StoreFacts {
+    /// The keys of the cluster as last seen, by a read or by a watch.
+    pub cluster: Option<Seen<ClusterView>>,
+    /// When any member of the store last answered anything.
+    pub answered: Instant,
+    /// When the leader key was heard to be gone, and who had held it; cleared when a leader is seen.
+    pub vanished: Option<Vanished>,
+}
+
+/// The leader key was there and is not any more.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Vanished {
+    /// When it was heard.
+    pub heard: Instant,
+    /// Who had held it.
+    pub who: Member,
+}
+
+/// The keys of the cluster at one revision.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ClusterView {
+    /// The identity of the store.
+    pub store: StoreId,
+    /// The revision of this view.
+    pub revision: Revision,
+    /// `initialize`.
+    pub initialize: Option<Initialize>,
+    /// `leader`.
+    pub leader: Option<LeaderKey>,
+    /// `members/*`.
+    pub members: BTreeMap<Member, MemberKey>,
+    /// `failover`, unless it holds no request.
+    pub failover: Option<FailoverKey>,
+    /// `mod_revision` of `failover`, whatever it holds; 0 if absent.
+    pub failover_revision: Revision,
+    /// `mod_revision` of `config`; 0 if absent or not an object.
+    pub config_revision: Revision,
+    /// `mod_revision` of `sync`; 0 if absent.
+    pub sync_revision: Revision,
+    /// `status`.
+    pub status: Option<StatusKey>,
+    /// `history`.
+    pub history: HistoryKey,
+    /// `matriarch`: the record of the last tenure.
+    pub epoch: Option<EpochRecord>,
+}
+
+/// `initialize`: empty while a node bootstraps, the system identifier afterwards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Initialize {
+    /// `mod_revision`.
+    pub revision: Revision,
+    /// The system identifier, if it is a valid one.
+    pub system_id: Option<SystemId>,
+}
+
+/// `leader`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct LeaderKey {
+    /// The bare member name.
+    pub member: Member,
+    /// The lease that it is bound to: the tenure.
+    pub lease: LeaseId,
+    /// `create_revision`: the epoch.
+    pub created: Revision,
+    /// `mod_revision`.
+    pub modified: Revision,
+}
+
+/// `members/<name>`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MemberKey {
+    /// `mod_revision`.
+    pub revision: Revision,
+    /// The lease that it is bound to.
+    pub lease: LeaseId,
+    /// What it says.
+    pub record: MemberRecord,
+}
+
+/// The JSON object of a member, as far as decisions need it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct MemberRecord {
+    /// `conn_url`: host.
+    pub host: String,
+    /// `conn_url`: port.
+    pub port: u16,
+    /// `api_url`.
+    pub api_url: String,
+    /// `state`, spec appendix A.1.
+    pub state: String,
+    /// `role`: `primary`, `replica`, `demoted`, `uninitialized`, ...
+    pub role: String,
+    /// `timeline`; 0 if absent.
+    pub timeline: Timeline,
+    /// `xlog_location`; 0 if absent.
+    pub position: Lsn,
+    /// `receive_lsn`; 0 if absent.
+    pub received: Lsn,
+    /// `replay_lsn`; 0 if absent.
+    pub replayed: Lsn,
+    /// `replication_state`: `streaming`, `in archive recovery`, or empty.
+    pub replication_state: String,
+    /// `checkpoint_after_promote` is there and false.
+    pub checkpoint_pending: bool,
+    /// The effective tag `nofailover`.
+    pub nofailover: bool,
+    /// The effective tag `failover_priority`.
+    pub failover_priority: i32,
+    /// The tag `nostream`.
+    pub nostream: bool,
+    /// The tag `clonefrom`.
+    pub clonefrom: bool,
+    /// The tag `replicatefrom`.
+    pub replicatefrom: Option<Member>,
+    /// It is one of ours: it can pledge. A Patroni member cannot.
+    pub pledges: bool,
+    /// Parameters waiting for a restart: name, old value, new value.
+    pub pending_restart: Vec<(String, String, String)>,
+}
+
+/// `failover`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FailoverKey {
+    /// `mod_revision`.
+    pub revision: Revision,
+    /// `leader`: a switchover away from this member; absent: a manual failover.
+    pub leader: Option<Member>,
+    /// `member`: the candidate.
+    pub candidate: Option<Member>,
+    /// `scheduled_at`.
+    pub scheduled_at: Option<WallMillis>,
+}
+
+/// `status`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StatusKey {
+    /// `mod_revision`.
+    pub revision: Revision,
+    /// `optime`: the leader's last published position.
+    pub optime: Lsn,
+    /// `slots`.
+    pub slots: BTreeMap<String, Lsn>,
+    /// `retain_slots`.
+    pub retain: Vec<String>,
+}
+
+/// `history`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct HistoryKey {
+    /// `mod_revision`; 0 if absent.
+    pub revision: Revision,
+    /// Its lines, ascending.
+    pub lines: Vec<HistoryLine>,
+}
+
+/// One line of `history`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HistoryLine {
+    /// The timeline that ended.
+    pub timeline: Timeline,
+    /// Where it ended.
+    pub end: Lsn,
+    /// Why, in the words of PostgreSQL's history file.
+    pub reason: String,
+    /// When (ISO 8601), if recorded.
+    pub timestamp: Option<String>,
+    /// The new leader, if recorded.
+    pub leader: Option<String>,
+}
+
+/// `matriarch`: who led last, under which epoch, and where it began. Patroni ignores this key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct EpochRecord {
+    /// `mod_revision`.
+    pub revision: Revision,
+    /// The store that it was written to.
+    pub store: StoreId,
+    /// The `mod_revision` of the transaction that wrote it: equals the `create_revision` of the leader key then.
+    pub epoch: Revision,
+    /// The member.
+    pub member: Member,
+    /// The timeline that it was on when it took the key.
+    pub timeline: Timeline,
+    /// Its position then.
+    pub position: Lsn,
+}
+
+impl ClusterView {
+    /// The valid system identifier of the cluster, if it is initialised.
+    pub fn system_id(&self) -> Option<SystemId> {
+        self.initialize.and_then(|i| i.system_id)
+    }
+
+    /// The record of the member that holds the leader key.
+    pub fn leader_record(&self) -> Option<&MemberRecord> {
+        let leader = self.leader.as_ref()?;
+        self.members.get(&leader.member).map(|m| &m.record)
+    }
+}
