@@ -172,7 +172,7 @@ mod lease {
     }
 }
 
-#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
 mod lease_if_any {
     use matriarch_core::id::LeaseId;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
