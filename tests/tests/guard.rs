@@ -19,9 +19,9 @@ use rustix::process::{Signal, getpid, set_child_subreaper};
 use tempfile::TempDir;
 
 const TENURE: LeaseId = LeaseId(42);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const NOBODY: [i32; 0] = [];
-const FAR: Duration = Duration::from_secs(600);
+const FAR: Duration = Duration::from_mins(10);
 /// Names the node's directory to a process that plays the agent.
 const AGENT_NODE: &str = "GUARD_TEST_NODE";
 const AGENT_ARMS_FOR_MS: &str = "GUARD_TEST_ARMS_FOR_MS";
@@ -258,7 +258,7 @@ async fn arming_only_grows_and_only_for_one_tenure() {
     let at = clock::now() + FAR;
     let armed = Report::Armed(Armed { tenure: TENURE, at });
     assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, armed);
-    let sooner = at.back(Duration::from_secs(60));
+    let sooner = at.back(Duration::from_mins(1));
     assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at: sooner }).await, armed);
     let past = clock::now();
     assert!(matches!(ask(&mut guard, Order::Arm { tenure: TENURE, at: past }).await, Report::Refused { .. }));

@@ -178,19 +178,27 @@ pub struct Member {
 pub struct DataDir {
     path: PathBuf,
     canonical: PathBuf,
-    /// Device and inode: a directory that was renamed under a running orphan is still recognised.
-    inodes: BTreeSet<(u32, u32, u64)>,
+    /// What has been at the path: a directory that was renamed or removed under a running orphan is still recognised.
+    identities: Vec<Identity>,
+    /// Our own; a container's PostgreSQL may well work under the same path, in its own file systems.
+    mount_namespace: Option<PathBuf>,
     executables: BTreeSet<Vec<u8>>,
 }
 
 impl DataDir {
-    /// How many inodes are remembered: a data directory is replaced by a new one at each clone.
-    const INODES_MAX: usize = 16;
+    /// How many are remembered: a data directory is replaced by a new one at each clone.
+    const IDENTITIES_MAX: usize = 16;
 
     /// The data directory at `path`, which need not exist yet.
     pub fn new(path: &Path) -> Self {
         let executables = [b"postgres".to_vec(), b"postmaster".to_vec()].into();
-        let mut this = Self { path: path.to_owned(), canonical: path.to_owned(), inodes: BTreeSet::new(), executables };
+        let mut this = Self {
+            path: path.to_owned(),
+            canonical: path.to_owned(),
+            identities: Vec::new(),
+            mount_namespace: fs::read_link("/proc/self/ns/mnt").ok(),
+            executables,
+        };
         this.refresh();
         this
     }
@@ -200,20 +208,30 @@ impl DataDir {
         if let Ok(canonical) = fs::canonicalize(&self.path) {
             self.canonical = canonical;
         }
-        if let Some(inode) = inode(&self.canonical) {
-            while self.inodes.len() >= Self::INODES_MAX {
-                self.inodes.pop_first();
+        if let Some(identity) = Identity::of(&self.canonical).filter(|it| !self.identities.contains(it)) {
+            if self.identities.len() >= Self::IDENTITIES_MAX {
+                self.identities.remove(0);
             }
-            self.inodes.insert(inode);
+            self.identities.push(identity);
         }
     }
 
     /// Whether `pid` works in this directory, whatever it executes.
     pub fn is_home_of(&self, pid: i32) -> bool {
         let link = format!("/proc/{pid}/cwd");
-        let Ok(target) = fs::read_link(&link) else { return false };
-        without_deleted(target.as_os_str()) == self.canonical.as_os_str().as_bytes()
-            || inode(Path::new(&link)).is_some_and(|inode| self.inodes.contains(&inode))
+        if Identity::of(Path::new(&link)).is_some_and(|it| self.identities.contains(&it)) {
+            return true;
+        }
+        // The path alone decides only where it means the same to that process as to us.
+        let is_same_path = || {
+            let target = fs::read_link(&link);
+            target.is_ok_and(|it| without_deleted(it.as_os_str()) == self.canonical.as_os_str().as_bytes())
+        };
+        let is_same_world = || {
+            let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+            theirs.is_some() && theirs == self.mount_namespace
+        };
+        is_same_path() && is_same_world()
     }
 
     /// A build of PostgreSQL may name its executable otherwise; what the agent started in this directory is one.
@@ -277,10 +295,26 @@ fn without_deleted(link: &OsStr) -> &[u8] {
     link.strip_suffix(b" (deleted)").unwrap_or(link)
 }
 
-/// Device (major, minor) and inode, from what the kernel has at hand: a server of files that hangs is not asked.
-fn inode(path: &Path) -> Option<(u32, u32, u64)> {
-    let found = rustix::fs::statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
-    Some((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+/// A directory that cannot be mistaken for another: an inode is used again after a removal, the time of its birth not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    born: (i64, u32),
+}
+
+impl Identity {
+    /// From what the kernel has at hand: a server of files that hangs is not asked. `None` also where the file system
+    /// knows no birth.
+    fn of(path: &Path) -> Option<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let found = rustix::fs::statx(CWD, path, AtFlags::STATX_DONT_SYNC, wanted).ok()?;
+        (found.stx_mask & wanted.bits() == wanted.bits()).then_some(Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -386,5 +420,29 @@ mod tests {
             child.wait().unwrap();
         }
         assert_eq!(found(&directory), []);
+    }
+
+    #[test]
+    fn a_container_that_works_under_the_same_path_is_not_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().canonicalize().unwrap();
+        let mut directory = DataDir::new(&data);
+        let mut ours = sleeper(&data);
+        wait_for(|| {
+            directory.learn_executable(ours.id() as i32);
+            directory.executables.contains(b"sleep".as_slice())
+        });
+        let own_user = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+        let script = "mount -t tmpfs none \"$0\" && cd \"$0\" && exec sleep 600";
+        let mut theirs = Command::new("unshare").args([own_user, "sh", "-c", script]).arg(&data).spawn().unwrap();
+        let pid = theirs.id() as i32;
+        wait_for(|| executable(pid).is_some_and(|name| name == b"sleep"));
+        assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), data, "the test proves nothing otherwise");
+        let members: Vec<i32> = directory.members(None).unwrap().into_iter().map(|member| member.process.pid).collect();
+        assert_eq!(members, [ours.id() as i32]);
+        for child in [&mut ours, &mut theirs] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

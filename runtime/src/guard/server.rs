@@ -338,11 +338,10 @@ impl Server {
         }
         let Ok(Some(process)) = Process::find(candidate.pid) else { return };
         let by_pid = candidate.pid;
-        self.report(&Report::Superseded { by_pid }, means);
-        self.connection = None;
         if !self.adopt_agent(process, candidate.gid) {
             return;
         }
+        self.report(&Report::Superseded { by_pid }, means);
         means.log.say(format!("process {by_pid} is the agent"));
         self.connection = Some(candidate);
         self.greet(means);
@@ -352,10 +351,10 @@ impl Server {
     }
 
     fn adopt_agent(&mut self, process: Process, gid: u32) -> bool {
-        self.agent_gid = Some(gid);
         // Looked at after the pidfd was opened: it is the process meant, or there is none.
         let Some(pidfd) = open_pidfd(process.pid).filter(|_| process.is_alive()) else { return false };
         self.agent = Some(Agent { process, pidfd, gid });
+        self.agent_gid = Some(gid);
         self.absent_since = None;
         self.wind_down = None;
         true
