@@ -15,6 +15,8 @@ use store_servers::{PATIENCE, Server, connect, free_port};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+/// A time to live that no test waits for.
+const LONG: Duration = Duration::from_mins(1);
 /// The deadline of calls that are to be answered.
 const SOON: Duration = Duration::from_secs(8);
 /// The deadline of calls that are not.
@@ -112,8 +114,8 @@ async fn reads_and_guards(store: &EtcdStore) {
 }
 
 async fn leases(store: &EtcdStore) {
-    let granted = done(store.grant(60, SOON).await);
-    assert_eq!(granted.ttl, Duration::from_secs(60));
+    let granted = done(store.grant(LONG.as_secs() as i64, SOON).await);
+    assert_eq!(granted.ttl, LONG);
     commit(store, [put("l/a", "1", Some(granted.lease)), put("l/b", "1", Some(granted.lease))]).await;
     assert_eq!(done(store.read_key("l/a", SOON).await).entry.unwrap().lease, granted.lease);
     assert_eq!(done(store.keep_session(granted.lease, SOON).await).ttl, granted.ttl);
@@ -168,13 +170,13 @@ async fn watches(store: &EtcdStore, host: &str) {
 
 async fn renewals(store: &EtcdStore) {
     let conflict = Outcome::Refused(Refusal::Conflict);
-    let tenure = done(store.grant(60, SOON).await).lease;
+    let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     let renew = async |created: Revision| store.renew(tenure, "r/leader", created, SOON).await;
     let lead = [put("r/leader", "a", Some(tenure))];
     let absent = [Guard::Absent("r/leader".into())];
     let first = committed(store.transact(write(absent, lead.clone()), SOON).await).revision;
     let renewed = done(renew(first).await);
-    assert_eq!(renewed.ttl, Duration::from_secs(60));
+    assert_eq!(renewed.ttl, LONG);
     assert!(renewed.asked < renewed.heard);
     commit(store, lead.clone()).await;
     done(renew(first).await);
@@ -184,7 +186,7 @@ async fn renewals(store: &EtcdStore) {
     let again = commit(store, lead).await.revision;
     assert_eq!(renew(first).await, conflict, "our lease, but another tenure");
     done(renew(again).await);
-    let other = done(store.grant(60, SOON).await).lease;
+    let other = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     commit(store, [put("r/leader", "b", Some(other))]).await;
     assert_eq!(renew(again).await, conflict, "taken by another");
     done(store.revoke(tenure, SOON).await);
@@ -242,7 +244,7 @@ async fn a_cluster_with_a_dead_address_and_a_frozen_member_serves_every_call() {
     let dead = format!("127.0.0.1:{}", free_port());
     // The one to be frozen is the sticky one, and the dead address comes next.
     let store = connect([&cluster[0].host, &dead, &cluster[1].host, &cluster[2].host].map(String::as_str)).await;
-    let tenure = done(store.grant(60, SOON).await).lease;
+    let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     let created = commit(&store, [put("c/leader", "a", Some(tenure))]).await.revision;
     let mut watch = store.watch("c/", created);
     assert_eq!(next(&mut watch).await.0, ["c/leader=a"]);
@@ -251,12 +253,12 @@ async fn a_cluster_with_a_dead_address_and_a_frozen_member_serves_every_call() {
     // It may have led: the others elect first, which a call cannot help. Then everything is answered in time.
     done(connect([&cluster[1].host, &cluster[2].host].map(String::as_str)).await.read_key("c/leader", PATIENCE).await);
     let renewed = done(store.renew(tenure, "c/leader", created, SOON).await);
-    assert_eq!(renewed.ttl, Duration::from_secs(60));
+    assert_eq!(renewed.ttl, LONG);
     let after = commit(&store, [put("c/a", "1", None)]).await;
     assert_eq!(next(&mut watch).await.0, ["c/a=1"], "one of the two copies of the watch is through a live member");
     assert!(done(store.read_prefix("c/", SOON).await).revision >= after.revision);
     done(store.keep_session(tenure, SOON).await);
-    let other = done(store.grant(60, SOON).await).lease;
+    let other = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     done(store.revoke(other, SOON).await);
 
     // A fresh adapter whose first choice is frozen asks before it writes.
@@ -280,7 +282,7 @@ async fn a_user_and_password_are_used_and_wrong_ones_refused() {
     raw.auth_enable().await.unwrap();
     let login = |password: &str| Some(("root".to_owned(), password.to_owned()));
     let store = EtcdStore::new(vec![host.clone()], login("secret"), Connector::tcp(PATIENCE));
-    let tenure = done(store.grant(60, SOON).await).lease;
+    let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     let created = commit(&store, [put("u/leader", "a", Some(tenure))]).await.revision;
     done(store.renew(tenure, "u/leader", created, SOON).await);
     assert_eq!(next(&mut store.watch("u/", created)).await.0, ["u/leader=a"]);
@@ -322,7 +324,7 @@ async fn a_restarted_embedded_store_has_lost_nothing_and_its_watches_go_on() {
     };
     let (stop, serving) = start(host.clone()).await;
     let store = connect([host.as_str()]).await;
-    let tenure = done(store.grant(60, SOON).await).lease;
+    let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     let created = commit(&store, [put("s/leader", "a", Some(tenure))]).await.revision;
     let before = done(store.read_prefix("s/", SOON).await);
     let mut watch = store.watch("s/", Revision(created.0 + 1));

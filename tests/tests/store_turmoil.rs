@@ -91,7 +91,7 @@ fn run(seed: u64) -> String {
     let log = Arc::new(Mutex::new(String::new()));
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
-        .simulation_duration(Duration::from_secs(300))
+        .simulation_duration(Duration::from_mins(5))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(50))
         .build();
@@ -109,8 +109,7 @@ fn run(seed: u64) -> String {
         Ok(())
     });
     sim.run().unwrap();
-    let log = log.lock().unwrap().clone();
-    log
+    log.lock().unwrap().clone()
 }
 
 async fn scenario(note: impl Fn(&str)) {

@@ -57,6 +57,7 @@ enum Repeat {
 impl EtcdStore {
     /// A store behind `hosts` (each `host:port`), with an optional user and password. Connects when first used. Must be
     /// called within a tokio runtime. Panics if `hosts` is empty.
+    #[expect(clippy::needless_pass_by_value, reason = "each member keeps its own copy")]
     pub fn new(hosts: Vec<String>, auth: Option<(String, String)>, connector: Connector) -> Self {
         assert!(!hosts.is_empty(), "a store needs at least one host");
         let member = |host: String| Arc::new(Member::new(&host, auth.clone(), connector.clone()));

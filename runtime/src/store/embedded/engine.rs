@@ -103,22 +103,21 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// An engine on a data directory, or in memory.
-    pub(super) fn new(opened: Option<Opened>, in_memory: State) -> (Self, Handle) {
+    /// An engine on a data directory.
+    pub(super) fn on_disk(opened: Opened) -> (Self, Handle) {
+        Self::new(Some(opened.journal), opened.state, opened.history)
+    }
+
+    /// An engine that forgets.
+    pub(super) fn in_memory(state: State) -> (Self, Handle) {
+        let history = History::after(state.revision);
+        Self::new(None, state, history)
+    }
+
+    fn new(journal: Option<Journal>, state: State, history: History) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(WAITING_MAX);
-        let (journal, state, history) = match opened {
-            Some(Opened { journal, state, history }) => (Some(journal), state, history),
-            None => (None, in_memory.clone(), History::after(in_memory.revision)),
-        };
-        let mut engine = Self {
-            state,
-            history,
-            journal,
-            watches: Watches::default(),
-            commands,
-            epoch: Instant::now(),
-            expire_from: None,
-        };
+        let (watches, epoch) = (Watches::default(), Instant::now());
+        let mut engine = Self { state, history, journal, watches, commands, epoch, expire_from: None };
         let now = engine.now();
         engine.state.restart_leases(now);
         (engine, Handle(sender))
@@ -175,7 +174,9 @@ impl Engine {
             return;
         }
         let mut draft = Draft::new(self.state.clone(), self.now());
-        works.iter_mut().for_each(|work| work.run(&mut draft));
+        for work in &mut works {
+            work.run(&mut draft);
+        }
         if let Err(status) = self.adopt(draft) {
             for work in &mut works {
                 let mut alone = Draft::new(self.state.clone(), self.now());
@@ -187,7 +188,9 @@ impl Engine {
                 }
             }
         }
-        works.into_iter().for_each(|work| work.answer());
+        for work in works {
+            work.answer();
+        }
     }
 
     /// Makes a draft durable and real, and tells the watchers.

@@ -73,7 +73,7 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<()> {
 pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let client_url = format!("http://{}", listener.local_addr()?);
     let opened = Journal::open(data_dir, Instant::ZERO)?;
-    let (engine, handle) = Engine::new(Some(opened), State::default());
+    let (engine, handle) = Engine::on_disk(opened);
     let (close, closed) = oneshot::channel::<()>();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Services::new(handle, &client_url).router().serve_with_incoming_shutdown(incoming, async {
@@ -95,7 +95,7 @@ pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future
 /// A store without a disk, for tests on a simulated network: serve the router on any stream of connections. Its leases
 /// run on tokio's clock. Must be called within a tokio runtime; the store ends when its last connection did.
 pub fn in_memory() -> Router {
-    let (engine, handle) = Engine::new(None, State::new(1, 1));
+    let (engine, handle) = Engine::in_memory(State::new(1, 1));
     tokio::spawn(engine.run());
     Services::new(handle, "http://127.0.0.1:2379").router()
 }

@@ -78,7 +78,9 @@ pub(super) fn range(state: &State, request: &PbRangeRequest) -> Result<PbRangeRe
         kvs.clear();
     }
     if request.keys_only {
-        kvs.iter_mut().for_each(|kv| kv.value.clear());
+        for kv in &mut kvs {
+            kv.value.clear();
+        }
     }
     Ok(PbRangeResponse { header: Some(state.header()), kvs, more, count })
 }

@@ -18,7 +18,9 @@ fn filled() -> (TempDir, State) {
         vec![Effect::Delete { key: "b".into(), revision: 4 }],
     ] {
         journal.commit(&state, &effects).unwrap();
-        effects.iter().for_each(|effect| drop(state.apply(effect, Instant::ZERO)));
+        for effect in &effects {
+            state.apply(effect, Instant::ZERO);
+        }
     }
     (dir, state)
 }
