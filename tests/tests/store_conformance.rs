@@ -1,7 +1,10 @@
 //! What the agent relies on, asserted by one script on the embedded store and on a real etcd alike; and what only one
 //! of them can show.
 
-mod store_servers;
+#[path = "store_conformance/differential.rs"]
+mod differential;
+#[path = "store_conformance/servers.rs"]
+mod servers;
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use matriarch::store::{Change, Committed, EtcdStore, Guard, Operation, Snapshot,
 use matriarch_core::id::{LeaseId, Revision};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Instant;
-use store_servers::{PATIENCE, Server, connect, free_port};
+use servers::{PATIENCE, Server, connect, free_port};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
