@@ -348,6 +348,22 @@ async fn a_restarted_embedded_store_has_lost_nothing_and_its_watches_go_on() {
 }
 
 #[tokio::test]
+async fn a_write_that_died_with_its_server_is_unknown_and_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::embedded_on(dir.path());
+    let store = connect([server.host.as_str()]).await;
+    server.freeze();
+    let write = write([Guard::Absent("k/a".into())], [put("k/a", "1", None)]);
+    let restart = async {
+        sleep(Duration::from_millis(300)).await;
+        server.restart_embedded(dir.path());
+    };
+    let (transacted, ()) = tokio::join!(store.transact(write, PATIENCE), restart);
+    assert!(matches!(transacted.outcome, Outcome::Unknown(_)), "{transacted:?}");
+    assert_eq!(done(store.read_key("k/a", PATIENCE).await).entry, None);
+}
+
+#[tokio::test]
 async fn a_killed_embedded_store_has_everything_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::embedded_on(dir.path());
