@@ -1,7 +1,10 @@
 //! What the agent relies on, asserted by one script on the embedded store and on a real etcd alike; and what only one
 //! of them can show.
 
-mod store_servers;
+#[path = "store_conformance/differential.rs"]
+mod differential;
+#[path = "store_conformance/servers.rs"]
+mod servers;
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use matriarch::store::{Change, Committed, EtcdStore, Guard, Operation, Snapshot,
 use matriarch_core::id::{LeaseId, Revision};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Instant;
-use store_servers::{PATIENCE, Server, connect, free_port};
+use servers::{PATIENCE, Server, connect, free_port};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -342,6 +345,22 @@ async fn a_restarted_embedded_store_has_lost_nothing_and_its_watches_go_on() {
     assert_eq!(next(&mut past).await.0, ["s/leader=a", "s/a=1"], "the past is known after a restart");
     stop.send(()).unwrap();
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_died_with_its_server_is_unknown_and_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::embedded_on(dir.path());
+    let store = connect([server.host.as_str()]).await;
+    server.freeze();
+    let write = write([Guard::Absent("k/a".into())], [put("k/a", "1", None)]);
+    let restart = async {
+        sleep(Duration::from_millis(300)).await;
+        server.restart_embedded(dir.path());
+    };
+    let (transacted, ()) = tokio::join!(store.transact(write, PATIENCE), restart);
+    assert!(matches!(transacted.outcome, Outcome::Unknown(_)), "{transacted:?}");
+    assert_eq!(done(store.read_key("k/a", PATIENCE).await).entry, None);
 }
 
 #[tokio::test]

@@ -238,3 +238,38 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// The whole process stands still, as under SIGSTOP, and goes on after the lease's end.
+    async fn stand_still(handle: &Handle, time: Duration) {
+        let stop = handle.call(move |_| {
+            std::thread::sleep(time);
+            Ok(())
+        });
+        stop.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_a_thaw_a_keep_alive_comes_in_time_and_without_one_the_lease_ends() {
+        let (engine, handle) = Engine::in_memory(State::new(1, 1));
+        tokio::spawn(engine.run());
+        let (lease, _) = handle.call(|draft| draft.grant(0, 1)).await.unwrap();
+        stand_still(&handle, Duration::from_millis(1500)).await;
+        // Not among what waited, but within the grace.
+        sleep(THAW_GRACE / 4).await;
+        assert_eq!(handle.call(move |draft| Ok(draft.keep_alive(lease))).await.unwrap(), 1);
+
+        stand_still(&handle, Duration::from_millis(1500)).await;
+        let gone = async {
+            while handle.call(move |draft| Ok(draft.state.leases.contains_key(&lease))).await.unwrap() {
+                sleep(THAW_GRACE / 4).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the lease ends");
+    }
+}
