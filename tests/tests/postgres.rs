@@ -1,5 +1,5 @@
-//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs; run as root it uses the account
-//! `postgres` for the servers.
+//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PG_BIN` names the
+//! directory of another version's); run as root it uses the account `postgres` for the servers.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -86,7 +86,7 @@ fn settings(home: &Path, member: &str, port: u16) -> Settings {
         data_dir: home.join("data"),
         config_dir: home.join("data"),
         config_base_name: "postgresql".into(),
-        bin_dir: None,
+        bin_dir: std::env::var_os("MATRIARCH_TEST_PG_BIN").map(PathBuf::from),
         bin_names: BTreeMap::new(),
         run_as: account(),
         listen_addresses: "127.0.0.1".into(),
@@ -113,7 +113,7 @@ fn settings(home: &Path, member: &str, port: u16) -> Settings {
         basebackup_options: words(&["--no-sync"]),
         rewind_options: words(&["--no-sync"]),
         use_slots: true,
-        pg_ctl_timeout: Duration::from_secs(60),
+        pg_ctl_timeout: Duration::from_mins(1),
     }
 }
 
@@ -147,13 +147,18 @@ impl Node {
         self.postgres.observe_sql(LONG).await.unwrap().value
     }
 
-    /// Runs SQL as the superuser; the first column of the first row.
-    async fn run(&self, sql: &str) -> Option<String> {
+    async fn connect(&self) -> tokio_postgres::Client {
         let settings = self.postgres.settings();
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.home).port(settings.port).user("postgres").dbname("postgres");
         let (client, connection) = config.password(SUPERUSER_PASSWORD).connect(NoTls).await.unwrap();
         tokio::spawn(connection);
+        client
+    }
+
+    /// Runs SQL as the superuser; the first column of the first row.
+    async fn run(&self, sql: &str) -> Option<String> {
+        let client = self.connect().await;
         let answer = client.simple_query(sql).await.unwrap();
         answer.iter().find_map(|m| match m {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -403,6 +408,85 @@ async fn a_frozen_standby_acknowledges_nothing_even_with_replay_paused() {
 }
 
 #[tokio::test]
+async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
+    let base = base();
+    let primary = Node::primary(base.path(), "a").await;
+    let standby = Node::new(base.path(), "b");
+    let mut settings = (*standby.postgres.settings()).clone();
+    settings.parameters.insert("max_standby_streaming_delay".into(), "-1".into());
+    standby.postgres.apply_settings(settings).await;
+    primary.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n").await;
+    done(primary.postgres.create_slot("b").await);
+    done(standby.postgres.clone_from(&primary.upstream(), &|_| ()).await);
+    done(standby.postgres.start(StartAs::Standby(Some(primary.upstream()))).await);
+    until(async || standby.sql().await.receiver.is_some_and(|r| r.streaming)).await;
+
+    // A query on the standby needs the rows that the primary's VACUUM has removed: replay waits for it, for ever.
+    let reader = standby.connect().await;
+    reader.simple_query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t").await.unwrap();
+    for statement in ["DELETE FROM t", "VACUUM (FREEZE) t", "CREATE TABLE later ()"] {
+        primary.run(statement).await;
+    }
+    let sent = primary.sql().await.flushed;
+    until(async || standby.sql().await.received >= sent).await;
+    assert!(standby.sql().await.replayed < sent);
+
+    done(standby.postgres.freeze(LONG).await);
+    let frozen = standby.sql().await;
+    primary.run("CREATE TABLE unseen ()").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let later = standby.sql().await;
+    assert!(later.received == frozen.received && later.receiver.is_none());
+    reader.simple_query("COMMIT").await.unwrap();
+    until(async || standby.sql().await.replayed >= sent).await;
+    assert!(standby.sql().await.receiver.is_none());
+    assert_eq!(standby.run("SELECT to_regclass('unseen') IS NULL").await.as_deref(), Some("t"));
+    assert_eq!(done(standby.postgres.promote().await), Timeline(2));
+}
+
+/// Prints how long promotions take: of a standby whose primary has just been stopped, that is frozen, or neither.
+/// `MATRIARCH_TEST_PROMOTIONS` = how many of each.
+#[tokio::test]
+#[ignore = "a measurement, minutes long"]
+async fn how_long_promotions_take() {
+    let rounds = std::env::var("MATRIARCH_TEST_PROMOTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let base = base();
+    let first = Node::primary(base.path(), "a").await;
+    let second = first.clone_as(base.path(), "b").await;
+    let (mut primary, mut standby) = (&first, &second);
+    for (name, freeze, stop) in [("stopped", false, true), ("frozen", true, true), ("cut", false, false)] {
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            primary.run("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").await;
+            if freeze {
+                done(standby.postgres.freeze(LONG).await);
+            }
+            if stop {
+                done(primary.postgres.stop_until_checkpointed(LONG).await);
+                tokio::time::sleep(Duration::from_millis(round % 10)).await;
+            }
+            let began = std::time::Instant::now();
+            done(standby.postgres.promote().await);
+            times.push(began.elapsed().as_millis());
+            done(primary.postgres.stop(StopMode::Fast, LONG).await);
+            done(standby.postgres.checkpoint(LONG).await);
+            let member = primary.upstream().member;
+            done(standby.postgres.create_slot(&slot_name(member.as_str())).await);
+            if primary.postgres.divergence(&standby.upstream()).await != Divergence::None {
+                done(primary.postgres.rewind(&standby.upstream(), &|_| ()).await);
+            }
+            done(primary.postgres.start(StartAs::Standby(Some(standby.upstream()))).await);
+            (primary, standby) = (standby, primary);
+            let streams = standby;
+            until(async || streams.sql().await.receiver.is_some_and(|r| r.streaming)).await;
+        }
+        times.sort_unstable();
+        let median = times.get(times.len() / 2);
+        println!("{name}: {} promotions, median {median:?} ms, longest {:?} ms", times.len(), times.last());
+    }
+}
+
+#[tokio::test]
 async fn a_postmaster_is_watched_stopped_and_started() {
     let base = base();
     let node = Node::primary(base.path(), "a").await;
@@ -468,7 +552,7 @@ async fn every_error_names_the_thing_and_the_way_out() {
     settings.bin_dir = Some("/nowhere".into());
     let missing = refused(Postgres::new(settings.clone()).initdb(&|_| ()).await);
     assert!(missing.contains("initdb") && missing.contains("/nowhere") && missing.contains("bin_dir"), "{missing}");
-    settings.bin_dir = None;
+    settings.bin_dir.clone_from(&node.postgres.settings().bin_dir);
 
     std::fs::create_dir_all(&data_dir).unwrap();
     std::fs::create_dir(data_dir.join("lost+found")).unwrap();
