@@ -236,8 +236,9 @@ impl Postgres {
 }
 
 fn kill_one(process: Process, killing: &mut Killing) {
-    // A signal that fails (another user's process) leaves it alive, and that is what is looked at.
-    if process.is_alive() && process.signal(Signal::KILL).is_ok() {
+    // Once is enough: nothing loses a SIGKILL. One that fails (another user's process) leaves it alive, and that is
+    // what is looked at.
+    if !killing.signalled.contains(&process) && process.signal(Signal::KILL).is_ok() {
         killing.signalled.insert(process);
     }
 }
