@@ -117,9 +117,9 @@ impl Stat {
     }
 }
 
-/// The children of `parent`, zombies included. Complete only while `parent` is stopped (so that none is added or
-/// reaped); proc(5) says so of `/proc/PID/task/TID/children`.
-pub fn children(parent: i32) -> io::Result<Vec<Process>> {
+/// The pids of the children of `parent`, zombies included. Complete only while `parent` is stopped (so that none is
+/// added or reaped); proc(5) says so of `/proc/PID/task/TID/children`.
+pub fn child_pids(parent: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     let tasks = match fs::read_dir(format!("/proc/{parent}/task")) {
         Ok(tasks) => tasks,
@@ -127,25 +127,20 @@ pub fn children(parent: i32) -> io::Result<Vec<Process>> {
         Err(error) => return Err(error),
     };
     for task in tasks {
-        let text = match task.and_then(|task| fs::read_to_string(task.path().join("children"))) {
-            Ok(text) => text,
+        match task.and_then(|task| fs::read_to_string(task.path().join("children"))) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             // A kernel without CONFIG_PROC_CHILDREN, or a thread that ended just now.
-            Err(error) if is_gone(&error) => return children_by_scan(parent),
+            Err(error) if is_gone(&error) => return child_pids_by_scan(parent),
             Err(error) => return Err(error),
-        };
-        for pid in text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
-            found.extend(Process::find(pid)?);
         }
     }
     Ok(found)
 }
 
-fn children_by_scan(parent: i32) -> io::Result<Vec<Process>> {
+fn child_pids_by_scan(parent: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for pid in pids()? {
-        if let Some(stat) = Stat::read(pid)?.filter(|stat| stat.parent == parent) {
-            found.push(Process { pid, start_ticks: stat.start_ticks });
-        }
+        found.extend(Stat::read(pid)?.filter(|stat| stat.parent == parent).map(|_| pid));
     }
     Ok(found)
 }
@@ -237,26 +232,29 @@ impl DataDir {
     /// A build of PostgreSQL may name its executable otherwise; what the agent started in this directory is one.
     pub fn learn_executable(&mut self, pid: i32) {
         if self.is_home_of(pid)
-            && let Some(name) = executable(pid)
+            && let Ok(name) = executable(pid)
         {
             self.executables.insert(name);
         }
     }
 
-    /// Every process of this data directory that is not dead: by executable and working directory, and the children of
-    /// `postmaster` wherever they work. No snapshot: only two equal readings with nobody left who could fork mean much.
+    /// Every process of this data directory that is not dead, by executable and working directory; where those may not
+    /// be read, `postmaster` and its children. No snapshot: only two equal readings with nobody left who could fork
+    /// mean much.
     pub fn members(&self, postmaster: Option<Process>) -> io::Result<Vec<Member>> {
         let mut members = Vec::new();
         // A dead postmaster's pid is an orphan's parent no more, but may come to be someone else's.
         let postmaster = postmaster.filter(|it| it.is_alive());
         for pid in pids()? {
-            let Some(stat) = Stat::read(pid)? else { continue };
-            if stat.is_dead() {
-                continue;
-            }
+            // Links first: a stat costs ten times as much, and most processes are not ours.
+            let is_known = match executable(pid) {
+                Ok(name) if self.executables.contains(&name) && self.is_home_of(pid) => true,
+                Err(error) if !is_gone(&error) && postmaster.is_some() => false,
+                Ok(_) | Err(_) => continue,
+            };
+            let Some(stat) = Stat::read(pid)?.filter(|stat| !stat.is_dead()) else { continue };
             let process = Process { pid, start_ticks: stat.start_ticks };
-            let known = postmaster.is_some_and(|it| it == process || it.pid == stat.parent);
-            if known || self.owns(pid) {
+            if is_known || postmaster.is_some_and(|it| it == process || it.pid == stat.parent) {
                 members.push(Member { process, parent: stat.parent });
             }
         }
@@ -272,10 +270,6 @@ impl DataDir {
         let parent = roots.clone().find(has_children);
         parent.or_else(|| roots.find(|root| !is_titled_child(root.process.pid))).map(|member| member.process)
     }
-
-    fn owns(&self, pid: i32) -> bool {
-        executable(pid).is_some_and(|name| self.executables.contains(&name)) && self.is_home_of(pid)
-    }
 }
 
 /// Every child of a postmaster names itself `postgres: …` (PostgreSQL's `init_ps_display`).
@@ -283,10 +277,11 @@ fn is_titled_child(pid: i32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.starts_with(b"postgres: "))
 }
 
-/// The name of the executable of `pid`, without its directory.
-fn executable(pid: i32) -> Option<Vec<u8>> {
-    let target = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    Path::new(OsStr::from_bytes(without_deleted(target.as_os_str()))).file_name().map(|name| name.as_bytes().to_vec())
+/// The name of the executable of `pid`, without its directory. A zombie and a thread of the kernel have none.
+fn executable(pid: i32) -> io::Result<Vec<u8>> {
+    let target = fs::read_link(format!("/proc/{pid}/exe"))?;
+    let path = Path::new(OsStr::from_bytes(without_deleted(target.as_os_str())));
+    Ok(path.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default())
 }
 
 /// The kernel marks links to what was unlinked, such as the executable after an upgrade.
@@ -384,9 +379,9 @@ mod tests {
         let mut child = sleeper(Path::new("/"));
         let process = identity(&child);
         let me = std::process::id() as i32;
-        assert!(children(me).unwrap().contains(&process));
-        assert!(children_by_scan(me).unwrap().contains(&process));
-        assert!(!children(process.pid).unwrap().contains(&process));
+        assert!(child_pids(me).unwrap().contains(&process.pid));
+        assert!(child_pids_by_scan(me).unwrap().contains(&process.pid));
+        assert_eq!(child_pids(process.pid).unwrap(), [0; 0]);
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -403,8 +398,8 @@ mod tests {
         let found = |directory: &DataDir| -> Vec<Process> {
             directory.members(None).unwrap().into_iter().map(|member| member.process).collect()
         };
-        wait_for(|| executable(member.pid).is_some_and(|name| name != b"postgres" && directory.is_home_of(member.pid)));
-        wait_for(|| executable(outside.id() as i32) == executable(member.pid));
+        wait_for(|| executable(member.pid).is_ok_and(|name| name != b"postgres" && directory.is_home_of(member.pid)));
+        wait_for(|| executable(outside.id() as i32).ok() == executable(member.pid).ok());
         assert_eq!(found(&directory), [], "an executable that is not PostgreSQL's");
         directory.learn_executable(outside.id() as i32);
         assert_eq!(found(&directory), [], "learned from a process of another directory");
@@ -436,7 +431,7 @@ mod tests {
         let script = "mount -t tmpfs none \"$0\" && cd \"$0\" && exec sleep 600";
         let mut theirs = Command::new("unshare").args([own_user, "sh", "-c", script]).arg(&data).spawn().unwrap();
         let pid = theirs.id() as i32;
-        wait_for(|| executable(pid).is_some_and(|name| name == b"sleep"));
+        wait_for(|| executable(pid).is_ok_and(|name| name == b"sleep"));
         assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), data, "the test proves nothing otherwise");
         let members: Vec<i32> = directory.members(None).unwrap().into_iter().map(|member| member.process.pid).collect();
         assert_eq!(members, [ours.id() as i32]);

@@ -239,10 +239,13 @@ impl Server {
             Progress::AllDead => {
                 let armed = self.authority.armed();
                 let fired = self.authority.fire(clock::now(), fencing.killing.processes());
-                let took_us = fired.all_dead_at.since(fencing.begun).as_micros();
-                means
-                    .log
-                    .say(format!("{}: {} processes dead in {took_us} us, {armed:?}", fencing.why, fired.processes));
+                means.log.say(format!(
+                    "{}: {} processes, the postmaster's signalled in {:?}, all dead in {:?}, {armed:?}",
+                    fencing.why,
+                    fired.processes,
+                    fencing.killing.strike_took(),
+                    fired.all_dead_at.since(fencing.begun),
+                ));
                 self.report(&Report::Fired(fired), means);
                 if self.absent_since.is_some()
                     && let Some(armed) = armed
