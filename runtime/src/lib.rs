@@ -7,6 +7,7 @@ pub mod config;
 pub mod ctl;
 pub mod demo;
 pub mod guard;
+pub mod logging;
 pub mod net;
 pub mod postgres;
 pub mod store;

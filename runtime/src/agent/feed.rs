@@ -32,6 +32,11 @@ impl Mirror {
         self.view(&keys)
     }
 
+    /// The store that the copy is of.
+    pub fn store_id(&self) -> matriarch_core::id::StoreId {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).store_id()
+    }
+
     /// The text of a key, by its relative name, and its `mod_revision`.
     pub fn text(&self, key: &str) -> Option<(String, i64)> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ use matriarch_core::view::store::{HistoryLine, MemberRecord};
 use super::feed::Mirror;
 use crate::clock;
 use crate::store::{Committed, EtcdStore, Guard, Operation, Transaction};
-use crate::wire::{self, MemberExtras};
+use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
 /// The keys of one cluster.
 #[derive(Debug)]
@@ -21,9 +21,31 @@ pub struct Keys {
     mirror: Mirror,
     base: String,
     me: Member,
-    extras: std::sync::Mutex<MemberExtras>,
+    extras: std::sync::Mutex<Extras>,
     /// The dynamic configuration that a new cluster begins with, as compact JSON.
     first_config: String,
+}
+
+/// What the member record says beside what core decides on.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// The tags as published.
+    pub tags: serde_json::Map<String, serde_json::Value>,
+    /// The database of `conn_url`.
+    pub database: String,
+    /// `host:port` of `proxy_url`.
+    pub proxy_address: Option<String>,
+}
+
+impl Extras {
+    fn borrow(&self) -> MemberExtras<'_> {
+        MemberExtras {
+            tags: &self.tags,
+            version: PATRONI_LEVEL,
+            database: &self.database,
+            proxy_address: self.proxy_address.as_deref(),
+        }
+    }
 }
 
 /// No single request waits longer than this, whatever budget there is: the next decision tries again.
@@ -36,7 +58,7 @@ impl Keys {
         mirror: Mirror,
         base: &str,
         me: Member,
-        extras: MemberExtras,
+        extras: Extras,
         first_config: &serde_json::Value,
     ) -> Self {
         let first_config = if first_config.is_object() { first_config.to_string() } else { "{}".to_owned() };
@@ -44,7 +66,7 @@ impl Keys {
     }
 
     /// What else the member record says from now on.
-    pub fn set_extras(&self, extras: MemberExtras) {
+    pub fn set_extras(&self, extras: Extras) {
         *self.extras.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = extras;
     }
 
@@ -107,7 +129,7 @@ impl Keys {
 
     async fn renew(&self, lease: LeaseId, epoch: Revision, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
         let asked = clock::now();
-        match self.store.renew(lease, &self.key(wire::LEADER), epoch, deadline).await {
+        match self.store.renew(lease, &self.key(key::LEADER), epoch, deadline).await {
             // Credited to when the keep-alive of the attempt that succeeded was sent.
             Outcome::Done(renewed) => (Outcome::Done(StoreDone::Renewed { ttl: renewed.ttl }), renewed.asked),
             Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
@@ -137,16 +159,16 @@ impl Keys {
 
     async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
-        let record = wire::epoch_json(&self.me, acquire.timeline, acquire.position, None);
+        let record = wire::epoch_json(self.mirror.store_id(), &self.me, acquire.timeline, acquire.position, None);
         let transaction = Transaction {
             guards: vec![
-                Guard::Absent(self.key(wire::LEADER)),
-                unchanged(wire::FAILOVER, acquire.failover),
-                unchanged(wire::CONFIG, acquire.config),
-                unchanged(wire::SYNC, acquire.sync),
-                unchanged(wire::MATRIARCH, acquire.record),
+                Guard::Absent(self.key(key::LEADER)),
+                unchanged(key::FAILOVER, acquire.failover),
+                unchanged(key::CONFIG, acquire.config),
+                unchanged(key::SYNC, acquire.sync),
+                unchanged(key::MATRIARCH, acquire.record),
             ],
-            operations: vec![self.put_leader(acquire.lease), self.put(wire::MATRIARCH, record)],
+            operations: vec![self.put_leader(acquire.lease), self.put(key::MATRIARCH, record)],
             on_refusal_read: None,
             then_read: Some(self.base.clone()),
         };
@@ -154,7 +176,7 @@ impl Keys {
     }
 
     async fn take_over(&self, lease: LeaseId, modified: Revision, deadline: Duration) -> Outcome<StoreDone> {
-        let leader = self.key(wire::LEADER);
+        let leader = self.key(key::LEADER);
         let transaction = Transaction {
             guards: vec![
                 Guard::ModRevision(leader.clone(), modified),
@@ -169,7 +191,7 @@ impl Keys {
 
     fn put_leader(&self, lease: LeaseId) -> Operation {
         Operation::Put {
-            key: self.key(wire::LEADER),
+            key: self.key(key::LEADER),
             value: self.me.as_str().as_bytes().to_vec(),
             lease: Some(lease),
         }
@@ -185,8 +207,8 @@ impl Keys {
         session: Option<LeaseId>,
         deadline: Duration,
     ) -> Outcome<Committed> {
-        let leader = self.key(wire::LEADER);
-        let mut operations = vec![self.put(wire::STATUS, wire::status_json(position, &[], &[]))];
+        let leader = self.key(key::LEADER);
+        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, &[], &[]))];
         operations.extend(session.map(|session| self.member_operation(session, record)));
         operations.push(Operation::Delete(leader.clone()));
         let transaction = Transaction {
@@ -201,15 +223,15 @@ impl Keys {
     fn member_operation(&self, lease: LeaseId, record: &MemberRecord) -> Operation {
         let extras = self.extras.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Operation::Put {
-            key: self.key(&wire::member_key(&self.me)),
-            value: wire::member_json(record, &extras).into_bytes(),
+            key: self.key(&key::member(self.me.as_str())),
+            value: wire::member_json(record, &extras.borrow()).into_bytes(),
             lease: Some(lease),
         }
     }
 
     /// Guarded by what is known of our own key: another node that writes it under our name is noticed.
     async fn put_member(&self, lease: LeaseId, record: &MemberRecord, deadline: Duration) -> Outcome<StoreDone> {
-        let name = wire::member_key(&self.me);
+        let name = key::member(self.me.as_str());
         let known = self.mirror.text(&name).map_or(Revision(0), |(_, revision)| Revision(revision));
         let transaction = Transaction {
             guards: vec![Guard::ModRevision(self.key(&name), known)],
@@ -233,38 +255,38 @@ impl Keys {
             then_read: None,
         };
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
-        let as_leader = |epoch: Revision| Guard::CreateRevision(self.key(wire::LEADER), epoch);
+        let as_leader = |epoch: Revision| Guard::CreateRevision(self.key(key::LEADER), epoch);
         match action {
             StoreAction::RaceInitialize => guarded(
-                vec![Guard::Absent(self.key(wire::INITIALIZE)), Guard::Absent(self.key(wire::LEADER))],
-                vec![self.put(wire::INITIALIZE, "")],
+                vec![Guard::Absent(self.key(key::INITIALIZE)), Guard::Absent(self.key(key::LEADER))],
+                vec![self.put(key::INITIALIZE, "")],
             ),
             StoreAction::AbandonInitialize { initialize } => guarded(
-                vec![unchanged(wire::INITIALIZE, initialize)],
-                vec![Operation::Delete(self.key(wire::INITIALIZE))],
+                vec![unchanged(key::INITIALIZE, initialize)],
+                vec![Operation::Delete(self.key(key::INITIALIZE))],
             ),
             StoreAction::CompleteInitialize { system_id, initialize, config } => {
-                let mut operations = vec![self.put(wire::INITIALIZE, system_id.to_string())];
+                let mut operations = vec![self.put(key::INITIALIZE, system_id.to_string())];
                 if config == Revision(0) {
-                    operations.push(self.put(wire::CONFIG, self.first_config.clone()));
+                    operations.push(self.put(key::CONFIG, self.first_config.clone()));
                 }
-                guarded(vec![unchanged(wire::INITIALIZE, initialize), unchanged(wire::CONFIG, config)], operations)
+                guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, config)], operations)
             }
             StoreAction::PutStatus { epoch, position, slots, retain } => guarded(
                 vec![as_leader(epoch)],
-                vec![self.put(wire::STATUS, wire::status_json(position, &slots, &retain))],
+                vec![self.put(key::STATUS, wire::status_json(position, &slots, &retain))],
             ),
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
-                vec![as_leader(epoch), unchanged(wire::HISTORY, revision)],
-                vec![self.put(wire::HISTORY, wire::history_json(&stamped(lines)))],
+                vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
+                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],
             ),
             StoreAction::PutFailover { revision, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);
                 let text = wire::failover_json(leader.as_ref(), candidate.as_ref(), at.as_deref());
-                guarded(vec![unchanged(wire::FAILOVER, revision)], vec![self.put(wire::FAILOVER, text)])
+                guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, text)])
             }
             StoreAction::ClearFailover { revision } => {
-                guarded(vec![unchanged(wire::FAILOVER, revision)], vec![self.put(wire::FAILOVER, "{}")])
+                guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, "{}")])
             }
             StoreAction::Read
             | StoreAction::GrantTenure { .. }

@@ -37,8 +37,6 @@ pub struct Lanes {
     pub postgres: Arc<Postgres>,
     /// Small files.
     pub promises: Promises,
-    /// How other agents are asked.
-    pub peers: peers::Peers,
     events: mpsc::UnboundedSender<Event>,
     running: BTreeMap<OpId, AbortHandle>,
     timeline: Arc<Mutex<Timeline>>,
@@ -50,11 +48,10 @@ impl Lanes {
         keys: Arc<Keys>,
         postgres: Arc<Postgres>,
         promises: Promises,
-        peers: peers::Peers,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let timeline = Arc::default();
-        Self { keys, postgres, promises, peers, events, running: BTreeMap::new(), timeline }
+        Self { keys, postgres, promises, events, running: BTreeMap::new(), timeline }
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
@@ -146,20 +143,20 @@ impl Lanes {
     }
 
     fn ask(&self, op: OpId, action: PeerAction) -> tokio::task::JoinHandle<()> {
-        let (peers, events) = (self.peers.clone(), self.events.clone());
+        let events = self.events.clone();
         tokio::spawn(async move {
             let asked = clock::now();
             let (member, outcome) = match action {
                 PeerAction::AskPosition { member, api_url, pledges, absent_at } => {
-                    let outcome = peers.ask_position(&api_url, pledges, absent_at, POSITION_DEADLINE).await;
+                    let outcome = peers::ask_position(&api_url, pledges, absent_at, POSITION_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AskStatus { member, api_url } => {
-                    let outcome = peers.ask_status(&api_url, STATUS_DEADLINE).await;
+                    let outcome = peers::ask_status(&api_url, STATUS_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AwaitReplay { member, api_url, pledges, beyond, deadline } => {
-                    let outcome = peers.await_replay(&api_url, pledges, beyond, deadline).await;
+                    let outcome = peers::await_replay(&api_url, pledges, beyond, deadline).await;
                     (member, outcome)
                 }
             };

@@ -293,7 +293,7 @@ impl Agent {
 
     /// The configurations changed: laid over each other again.
     fn configure(&mut self) -> Option<Effects> {
-        let text = self.mirror.text(wire::CONFIG);
+        let text = self.mirror.text(wire::keys::CONFIG);
         let value = text.and_then(|(text, _)| serde_json::from_str::<serde_json::Value>(&text).ok());
         let value = value.filter(serde_json::Value::is_object);
         self.shared().dynamic.clone_from(&value);

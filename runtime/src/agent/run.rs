@@ -11,22 +11,20 @@ use matriarch_core::event::Event;
 use matriarch_core::id::Member;
 use matriarch_core::state::State;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
-use super::keys::Keys;
+use super::keys::{Extras, Keys};
 use super::lanes::Lanes;
 use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
-use crate::peers::Peers;
 use crate::postgres::{Postgres, tools};
 use crate::store::EtcdStore;
-use crate::wire::MemberExtras;
-use crate::{api, clock};
+use crate::{api, clock, http};
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -67,8 +65,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 /// What the member record says beside what core decides on.
-pub fn extras(local: &LocalConfig) -> MemberExtras {
-    MemberExtras {
+pub fn extras(local: &LocalConfig) -> Extras {
+    Extras {
         tags: local.tags.published.clone(),
         database: local.postgresql.database.clone(),
         proxy_address: local.postgresql.proxy_address.as_ref().map(ToString::to_string),
@@ -117,8 +115,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let (messages, messages_out) = mpsc::channel(MESSAGES_MAX);
     let (asked, asked_out) = mpsc::channel(8);
     let (died, died_out) = mpsc::unbounded_channel();
-    let peers = Peers::new(local.restapi.authentication.clone().or_else(|| local.ctl.authentication.clone()));
-    let lanes = Lanes::new(Arc::new(keys), Arc::clone(&postgres), promises, peers.clone(), events);
+    let lanes = Lanes::new(Arc::new(keys), Arc::clone(&postgres), promises, events);
     let mut sources = Sources {
         events: events_out,
         fed: fed_out,
@@ -129,12 +126,12 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     };
     let mut link = GuardLink::new(guard_options);
     let connected = link.connected(&guard, hello);
-    refuse_namesake(&store, &base, &local, &peers).await?;
+    refuse_namesake(&store, &base, &local).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let settings = api::Settings::new(&local, store, &base);
-    tokio::spawn(api::serve(listener, handle(&shared, messages), settings));
+    let (api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store, &base));
+    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
 
     let file = options.file.clone();
     let mut agent = Agent {
@@ -237,19 +234,24 @@ fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
 }
 
 /// Two nodes with one name would write over each other. Whoever answers under our name at another address is alive.
-async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig, peers: &Peers) -> anyhow::Result<()> {
+async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> anyhow::Result<()> {
     let key = format!("{base}members/{}", local.name);
     let read = store.read_key(&key, NAMESAKE_LIMIT).await.done().and_then(|read| read.entry);
     let Some(record) = read.as_ref().and_then(|entry| entry.text()) else { return Ok(()) };
     let record: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
     let Some(api_url) = record.get("api_url").and_then(|url| url.as_str()) else { return Ok(()) };
-    if api_url == setup::api_url(local) || !peers.is_alive(api_url, NAMESAKE_LIMIT).await {
+    if api_url == setup::api_url(local) || !is_alive(api_url).await {
         return Ok(());
     }
     bail!(
         "Can't start; there is already a node named '{}' running ({api_url}): give this node another name",
         local.name
     )
+}
+
+async fn is_alive(api_url: &str) -> bool {
+    let Some(base) = http::base_url(api_url) else { return false };
+    http::request(http::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
 }
 
 fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {

@@ -35,6 +35,10 @@ pub enum Order {
         /// The end of its authority.
         #[serde(with = "instant")]
         at: Instant,
+        /// The tenure that is armed and that this one takes the place of, in one step: a key that vanished and was
+        /// regained has a new tenure while its PostgreSQL is held, and must not be unarmed for a moment.
+        #[serde(with = "lease_if_any")]
+        instead_of: Option<LeaseId>,
     },
     /// Stop every process reversibly. Only while armed, so that nothing stays stopped for ever.
     Hold,
@@ -216,7 +220,7 @@ mod tests {
     fn messages_survive_the_wire() {
         for order in [
             Order::Hello { protocol: PROTOCOL },
-            Order::Arm { tenure: LeaseId(i64::MIN), at: Instant(u64::MAX) },
+            Order::Arm { tenure: LeaseId(i64::MIN), at: Instant(u64::MAX), instead_of: Some(LeaseId(3)) },
             Order::Fire { why: "a\nb".into() },
             Order::Retire,
         ] {

@@ -424,9 +424,9 @@ impl Server {
             Order::Postmaster { pid, start_ticks } => {
                 self.postgres.watch(Process { pid, start_ticks }).map(|()| Report::Watching { pid })
             }
-            Order::Arm { tenure, at } => {
+            Order::Arm { tenure, at, instead_of } => {
                 self.postgres.learn();
-                self.arm(tenure, at)
+                self.arm(tenure, at, instead_of)
             }
             Order::Disarm { tenure } => self.authority.disarm(tenure).map(|()| Report::Disarmed { tenure }),
             Order::Hold => self.hold(),
@@ -452,12 +452,12 @@ impl Server {
         }))
     }
 
-    fn arm(&mut self, tenure: LeaseId, at: Instant) -> Result<Report, String> {
+    fn arm(&mut self, tenure: LeaseId, at: Instant, instead_of: Option<LeaseId>) -> Result<Report, String> {
         let now = clock::now();
         if self.authority.is_due(now) {
             return Err("authority has just ended: wait for the fence's report".into());
         }
-        self.authority.arm(tenure, at, now).map(Report::Armed)
+        self.authority.arm(tenure, at, instead_of, now).map(Report::Armed)
     }
 
     fn hold(&mut self) -> Result<Report, String> {
