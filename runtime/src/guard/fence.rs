@@ -94,9 +94,13 @@ impl Postgres {
         self.postmaster
     }
 
+    /// Looks again at what the data directory's path means. The disk may hang, so only while nothing is armed.
+    pub(super) fn refresh(&mut self) {
+        self.directory.refresh();
+    }
+
     /// Takes the agent's word for which process is the postmaster, if there is such a process.
     pub(super) fn watch(&mut self, process: Process) -> Result<(), String> {
-        self.directory.refresh();
         if process.pid == 0 {
             self.postmaster = None;
             return Ok(());
@@ -115,7 +119,7 @@ impl Postgres {
     /// Looks at what the watched postmaster executes. When the agent tells of it, it may not be in its directory yet.
     pub(super) fn learn(&mut self) {
         if let Some(postmaster) = self.postmaster {
-            self.directory.learn_executable(postmaster.pid);
+            self.directory.learn(postmaster.pid);
         }
     }
 

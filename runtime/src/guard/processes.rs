@@ -203,7 +203,11 @@ impl DataDir {
         if let Ok(canonical) = fs::canonicalize(&self.path) {
             self.canonical = canonical;
         }
-        if let Some(identity) = Identity::of(&self.canonical).filter(|it| !self.identities.contains(it)) {
+        self.remember(Identity::of(&self.canonical));
+    }
+
+    fn remember(&mut self, identity: Option<Identity>) {
+        if let Some(identity) = identity.filter(|it| !self.identities.contains(it)) {
             if self.identities.len() >= Self::IDENTITIES_MAX {
                 self.identities.remove(0);
             }
@@ -229,12 +233,14 @@ impl DataDir {
         is_same_path() && is_same_world()
     }
 
-    /// A build of PostgreSQL may name its executable otherwise; what the agent started in this directory is one.
-    pub fn learn_executable(&mut self, pid: i32) {
+    /// Takes a process that the agent started in this directory as an example. A build of PostgreSQL may name its
+    /// executable otherwise, and the directory may be a new one.
+    pub fn learn(&mut self, pid: i32) {
         if self.is_home_of(pid)
             && let Ok(name) = executable(pid)
         {
             self.executables.insert(name);
+            self.remember(Identity::of(Path::new(&format!("/proc/{pid}/cwd"))));
         }
     }
 
@@ -401,9 +407,9 @@ mod tests {
         wait_for(|| executable(member.pid).is_ok_and(|name| name != b"postgres" && directory.is_home_of(member.pid)));
         wait_for(|| executable(outside.id() as i32).ok() == executable(member.pid).ok());
         assert_eq!(found(&directory), [], "an executable that is not PostgreSQL's");
-        directory.learn_executable(outside.id() as i32);
+        directory.learn(outside.id() as i32);
         assert_eq!(found(&directory), [], "learned from a process of another directory");
-        directory.learn_executable(member.pid);
+        directory.learn(member.pid);
         assert_eq!(found(&directory), [member]);
         fs::rename(&data, &moved).unwrap();
         assert_eq!(found(&directory), [member], "renamed");
@@ -424,7 +430,7 @@ mod tests {
         let mut directory = DataDir::new(&data);
         let mut ours = sleeper(&data);
         wait_for(|| {
-            directory.learn_executable(ours.id() as i32);
+            directory.learn(ours.id() as i32);
             directory.executables.contains(b"sleep".as_slice())
         });
         let own_user = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };

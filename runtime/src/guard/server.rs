@@ -422,6 +422,9 @@ impl Server {
                 return None;
             }
             Order::Postmaster { pid, start_ticks } => {
+                if self.authority.armed().is_none() {
+                    self.postgres.refresh();
+                }
                 self.postgres.watch(Process { pid, start_ticks }).map(|()| Report::Watching { pid })
             }
             Order::Arm { tenure, at, instead_of } => {
