@@ -15,7 +15,6 @@ use crate::store::{Committed, EtcdStore, Guard, Operation, Transaction};
 use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
 /// The keys of one cluster.
-#[derive(Debug)]
 pub struct Keys {
     store: EtcdStore,
     mirror: Mirror,

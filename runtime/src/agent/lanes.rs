@@ -83,7 +83,8 @@ impl Lanes {
             }
             Action::Postgres(action) => {
                 let (look, events) = (self.look(), self.events.clone());
-                tokio::spawn(async move {
+                // Local: the callbacks that tools report their progress to need not be sendable.
+                tokio::task::spawn_local(async move {
                     let outcome = control(&look.postgres, action).await;
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;
@@ -201,7 +202,7 @@ impl Look {
 
     /// The postmaster.
     pub fn process(&self) {
-        let process = crate::postgres::proc::observe(&self.postgres.settings().data_dir);
+        let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
         if process == Process::Absent {
             *self.newest() = Timeline(0);
         }

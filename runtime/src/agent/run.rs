@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         tracing::warn!("{line}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
-    let ended = runtime.block_on(live(options, loaded.config))?;
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, live(options, loaded.config))?;
     runtime.shutdown_timeout(Duration::from_millis(200));
     match ended {
         Ended::Exit(code) => Ok(code),
@@ -130,7 +130,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let (api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store, &base));
+    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store, &base));
     tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
 
     let file = options.file.clone();
@@ -152,7 +152,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         unreachable_since: None,
         ended: None,
     };
-    let first = [Event::Started(started), Event::Guard(connected)];
+    let first = [Event::Guard(connected), Event::Started(started)];
     agent.live(&mut sources, first).await
 }
 
@@ -251,7 +251,7 @@ async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> 
 
 async fn is_alive(api_url: &str) -> bool {
     let Some(base) = http::base_url(api_url) else { return false };
-    http::request(http::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
+    http::request(hyper::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
 }
 
 fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {
@@ -288,4 +288,19 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
             other => bail!("tenure {tenure} could not be revoked at {}: {other:?}", local.etcd3.hosts.join(", ")),
         }
     })
+}
+
+/// What the REST API is configured with.
+fn api_settings(local: &LocalConfig, store: &EtcdStore, base: &str) -> api::ApiSettings {
+    let (store, base) = (store.clone(), base.to_owned());
+    let auth = local.restapi.authentication.as_ref();
+    api::ApiSettings {
+        authentication: auth.map(|a| http::BasicAuth { user: a.username.clone(), password: a.password.clone() }),
+        extra_headers: local.restapi.http_extra_headers.clone(),
+        server_tokens: local.restapi.server_tokens.clone(),
+        fresh: Arc::new(move || {
+            let (store, base) = (store.clone(), base.clone());
+            Box::pin(async move { api::read_fresh(&store, &base).await })
+        }),
+    }
 }
