@@ -364,6 +364,20 @@ async fn a_write_that_died_with_its_server_is_unknown_and_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_when_the_store_was_replaced() {
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut server = Server::embedded_on(before.path());
+    let store = connect([server.host.as_str()]).await;
+    let at = commit(&store, [put("k/a", "1", None)]).await;
+    let mut watch = store.watch("k/", at.revision);
+    assert_eq!(next(&mut watch).await.0, ["k/a=1"]);
+    server.restart_embedded(after.path());
+    let event = timeout(PATIENCE, watch.recv()).await.unwrap();
+    assert!(matches!(&event, Some(WatchEvent::Lost { why }) if why.contains("another store")), "{event:?}");
+    assert_ne!(done(store.read_key("k/a", PATIENCE).await).store_id, at.store_id);
+}
+
+#[tokio::test]
 async fn a_killed_embedded_store_has_everything_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::embedded_on(dir.path());
