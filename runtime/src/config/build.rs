@@ -1,0 +1,510 @@
+//! The checked tree to a [`LocalConfig`], with the complaints that a table of types cannot make: what is not
+//! supported, and what contradicts itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::check::{Purpose, describe, join, number, split_address, split_listen, texts, whole, word};
+use super::dynamic::DynamicConfig;
+use super::local::{
+    Account, Address, Authentication, Bootstrap, Credentials, Ctl, Etcd3, GuardMode, LocalConfig, Log,
+    MatriarchSection, Postgresql, RestApi, Watchdog, WatchdogMode,
+};
+use super::quantity::bool_of;
+use super::report::Problem;
+use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, INITDB_FORBIDDEN, STORES};
+use super::secret::Secret;
+use super::tags::Tags;
+use super::yaml::{Node, Value};
+
+/// Addresses that mean something else on every host.
+const NOT_REACHABLE: &[&str] = &["127.0.0.1", "0.0.0.0", "*", "::1", "localhost"];
+
+impl LocalConfig {
+    /// Builds what can be built; `None` only where a required key is missing or wrong, which [`super::check`] has said.
+    pub(super) fn build(root: &Node, purpose: Purpose, problems: &mut Vec<Problem>) -> Option<Self> {
+        let mut build = Build { root, purpose, problems };
+        let etcd3 = build.etcd3();
+        let watchdog = build.watchdog();
+        let restapi = build.restapi();
+        let postgresql = build.postgresql();
+        let bootstrap = build.bootstrap();
+        let matriarch = build.matriarch();
+        let log = build.log();
+        let ctl = build.ctl(restapi.as_ref());
+        let tags = Tags::build(root.get("tags"), build.problems);
+        let name = root.get("name").or_else(|| root.get("postgresql")?.get("name"));
+        Some(Self {
+            scope: root.get("scope")?.as_str()?.to_owned(),
+            name: name?.as_str()?.to_owned(),
+            namespace: build.text("namespace").unwrap_or("/service").to_owned(),
+            restapi: restapi?,
+            ctl,
+            etcd3: etcd3?,
+            watchdog,
+            postgresql: postgresql?,
+            bootstrap,
+            tags,
+            log,
+            matriarch,
+        })
+    }
+}
+
+struct Build<'a, 'p> {
+    root: &'a Node,
+    purpose: Purpose,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'a> Build<'a, '_> {
+    /// The value at a dotted path, unless it is null.
+    fn at(&self, path: &str) -> Option<&'a Node> {
+        path.split('.').try_fold(self.root, |node, key| node.get(key)).filter(|n| !n.is_null())
+    }
+
+    fn text(&self, path: &str) -> Option<&'a str> {
+        self.at(path)?.as_str()
+    }
+
+    fn path(&self, path: &str) -> Option<PathBuf> {
+        self.text(path).filter(|p| !p.is_empty()).map(PathBuf::from)
+    }
+
+    fn flag(&self, path: &str) -> Option<bool> {
+        bool_of(&self.at(path)?.to_json())
+    }
+
+    fn int(&self, path: &str) -> Option<i64> {
+        whole(&self.at(path)?.value)
+    }
+
+    fn address(&self, path: &str) -> Option<Address> {
+        split_address(self.text(path)?).map(|(host, port)| Address { host, port })
+    }
+
+    /// A password; a number is the text Patroni would make of it.
+    fn secret(&self, path: &str) -> Option<Secret> {
+        self.at(path)?.value.scalar_text().map(Secret::new)
+    }
+
+    fn lines(&self, path: &str) -> Option<Vec<String>> {
+        Some(self.at(path)?.items().iter().filter_map(Node::as_str).map(str::to_owned).collect())
+    }
+
+    fn map(&self, path: &str) -> serde_json::Map<String, Json> {
+        match self.at(path).map(Node::to_json) {
+            Some(Json::Object(map)) => map,
+            _ => serde_json::Map::new(),
+        }
+    }
+
+    fn refuse(&mut self, path: &str, message: impl Into<String>) {
+        let span = self.at(path).unwrap_or(self.root).span;
+        self.problems.push(Problem::error(span, path, message));
+    }
+
+    fn warn(&mut self, path: &str, message: impl Into<String>) {
+        let span = self.at(path).unwrap_or(self.root).span;
+        self.problems.push(Problem::warning(span, path, message));
+    }
+
+    fn etcd3(&mut self) -> Option<Etcd3> {
+        let others: Vec<&str> =
+            STORES.iter().copied().filter(|s| *s != "etcd3" && self.root.get(s).is_some()).collect();
+        if self.root.get("etcd3").is_none() {
+            if others.is_empty() {
+                let message = "Can not find suitable configuration of distributed configuration store\n\
+                               Available implementations: etcd3";
+                self.problems.push(Problem::error(self.root.span, "", message));
+            }
+            for other in others {
+                self.refuse(other, "this store is not supported yet; use etcd3");
+            }
+            return None;
+        }
+        for other in others {
+            self.warn(other, "ignored: the store is the one in section etcd3");
+        }
+        for key in ["srv", "discovery_srv", "srv_domain", "srv_suffix", "proxy"] {
+            if self.at(&join("etcd3", key)).is_some() {
+                self.refuse(&join("etcd3", key), "not supported yet; name the members under etcd3.hosts");
+            }
+        }
+        if self.flag("etcd3.use_proxies") == Some(true) {
+            self.refuse("etcd3.use_proxies", "not supported yet; name the members under etcd3.hosts");
+        }
+        let (mut protocol, hosts) = self.etcd3_hosts()?;
+        if let Some(given) = self.text("etcd3.protocol") {
+            given.clone_into(&mut protocol);
+        }
+        for key in ["cacert", "cert", "key"] {
+            if self.at(&join("etcd3", key)).is_some() {
+                self.refuse(&join("etcd3", key), "TLS to the store is not supported yet; use http");
+            }
+        }
+        if protocol == "https" {
+            let key = if self.at("etcd3.protocol").is_some() { "etcd3.protocol" } else { "etcd3.url" };
+            self.refuse(key, "TLS to the store is not supported yet; use http");
+        }
+        Some(Etcd3 {
+            hosts,
+            protocol,
+            username: self.text("etcd3.username").map(str::to_owned),
+            password: self.secret("etcd3.password"),
+        })
+    }
+
+    fn etcd3_hosts(&mut self) -> Option<(String, Vec<String>)> {
+        const ETCD_PORT: u16 = 2379;
+        let default_port = self.int("etcd3.port").and_then(|p| u16::try_from(p).ok()).unwrap_or(ETCD_PORT);
+        if let Some(url) = self.at("etcd3.url").filter(|_| self.at("etcd3.hosts").is_none()) {
+            let parts = url.as_str().and_then(|u| u.trim().split_once("://"));
+            let Some((protocol, host)) = parts.filter(|(p, h)| matches!(*p, "http" | "https") && !h.contains('@'))
+            else {
+                self.refuse("etcd3.url", "expected http://host:port, with user and password in their own keys");
+                return None;
+            };
+            let host = with_port(host.trim_end_matches('/'), default_port);
+            if host.is_none() {
+                self.refuse("etcd3.url", "expected http://host:port");
+            }
+            return Some((protocol.to_owned(), vec![host?]));
+        }
+        let key = if self.at("etcd3.hosts").is_some() { "etcd3.hosts" } else { "etcd3.host" };
+        let Some(node) = self.at(key) else {
+            self.refuse("etcd3", "one of `hosts`, `host` or `url` is required; write `hosts: [host:2379]`");
+            return None;
+        };
+        let mut hosts = Vec::new();
+        for item in texts(node) {
+            match with_port(item, default_port) {
+                Some(host) => hosts.push(host),
+                None => {
+                    let found = describe(&Value::Str(item.to_owned()), false);
+                    let hint = if item.contains("://") { "; the scheme belongs under `protocol`" } else { "" };
+                    self.refuse(key, format!("expected host:port, found {found}{hint}"));
+                }
+            }
+        }
+        if hosts.is_empty() {
+            self.refuse(key, "names no member of the store; write `hosts: [host:2379]`");
+        }
+        (!hosts.is_empty()).then(|| ("http".to_owned(), hosts))
+    }
+
+    fn watchdog(&mut self) -> Watchdog {
+        const MODES: &[&str] = &["off", "disabled", "false", "automatic", "auto", "required", "require"];
+        let mode = match self.at("watchdog.mode").and_then(|n| word(&n.value, MODES)) {
+            Some("off" | "disabled" | "false") => WatchdogMode::Off,
+            Some("required" | "require") => {
+                self.refuse(
+                    "watchdog.mode",
+                    "`required` is not supported yet; with `automatic` the guard process takes the watchdog's place",
+                );
+                WatchdogMode::Automatic
+            }
+            _ => WatchdogMode::Automatic,
+        };
+        Watchdog {
+            mode,
+            device: self.path("watchdog.device").unwrap_or_else(|| PathBuf::from("/dev/watchdog")),
+            safety_margin_s: self.int("watchdog.safety_margin").unwrap_or(5),
+        }
+    }
+
+    fn credentials(&mut self, section: &str) -> Option<Credentials> {
+        let at = format!("{section}.authentication");
+        let username = self.text(&format!("{at}.username"));
+        let password = self.secret(&format!("{at}.password"));
+        match (username, password) {
+            (Some(username), Some(password)) => Some(Credentials { username: username.to_owned(), password }),
+            (None, None) => None,
+            // Half a pair would leave the API open to everyone while its file looks protected.
+            _ => {
+                self.refuse(&at, "needs both `username` and `password`");
+                None
+            }
+        }
+    }
+
+    fn restapi(&mut self) -> Option<RestApi> {
+        for key in ["certfile", "keyfile", "keyfile_password", "cafile", "ciphers"] {
+            if self.at(&join("restapi", key)).is_some() {
+                self.refuse(
+                    &join("restapi", key),
+                    "TLS is not supported yet; remove it, or put a proxy with TLS in front",
+                );
+            }
+        }
+        if self.text("restapi.verify_client").is_some_and(|v| !v.eq_ignore_ascii_case("none")) {
+            self.refuse("restapi.verify_client", "TLS is not supported yet; only `none` is possible");
+        }
+        self.reachable("restapi.connect_address");
+        let authentication = self.credentials("restapi");
+        let listen = self.address("restapi.listen")?;
+        let allowlist = self.at("restapi.allowlist").map(texts).unwrap_or_default();
+        Some(RestApi {
+            connect_address: self.address("restapi.connect_address").unwrap_or_else(|| listen.clone()),
+            listen,
+            authentication,
+            allowlist: allowlist.into_iter().map(str::to_owned).collect(),
+            allowlist_include_members: self.flag("restapi.allowlist_include_members").unwrap_or(false),
+            http_extra_headers: self
+                .at("restapi.http_extra_headers")
+                .map(|n| pairs(n).into_iter().filter_map(|(k, v)| Some((k, v?))).collect())
+                .unwrap_or_default(),
+            request_queue_size: self.int("restapi.request_queue_size").and_then(|n| u16::try_from(n).ok()).unwrap_or(5),
+            server_tokens: self.text("restapi.server_tokens").unwrap_or("original").to_ascii_lowercase(),
+        })
+    }
+
+    fn ctl(&mut self, restapi: Option<&RestApi>) -> Ctl {
+        for key in ["cacert", "certfile", "keyfile", "keyfile_password"] {
+            if self.at(&join("ctl", key)).is_some() {
+                self.warn(&join("ctl", key), "not used: TLS is not supported yet");
+            }
+        }
+        Ctl {
+            authentication: self.credentials("ctl").or_else(|| restapi.and_then(|r| r.authentication.clone())),
+            insecure: self.flag("ctl.insecure").unwrap_or(false),
+        }
+    }
+
+    fn postgresql(&mut self) -> Option<Postgresql> {
+        self.postgresql_unsupported();
+        self.reachable("postgresql.connect_address");
+        let authentication = self.authentication();
+        let basebackup = self.options("postgresql.basebackup", BASEBACKUP_FORBIDDEN);
+        let rewind = self.options("postgresql.rewind", &[]);
+        let (listen_hosts, listen_port) = split_listen(self.text("postgresql.listen")?)?;
+        let data_dir = self.path("postgresql.data_dir");
+        if data_dir.is_none() && self.text("postgresql.data_dir").is_some() {
+            self.refuse("postgresql.data_dir", "expected a directory, found an empty text");
+        }
+        let data_dir = data_dir?;
+        let old_rewind = self.at("postgresql.authentication").is_none() && self.at("postgresql.pg_rewind").is_some();
+        Some(Postgresql {
+            listen_hosts,
+            listen_port,
+            connect_address: self.address("postgresql.connect_address"),
+            proxy_address: self.address("postgresql.proxy_address"),
+            config_dir: self.path("postgresql.config_dir").unwrap_or_else(|| data_dir.clone()),
+            data_dir,
+            config_base_name: self.text("postgresql.config_base_name").unwrap_or("postgresql").to_owned(),
+            bin_dir: self.path("postgresql.bin_dir"),
+            bin_name: self.text_map("postgresql.bin_name"),
+            pgpass: self.path("postgresql.pgpass"),
+            database: self.text("postgresql.database").unwrap_or("postgres").to_owned(),
+            authentication: authentication?,
+            krbsrvname: self.text("postgresql.krbsrvname").map(str::to_owned),
+            parameters: self.map("postgresql.parameters"),
+            pg_hba: self.lines("postgresql.pg_hba"),
+            pg_ident: self.lines("postgresql.pg_ident"),
+            recovery_conf: self.map("postgresql.recovery_conf"),
+            custom_conf: self.path("postgresql.custom_conf"),
+            basebackup,
+            rewind,
+            pg_ctl_timeout: Duration::from_secs(
+                self.int("postgresql.pg_ctl_timeout").and_then(|s| u64::try_from(s).ok()).unwrap_or(60),
+            ),
+            use_pg_rewind: self.flag("postgresql.use_pg_rewind").or(old_rewind.then_some(true)),
+            remove_data_directory_on_rewind_failure: self.flag("postgresql.remove_data_directory_on_rewind_failure"),
+            remove_data_directory_on_diverged_timelines: self
+                .flag("postgresql.remove_data_directory_on_diverged_timelines"),
+            use_unix_socket: self.flag("postgresql.use_unix_socket").unwrap_or(false),
+            use_unix_socket_repl: self.flag("postgresql.use_unix_socket_repl").unwrap_or(false),
+            raw: self.root.get("postgresql").map(Node::to_json).unwrap_or_default(),
+        })
+    }
+
+    fn postgresql_unsupported(&mut self) {
+        for key in ["create_replica_methods", "create_replica_method"] {
+            let path = join("postgresql", key);
+            let other = self.at(&path).and_then(|n| texts(n).into_iter().find(|m| *m != "basebackup"));
+            if let Some(other) = other {
+                self.refuse(&path, format!("the method `{other}` is not supported yet; only `basebackup` is"));
+            }
+        }
+        for key in ["callbacks", "pre_promote", "before_stop"] {
+            let path = join("postgresql", key);
+            if self.at(&path).is_some_and(|n| !matches!(&n.value, Value::Map(m) if m.is_empty())) {
+                self.warn(&path, "not run yet: this version has no hooks");
+            }
+        }
+        for base in ["parameters", "pg_hba", "pg_ident"] {
+            for role in ["primary", "replica", "standby_leader"] {
+                let path = format!("postgresql.{base}_{role}");
+                if self.at(&path).is_some() {
+                    self.warn(&path, format!("not used: Patroni 4.1 does not know it either; use `{base}`"));
+                }
+            }
+        }
+        if self.at("postgresql.use_slots").is_some() {
+            self.warn("postgresql.use_slots", "not used here: it counts only in the dynamic configuration");
+        }
+    }
+
+    fn authentication(&mut self) -> Option<Authentication> {
+        let old = self.at("postgresql.authentication").is_none();
+        let base = if old { "postgresql" } else { "postgresql.authentication" };
+        let rewind = if old { "postgresql.pg_rewind" } else { "postgresql.authentication.rewind" };
+        let replication = format!("{base}.replication");
+        if old && self.at(&replication).is_none() {
+            let span = self.root.get("postgresql")?.span;
+            let message = "this key is required and has no value: the user that standbys stream as";
+            self.problems.push(Problem::error(span, "postgresql.authentication.replication", message));
+            return None;
+        }
+        if self.at(&replication).is_some() && self.text(&format!("{replication}.username")).is_none() {
+            self.refuse(&format!("{replication}.username"), "this key is required and has no value");
+        }
+        Some(Authentication {
+            superuser: self.account(&format!("{base}.superuser")).unwrap_or_default(),
+            replication: self.account(&replication)?,
+            rewind: self.account(rewind),
+        })
+    }
+
+    fn account(&self, path: &str) -> Option<Account> {
+        self.at(path)?;
+        let option = |key: &str| Some((key.to_owned(), self.text(&join(path, key))?.to_owned()));
+        let secret = |key: &str| matches!(key, "username" | "password" | "sslpassword");
+        Some(Account {
+            username: self.text(&join(path, "username")).map(str::to_owned),
+            password: self.secret(&join(path, "password")),
+            sslpassword: self.secret(&join(path, "sslpassword")),
+            options: ACCOUNT.iter().filter(|k| !secret(k.name)).filter_map(|k| option(k.name)).collect(),
+        })
+    }
+
+    fn bootstrap(&mut self) -> Bootstrap {
+        if let Some(method) = self.text("bootstrap.method").filter(|m| *m != "initdb") {
+            self.refuse("bootstrap.method", format!("the method `{method}` is not supported yet; only `initdb` is"));
+        }
+        if self.at("bootstrap.users").is_some() {
+            self.warn("bootstrap.users", "not used: Patroni 4 removed it; create users with `post_bootstrap` or SQL");
+        }
+        self.bootstrap_timing();
+        let post = if self.at("bootstrap.post_bootstrap").is_some() { "post_bootstrap" } else { "post_init" };
+        Bootstrap {
+            dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
+            initdb: self.options("bootstrap.initdb", INITDB_FORBIDDEN),
+            pg_hba: self.lines("bootstrap.pg_hba").unwrap_or_default(),
+            post_bootstrap: self.text(&join("bootstrap", post)).map(str::to_owned),
+        }
+    }
+
+    /// Timings that no adjustment saves are refused while the file's author is still watching; others are announced.
+    fn bootstrap_timing(&mut self) {
+        let Some(dcs) = self.at("bootstrap.dcs") else { return };
+        let value = |key: &str, default: i64| dcs.get(key).and_then(|n| whole(&n.value)).unwrap_or(default);
+        let (ttl, retry_timeout) = (value("ttl", 30), value("retry_timeout", 10));
+        if retry_timeout.saturating_mul(2).saturating_add(1) > ttl {
+            let key = if dcs.get("ttl").is_some() { "bootstrap.dcs.ttl" } else { "bootstrap.dcs.retry_timeout" };
+            let message = format!(
+                "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl={ttl} and \
+                 retry_timeout={retry_timeout}; raise ttl to at least {} or lower retry_timeout to {}",
+                retry_timeout.saturating_mul(2).saturating_add(1),
+                ((ttl - 1) / 2).max(0)
+            );
+            return self.refuse(key, message);
+        }
+        match DynamicConfig::from_json(&dcs.to_json()) {
+            Ok((_, warnings)) => {
+                for message in warnings {
+                    self.problems.push(Problem::suspect(dcs.span, "bootstrap.dcs", message));
+                }
+            }
+            // A wrong type has been reported with its own line; anything else is reported here.
+            Err(message) if !self.problems.iter().any(|p| p.path.starts_with("bootstrap.dcs")) => {
+                self.refuse("bootstrap.dcs", message);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn log(&mut self) -> Log {
+        for key in ["format", "dateformat", "static_fields", "loggers", "traceback_level"] {
+            if self.at(&join("log", key)).is_some_and(|n| !matches!(&n.value, Value::Map(m) if m.is_empty())) {
+                self.warn(&join("log", key), "not used: the log has a format of its own");
+            }
+        }
+        let positive = |path: &str| self.int(path).and_then(|n| u64::try_from(n).ok());
+        Log {
+            json: self.text("log.type").is_some_and(|t| t.eq_ignore_ascii_case("json")),
+            level: self.text("log.level").unwrap_or("INFO").to_ascii_uppercase(),
+            dir: self.path("log.dir"),
+            file_size_bytes: positive("log.file_size").unwrap_or(25_000_000),
+            file_num: positive("log.file_num").unwrap_or(4),
+            mode: positive("log.mode").and_then(|m| u32::try_from(m).ok()),
+        }
+    }
+
+    fn matriarch(&mut self) -> MatriarchSection {
+        let seconds = |path: &str, default: f64| {
+            let value = self.at(path).and_then(|n| number(&n.value)).unwrap_or(default);
+            Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
+        };
+        MatriarchSection {
+            isolation_timeout: seconds("matriarch.isolation_timeout", 3.0),
+            restart_grace: seconds("matriarch.restart_grace", 2.0),
+            state_dir: self.path("matriarch.state_dir"),
+            guard: match self.text("matriarch.guard") {
+                Some(mode) if mode.eq_ignore_ascii_case("strict") => GuardMode::Strict,
+                _ => GuardMode::Auto,
+            },
+        }
+    }
+
+    fn text_map(&self, path: &str) -> BTreeMap<String, String> {
+        let entries = self.at(path).map(Node::entries).unwrap_or_default();
+        entries.iter().filter_map(|(k, v)| Some((k.as_str()?.to_owned(), v.as_str()?.to_owned()))).collect()
+    }
+
+    /// Options of a tool; those that the agent decides itself are refused rather than dropped.
+    fn options(&mut self, path: &str, forbidden: &[&str]) -> Vec<(String, Option<String>)> {
+        let Some(node) = self.at(path) else { return Vec::new() };
+        let options = match &node.value {
+            Value::Seq(items) => items.iter().flat_map(pairs).collect(),
+            _ => pairs(node),
+        };
+        for (name, _) in options.iter().filter(|(name, _)| forbidden.contains(&name.as_str())) {
+            self.refuse(path, format!("the option `{name}` is set by the agent itself; remove it"));
+        }
+        options
+    }
+
+    /// Other members connect to what is published: an address of the host itself is a mistake that shows late.
+    fn reachable(&mut self, path: &str) {
+        let Some(address) = self.address(path).filter(|_| self.purpose == Purpose::Validate) else { return };
+        if NOT_REACHABLE.contains(&address.host.as_str()) {
+            let list = NOT_REACHABLE.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
+            self.refuse(path, format!("must not contain {list}: other members connect to it"));
+        }
+    }
+}
+
+/// An option or the entries of a mapping; `name: true` stays `name=true`, as Patroni renders it.
+fn pairs(node: &Node) -> Vec<(String, Option<String>)> {
+    match &node.value {
+        Value::Str(name) => vec![(name.clone(), None)],
+        Value::Map(entries) => {
+            entries.iter().filter_map(|(k, v)| Some((k.as_str()?.to_owned(), v.value.scalar_text()))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn with_port(host: &str, default_port: u16) -> Option<String> {
+    let host = host.trim();
+    if let Some((host, port)) = split_address(host) {
+        return Some(Address { host, port }.to_string());
+    }
+    let bare = !host.is_empty() && !host.contains([':', '/', ' ']);
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    (bare || bracketed).then(|| format!("{host}:{default_port}"))
+}

@@ -1,0 +1,146 @@
+use serde_json::json;
+
+use super::*;
+
+fn read(json: &Value) -> (DynamicConfig, Vec<String>) {
+    DynamicConfig::from_json(json).unwrap()
+}
+
+#[test]
+fn defaults_are_patronis() {
+    for empty in [json!({}), json!(null), json!({"ttl": null, "unknown": {"x": 1}})] {
+        let (config, warnings) = read(&empty);
+        assert_eq!((config.ttl, config.loop_wait, config.retry_timeout), (seconds(30), seconds(10), seconds(10)));
+        assert_eq!(config.maximum_lag_on_failover_bytes, 1_048_576);
+        assert_eq!((config.primary_start_timeout, config.primary_stop_timeout), (seconds(300), Duration::ZERO));
+        assert_eq!(config.member_slots_ttl, seconds(1800));
+        assert_eq!(config.synchronous_mode, SynchronousMode::Off);
+        assert!(config.postgresql.use_slots);
+        assert_eq!(config.unsupported(), None);
+        assert!(warnings.is_empty());
+    }
+}
+
+#[test]
+fn timings_are_adjusted_with_patronis_words() {
+    let none: &[&str] = &[];
+    for (ttl, loop_wait, retry_timeout, expected, words) in [
+        (30, 10, 10, (30, 10, 10), none),
+        (
+            20,
+            5,
+            30,
+            (20, 1, 9),
+            &[
+                "Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=20. Adjusting loop_wait from 5 to 1 and \
+             retry_timeout from 30 to 9",
+            ],
+        ),
+        (
+            30,
+            20,
+            10,
+            (30, 10, 10),
+            &[
+                "Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=30 and retry_timeout=10. Adjusting \
+             loop_wait from 20 to 10",
+            ],
+        ),
+        (30, 0, 10, (30, 1, 10), &["loop_wait=0 can't be smaller than 1, adjusting..."]),
+        (30, 10, 2, (30, 10, 3), &["retry_timeout=2 can't be smaller than 3, adjusting..."]),
+        // Shorter than Patroni allows.
+        (19, 10, 2, (19, 10, 2), none),
+        (5, 1, 2, (5, 1, 2), none),
+        (
+            5,
+            2,
+            2,
+            (5, 1, 2),
+            &["Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=5 and retry_timeout=2. Adjusting \
+             loop_wait from 2 to 1"],
+        ),
+        (3, 1, 0, (3, 1, 1), &["retry_timeout=0 can't be smaller than 1, adjusting..."]),
+        (1, 1, 1, (1, 1, 1), none),
+        (0, 1, 1, (1, 1, 1), &["ttl=0 can't be smaller than 1, adjusting..."]),
+        (
+            5,
+            10,
+            10,
+            (5, 1, 2),
+            &[
+                "Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=5. Adjusting loop_wait from 10 to 1 and \
+             retry_timeout from 10 to 2",
+            ],
+        ),
+    ] {
+        let (config, warnings) = read(&json!({"ttl": ttl, "loop_wait": loop_wait, "retry_timeout": retry_timeout}));
+        let got = (config.ttl.as_secs(), config.loop_wait.as_secs(), config.retry_timeout.as_secs());
+        assert_eq!(got, expected, "{ttl} {loop_wait} {retry_timeout}");
+        assert_eq!(warnings, words, "{ttl} {loop_wait} {retry_timeout}");
+    }
+}
+
+#[test]
+fn numbers_in_text_count_and_other_types_reject_the_whole() {
+    let (config, _) =
+        read(&json!({"ttl": "60", "loop_wait": 10.9, "primary_start_timeout": "5", "max_timelines_history": "7"}));
+    assert_eq!((config.ttl, config.loop_wait), (seconds(60), seconds(10)));
+    assert_eq!((config.primary_start_timeout, config.max_timelines_history), (seconds(5), 7));
+    assert_eq!(read(&json!({"master_start_timeout": 9})).0.primary_start_timeout, seconds(9));
+    assert_eq!(
+        read(&json!({"master_start_timeout": 9, "primary_start_timeout": 8})).0.primary_start_timeout,
+        seconds(8)
+    );
+    assert_eq!(read(&json!({"member_slots_ttl": "1h"})).0.member_slots_ttl, seconds(3600));
+    for (json, expected) in [
+        (json!({"ttl": "soon"}), "ttl must be a whole number, not \"soon\""),
+        (json!({"ttl": [1]}), "ttl must be a whole number, not [1]"),
+        (json!({"ttl": 1e12}), "ttl must not be longer than 2147483647 seconds, but is 1000000000000"),
+        (json!({"maximum_lag_on_failover": -1}), "maximum_lag_on_failover must not be negative, but is -1"),
+        (json!({"synchronous_mode": "some"}), "synchronous_mode must be on, off or quorum, not \"some\""),
+        (json!({"pause": "perhaps"}), "pause must be a boolean, not \"perhaps\""),
+        (json!({"postgresql": []}), "postgresql must be a mapping, not a list"),
+        (json!({"postgresql": {"parameters": "x"}}), "postgresql.parameters must be a mapping, not text"),
+        (json!({"postgresql": {"pg_hba": ["a", 1]}}), "postgresql.pg_hba must be a list of texts"),
+        (json!({"slots": 5}), "slots must be a mapping, not a number"),
+        (json!({"member_slots_ttl": "x"}), "member_slots_ttl must be a time such as 30min, not \"x\""),
+        (json!([]), "the dynamic configuration must be a mapping, not a list"),
+    ] {
+        assert_eq!(DynamicConfig::from_json(&json).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    for (json, expected) in [
+        (json!({"pause": true, "synchronous_mode": true}), Some("pause")),
+        (json!({"pause": "on"}), Some("pause")),
+        (json!({"pause": false, "synchronous_mode": "quorum"}), Some("synchronous_mode")),
+        (json!({"synchronous_mode": "off", "failsafe_mode": 1}), Some("failsafe_mode")),
+        (json!({"standby_cluster": {"host": "h"}}), Some("standby_cluster")),
+        (json!({"standby_cluster": {"restore_command": "x"}, "synchronous_mode": true}), Some("standby_cluster")),
+        (json!({"standby_cluster": {"host": "", "port": 0, "primary_slot_name": "x"}}), None),
+        (json!({"synchronous_mode_strict": true}), None),
+    ] {
+        assert_eq!(read(&json).0.unsupported(), expected, "{json}");
+    }
+}
+
+#[test]
+fn what_only_a_node_may_set_is_dropped() {
+    let (config, _) = read(&json!({"postgresql": {
+        "listen": "x", "connect_address": "x", "data_dir": "/evil", "authentication": {"superuser": {}}, "pgpass": "x",
+        "use_pg_rewind": "on", "use_slots": false, "bin_dir": "/b", "pg_hba": ["a"], "parameters": {"x": 1}
+    }}));
+    let kept: Vec<&str> = config.postgresql.raw.keys().map(String::as_str).collect();
+    assert_eq!(kept, ["use_pg_rewind", "use_slots", "bin_dir", "pg_hba", "parameters"]);
+    assert_eq!(config.postgresql.use_pg_rewind, Some(true));
+    assert!(!config.postgresql.use_slots);
+    assert_eq!(config.postgresql.pg_hba, Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn the_first_name_of_the_slots_wins() {
+    let (config, _) = read(&json!({"slots": {"a": {}}, "permanent_slots": {"b": {}}}));
+    assert!(config.slots.contains_key("b") && !config.slots.contains_key("a"));
+}

@@ -1,0 +1,305 @@
+//! The local configuration of one node, typed. Read by [`super::source::load`]; reloaded on SIGHUP.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::secret::Secret;
+use super::tags::Tags;
+
+/// Everything that one node's file and environment say. Field names are those of Patroni's keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalConfig {
+    /// Name of the cluster; becomes `cluster_name`.
+    pub scope: String,
+    /// Name of this member, unique within the cluster.
+    pub name: String,
+    /// Where the clusters live in the store, as written; see [`LocalConfig::base_path`].
+    pub namespace: String,
+    /// The HTTP API.
+    pub restapi: RestApi,
+    /// What the command-line client uses to reach the API.
+    pub ctl: Ctl,
+    /// The store.
+    pub etcd3: Etcd3,
+    /// The watchdog device.
+    pub watchdog: Watchdog,
+    /// PostgreSQL.
+    pub postgresql: Postgresql,
+    /// What a new cluster begins with.
+    pub bootstrap: Bootstrap,
+    /// This member's tags.
+    pub tags: Tags,
+    /// Logging.
+    pub log: Log,
+    /// Our own section.
+    pub matriarch: MatriarchSection,
+}
+
+impl LocalConfig {
+    /// The prefix of all the cluster's keys in the store: `/service/scope/`. Slashes are those Patroni would write.
+    pub fn base_path(&self) -> String {
+        base_path(&self.namespace, &self.scope)
+    }
+}
+
+/// `/namespace/scope/` with exactly one slash between.
+pub fn base_path(namespace: &str, scope: &str) -> String {
+    match namespace.trim_matches('/') {
+        "" => format!("/{scope}/"),
+        namespace => format!("/{namespace}/{scope}/"),
+    }
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A user name and a password for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// Section `restapi`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestApi {
+    /// Where to listen.
+    pub listen: Address,
+    /// What other members are told; `listen` by default.
+    pub connect_address: Address,
+    /// Who may use the unsafe endpoints; anyone if absent.
+    pub authentication: Option<Credentials>,
+    /// Addresses, networks and names that may use the unsafe endpoints; anyone if empty and members are not included.
+    pub allowlist: Vec<String>,
+    /// Whether members count as listed in `allowlist`.
+    pub allowlist_include_members: bool,
+    /// Headers added to every answer.
+    pub http_extra_headers: Vec<(String, String)>,
+    /// Length of the queue of connections not yet accepted.
+    pub request_queue_size: u16,
+    /// How much the `Server` header tells: `original`, `minimal` or `productonly`.
+    pub server_tokens: String,
+}
+
+/// Section `ctl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ctl {
+    /// Credentials for the API of every member; `restapi`'s by default.
+    pub authentication: Option<Credentials>,
+    /// Whether certificates need no verification.
+    pub insecure: bool,
+}
+
+/// Section `etcd3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd3 {
+    /// Members of the store, `host:port`, at least one.
+    pub hosts: Vec<String>,
+    /// `http`; `https` is refused until TLS is supported.
+    pub protocol: String,
+    /// User of the store's own authentication.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+}
+
+/// What happens if the watchdog device cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchdogMode {
+    /// It is not used.
+    Off,
+    /// It is used where there is one.
+    Automatic,
+}
+
+/// Section `watchdog`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watchdog {
+    /// Whether to use it; `required` is refused until it is supported.
+    pub mode: WatchdogMode,
+    /// The device.
+    pub device: PathBuf,
+    /// Seconds between its firing and the end of the lease; -1: half the ttl.
+    pub safety_margin_s: i64,
+}
+
+/// Section `postgresql`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Postgresql {
+    /// Hosts of `listen`, the later `listen_addresses`.
+    pub listen_hosts: Vec<String>,
+    /// Port of `listen`.
+    pub listen_port: u16,
+    /// What other members and clients are told; if absent, what is reachable of `listen`.
+    pub connect_address: Option<Address>,
+    /// Address of a proxy that is published beside it.
+    pub proxy_address: Option<Address>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Directory of the configuration files; the data directory by default.
+    pub config_dir: PathBuf,
+    /// Name of the configuration file without `.conf`; `postgresql`.
+    pub config_base_name: String,
+    /// Directory of the binaries; if absent, `PATH`.
+    pub bin_dir: Option<PathBuf>,
+    /// Other names of single binaries, by their usual name.
+    pub bin_name: BTreeMap<String, String>,
+    /// The password file that the agent writes; `pgpass` in the home directory if absent.
+    pub pgpass: Option<PathBuf>,
+    /// The database the agent connects to; `postgres`.
+    pub database: String,
+    /// The users of the agent.
+    pub authentication: Authentication,
+    /// Service name for Kerberos.
+    pub krbsrvname: Option<String>,
+    /// GUCs, as written; those that the whole cluster must share count only in the dynamic configuration.
+    pub parameters: serde_json::Map<String, Value>,
+    /// Lines of `pg_hba.conf`; if absent, the file is left alone.
+    pub pg_hba: Option<Vec<String>>,
+    /// Lines of `pg_ident.conf`; if absent, the file is left alone.
+    pub pg_ident: Option<Vec<String>>,
+    /// Further recovery settings.
+    pub recovery_conf: serde_json::Map<String, Value>,
+    /// A file included instead of the original `postgresql.base.conf`.
+    pub custom_conf: Option<PathBuf>,
+    /// Options of pg_basebackup.
+    pub basebackup: Vec<(String, Option<String>)>,
+    /// Options of pg_rewind.
+    pub rewind: Vec<(String, Option<String>)>,
+    /// How long a start or stop may take; 60 s.
+    pub pg_ctl_timeout: Duration,
+    /// Whether a diverged former primary is rewound. Absent here: as the dynamic configuration says.
+    pub use_pg_rewind: Option<bool>,
+    /// Whether the data directory is removed, for a new clone, when rewinding fails.
+    pub remove_data_directory_on_rewind_failure: Option<bool>,
+    /// Whether it is removed when histories diverged and rewinding is not possible.
+    pub remove_data_directory_on_diverged_timelines: Option<bool>,
+    /// Whether the agent's own connections use the socket.
+    pub use_unix_socket: bool,
+    /// Whether its replication connections to its own server use the socket.
+    pub use_unix_socket_repl: bool,
+    /// The section as data, with the keys that have no field here, to be laid over the dynamic one.
+    pub raw: Value,
+}
+
+/// The users that the agent needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    /// Bootstraps and watches.
+    pub superuser: Account,
+    /// Standbys stream as this one.
+    pub replication: Account,
+    /// pg_rewind connects as this one; the superuser if absent.
+    pub rewind: Option<Account>,
+}
+
+/// One user of PostgreSQL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Role; libpq's default if absent.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// libpq's connection options: `sslmode`, `sslcert`, `channel_binding` and so on.
+    pub options: BTreeMap<String, String>,
+    /// Passphrase of `sslkey`.
+    pub sslpassword: Option<Secret>,
+}
+
+/// Section `bootstrap`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bootstrap {
+    /// The first dynamic configuration of a new cluster.
+    pub dcs: Value,
+    /// Options of initdb.
+    pub initdb: Vec<(String, Option<String>)>,
+    /// Lines of `pg_hba.conf` for a new cluster, used only without `postgresql.pg_hba`.
+    pub pg_hba: Vec<String>,
+    /// A command that is run on a new primary with a connection string.
+    pub post_bootstrap: Option<String>,
+}
+
+/// Section `log`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Whether a line is a JSON object.
+    pub json: bool,
+    /// Least severity that is written, in capitals; INFO.
+    pub level: String,
+    /// Directory of the log file; standard error if absent.
+    pub dir: Option<PathBuf>,
+    /// Size in bytes at which a new file is begun; 25,000,000.
+    pub file_size_bytes: u64,
+    /// How many old files are kept; 4.
+    pub file_num: u64,
+    /// Permissions of the file; by umask if absent.
+    pub mode: Option<u32>,
+}
+
+/// How closely the guard is tied to PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardMode {
+    /// A process beside it.
+    Auto,
+    /// Its parent, so that PostgreSQL dies with the guard.
+    Strict,
+}
+
+/// Section `matriarch`: what Patroni does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatriarchSection {
+    /// How long a primary that hears from nobody goes on writing; 3 s.
+    pub isolation_timeout: Duration,
+    /// How long the guard waits for a dead agent to come back; 2 s.
+    pub restart_grace: Duration,
+    /// Where the agent keeps what must survive it; chosen by the agent if absent.
+    pub state_dir: Option<PathBuf>,
+    /// The guard.
+    pub guard: GuardMode,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_path_has_single_slashes() {
+        for (namespace, expected) in [
+            ("/service", "/service/s/"),
+            ("/service/", "/service/s/"),
+            ("service", "/service/s/"),
+            ("a/b", "/a/b/s/"),
+            ("/", "/s/"),
+            ("", "/s/"),
+        ] {
+            assert_eq!(base_path(namespace, "s"), expected, "{namespace:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_show_as_they_are_written() {
+        assert_eq!(Address { host: "a".to_owned(), port: 1 }.to_string(), "a:1");
+        assert_eq!(Address { host: "::1".to_owned(), port: 1 }.to_string(), "[::1]:1");
+    }
+}

@@ -1,0 +1,201 @@
+//! Complaints about a configuration, and how they are shown: the place, the line, a caret. Never a password.
+
+use std::fmt::Write as _;
+
+use super::yaml::{Node, Span, Value};
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The agent does not start with it.
+    Error,
+    /// The agent starts and says so once.
+    Warning,
+}
+
+/// One complaint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
+    /// A warning that `validate-config` counts as an error (a likely typing mistake).
+    pub strict: bool,
+    /// Where; `span.line` is 0 for what came from the environment or is missing as a whole.
+    pub span: Span,
+    /// The key's full name with dots, `postgresql.pg_ctl_timeout`; empty for the whole file.
+    pub path: String,
+    /// What was found, what was expected, and the way out. Without the path.
+    pub message: String,
+}
+
+impl Problem {
+    /// An error.
+    pub fn error(span: Span, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, strict: false, span, path: path.into(), message: message.into() }
+    }
+
+    /// A warning.
+    pub fn warning(span: Span, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(span, path, message) }
+    }
+
+    /// A warning that validation counts as an error.
+    pub fn suspect(span: Span, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { strict: true, ..Self::warning(span, path, message) }
+    }
+}
+
+/// A text that configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file's path, or `environment variable PATRONI_SCOPE`.
+    pub name: String,
+    /// Its text; empty for an environment variable, whose value is never shown.
+    pub text: String,
+}
+
+/// All texts of one configuration (a directory has several, and each environment variable is one), by the index that
+/// [`Span::source`] holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    list: Vec<Source>,
+    hidden: Vec<Span>,
+}
+
+impl Sources {
+    /// Adds a text and returns its index.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> usize {
+        self.list.push(Source { name: name.into(), text: text.into() });
+        self.list.len() - 1
+    }
+
+    /// Hides every value in the tree whose key says that it is a secret, or that looks like a connection string with
+    /// one, from all that is rendered later.
+    pub fn hide_secrets(&mut self, root: &Node) {
+        for (key, value) in root.entries() {
+            let named = key.as_str().is_some_and(is_secret_name);
+            if named && !value.is_null() {
+                self.hidden.push(value.span);
+            }
+            self.hide_secrets(value);
+        }
+        root.items().iter().for_each(|item| self.hide_secrets(item));
+        if matches!(&root.value, Value::Str(s) if holds_credentials(s)) {
+            self.hidden.push(root.span);
+        }
+    }
+
+    fn name(&self, index: usize) -> &str {
+        self.list.get(index).map_or("configuration", |s| s.name.as_str())
+    }
+
+    /// The line with secrets blanked, and where column `column` of it went. `None` if there is nothing to show.
+    fn line(&self, span: Span) -> Option<(String, usize)> {
+        let source = self.list.get(span.source)?;
+        let text = source.text.lines().nth(usize::try_from(span.line).ok()?.checked_sub(1)?)?;
+        let mut caret = (span.column.max(1) - 1) as usize;
+        let mut chars: Vec<char> = text.chars().collect();
+        let mut hidden: Vec<(usize, usize)> = self
+            .hidden
+            .iter()
+            .filter(|h| h.source == span.source && h.line <= span.line && h.end_line >= span.line)
+            .map(|h| {
+                let from = if h.line == span.line { (h.column.max(1) - 1) as usize } else { 0 };
+                let to = if h.end_line == span.line { (h.end_column.max(1) - 1) as usize } else { chars.len() };
+                (from.min(chars.len()), to.min(chars.len()))
+            })
+            .filter(|(from, to)| from < to)
+            .collect();
+        hidden.sort_unstable();
+        // From the right, so that columns further left stay true; overlapping ranges were the same secret anyway.
+        for (from, to) in hidden.into_iter().rev() {
+            let to = to.min(chars.len());
+            chars.splice(from..to, "***".chars());
+            if caret >= to {
+                caret = caret + 3 - (to - from);
+            } else if caret > from {
+                caret = from;
+            }
+        }
+        Some((chars.into_iter().collect(), caret))
+    }
+}
+
+/// Shows problems in the manner of a compiler: one paragraph each, in the order of the texts, without colours.
+pub fn render(problems: &[Problem], sources: &Sources) -> String {
+    let mut sorted: Vec<&Problem> = problems.iter().collect();
+    sorted.sort_by_key(|p| (p.span.source, p.span.line, p.span.column));
+    let mut out = String::new();
+    for problem in sorted {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        render_one(&mut out, problem, sources);
+    }
+    out
+}
+
+fn render_one(out: &mut String, problem: &Problem, sources: &Sources) {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let separator = if problem.path.is_empty() { "" } else { ": " };
+    let Span { line, column, source, .. } = problem.span;
+    let place = if line == 0 { String::new() } else { format!(":{line}:{column}") };
+    // Writing into a String cannot fail.
+    let _ = writeln!(out, "{severity}: {}{separator}{}", problem.path, problem.message);
+    let _ = writeln!(out, "  --> {}{place}", sources.name(source));
+    if let Some((text, caret)) = sources.line(problem.span) {
+        let number = line.to_string();
+        let margin = " ".repeat(number.len());
+        // A tab in the line is a tab in the margin, so that the caret stands below its column on any terminal.
+        let indent: String = text.chars().take(caret).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let _ = writeln!(out, "{margin} |\n{number} | {text}\n{margin} | {indent}^");
+    }
+}
+
+/// Whether a key of this name holds something that must not be shown. Near misses of `password` count: a mistyped key
+/// is exactly what gets shown.
+pub fn is_secret_name(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    if matches!(key.as_str(), "pgpass" | "passfile" | "password_encryption") {
+        return false;
+    }
+    ["pass", "pwd", "secret", "token", "auth_data"].iter().any(|part| key.contains(part)) && key != "server_tokens"
+        || distance(&key, "password") <= 2
+}
+
+/// Whether a text carries credentials inside: a connection string or an address with a password.
+pub fn holds_credentials(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    lower.contains("password=")
+        || lower.contains("password =")
+        || lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+/// The number of single-character edits (insert, delete, replace, swap of neighbours) between two names.
+pub fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let mut cost = (last[j] + usize::from(ca != cb)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *ca == b[j - 1] && a[i - 1] == *cb {
+                cost = cost.min(before[j - 1] + 1);
+            }
+            row.push(cost);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// The known name nearest to an unknown one, if it is near enough to be meant: at most a third of it differs.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let unknown = unknown.to_ascii_lowercase();
+    let limit = (unknown.chars().count() / 3).max(1);
+    known.map(|k| (distance(&unknown, k), k)).filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
+}

@@ -1,0 +1,228 @@
+//! Where a configuration comes from: a file, a directory of files, or the environment; and in which order they count.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::check::{Purpose, check};
+use super::env::env_overrides;
+use super::local::LocalConfig;
+use super::report::{Problem, Severity, Sources, is_secret_name, render};
+use super::yaml::{self, Node, Span, Value};
+
+/// Largest file that is read; a configuration is a few kilobytes.
+pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The typed configuration.
+    pub config: LocalConfig,
+    /// What the operator should be told once; [`Loaded::render_warnings`] shows them.
+    pub warnings: Vec<Problem>,
+    /// File and environment merged, as data. Holds passwords: never to be logged.
+    pub raw: serde_json::Value,
+    /// Names of the `PATRONI_*` variables that were read: to be kept from whatever is started later.
+    pub variables: Vec<String>,
+    /// The texts, for showing lines of them.
+    pub sources: Sources,
+}
+
+impl Loaded {
+    /// The warnings as text; empty if there are none.
+    pub fn render_warnings(&self) -> String {
+        render(&self.warnings, &self.sources)
+    }
+}
+
+/// Why a configuration may not be used; displays as the whole text for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    text: String,
+    /// The single complaints, if the text could be read at all; warnings among them.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Loads the configuration for running the agent: `path` (a file or a directory), with the environment over it. Without
+/// a file, the variable `PATRONI_CONFIGURATION` is the text, and then no other variable counts.
+///
+/// # Errors
+/// Everything that keeps the agent from starting, rendered.
+pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
+    examine(path, env, Purpose::Run)
+}
+
+/// Checks a configuration as strictly as `validate-config` does: unknown keys are errors too.
+///
+/// # Errors
+/// The rendered complaints.
+pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
+    examine(path, env, Purpose::Validate).map(|_| ()).map_err(|e| e.to_string())
+}
+
+fn examine(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, ConfigError> {
+    let mut sources = Sources::default();
+    let mut problems = Vec::new();
+    let env: Vec<(String, String)> = env.into_iter().collect();
+    let existing = path.filter(|p| p.exists());
+    let (mut root, variables) = match existing {
+        Some(path) => {
+            let root = read(path, &mut sources)?;
+            let overrides = env_overrides(env);
+            (root, overrides)
+        }
+        None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
+            Some((name, text)) => (parse_mapping(&name, text, &mut sources)?, env_overrides([])),
+            None => return Err(empty(path)),
+        },
+    };
+    variables.apply(&mut root, &mut sources, &mut problems);
+    lift_exhibitor(&mut root);
+    sources.hide_secrets(&root);
+    problems.extend(check(&root, purpose));
+    let config = LocalConfig::build(&root, purpose, &mut problems);
+    if purpose == Purpose::Validate {
+        problems.iter_mut().filter(|p| p.strict).for_each(|p| p.severity = Severity::Error);
+    }
+    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+    match config {
+        Some(config) if !failed => {
+            let raw = root.to_json();
+            let mut variables: Vec<String> = variables.variables().map(str::to_owned).collect();
+            variables.sort_unstable();
+            Ok(Loaded { config, warnings: problems, raw, variables, sources })
+        }
+        _ => Err(ConfigError { text: render(&problems, &sources), problems }),
+    }
+}
+
+fn empty(path: Option<&Path>) -> ConfigError {
+    let reason = match path {
+        Some(path) => format!("{} does not exist, and PATRONI_CONFIGURATION is not set", path.display()),
+        None => "no configuration file was named, and PATRONI_CONFIGURATION is not set".to_owned(),
+    };
+    fatal(format!("Config is empty.\n{reason}"))
+}
+
+fn fatal(text: String) -> ConfigError {
+    ConfigError { text, problems: Vec::new() }
+}
+
+fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
+    if !path.is_dir() {
+        let text = read_text(path)?;
+        let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
+        patch(&mut root, parse_mapping(&path.display().to_string(), text, sources)?);
+        return Ok(root);
+    }
+    let cannot = |e: std::io::Error| fatal(format!("cannot read the directory {}: {e}", path.display()));
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(cannot)? {
+        let file = entry.map_err(cannot)?.path();
+        if file.extension().is_some_and(|e| e == "yml" || e == "yaml") && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
+    for file in &files {
+        let text = read_text(file)?;
+        patch(&mut root, parse_mapping(&file.display().to_string(), text, sources)?);
+    }
+    if root.entries().is_empty() {
+        return Err(fatal(format!(
+            "Config is empty.\n{} has no *.yml or *.yaml file with a key in it",
+            path.display()
+        )));
+    }
+    Ok(root)
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let cannot = |why: String| fatal(format!("cannot read the configuration file {}: {why}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(cannot(format!("it has {size} bytes, more than {FILE_BYTES_MAX}; is it the right file?")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| {
+        cannot(format!("byte {} is not UTF-8; save the file in that encoding", e.utf8_error().valid_up_to()))
+    })
+}
+
+fn parse_mapping(name: &str, text: String, sources: &mut Sources) -> Result<Node, ConfigError> {
+    let source = sources.add(name, text.as_str());
+    match yaml::parse_source(&text, source) {
+        Ok(root) if matches!(root.value, Value::Map(_)) => Ok(root),
+        Ok(_) => Err(fatal(format!("{name} does not contain a dict\ninvalid config file {name}"))),
+        Err(e) => {
+            let span = Span { source, line: e.line, column: e.column, ..Span::default() };
+            let problems = vec![Problem::error(span, "", format!("not valid YAML: {}", e.message))];
+            // Without a tree nobody knows which value is a password: a line near such a key is not shown.
+            let text = if near_secret(&text, e.line) {
+                format!("error: not valid YAML: {}\n  --> {name}:{}:{}", e.message, e.line, e.column)
+            } else {
+                render(&problems, sources)
+            };
+            Err(ConfigError { text, problems })
+        }
+    }
+}
+
+/// Whether a line, or the key above that it may continue, is about a secret.
+fn near_secret(text: &str, line: u32) -> bool {
+    let lines: Vec<&str> = text.lines().take(line as usize).collect();
+    for line in lines.iter().rev() {
+        let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if words.filter(|w| w.len() > 2).any(is_secret_name) || super::report::holds_credentials(line) {
+            return true;
+        }
+        if line.trim_start().trim_start_matches("- ").split_once(':').is_some_and(|(key, _)| !key.contains(['"', '\'']))
+        {
+            return false;
+        }
+    }
+    false
+}
+
+/// Patroni's way of laying one file over another: mappings are merged, null deletes, everything else replaces.
+fn patch(base: &mut Node, over: Node) {
+    if base.entries().is_empty() {
+        base.span = over.span;
+    }
+    let (Value::Map(entries), Value::Map(new)) = (&mut base.value, over.value) else { return };
+    for (key, value) in new {
+        if value.is_null() {
+            entries.retain(|(k, _)| k.value != key.value);
+            continue;
+        }
+        match entries.iter_mut().find(|(k, _)| k.value == key.value) {
+            Some((_, old)) if matches!((&old.value, &value.value), (Value::Map(_), Value::Map(_))) => patch(old, value),
+            _ => yaml::put(entries, key, value),
+        }
+    }
+}
+
+/// `zookeeper.exhibitor` means the section `exhibitor`.
+fn lift_exhibitor(root: &mut Node) {
+    let Some(nested) = root.get("zookeeper").and_then(|z| z.get("exhibitor")).cloned() else { return };
+    if let Value::Map(entries) = &mut root.value {
+        let name = Node { value: Value::Str("exhibitor".to_owned()), span: nested.span, anchored: false };
+        yaml::put(entries, name, nested);
+    }
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -1,0 +1,423 @@
+use std::time::Duration;
+
+use super::super::local::{GuardMode, WatchdogMode};
+use super::*;
+
+/// A file as an administrator writes one: anchors, YAML 1.1 words, options in both forms, old habits.
+const SAMPLE: &str = r#"scope: herd
+namespace: /db/
+name: elephant0
+
+x-hba: &hba
+- local all all trust
+- host replication replicator 10.0.0.0/8 scram-sha-256
+
+log:
+  level: INFO
+  dir: /var/log/patroni
+  file_num: 9
+
+restapi:
+  listen: 0.0.0.0:8008
+  connect_address: 10.0.0.1:8008
+  authentication:
+    username: api
+    password: hunter2
+  allowlist: [10.0.0.0/8, "::1"]
+
+etcd3:
+  hosts: 10.0.0.11:2379, 10.0.0.12,[fd00::1]:2379
+  username: patroni
+  password: hunter3
+
+bootstrap:
+  dcs:
+    ttl: 30
+    loop_wait: 10
+    retry_timeout: 10
+    maximum_lag_on_failover: 1048576
+    postgresql:
+      use_pg_rewind: yes
+      parameters:
+        max_connections: 200
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+  - locale: C.UTF-8
+
+postgresql:
+  listen: "*,::1:5433"
+  connect_address: 10.0.0.1:5433
+  data_dir: /data/pg
+  bin_dir: /usr/lib/postgresql/15/bin
+  pgpass: /tmp/pgpass0
+  pg_ctl_timeout: 0o90
+  use_unix_socket: on
+  authentication:
+    replication: &account
+      username: replicator
+      password: hunter4
+      sslmode: prefer
+    superuser:
+      <<: *account
+      username: postgres
+    rewind: {username: rewinder, password: hunter5}
+  parameters:
+    unix_socket_directories: '..'
+    shared_buffers: 128MB
+    logging_collector: on
+  pg_hba: *hba
+  basebackup:
+    checkpoint: fast
+    max-rate: 100M
+  create_replica_methods:
+  - basebackup
+
+watchdog:
+  mode: off
+
+tags:
+  failover_priority: 2
+  noloadbalance: false
+  datacenter: one
+
+matriarch:
+  isolation_timeout: 2.5
+  guard: strict
+"#;
+
+fn sample() -> String {
+    SAMPLE.replace("0o90", "90")
+}
+
+fn write(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn loaded(text: &str, env: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "node.yml", text);
+    load(Some(&path), env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+}
+
+/// The rendered complaints, with the temporary directory's name taken out.
+fn refused(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "node.yml", text);
+    let error = load(Some(&path), []).unwrap_err().to_string();
+    error.replace(&format!("{}/", dir.path().display()), "")
+}
+
+fn validated(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "node.yml", text);
+    let error = validate(Some(&path), []).err().unwrap_or_default();
+    error.replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn a_file_from_the_field_is_read_whole() {
+    let loaded = loaded(&sample(), &[]).unwrap();
+    assert_eq!(loaded.render_warnings(), "");
+    let c = &loaded.config;
+    assert_eq!((c.scope.as_str(), c.name.as_str(), c.base_path().as_str()), ("herd", "elephant0", "/db/herd/"));
+    assert_eq!(
+        (c.restapi.listen.to_string(), c.restapi.connect_address.to_string()),
+        ("0.0.0.0:8008".into(), "10.0.0.1:8008".into())
+    );
+    assert_eq!(c.restapi.authentication.as_ref().unwrap().password.reveal(), "hunter2");
+    assert_eq!(c.ctl.authentication, c.restapi.authentication);
+    assert_eq!(c.restapi.allowlist, ["10.0.0.0/8", "::1"]);
+    assert_eq!(c.etcd3.hosts, ["10.0.0.11:2379", "10.0.0.12:2379", "[fd00::1]:2379"]);
+    assert_eq!(c.bootstrap.dcs["postgresql"]["use_pg_rewind"], serde_json::json!(true));
+    let option = |k: &str, v: Option<&str>| (k.to_owned(), v.map(str::to_owned));
+    assert_eq!(
+        c.bootstrap.initdb,
+        [option("encoding", Some("UTF8")), option("data-checksums", None), option("locale", Some("C.UTF-8"))]
+    );
+    let p = &c.postgresql;
+    assert_eq!((p.listen_hosts.join(" "), p.listen_port), ("* ::1".to_owned(), 5433));
+    assert_eq!((p.data_dir.as_path(), p.config_dir.as_path()), (Path::new("/data/pg"), Path::new("/data/pg")));
+    assert_eq!(p.pg_ctl_timeout, Duration::from_secs(90));
+    assert!(p.use_unix_socket && !p.use_unix_socket_repl);
+    let a = &p.authentication;
+    assert_eq!(a.superuser.username.as_deref(), Some("postgres"));
+    assert_eq!(a.superuser.password.as_ref().unwrap().reveal(), "hunter4");
+    assert_eq!(a.replication.options["sslmode"], "prefer");
+    assert_eq!(a.rewind.as_ref().unwrap().username.as_deref(), Some("rewinder"));
+    assert_eq!(p.pg_hba.as_ref().unwrap().len(), 2);
+    assert_eq!(p.parameters["logging_collector"], serde_json::json!(true));
+    assert_eq!(p.basebackup, [option("checkpoint", Some("fast")), option("max-rate", Some("100M"))]);
+    assert_eq!(c.watchdog.mode, WatchdogMode::Off);
+    assert_eq!((c.tags.failover_priority, c.tags.published.len()), (2, 2));
+    assert_eq!((c.log.file_num, c.log.level.as_str()), (9, "INFO"));
+    assert_eq!(c.matriarch.isolation_timeout, Duration::from_millis(2500));
+    assert_eq!((c.matriarch.restart_grace, c.matriarch.guard), (Duration::from_secs(2), GuardMode::Strict));
+    assert_eq!(validated(&sample()), "");
+}
+
+#[test]
+fn passwords_show_nowhere() {
+    let ok = loaded(&sample(), &[("PATRONI_REPLICATION_PASSWORD", "hunter6")]).unwrap();
+    assert_eq!(ok.config.postgresql.authentication.replication.password.as_ref().unwrap().reveal(), "hunter6");
+    assert!(!format!("{:?}", ok.config.restapi).contains("hunter"));
+    assert!(!format!("{:?}", ok.config.etcd3).contains("hunter"));
+    assert!(!format!("{:?}", ok.config.postgresql.authentication).contains("hunter"));
+    for (from, to) in [
+        ("rewind: {username: rewinder, password: hunter5}", "rewind: {username: 5, password: hunter5}"),
+        ("rewind: {username: rewinder, password: hunter5}", "rewind: {pasword: hunter5, username: 5}"),
+        ("    password: hunter2", "    password: [hunter2]"),
+        ("    password: hunter2", "    password: |\n      hunter2\n    user: x"),
+        ("    password: hunter2", "    password: hunter2: x"),
+        ("    password: hunter2", "    password: \"hunter2"),
+        ("  password: hunter3", "  passwrod: hunter3\n  host: 5"),
+        ("etcd3:", "etcd3:\n  url: http://root:hunter7@h:1"),
+        ("  hosts: ", "  url: http://root:hunter7@h:1\n  #"),
+    ] {
+        let text = sample().replace(from, to);
+        let shown =
+            format!("{}{}", validated(&text), loaded(&text, &[]).err().map_or_else(String::new, |e| e.to_string()));
+        assert!(!shown.is_empty(), "{to}");
+        assert!(!shown.contains("hunter"), "{to}:\n{shown}");
+    }
+}
+
+#[test]
+fn wrong_values_are_shown_with_their_line() {
+    let text = SAMPLE.replace("ttl: 30", "ttl: 10s").replace("file_num: 9", "filenum: 9");
+    assert_eq!(
+        refused(&text),
+        r#"warning: log.filenum: unknown key; did you mean `file_num`?
+  --> node.yml:12:3
+   |
+12 |   filenum: 9
+   |   ^
+
+error: bootstrap.dcs.ttl: expected a whole number of seconds, at least 1, found the text "10s"
+  --> node.yml:29:10
+   |
+29 |     ttl: 10s
+   |          ^
+
+error: postgresql.pg_ctl_timeout: expected a whole number of seconds, at least 0, found the text "0o90"
+  --> node.yml:48:19
+   |
+48 |   pg_ctl_timeout: 0o90
+   |                   ^"#
+    );
+}
+
+#[test]
+fn an_unknown_key_is_a_warning_and_an_error_for_validation() {
+    let text = sample().replace("use_unix_socket: on", "use_unix_sockets: on\n  completely_else: 1");
+    let warnings = loaded(&text, &[]).unwrap();
+    let messages: Vec<(&str, &str)> = warnings.warnings.iter().map(|p| (p.path.as_str(), p.message.as_str())).collect();
+    assert_eq!(
+        messages,
+        [
+            ("postgresql.use_unix_sockets", "unknown key; did you mean `use_unix_socket`?"),
+            ("postgresql.completely_else", "unknown key; it has no effect"),
+        ]
+    );
+    let refused = validated(&text);
+    assert!(refused.starts_with("error: postgresql.use_unix_sockets: unknown key; did you mean"), "{refused}");
+    let top =
+        loaded(&sample().replace("tags:", "ttl: 30\ntagz: {}\nunknown: &x 1\nholder:\n- &y 2\ntags:"), &[]).unwrap();
+    let paths: Vec<&str> = top.warnings.iter().map(|p| p.path.as_str()).collect();
+    assert_eq!(paths, ["ttl", "tagz"]);
+    assert!(top.warnings[0].message.contains("bootstrap.dcs"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert_eq!(
+        refused("name: a\nrestapi:\n  connect_address: 10.0.0.1:8008\netcd3: {host: h}\n"),
+        "error: scope: this key is required and has no value\n  --> node.yml:1:1\n  |\n1 | name: a\n  | ^\n\n\
+         error: postgresql: this key is required and has no value\n  --> node.yml:1:1\n  |\n1 | name: a\n  | ^\n\n\
+         error: restapi.listen: this key is required and has no value\n  --> node.yml:3:3\n  |\n\
+         3 |   connect_address: 10.0.0.1:8008\n  |   ^"
+    );
+    let no_store = refused(&sample().replace("etcd3:\n", "x: &x\n"));
+    assert!(
+        no_store.contains("Can not find suitable configuration of distributed configuration store\n"),
+        "{no_store}"
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    for (from, to, path, message) in [
+        ("etcd3:", "etcd:", "etcd", "this store is not supported yet; use etcd3"),
+        (
+            "  username: patroni",
+            "  protocol: https",
+            "etcd3.protocol",
+            "TLS to the store is not supported yet; use http",
+        ),
+        ("  username: patroni", "  cacert: /x", "etcd3.cacert", "TLS to the store is not supported yet; use http"),
+        ("  username: patroni", "  srv: x", "etcd3.srv", "not supported yet; name the members under etcd3.hosts"),
+        (
+            "  allowlist:",
+            "  certfile: /x\n  allowlist:",
+            "restapi.certfile",
+            "TLS is not supported yet; remove it, or put a proxy with TLS in front",
+        ),
+        ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
+        (
+            "  - basebackup",
+            "  - wal_e\n  - basebackup",
+            "postgresql.create_replica_methods",
+            "the method `wal_e` is not supported yet; only `basebackup` is",
+        ),
+        (
+            "  - data-checksums",
+            "  - pwfile: /x",
+            "bootstrap.initdb",
+            "the option `pwfile` is set by the agent itself; remove it",
+        ),
+        (
+            "    checkpoint: fast",
+            "    wal-method: none",
+            "postgresql.basebackup",
+            "the option `wal-method` is set by the agent itself; remove it",
+        ),
+        (
+            "  dcs:",
+            "  method: wal_e\n  dcs:",
+            "bootstrap.method",
+            "the method `wal_e` is not supported yet; only `initdb` is",
+        ),
+        (
+            "    retry_timeout: 10",
+            "    retry_timeout: 15",
+            "bootstrap.dcs.ttl",
+            "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl=30 and retry_timeout=15; raise ttl to at least 31 or lower retry_timeout to 14",
+        ),
+        (
+            "10.0.0.12",
+            "http://10.0.0.12:2379",
+            "etcd3.hosts",
+            "expected host:port, found the text \"http://10.0.0.12:2379\"; the scheme belongs under `protocol`",
+        ),
+    ] {
+        let text = sample().replace(from, to);
+        let problems = loaded(&text, &[]).unwrap_err().problems;
+        let errors: Vec<_> = problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .map(|p| (p.path.as_str(), p.message.as_str()))
+            .collect();
+        assert_eq!(errors, [(path, message)], "{to}");
+    }
+    let watchdog = loaded(&sample().replace("mode: off", "mode: required"), &[]).unwrap_err().to_string();
+    assert!(watchdog.contains("watchdog.mode: `required` is not supported yet"), "{watchdog}");
+}
+
+#[test]
+fn hooks_are_accepted_and_said_not_to_run() {
+    let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
+    let loaded = loaded(&text, &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(loaded.warnings[0].path, "postgresql.callbacks");
+    assert!(!loaded.warnings[0].strict);
+}
+
+#[test]
+fn adjustable_timings_are_announced() {
+    let loaded = loaded(&sample().replace("loop_wait: 10", "loop_wait: 15"), &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].message.contains("Adjusting loop_wait from 15 to 10"));
+}
+
+#[test]
+fn validation_wants_what_other_hosts_need() {
+    let text = sample().replace("connect_address: 10.0.0.1:8008", "connect_address: 127.0.0.1:8008");
+    assert!(loaded(&text, &[]).is_ok());
+    assert!(validated(&text).contains("error: restapi.connect_address: must not contain \"127.0.0.1\", \"0.0.0.0\""));
+    let text = sample().replace("  connect_address: 10.0.0.1:5433\n", "");
+    assert!(loaded(&text, &[]).unwrap().config.postgresql.connect_address.is_none());
+    assert!(validated(&text).contains("error: postgresql.connect_address: this key is required"));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_is_checked_too() {
+    let env =
+        [("PATRONI_NAME", "other"), ("PATRONI_LOG_FILE_NUM", "3"), ("PATRONI_ETCD3_HOSTS", "a:1,'b:2'"), ("HOME", "/")];
+    let ok = loaded(&sample(), &env).unwrap();
+    assert_eq!((ok.config.name.as_str(), ok.config.log.file_num), ("other", 3));
+    assert_eq!(ok.config.etcd3.hosts, ["a:1", "b:2"]);
+    assert_eq!(ok.variables, ["PATRONI_ETCD3_HOSTS", "PATRONI_LOG_FILE_NUM", "PATRONI_NAME"]);
+    let error = loaded(&sample(), &[("PATRONI_RESTAPI_LISTEN", "nowhere")]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "error: restapi.listen: expected host:port (an IPv6 address in brackets), found the text \"nowhere\"\n  \
+         --> environment variable PATRONI_RESTAPI_LISTEN"
+    );
+}
+
+#[test]
+fn the_variable_with_the_text_counts_only_without_a_file() {
+    let env =
+        |text: String| [("PATRONI_CONFIGURATION".to_owned(), text), ("PATRONI_NAME".to_owned(), "ignored".to_owned())];
+    assert_eq!(load(None, env(sample())).unwrap().config.name, "elephant0");
+    assert_eq!(load(Some(Path::new("/nowhere/x.yml")), env(sample())).unwrap().config.name, "elephant0");
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "a.yml", &sample());
+    assert_eq!(load(Some(&path), env("scope: x".to_owned())).unwrap().config.name, "ignored");
+}
+
+#[test]
+fn a_directory_is_merged_in_the_order_of_names() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "10-base.yml", &sample());
+    write(&dir, "20-node.yaml", "name: b\nlog:\n  dir:\n  file_num: 4\ntags:\npostgresql:\n  pg_ctl_timeout: never\n");
+    write(&dir, "30-not.txt", "name: c\n");
+    let error = load(Some(dir.path()), []).unwrap_err().to_string();
+    assert!(error.contains("20-node.yaml:7:19\n"), "{error}");
+    write(&dir, "20-node.yaml", "name: b\nlog:\n  dir:\n  file_num: 4\ntags:\n");
+    let c = load(Some(dir.path()), []).unwrap().config;
+    assert_eq!((c.name.as_str(), c.log.file_num, c.log.dir), ("b", 4, None));
+    assert_eq!(c.tags, super::super::tags::Tags::default());
+}
+
+#[test]
+fn files_that_are_none_have_one_clear_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none.yml");
+    let missing = load(Some(&none), []).unwrap_err().to_string();
+    assert_eq!(
+        missing,
+        format!("Config is empty.\n{} does not exist, and PATRONI_CONFIGURATION is not set", none.display())
+    );
+    assert!(load(None, []).unwrap_err().to_string().starts_with("Config is empty.\n"));
+    assert!(load(Some(dir.path()), []).unwrap_err().to_string().starts_with("Config is empty.\n"));
+    let list = write(&dir, "list.yml", "- a\n");
+    let shown = list.display();
+    assert_eq!(
+        load(Some(&list), []).unwrap_err().to_string(),
+        format!("{shown} does not contain a dict\ninvalid config file {shown}")
+    );
+    let binary = dir.path().join("x.bin");
+    std::fs::write(&binary, [b'a', 0xff]).unwrap();
+    assert!(load(Some(&binary), []).unwrap_err().to_string().contains("byte 1 is not UTF-8"));
+    assert_eq!(
+        refused("scope: a\nlog: [1\nname: b\n"),
+        "error: not valid YAML: while parsing a flow sequence, did not find expected ',' or ']'\n  --> node.yml:3:5\n  |\n\
+         3 | name: b\n  |     ^"
+    );
+}
+
+#[test]
+fn the_layout_from_before_authentication_is_still_read() {
+    let text = "scope: s\nrestapi: {listen: 'h:1'}\netcd3: {host: 'h:1'}\npostgresql:\n  name: old\n  listen: h\n  data_dir: /d\n  \
+                superuser: {username: su}\n  replication: {username: re, password: 123}\n  pg_rewind: {username: rw}\n";
+    let loaded = loaded(text, &[]).unwrap();
+    let p = &loaded.config.postgresql;
+    assert_eq!((loaded.config.name.as_str(), p.listen_port, p.use_pg_rewind), ("old", 5432, Some(true)));
+    assert_eq!(p.authentication.rewind.as_ref().unwrap().username.as_deref(), Some("rw"));
+    assert_eq!(p.authentication.replication.password.as_ref().unwrap().reveal(), "123");
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].message.contains("a number without quotes"));
+}
