@@ -7,5 +7,6 @@ pub mod config;
 pub mod ctl;
 pub mod demo;
 pub mod guard;
+pub mod net;
 pub mod postgres;
 pub mod store;

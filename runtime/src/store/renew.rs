@@ -1,0 +1,131 @@
+//! Renewing: a keep-alive, and the proof that it kept alive what it was meant to.
+//!
+//! A keep-alive proves the lease, not the key: an operator may have deleted `/leader`, and another may hold it. And a
+//! deposed etcd leader may answer it, since etcd keeps leases outside of raft:
+//!
+//! ```text
+//! us          etcd 1 (leader, then frozen)      etcd 2 (elected)       another node
+//! keep-alive ->|                                 lease expires ------> key gone, takes it
+//!              | thaws, does not know yet
+//!   <- ttl 10 -|
+//! ```
+//!
+//! So the keep-alive is followed by a linearizable read of the key through the same member. It costs a round trip to the
+//! quorum, and shows a term above the keep-alive's if there was an election between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::proto::{PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse};
+use matriarch_core::id::{LeaseId, Revision};
+use matriarch_core::op::{Outcome, Refusal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::Renewed;
+use super::etcd::Shared;
+use super::member::{Fault, Member};
+use crate::clock;
+
+/// What a renewal has to prove.
+#[derive(Clone)]
+pub(super) struct Proof {
+    pub(super) tenure: LeaseId,
+    pub(super) key: Arc<str>,
+    pub(super) create_revision: Revision,
+}
+
+/// One keep-alive on a stream of its own, so that a broken stream costs one attempt and no more.
+///
+/// Not through `etcd_client`, which consumes the first reply with its ttl and term. etcd asks for no token here.
+pub(super) async fn keep_alive(member: &Member, lease: LeaseId) -> Result<Renewed, Fault> {
+    let told = |status: Status| member.status(&status);
+    let mut grpc = Grpc::new(member.channel());
+    grpc.ready().await.map_err(|error| member.status(&Status::from_error(error.into())))?;
+    let mut request = Request::new(tokio_stream::once(PbLeaseKeepAliveRequest { id: lease.0 }));
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+    let asked = clock::now();
+    let codec = ProstCodec::<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>::default();
+    let mut replies: Streaming<PbLeaseKeepAliveResponse> =
+        grpc.streaming(request, path, codec).await.map_err(told)?.into_inner();
+    let reply = replies.message().await.map_err(told)?;
+    let heard = clock::now();
+    let reply = reply.ok_or_else(|| Fault::Ambiguous(format!("{}: no reply to a keep-alive", member.host)))?;
+    let Some(head) = reply.header else {
+        return Err(Fault::Ambiguous(format!("{}: a keep-alive's reply without a header", member.host)));
+    };
+    if reply.ttl <= 0 {
+        return Err(Fault::Refused(Refusal::LeaseGone));
+    }
+    let ttl = Duration::from_secs(reply.ttl.unsigned_abs());
+    Ok(Renewed { ttl, asked, heard, raft_term: head.raft_term })
+}
+
+/// One attempt through one member.
+async fn attempt(shared: &Shared, member: &Member, proof: &Proof) -> Result<Renewed, Fault> {
+    let kept = keep_alive(member, proof.tenure).await?;
+    let read = shared.read_key_at(member, &proof.key).await?;
+    let ours =
+        read.entry.is_some_and(|entry| entry.lease == proof.tenure && entry.create_revision == proof.create_revision);
+    if !ours {
+        return Err(Fault::Refused(Refusal::Conflict));
+    }
+    if read.raft_term != kept.raft_term {
+        let (before, after) = (kept.raft_term, read.raft_term);
+        return Err(Fault::Ambiguous(format!("{}: raft term went from {before} to {after}", member.host)));
+    }
+    assert!(kept.asked <= read.asked && kept.heard <= read.heard, "the proof comes after the keep-alive");
+    Ok(Renewed { heard: read.heard, ..kept })
+}
+
+/// Attempts through one member and, after a third of the deadline or as soon as that failed, the next.
+pub(super) async fn renew(shared: &Arc<Shared>, proof: Proof, deadline: Duration) -> Outcome<Renewed> {
+    let started = Instant::now();
+    let end = started + deadline;
+    let mut next_start = started + deadline / 3;
+    let mut waiting = shared.order().into_iter();
+    let mut running = JoinSet::new();
+    let mut start = |running: &mut JoinSet<_>| {
+        let Some((index, member)) = waiting.next() else { return false };
+        let (shared, proof) = (shared.clone(), proof.clone());
+        running.spawn(async move { (index, attempt(&shared, &member, &proof).await) });
+        true
+    };
+    start(&mut running);
+    let mut last = format!("no answer within {deadline:?}");
+    loop {
+        tokio::select! {
+            biased;
+            ended = running.join_next(), if !running.is_empty() => match ended {
+                Some(Ok((index, Ok(renewed)))) => {
+                    if let Some(member) = shared.members.get(index) {
+                        shared.stay_with(index, member);
+                    }
+                    return Outcome::Done(renewed);
+                }
+                Some(Ok((_, Err(Fault::Refused(refusal))))) => return Outcome::Refused(refusal),
+                Some(Ok((index, Err(Fault::NotSent(why) | Fault::Ambiguous(why))))) => {
+                    if let Some(member) = shared.members.get(index) {
+                        member.mark_failed();
+                    }
+                    last = why;
+                    if !start(&mut running) && running.is_empty() {
+                        return Outcome::Unknown(last);
+                    }
+                }
+                Some(Err(error)) => last = error.to_string(),
+                None => {}
+            },
+            () = sleep_until(end) => return Outcome::Unknown(last),
+            () = sleep_until(next_start) => {
+                // At most two through members that may be frozen at a time; the rest of the deadline is theirs.
+                next_start = if start(&mut running) { next_start + deadline / 3 } else { end };
+            }
+        }
+    }
+}

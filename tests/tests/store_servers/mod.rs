@@ -1,0 +1,111 @@
+//! Store servers as children of a test, which end with it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use matriarch::net::Connector;
+use matriarch::store::EtcdStore;
+use matriarch_core::op::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Long enough for a server that starts on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A free port of the loopback address.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server process with its data directory.
+pub(crate) struct Server {
+    pub(crate) host: String,
+    child: Child,
+    /// Deleted when the server is gone.
+    dir: Option<TempDir>,
+}
+
+impl Server {
+    /// A cluster of etcd members, each with its data directory.
+    pub(crate) fn etcd(members: usize) -> Vec<Self> {
+        let ports: Vec<(u16, u16)> = (0..members).map(|_| (free_port(), free_port())).collect();
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let cluster: Vec<String> =
+            ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}={}", url(*peer))).collect();
+        let start = |(n, (client, peer)): (usize, &(u16, u16))| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = Command::new("etcd");
+            command.args(["--name", &format!("m{n}"), "--log-level", "error"]);
+            command.args(["--initial-cluster", &cluster.join(",")]).arg("--data-dir").arg(dir.path());
+            for (flags, port) in [
+                (["--listen-client-urls", "--advertise-client-urls"], *client),
+                (["--listen-peer-urls", "--initial-advertise-peer-urls"], *peer),
+            ] {
+                for flag in flags {
+                    command.args([flag, &url(port)]);
+                }
+            }
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let child = child.unwrap_or_else(|error| panic!("cannot start etcd ({error}); tests/run installs it"));
+            let host = format!("127.0.0.1:{client}");
+            Self { host, child, dir: Some(dir) }
+        };
+        ports.iter().enumerate().map(start).collect()
+    }
+
+    /// The embedded store on a new data directory.
+    pub(crate) fn embedded() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Self::embedded_on(dir.path());
+        server.dir = Some(dir);
+        server
+    }
+
+    /// The embedded store on a data directory. It runs in another process of this test's binary, since it has to be
+    /// stopped and killed.
+    pub(crate) fn embedded_on(data: &Path) -> Self {
+        let host = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "embedded_store_of_a_test", "--nocapture"]);
+        command.env("STORE_LISTEN", &host).env("STORE_DATA", data);
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
+        Self { host, child, dir: None }
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed by the test already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(self.dir.take());
+    }
+}
+
+/// An adapter for `hosts` that has an answer from one of them.
+pub(crate) async fn connect(hosts: impl IntoIterator<Item = &str>) -> EtcdStore {
+    let store = EtcdStore::new(hosts.into_iter().map(String::from).collect(), None, Connector::tcp(PATIENCE));
+    let answer = store.read_key("ready", PATIENCE).await;
+    assert!(matches!(answer, Outcome::Done(_)), "the store did not come up: {answer:?}");
+    store
+}

@@ -1,0 +1,162 @@
+//! The adapter against the embedded store's services on a simulated network: what a cut costs, and what it does not.
+//!
+//! turmoil's TCP loses what is sent into a cut and never repeats it, so a connection that lived through one is dead until
+//! its probe notices. That is the worst a real network does as well.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use matriarch::net::{BoxStream, Connector};
+use matriarch::store::{Change, EtcdStore, Guard, MirroredPrefix, Operation, Transaction, WatchEvent, embedded};
+use matriarch_core::id::Revision;
+use matriarch_core::op::Outcome;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use turmoil::net::{TcpListener, TcpStream};
+
+const STORE: &str = "store";
+const AGENT: &str = "agent";
+const PORT: u16 = 2379;
+/// For calls that are to be answered: longer than the probe that notices a dead connection takes.
+const PATIENT: Duration = Duration::from_secs(40);
+/// For calls into a cut.
+const SHORT: Duration = Duration::from_secs(2);
+
+struct Connection(TcpStream);
+
+impl tonic::transport::server::Connected for Connection {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+    let (connections, incoming) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if connections.send(Ok(Connection(stream))).await.is_err() {
+                break;
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(incoming)
+}
+
+fn adapter() -> EtcdStore {
+    let connector =
+        Connector::new(|addr| Box::pin(async move { Ok(Box::new(TcpStream::connect(addr).await?) as BoxStream) }));
+    EtcdStore::new(vec![format!("{STORE}:{PORT}")], None, connector)
+}
+
+async fn create(store: &EtcdStore, key: &str, deadline: Duration) -> &'static str {
+    let put = Operation::Put { key: key.into(), value: "v".into(), lease: None };
+    let transaction =
+        Transaction { guards: vec![Guard::Absent(key.into())], operations: vec![put], ..Transaction::default() };
+    match store.transact(transaction, deadline).await.outcome {
+        Outcome::Done(_) => "done",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unknown(_) => "unknown",
+    }
+}
+
+async fn exists(store: &EtcdStore, key: &str) -> bool {
+    store.read_key(key, PATIENT).await.done().expect("an answer after the repair").entry.is_some()
+}
+
+/// One run: what happened, with simulated times.
+fn run(seed: u64) -> String {
+    let log = Arc::new(Mutex::new(String::new()));
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(seed)
+        .simulation_duration(Duration::from_mins(5))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(50))
+        .build();
+    sim.host(STORE, || async {
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+        embedded::in_memory().serve_with_incoming(incoming(listener)).await?;
+        Ok(())
+    });
+    let written = log.clone();
+    sim.client(AGENT, async move {
+        let note = |what: &str| {
+            writeln!(written.lock().unwrap(), "{:>8} ms  {what}", turmoil::elapsed().as_millis()).unwrap();
+        };
+        scenario(note).await;
+        Ok(())
+    });
+    sim.run().unwrap();
+    log.lock().unwrap().clone()
+}
+
+async fn scenario(note: impl Fn(&str)) {
+    let store = adapter();
+    let mut mirror = MirroredPrefix::default();
+    mirror.apply_snapshot(&store.read_prefix("t/", PATIENT).await.done().expect("the first answer"));
+    let mut watch = store.watch("t/", Revision(mirror.revision().0 + 1));
+    assert_eq!(create(&store, "t/before", PATIENT).await, "done");
+
+    // Cut before the request: it never arrives.
+    turmoil::partition(AGENT, STORE);
+    let lost_request = create(&store, "t/lost-request", SHORT).await;
+    turmoil::repair(AGENT, STORE);
+    let there = exists(&store, "t/lost-request").await;
+    note(&format!("request lost: {lost_request}, there: {there}"));
+    assert_eq!((lost_request, there), ("unknown", false));
+
+    // Cut in one direction: the request arrives and is applied, the reply is lost.
+    turmoil::partition_oneway(STORE, AGENT);
+    let lost_reply = create(&store, "t/lost-reply", SHORT).await;
+    turmoil::repair_oneway(STORE, AGENT);
+    let there = exists(&store, "t/lost-reply").await;
+    note(&format!("reply lost: {lost_reply}, there: {there}"));
+    assert_eq!((lost_reply, there), ("unknown", true));
+    assert_eq!(create(&store, "t/lost-reply", PATIENT).await, "refused", "the guard makes trying again safe");
+
+    assert_eq!(create(&store, "t/after", PATIENT).await, "done");
+    while !mirror.entries().contains_key("t/after") {
+        match watch.recv().await {
+            Some(WatchEvent::Changes { changes, .. }) => {
+                changes.iter().map(Change::mod_revision).for_each(|revision| note(&format!("heard {revision}")));
+                assert!(mirror.apply_changes(&changes), "nothing is delivered twice");
+            }
+            other => panic!("the watch does not end: {other:?}"),
+        }
+    }
+    let told = store.read_prefix("t/", PATIENT).await.done().expect("the last answer");
+    let read: BTreeMap<_, _> = told.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+    assert_eq!(&read, mirror.entries(), "the watch came back by itself and missed nothing");
+    note(&format!("{} keys", read.len()));
+}
+
+#[test]
+fn a_cut_leaves_writes_unknown_and_a_read_tells_the_truth() {
+    for seed in 1..=5 {
+        let first = run(seed);
+        assert!(first.ends_with("3 keys\n"), "{first}");
+        assert_eq!(first, run(seed), "seed {seed} is not repeatable");
+    }
+}
