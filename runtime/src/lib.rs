@@ -7,6 +7,8 @@ pub mod config;
 pub mod ctl;
 pub mod demo;
 pub mod guard;
+pub mod http;
 pub mod net;
+pub mod peers;
 pub mod postgres;
 pub mod store;
