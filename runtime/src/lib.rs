@@ -9,3 +9,4 @@ pub mod demo;
 pub mod guard;
 pub mod postgres;
 pub mod store;
+pub mod wire;
