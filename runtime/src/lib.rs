@@ -12,3 +12,4 @@ pub mod net;
 pub mod peers;
 pub mod postgres;
 pub mod store;
+pub mod wire;
