@@ -35,7 +35,7 @@ pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incomi
 
 async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, false).await?;
-    let paused = api.with_facts(Facts::paused);
+    let paused = api.with_facts(|facts| facts.paused());
     let request = move_request(&body, endpoint == "switchover", paused, clock::wall())?;
     put(api, Request::Move(request)).await
 }
@@ -101,7 +101,7 @@ struct RestartFilter {
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let filter = restart_filter(&body, api.with_facts(Facts::paused), clock::wall())?;
+    let filter = restart_filter(&body, api.with_facts(|facts| facts.paused()), clock::wall())?;
     api.freshen().await;
     if !api.with_facts(|facts| satisfied(facts, &filter)) {
         return Ok(Reply::text(503, "restart conditions are not satisfied"));
@@ -138,7 +138,7 @@ fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartF
                 "primary" | "standby_leader" | "replica" => filter.role = Some(text),
                 _ => return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned()),
             },
-            "postgres_version" => filter.below_version = Some(version(&text).or_else(refuse)?),
+            "postgres_version" => filter.below_version = Some(version(&text).map_err(|why| Reply::text(400, why))?),
             "timeout" => match int_of(value, Some("s")).and_then(|seconds| u64::try_from(seconds).ok()) {
                 Some(seconds) if seconds > 0 => filter.limit = Some(Duration::from_secs(seconds)),
                 _ => return refuse("Timeout should be a positive number of seconds".to_owned()),
@@ -234,7 +234,8 @@ mod tests {
         let request = move_request(&body(json!({"leader": "a", "member": "b"})), false, false, WallMillis(0)).unwrap();
         assert!(request.switchover);
         assert_eq!(request.candidate, Some(Member::new("b")));
-        let request = move_request(&body(json!({"leader": "", "candidate": "b"})), false, false, WallMillis(0)).unwrap();
+        let request =
+            move_request(&body(json!({"leader": "", "candidate": "b"})), false, false, WallMillis(0)).unwrap();
         assert!(!request.switchover && request.leader.is_none());
     }
 
@@ -244,7 +245,11 @@ mod tests {
         let cases = [
             (json!({"role": "master"}), 400, "PostgreSQL role should be either primary, standby_leader, or replica"),
             (json!({"postgres_version": "15"}), 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: 15"),
-            (json!({"postgres_version": "9.6"}), 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: 9.6"),
+            (
+                json!({"postgres_version": "9.6"}),
+                400,
+                "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: 9.6",
+            ),
             (json!({"postgres_version": "a.b"}), 400, "Invalid PostgreSQL version: a.b"),
             (json!({"timeout": 0}), 400, "Timeout should be a positive number of seconds"),
             (json!({"foo": 1}), 400, "Unknown filter for the scheduled restart: foo"),
@@ -255,7 +260,8 @@ mod tests {
         }
         let paused = refused(json!({"schedule": "2030-01-01T00:00Z"}), true);
         assert_eq!(paused, Reply::text(500, "Can't schedule restart in the paused state"));
-        let accepted = json!({"role": "replica", "postgres_version": "15.2", "timeout": "2min", "restart_pending": false});
+        let accepted =
+            json!({"role": "replica", "postgres_version": "15.2", "timeout": "2min", "restart_pending": false});
         let filter = restart_filter(&body(accepted), false, WallMillis(0)).unwrap();
         assert_eq!(filter.below_version, Some(150_002));
         assert_eq!(filter.limit, Some(Duration::from_secs(120)));

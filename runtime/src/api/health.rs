@@ -41,7 +41,9 @@ fn healthy(facts: &Facts<'_>, path: &str, query: &Query) -> bool {
         match path {
             // Synchronous modes are not supported: no node is a synchronous or quorum standby.
             "/async" | "/asynchronous" if facts.view.cluster().is_some() => replica(),
-            "/read-only-quorum" | "/read-only-sync" | "/read-only-synchronous" if facts.view.cluster().is_some() => leads,
+            "/read-only-quorum" | "/read-only-sync" | "/read-only-synchronous" if facts.view.cluster().is_some() => {
+                leads
+            }
             _ => return false,
         }
     };

@@ -3,9 +3,10 @@
 use matriarch_core::decide::explain;
 use matriarch_core::id::Lsn;
 
+use super::Api;
 use super::facts::Facts;
 use super::reply::Reply;
-use super::{Api, PATRONI_LEVEL};
+use crate::wire::PATRONI_LEVEL;
 
 /// The states of PostgreSQL by their frozen index (spec A.1): text and name.
 const STATES: [(&str, &str); 15] = [
@@ -52,7 +53,11 @@ fn postgresql(facts: &Facts<'_>, page: &mut Page) {
     page.gauge("patroni_postmaster_start_time", "Epoch seconds since PostgreSQL started", &started);
     page.flag("patroni_primary", "Whether this node is the primary", facts.role() == "primary");
     let location = lsn(primary.map(|sql| sql.flushed));
-    page.counter("patroni_xlog_location", "Current location of the PostgreSQL transaction log, 0 on a standby", &location);
+    page.counter(
+        "patroni_xlog_location",
+        "Current location of the PostgreSQL transaction log, 0 on a standby",
+        &location,
+    );
     page.flag("patroni_standby_leader", "Whether this node is the standby leader", false);
     page.flag("patroni_replica", "Whether this node is a replica", facts.role() == "replica");
     page.flag("patroni_sync_standby", "Whether this node is a synchronous standby", false);
@@ -92,7 +97,11 @@ fn ours(facts: &Facts<'_>, page: &mut Page) {
     let core = &facts.shared.core;
     let left = if facts.leads() { facts.view.authority_left() } else { matriarch_core::time::Duration::ZERO };
     let left = format!("{}.{:03}", left.as_secs(), left.subsec_millis());
-    page.gauge("matriarch_tenure_left_seconds", "How long PostgreSQL may still write unless the tenure is renewed", &left);
+    page.gauge(
+        "matriarch_tenure_left_seconds",
+        "How long PostgreSQL may still write unless the tenure is renewed",
+        &left,
+    );
     page.flag("matriarch_guard_present", "Whether the guard is there", core.guard.present);
     let refused = facts.shared.guard_wishes_refused.len().to_string();
     page.gauge("matriarch_guard_wishes_refused", "What the guard wants and could not get", &refused);

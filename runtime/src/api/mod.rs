@@ -11,7 +11,8 @@ mod health;
 mod metrics;
 mod peer;
 mod query;
-mod reply;
+mod read;
+pub(crate) mod reply;
 pub mod schedule;
 mod status;
 #[cfg(test)]
@@ -19,8 +20,6 @@ mod tests;
 mod why;
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,10 +38,8 @@ use crate::agent::handle::Handle;
 use crate::http::BasicAuth;
 use facts::Facts;
 use query::Query;
+pub use read::{ClusterRead, FreshRead, fresh_read, read_cluster};
 use reply::Reply;
-
-/// The level of Patroni's interfaces that this API follows, told wherever Patroni tells its version.
-pub const PATRONI_LEVEL: &str = "4.1.5";
 
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 128;
@@ -52,19 +49,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-
-/// The keys of the cluster, freshly read for an operator.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Fresh {
-    /// The document of `/cluster`.
-    pub document: Value,
-    /// `history` as nested arrays; empty if the key is absent.
-    pub history: Value,
-}
-
-/// Reads the store for an operator, within a bounded time. The error names the store and what is wrong.
-pub type FreshRead =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Fresh, String>> + Send>> + Send + Sync + 'static>;
 
 /// What the API is configured with. All of it can change while it serves.
 #[derive(Clone)]
@@ -150,7 +134,9 @@ impl Api {
             (&Method::GET, "readiness") => health::readiness(self, call).await,
             (&Method::GET, "why") => why::why(self, call).await,
             (&Method::GET, "matriarch") if call.path == "/matriarch/replayed" => peer::replayed(self, call).await,
-            (&Method::POST, "matriarch") if call.path == "/matriarch/position" => peer::position(self, call, body).await,
+            (&Method::POST, "matriarch") if call.path == "/matriarch/position" => {
+                peer::position(self, call, body).await
+            }
             (&Method::GET, _) => health::check(self, call).await,
             (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload") => {
                 if let Some(refusal) = self.denied(call) {
@@ -181,7 +167,7 @@ impl Api {
 
     /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
     async fn freshen(&self) {
-        if self.with_facts(Facts::worth_asking) {
+        if self.with_facts(|facts| facts.worth_asking()) {
             // Late is as good as never: the age of the facts decides what is told.
             let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;
         }

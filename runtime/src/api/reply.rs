@@ -6,8 +6,8 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER, WWW_AUTHENTIC
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 
-use super::PATRONI_LEVEL;
 use crate::http::AGENT;
+use crate::wire::PATRONI_LEVEL;
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,7 +98,9 @@ impl Reply {
 fn server(tokens: &str) -> HeaderValue {
     match tokens.to_ascii_lowercase().as_str() {
         "productonly" => HeaderValue::from_static("Patroni"),
-        "minimal" => HeaderValue::try_from(format!("Patroni/{PATRONI_LEVEL}")).unwrap_or(HeaderValue::from_static(AGENT)),
+        "minimal" => {
+            HeaderValue::try_from(format!("Patroni/{PATRONI_LEVEL}")).unwrap_or(HeaderValue::from_static(AGENT))
+        }
         _ => HeaderValue::from_static(AGENT),
     }
 }
@@ -111,7 +113,8 @@ pub(crate) fn spaced(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(entries) => {
-            let entry = |(key, value): (&String, &Value)| format!("{}: {}", ascii(&Value::from(key.as_str())), spaced(value));
+            let entry =
+                |(key, value): (&String, &Value)| format!("{}: {}", ascii(&Value::from(key.as_str())), spaced(value));
             let entries: Vec<String> = entries.iter().map(entry).collect();
             format!("{{{}}}", entries.join(", "))
         }

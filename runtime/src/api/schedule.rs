@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn times_are_normalised_as_patroni_writes_them() {
-        for written in ["2030-01-01T00:00:00+00:00", "2030-01-01T00:00Z", "2030-01-01 00:00:00 UTC", "20300101T000000Z"] {
+        for written in ["2030-01-01T00:00:00+00:00", "2030-01-01T00:00Z", "2030-01-01 00:00:00 UTC", "20300101T000000Z"]
+        {
             assert_eq!(text(written).as_deref(), Ok("2030-01-01T00:00:00+00:00"), "{written}");
         }
         assert_eq!(text("2030-01-01T02:30:00.5+02:00").as_deref(), Ok("2030-01-01T02:30:00.500000+02:00"));

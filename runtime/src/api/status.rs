@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::facts::Facts;
 use super::reply::Reply;
-use super::{Api, PATRONI_LEVEL, schedule};
+use super::{Api, schedule};
+use crate::wire::PATRONI_LEVEL;
 
 /// `GET /patroni`.
 pub(super) async fn patroni(api: &Api) -> Reply {
@@ -87,8 +88,7 @@ fn sender(sender: &Sender) -> Value {
 }
 
 fn pending_restart(sql: &Sql) -> Value {
-    let entry = |(name, old, new): &(String, String, String)| {
-        (name.clone(), json!({ "old_value": old, "new_value": new }))
-    };
+    let entry =
+        |(name, old, new): &(String, String, String)| (name.clone(), json!({ "old_value": old, "new_value": new }));
     Value::Object(sql.pending_restart.iter().map(entry).collect())
 }

@@ -56,7 +56,8 @@ fn document(facts: &Facts<'_>) -> Value {
     let rungs: Vec<Value> = rungs.collect();
     // The ladder is asked now: the decision of the last step carries numbers of that step.
     let decision = rungs.iter().find(|rung| !rung["code"].is_null());
-    let decision = decision.map(|rung| json!({"rung": rung["rung"], "code": rung["code"], "sentence": rung["sentence"]}));
+    let decision =
+        decision.map(|rung| json!({"rung": rung["rung"], "code": rung["code"], "sentence": rung["sentence"]}));
     json!({
         "name": core.config.me.as_str(),
         "scope": facts.shared.scope,
