@@ -59,6 +59,9 @@ fn running(view: &View<'_>) -> Verdict {
     let Some(upstream) = view.upstream() else {
         return Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() });
     };
+    if matches!(view.controlling(), Some(PostgresAction::Start(_))) {
+        return Verdict::wait(Reason::StartingStandby { of: upstream.member });
+    }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
     let wanted = (!view.config().nostream).then_some(upstream);
     let right = match (&wanted, &sql.receiver) {

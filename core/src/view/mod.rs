@@ -15,7 +15,7 @@ use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::timeline::History;
-use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, Upstream};
+use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, Upstream};
 use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
 
 /// All facts at one instant, read together. Deciders see this and nothing else.
@@ -113,6 +113,10 @@ impl<'a> View<'a> {
             return false;
         }
         let promoting = matches!(self.controlling(), Some(PostgresAction::Promote));
+        // It was dead when this was ordered, so what lives now was started as a standby.
+        if matches!(self.controlling(), Some(PostgresAction::Start(StartAs::Standby(_)))) && self.sql().is_none() {
+            return false;
+        }
         let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
         let standby = self.dir().is_some_and(|dir| dir.standby_signal);
         promoting || !(standby && recovering)

@@ -130,7 +130,7 @@ impl Lanes {
                 }
                 Err(failure) => {
                     tracing::debug!(%failure, "PostgreSQL does not answer");
-                    look.process();
+                    look.all().await;
                     None
                 }
             };
@@ -194,18 +194,14 @@ pub struct Look {
 }
 
 impl Look {
-    /// Both.
+    /// Both. The directory is looked at after the process and told before it: what a postmaster was started as stands
+    /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
     pub async fn all(&self) {
-        self.process();
-        self.data().await;
-    }
-
-    /// The postmaster.
-    pub fn process(&self) {
         let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
         if process == Process::Absent {
             *self.newest() = Timeline(0);
         }
+        self.data().await;
         send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
     }
 

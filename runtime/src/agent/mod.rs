@@ -105,9 +105,7 @@ impl Agent {
                 if self.watched == Some(pid) {
                     self.watched = None;
                 }
-                let look = self.lanes.look();
-                look.process();
-                look.data().await;
+                self.lanes.look().all().await;
                 None
             }
             started = guard_started(&mut self.starting_guard) => {
@@ -124,7 +122,7 @@ impl Agent {
             Some(changed) = sources.changed.recv() => {
                 let look = self.lanes.look();
                 match changed {
-                    Changed::PidFile => look.process(),
+                    Changed::PidFile => look.all().await,
                     Changed::ControlFile | Changed::DataDirCame | Changed::DataDirGone => look.data().await,
                 }
                 None
