@@ -174,6 +174,11 @@ impl<'a> Build<'a, '_> {
             }
             return Some((protocol.to_owned(), vec![host?]));
         }
+        for key in ["etcd3.url", "etcd3.host"] {
+            if self.at("etcd3.hosts").is_some() && self.at(key).is_some() {
+                self.warn(key, "not used: `hosts` names the members of the store");
+            }
+        }
         let key = if self.at("etcd3.hosts").is_some() { "etcd3.hosts" } else { "etcd3.host" };
         let Some(node) = self.at(key) else {
             self.refuse("etcd3", "one of `hosts`, `host` or `url` is required; write `hosts: [host:2379]`");
@@ -181,13 +186,12 @@ impl<'a> Build<'a, '_> {
         };
         let mut hosts = Vec::new();
         for item in texts(node) {
-            match with_port(item, default_port) {
-                Some(host) => hosts.push(host),
-                None => {
-                    let found = describe(&Value::Str(item.to_owned()), false);
-                    let hint = if item.contains("://") { "; the scheme belongs under `protocol`" } else { "" };
-                    self.refuse(key, format!("expected host:port, found {found}{hint}"));
-                }
+            if let Some(host) = with_port(item, default_port) {
+                hosts.push(host);
+            } else {
+                let found = describe(&Value::Str(item.to_owned()), false);
+                let hint = if item.contains("://") { "; the scheme belongs under `protocol`" } else { "" };
+                self.refuse(key, format!("expected host:port, found {found}{hint}"));
             }
         }
         if hosts.is_empty() {
@@ -317,8 +321,15 @@ impl<'a> Build<'a, '_> {
                 .flag("postgresql.remove_data_directory_on_diverged_timelines"),
             use_unix_socket: self.flag("postgresql.use_unix_socket").unwrap_or(false),
             use_unix_socket_repl: self.flag("postgresql.use_unix_socket_repl").unwrap_or(false),
-            raw: self.root.get("postgresql").map(Node::to_json).unwrap_or_default(),
+            raw: self.postgresql_raw(),
         })
+    }
+
+    /// The section without its users: their passwords have a type that does not show them.
+    fn postgresql_raw(&self) -> serde_json::Map<String, Json> {
+        let mut raw = self.map("postgresql");
+        raw.retain(|key, _| !matches!(key.as_str(), "authentication" | "superuser" | "replication" | "pg_rewind"));
+        raw
     }
 
     fn postgresql_unsupported(&mut self) {

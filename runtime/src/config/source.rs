@@ -13,7 +13,7 @@ use super::yaml::{self, Node, Span, Value};
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A configuration that may be used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The typed configuration.
     pub config: LocalConfig,
@@ -25,6 +25,13 @@ pub struct Loaded {
     pub variables: Vec<String>,
     /// The texts, for showing lines of them.
     pub sources: Sources,
+}
+
+impl fmt::Debug for Loaded {
+    /// Without `raw`, which holds passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
 }
 
 impl Loaded {
@@ -83,7 +90,7 @@ fn examine(
             (root, overrides)
         }
         None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, text, &mut sources)?, env_overrides([])),
+            Some((name, text)) => (parse_mapping(&name, &text, &mut sources)?, env_overrides([])),
             None => return Err(empty(path)),
         },
     };
@@ -123,7 +130,7 @@ fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
     if !path.is_dir() {
         let text = read_text(path)?;
         let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
-        patch(&mut root, parse_mapping(&path.display().to_string(), text, sources)?);
+        patch(&mut root, parse_mapping(&path.display().to_string(), &text, sources)?);
         return Ok(root);
     }
     let cannot = |e: std::io::Error| fatal(format!("cannot read the directory {}: {e}", path.display()));
@@ -138,7 +145,7 @@ fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
     let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
     for file in &files {
         let text = read_text(file)?;
-        patch(&mut root, parse_mapping(&file.display().to_string(), text, sources)?);
+        patch(&mut root, parse_mapping(&file.display().to_string(), &text, sources)?);
     }
     if root.entries().is_empty() {
         return Err(fatal(format!(
@@ -161,23 +168,34 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn parse_mapping(name: &str, text: String, sources: &mut Sources) -> Result<Node, ConfigError> {
-    let source = sources.add(name, text.as_str());
-    match yaml::parse_source(&text, source) {
+fn parse_mapping(name: &str, text: &str, sources: &mut Sources) -> Result<Node, ConfigError> {
+    let source = sources.add(name, text);
+    match yaml::parse_source(text, source) {
         Ok(root) if matches!(root.value, Value::Map(_)) => Ok(root),
         Ok(_) => Err(fatal(format!("{name} does not contain a dict\ninvalid config file {name}"))),
         Err(e) => {
             let span = Span { source, line: e.line, column: e.column, ..Span::default() };
-            let problems = vec![Problem::error(span, "", format!("not valid YAML: {}", e.message))];
-            // Without a tree nobody knows which value is a password: a line near such a key is not shown.
-            let text = if near_secret(&text, e.line) {
-                format!("error: not valid YAML: {}\n  --> {name}:{}:{}", e.message, e.line, e.column)
+            let message = format!("not valid YAML: {}", e.message);
+            // Without a tree nobody knows which value is a password: no value is shown, and near such a key no line.
+            let values = values_of_line(text, span);
+            let problems = if near_secret(text, e.line) {
+                let whole = Span { column: 1, ..values };
+                vec![Problem { hides: Some(whole), ..Problem::error(span, "", message) }]
             } else {
-                render(&problems, sources)
+                vec![Problem { hides: Some(values), ..Problem::error(span, "", message) }]
             };
+            let text = render(&problems, sources);
             Err(ConfigError { text, problems })
         }
     }
+}
+
+/// What follows the first colon of a line.
+fn values_of_line(text: &str, at: Span) -> Span {
+    let line = (at.line as usize).checked_sub(1).and_then(|n| text.lines().nth(n)).unwrap_or_default();
+    let key_chars = line.chars().position(|c| c == ':').unwrap_or(line.chars().count()) + 1;
+    let column = u32::try_from(key_chars + 1).unwrap_or(u32::MAX);
+    Span { column, end_line: at.line.saturating_add(1), end_column: 1, ..at }
 }
 
 /// Whether a line, or the key above that it may continue, is about a secret.
