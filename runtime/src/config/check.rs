@@ -10,6 +10,8 @@ use super::yaml::{Node, Span, Value};
 pub enum Purpose {
     /// Starting the agent: what Patroni's daemon runs with is enough.
     Run,
+    /// A command-line client: only the store is needed.
+    Client,
     /// `validate-config`: what Patroni's validator wants too.
     Validate,
 }
@@ -94,7 +96,9 @@ impl Checker<'_> {
         // A key that is there without a value is pointed at; a missing one can only be missed in its section.
         let span = within.get(key.name).map_or(within.span, |n| n.span);
         match key.need {
-            Need::Start if !old_name => self.problems.push(Problem::error(span, full, message)),
+            Need::Start if !old_name && self.purpose != Purpose::Client => {
+                self.problems.push(Problem::error(span, full, message));
+            }
             Need::Validation if self.purpose == Purpose::Validate => {
                 self.problems.push(Problem::error(span, full, message));
             }

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::secret::Secret;
 use super::tags::Tags;
 
+/// The namespace if none is configured.
+pub const NAMESPACE: &str = "/service";
+
 /// Everything that one node's file and environment say. Field names are those of Patroni's keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalConfig {

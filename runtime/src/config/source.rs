@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::build::Build;
 use super::check::{Purpose, check};
-use super::env::env_overrides;
-use super::local::LocalConfig;
+use super::env::{EnvOverrides, env_overrides};
+use super::local::{Ctl, Etcd3, LocalConfig, NAMESPACE};
 use super::report::{Problem, Severity, Sources, is_secret_name, render};
 use super::yaml::{self, Node, Span, Value};
 
@@ -41,6 +42,19 @@ impl Loaded {
     }
 }
 
+/// What a command-line client needs of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// The cluster, if the file names one.
+    pub scope: Option<String>,
+    /// As [`LocalConfig::namespace`].
+    pub namespace: String,
+    /// The store.
+    pub etcd3: Etcd3,
+    /// How to reach the API.
+    pub ctl: Ctl,
+}
+
 /// Why a configuration may not be used; displays as the whole text for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -74,23 +88,49 @@ pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, Stri
     examine(path, env, Purpose::Validate).map(|_| ()).map_err(|e| e.to_string())
 }
 
-fn examine(
+/// Loads what a command-line client needs: the store, and how to reach the API. It takes a node's own file as well as
+/// `patronictl.yaml`, in which the sections of a node are missing.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_client(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<ClientConfig, ConfigError> {
+    let Gathered { root, mut problems, sources, .. } = gather(path, env, Purpose::Client)?;
+    let mut build = Build { root: &root, purpose: Purpose::Client, problems: &mut problems };
+    let etcd3 = build.etcd3();
+    let restapi = build.credentials("restapi");
+    let ctl = build.ctl(restapi);
+    let scope = build.text("scope").map(str::to_owned);
+    let namespace = build.text("namespace").unwrap_or(NAMESPACE).to_owned();
+    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+    match etcd3 {
+        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
+        _ => Err(ConfigError { text: render(&problems, &sources), problems }),
+    }
+}
+
+/// Texts read, merged and checked, before anything is typed.
+struct Gathered {
+    root: Node,
+    sources: Sources,
+    problems: Vec<Problem>,
+    variables: EnvOverrides,
+}
+
+fn gather(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
     purpose: Purpose,
-) -> Result<Loaded, ConfigError> {
+) -> Result<Gathered, ConfigError> {
     let mut sources = Sources::default();
     let mut problems = Vec::new();
     let env: Vec<(String, String)> = env.into_iter().collect();
-    let existing = path.filter(|p| p.exists());
-    let (mut root, variables) = match existing {
-        Some(path) => {
-            let root = read(path, &mut sources)?;
-            let overrides = env_overrides(env);
-            (root, overrides)
-        }
+    let (mut root, variables) = match path.filter(|p| p.exists()) {
+        Some(path) => (read(path, &mut sources)?, env_overrides(env)),
         None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, &text, &mut sources)?, env_overrides([])),
+            Some((name, text)) => (parse_mapping(&name, &text, &mut sources)?, EnvOverrides::default()),
             None => return Err(empty(path)),
         },
     };
@@ -98,6 +138,15 @@ fn examine(
     lift_exhibitor(&mut root);
     sources.hide_secrets(&root);
     problems.extend(check(&root, purpose));
+    Ok(Gathered { root, sources, problems, variables })
+}
+
+fn examine(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, ConfigError> {
+    let Gathered { root, sources, mut problems, variables } = gather(path, env, purpose)?;
     let config = LocalConfig::build(&root, purpose, &mut problems);
     if purpose == Purpose::Validate {
         problems.iter_mut().filter(|p| p.strict).for_each(|p| p.severity = Severity::Error);
@@ -106,8 +155,7 @@ fn examine(
     match config {
         Some(config) if !failed => {
             let raw = root.to_json();
-            let mut variables: Vec<String> = variables.variables().map(str::to_owned).collect();
-            variables.sort_unstable();
+            let variables = variables.variables().map(str::to_owned).collect();
             Ok(Loaded { config, warnings: problems, raw, variables, sources })
         }
         _ => Err(ConfigError { text: render(&problems, &sources), problems }),
