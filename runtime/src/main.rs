@@ -88,7 +88,9 @@ fn with_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
     use clap::CommandFactory;
     let first = arguments.get(1).and_then(|argument| argument.to_str()).map(str::to_owned);
     let is_command = |name: &str| Cli::command().get_subcommands().any(|known| known.get_name() == name);
-    if first.is_some_and(|first| !first.starts_with('-') && first != "help" && !is_command(&first) && Path::new(&first).exists()) {
+    if first.is_some_and(|first| {
+        !first.starts_with('-') && first != "help" && !is_command(&first) && Path::new(&first).exists()
+    }) {
         arguments.insert(1, "run".into());
     }
     arguments

@@ -130,7 +130,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store, &base));
+    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store));
     tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
 
     let file = options.file.clone();
@@ -152,12 +152,12 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         unreachable_since: None,
         ended: None,
     };
-    let first = [Event::Guard(connected), Event::Started(started)];
+    let first = [Event::Ticked(clock::wall()), Event::Guard(connected), Event::Started(started)];
     agent.live(&mut sources, first).await
 }
 
 impl Agent {
-    async fn live(&mut self, sources: &mut Sources, first: [Event; 2]) -> anyhow::Result<Ended> {
+    async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
         let mut wake = None;
         for event in first {
             let effects = self.step(event);
@@ -291,16 +291,12 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
 }
 
 /// What the REST API is configured with.
-fn api_settings(local: &LocalConfig, store: &EtcdStore, base: &str) -> api::ApiSettings {
-    let (store, base) = (store.clone(), base.to_owned());
+fn api_settings(local: &LocalConfig, store: &EtcdStore) -> api::ApiSettings {
     let auth = local.restapi.authentication.as_ref();
     api::ApiSettings {
         authentication: auth.map(|a| http::BasicAuth { user: a.username.clone(), password: a.password.clone() }),
         extra_headers: local.restapi.http_extra_headers.clone(),
         server_tokens: local.restapi.server_tokens.clone(),
-        fresh: Arc::new(move || {
-            let (store, base) = (store.clone(), base.clone());
-            Box::pin(async move { api::read_fresh(&store, &base).await })
-        }),
+        fresh: api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT),
     }
 }

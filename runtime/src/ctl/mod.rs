@@ -1,9 +1,15 @@
 //! ctl
 /// x
 #[derive(clap::Subcommand)]
-pub enum Command { /// x
- List }
+pub enum Command {
+    /// x
+    List,
+}
 /// x
-pub fn run(_c: Command) -> u8 { 0 }
+pub fn run(_c: Command) -> u8 {
+    0
+}
 /// x
-pub fn main_as_patronictl(_a: Vec<std::ffi::OsString>) -> u8 { 0 }
+pub fn main_as_patronictl(_a: Vec<std::ffi::OsString>) -> u8 {
+    0
+}

@@ -3,4 +3,6 @@
 #[derive(clap::Args)]
 pub struct DemoArgs {}
 /// x
-pub fn run(_a: &DemoArgs) -> anyhow::Result<u8> { Ok(0) }
+pub fn run(_a: &DemoArgs) -> anyhow::Result<u8> {
+    Ok(0)
+}
