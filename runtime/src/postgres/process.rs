@@ -151,7 +151,8 @@ fn start_failed(settings: &Settings, started: &Started) -> Outcome<()> {
 fn log_tail(settings: &Settings, from: u64) -> String {
     let mut text = tail(&settings.server_log, from).unwrap_or_default();
     if text.contains("redirecting log output")
-        && let Some(newest) = newest_file(&settings.data_dir.join("log"))
+        && let Some(newest) =
+            newest_file(&settings.data_dir.join(settings.parameters.get("log_directory").map_or("log", String::as_str)))
     {
         text = tail(&newest, 0).unwrap_or(text);
     }
