@@ -471,11 +471,13 @@ async fn how_long_promotions_take() {
     }
     let (mut primary, mut standby) = (&first, &second);
     for (name, freeze, stop) in [("stopped", false, true), ("frozen", true, true), ("cut", false, false)] {
-        let mut times = Vec::new();
+        let (mut times, mut freezes) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             primary.run("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").await;
             if freeze {
+                let began = std::time::Instant::now();
                 done(standby.postgres.freeze(LONG).await);
+                freezes.push(began.elapsed().as_millis());
             }
             if stop {
                 done(primary.postgres.stop_until_checkpointed(LONG).await);
@@ -502,9 +504,11 @@ async fn how_long_promotions_take() {
             let streams = standby;
             until(async || streams.sql().await.receiver.is_some_and(|r| r.streaming)).await;
         }
-        times.sort_unstable();
-        let median = times.get(times.len() / 2);
-        println!("{name}: {} promotions, median {median:?} ms, longest {:?} ms", times.len(), times.last());
+        for (what, mut times) in [("promotions", times), ("freezes", freezes)] {
+            times.sort_unstable();
+            let median = times.get(times.len() / 2);
+            println!("{name}: {} {what}, median {median:?} ms, longest {:?} ms", times.len(), times.last());
+        }
     }
 }
 
