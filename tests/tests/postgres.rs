@@ -147,7 +147,14 @@ impl Node {
     }
 
     async fn sql(&self) -> Sql {
-        self.postgres.observe_sql(LONG).await.unwrap().value
+        match self.postgres.observe_sql(LONG).await {
+            Ok(seen) => seen.value,
+            Err(failure) => {
+                let log = std::fs::read_to_string(self.home.join("server.log")).unwrap();
+                let lines: Vec<&str> = log.lines().filter(|l| !l.contains("LOG:  statement")).collect();
+                panic!("{failure}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            }
+        }
     }
 
     async fn connect(&self) -> tokio_postgres::Client {
