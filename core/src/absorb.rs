@@ -405,7 +405,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     }
     match (action, outcome) {
         (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(_)) => {
-            state.memory.followed = upstream.clone();
+            state.memory.followed.clone_from(upstream);
             state.memory.streamed = at;
             state.memory.start_failures = 0;
         }
