@@ -114,7 +114,7 @@ pub struct Memory {
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
     /// Rewinding to the leader of this epoch failed; why.
-    pub rewind_failed: Option<(Revision, alloc::string::String)>,
+    pub rewind_failed: Option<(Revision, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
     /// We hold `initialize`.
@@ -168,7 +168,7 @@ pub enum PendingKind {
     /// A restart that ended.
     Restarted {
         /// Why it failed, if it did.
-        refused: Option<alloc::string::String>,
+        refused: Option<String>,
     },
     /// A new clone of this node.
     Reinitialize {

@@ -95,6 +95,6 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
 }
 
 /// `host:port`, as a WAL receiver names its sender.
-fn address(upstream: &Upstream) -> alloc::string::String {
+fn address(upstream: &Upstream) -> String {
     alloc::format!("{}:{}", upstream.host, upstream.port)
 }

@@ -28,13 +28,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 /// A stopped server is compared before it starts: it may have been a primary, or have received more than the winner.
 /// A running one only if it cannot stream.
 fn suspicious(view: &View<'_>, dir: &Cluster) -> bool {
-    match view.phase() {
-        None => view.dead() && !dir.backup_label,
-        Some(_) => {
-            let streams = view.sql().is_some_and(|sql| sql.receiver.as_ref().is_some_and(|r| r.streaming));
-            let turned = view.sql().is_some_and(|sql| sql.upstream_set);
-            turned && !streams && view.at.since(view.state.memory.streamed) >= STREAM_PATIENCE
-        }
+    if view.phase() == None {
+        view.dead() && !dir.backup_label
+    } else {
+        let streams = view.sql().is_some_and(|sql| sql.receiver.as_ref().is_some_and(|r| r.streaming));
+        let turned = view.sql().is_some_and(|sql| sql.upstream_set);
+        turned && !streams && view.at.since(view.state.memory.streamed) >= STREAM_PATIENCE
     }
 }
 
