@@ -1,6 +1,7 @@
 //! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::action::{Action, Lane};

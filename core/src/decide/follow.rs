@@ -1,5 +1,8 @@
 //! Rung 12, the last: a standby of whoever leads. Concludes always.
 
+use alloc::format;
+use alloc::string::String;
+
 use super::Verdict;
 use crate::action::{Action, PostgresAction};
 use crate::reason::Reason;
@@ -96,5 +99,5 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
 
 /// `host:port`, as a WAL receiver names its sender.
 fn address(upstream: &Upstream) -> String {
-    alloc::format!("{}:{}", upstream.host, upstream.port)
+    format!("{}:{}", upstream.host, upstream.port)
 }

@@ -28,7 +28,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 /// A stopped server is compared before it starts: it may have been a primary, or have received more than the winner.
 /// A running one only if it cannot stream.
 fn suspicious(view: &View<'_>, dir: &Cluster) -> bool {
-    if view.phase() == None {
+    if view.phase().is_none() {
         view.dead() && !dir.backup_label
     } else {
         let streams = view.sql().is_some_and(|sql| sql.receiver.as_ref().is_some_and(|r| r.streaming));
