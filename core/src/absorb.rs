@@ -427,7 +427,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
             state.memory.compared = leader_epoch(state).map(|epoch| (epoch, None));
         }
-        (PostgresAction::Rewind(_), _) => {
+        (PostgresAction::Rewind(_), _) | (PostgresAction::RecoverSingleUser, Outcome::Refused(_) | Outcome::Unknown(_)) => {
             state.memory.rewind_failed = leader_epoch(state).zip(refused.clone());
         }
         (PostgresAction::Freeze, Outcome::Done(_)) => {
