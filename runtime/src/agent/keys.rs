@@ -84,7 +84,9 @@ impl Keys {
         let deadline = deadline.min(ATTEMPT_MAX);
         let outcome = match action {
             StoreAction::Read => return self.read(deadline).await,
-            StoreAction::GrantTenure { ttl } | StoreAction::GrantSession { ttl } => return self.grant(ttl, deadline).await,
+            StoreAction::GrantTenure { ttl } | StoreAction::GrantSession { ttl } => {
+                return self.grant(ttl, deadline).await;
+            }
             StoreAction::Renew { lease, epoch, deadline } => return self.renew(lease, epoch, deadline).await,
             StoreAction::KeepSession { lease } => {
                 return match self.store.keep_session(lease, deadline).await {
@@ -190,11 +192,7 @@ impl Keys {
     }
 
     fn put_leader(&self, lease: LeaseId) -> Operation {
-        Operation::Put {
-            key: self.key(key::LEADER),
-            value: self.me.as_str().as_bytes().to_vec(),
-            lease: Some(lease),
-        }
+        Operation::Put { key: self.key(key::LEADER), value: self.me.as_str().as_bytes().to_vec(), lease: Some(lease) }
     }
 
     /// Position, our record and the end of the tenure in one transaction: nobody sees one without the others.

@@ -166,11 +166,7 @@ impl Lanes {
 
     /// A way to look at PostgreSQL and tell what is seen.
     pub fn look(&self) -> Look {
-        Look {
-            postgres: Arc::clone(&self.postgres),
-            events: self.events.clone(),
-            timeline: Arc::clone(&self.timeline),
-        }
+        Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), timeline: Arc::clone(&self.timeline) }
     }
 }
 

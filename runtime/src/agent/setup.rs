@@ -38,7 +38,12 @@ pub fn api_url(local: &LocalConfig) -> String {
 }
 
 /// Lays the configurations over each other. `server_major` is that of the data directory or of the binaries.
-pub fn effective(local: &LocalConfig, dynamic: &DynamicConfig, mut warnings: Vec<String>, server_major: u32) -> Effective {
+pub fn effective(
+    local: &LocalConfig,
+    dynamic: &DynamicConfig,
+    mut warnings: Vec<String>,
+    server_major: u32,
+) -> Effective {
     let shared = effective_postgresql(local, dynamic);
     let parameters = effective_parameters(local, dynamic, server_major);
     warnings.extend(parameters.warnings);
@@ -141,7 +146,9 @@ fn local_connection(local: &LocalConfig, parameters: &std::collections::BTreeMap
         }
     }
     match own.listen_hosts.first().map(String::as_str) {
-        None | Some("*" | "localhost" | "0.0.0.0" | "127.0.0.1" | "::") => LocalConnection::Host("localhost".to_owned()),
+        None | Some("*" | "localhost" | "0.0.0.0" | "127.0.0.1" | "::") => {
+            LocalConnection::Host("localhost".to_owned())
+        }
         Some(host) => LocalConnection::Host(host.to_owned()),
     }
 }
