@@ -48,7 +48,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         orders.insert(0, Action::Postgres(PostgresAction::Freeze));
         return Some(Verdict::orders(Reason::FreezingReceiver, orders));
     }
-    let Some(mine) = view.position() else { return Some(Verdict::wait(Reason::PositionUnknown)) };
+    // Neither does a position that was asked for before the receiver stopped.
+    let known = view.position().filter(|_| view.fresh_sql().is_some());
+    let Some(mine) = known else { return Some(Verdict::orders(Reason::PositionUnknown, orders)) };
     if asked_for {
         return Some(campaign(view));
     }
@@ -67,8 +69,10 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Option<Res
     if request.candidate.as_ref() == Some(me) {
         return Some(Ok(()));
     }
-    let vanished = view.state.store.vanished.as_ref().map_or(view.at, |v| v.heard);
-    if view.at.since(vanished) >= CANDIDATE_PATIENCE {
+    // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
+    // dead candidate for ever.
+    let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
+    if view.at.since(leaderless) >= CANDIDATE_PATIENCE {
         return None;
     }
     let who = match &request.candidate {
