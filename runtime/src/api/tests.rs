@@ -21,14 +21,15 @@ use matriarch_core::view::guard::Armed;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Receiver, Sender, Sql};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::{ApiSettings, ClusterRead, serve};
+use super::{Allowlist, ApiSettings, ClusterRead, serve};
 use crate::agent::handle::{Handle, Message, Shared};
 use crate::clock;
-use crate::config::Secret;
-use crate::http::{BasicAuth, request};
+use crate::config::{Credentials, Secret};
+use crate::http::request;
 use crate::peers;
 use crate::wire::{RawEntry, cluster_view};
 
@@ -179,7 +180,21 @@ struct Node {
 }
 
 /// Serves a node. Its loop grants every request, and an observation lets replay go on by 512 bytes.
-async fn serve_node(shared: Shared, authentication: Option<BasicAuth>) -> Node {
+async fn serve_node(shared: Shared, authentication: Option<Credentials>) -> Node {
+    serve_with(shared, ApiSettings { authentication, ..settings() }).await
+}
+
+fn settings() -> ApiSettings {
+    ApiSettings {
+        authentication: None,
+        allowlist: Allowlist::default(),
+        extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
+        server_tokens: "original".into(),
+        fresh: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
+    }
+}
+
+async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
     let shared = Arc::new(Mutex::new(shared));
     let (messages, mut inbox) = mpsc::channel(16);
     let told = Told::default();
@@ -218,12 +233,6 @@ async fn serve_node(shared: Shared, authentication: Option<BasicAuth>) -> Node {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let settings = ApiSettings {
-        authentication,
-        extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
-        server_tokens: "original".into(),
-        fresh: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
-    };
     let (_keep, settings) = watch::channel(settings);
     tokio::spawn(serve(listener, Handle::new(Arc::clone(&shared), messages), settings));
     Node { base, shared, told }
@@ -375,13 +384,7 @@ async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     let shared = Arc::new(Mutex::new(aged()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/replica", listener.local_addr().unwrap());
-    let settings = ApiSettings {
-        authentication: None,
-        extra_headers: Vec::new(),
-        server_tokens: "minimal".into(),
-        fresh: Arc::new(|| Box::pin(async { Err("no store".into()) })),
-    };
-    let (_keep, settings) = watch::channel(settings);
+    let (_keep, settings) = watch::channel(settings());
     tokio::spawn(serve(listener, Handle::new(shared, messages), settings));
     let (status, body) = request(Method::GET, &url, None, None, LIMIT).await.unwrap();
     let document: Value = serde_json::from_str(&body).unwrap();
@@ -435,11 +438,11 @@ async fn cluster_history_and_config_are_those_of_the_store() {
 
 #[tokio::test]
 async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
-    let auth = BasicAuth { user: "admin".into(), password: Secret::new("s3cret") };
+    let auth = Credentials { username: "admin".into(), password: Secret::new("s3cret") };
     let node = serve_node(leading(Duration::from_secs(20)), Some(auth.clone())).await;
     let url = format!("{}/restart", node.base);
     assert_eq!(node.ask(Method::POST, "/restart", None).await, (401, "no auth header received".into()));
-    let wrong = BasicAuth { password: Secret::new("s3creT"), ..auth.clone() };
+    let wrong = Credentials { password: Secret::new("s3creT"), ..auth.clone() };
     let answer = request(Method::POST, &url, Some(&wrong), None, LIMIT).await.unwrap();
     assert_eq!(answer, (401, "not authenticated".into()));
     assert_eq!(node.told(), [""; 0]);
@@ -454,6 +457,41 @@ async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
 }
 
 #[tokio::test]
+async fn an_allowlist_closes_the_unsafe_endpoints_only() {
+    let allowlist = Allowlist::resolve(&["192.0.2.0/24".to_owned()], true).await;
+    let node = serve_with(leading(Duration::from_secs(20)), ApiSettings { allowlist, ..settings() }).await;
+    assert_eq!(node.ask(Method::POST, "/reload", None).await, (403, "Access is denied".into()));
+    assert_eq!(node.told(), [""; 0]);
+    assert_eq!(node.get("/patroni").await.0, 200);
+    // A member's address is listed as soon as the member is.
+    if let Some(seen) = node.shared.lock().unwrap().core.store.cluster.as_mut() {
+        seen.value.members.get_mut(&Member::new("n2")).unwrap().record.api_url = "http://127.0.0.1:1/patroni".into();
+    }
+    assert_eq!(node.ask(Method::POST, "/reload", None).await.0, 202);
+}
+
+#[tokio::test]
+async fn answers_carry_patronis_headers() {
+    let node =
+        serve_with(leading(Duration::from_secs(20)), ApiSettings { server_tokens: "Minimal".into(), ..settings() });
+    let base = node.await.base;
+    let address = base.trim_start_matches("http://");
+    for (request, expected, absent) in [
+        ("GET /patroni HTTP/1.0\r\n\r\n", "server: patroni/4.1.5\r\n", "x-none"),
+        ("GET /patroni HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "x-frame-options: deny\r\n", "x-none"),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", "http/1.0 200 ok\r\n", "x-frame-options"),
+        ("POST /unknown HTTP/1.0\r\n\r\n", "content-type: text/html;charset=utf-8\r\n", "x-none"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = answer.to_lowercase();
+        assert!(answer.contains(expected) && !answer.contains(absent), "{request}\n{answer}");
+    }
+}
+
+#[tokio::test]
 async fn operators_reach_core_and_bad_bodies_do_not() {
     let node = serve_node(leading(Duration::from_secs(20)), None).await;
     let body = r#"{"leader": "n1", "candidate": "n2"}"#;
@@ -465,6 +503,7 @@ async fn operators_reach_core_and_bad_bodies_do_not() {
         assert!(status == 400 && page.contains("Bad Request"), "{body}: {status}");
     }
     assert_eq!(node.ask(Method::POST, "/restart", Some("[")).await.0, 400);
+    assert_eq!(node.ask(Method::POST, "/switchover", None).await.0, 411);
     assert_eq!(node.ask(Method::POST, "/restart", Some(r#"{"role": "replica"}"#)).await.0, 503);
     let scheduled = r#"{"schedule": "2199-01-01T00:00:00Z"}"#;
     let (status, text) = node.ask(Method::POST, "/restart", Some(scheduled)).await;
