@@ -8,6 +8,7 @@ pub mod ctl;
 pub mod demo;
 pub mod guard;
 pub mod http;
+pub mod logging;
 pub mod net;
 pub mod peers;
 pub mod postgres;

@@ -15,7 +15,7 @@ use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::timeline::History;
-use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, Upstream};
+use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, Upstream};
 use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
 
 /// All facts at one instant, read together. Deciders see this and nothing else.
@@ -91,6 +91,11 @@ impl<'a> View<'a> {
         self.state.postgres.sql.as_ref().map(|seen| &seen.value)
     }
 
+    /// The last answer of the running postmaster, if it was asked after everything that changed it.
+    pub fn fresh_sql(&self) -> Option<&'a Sql> {
+        self.state.postgres.sql.as_ref().filter(|seen| seen.asked >= self.state.memory.changed).map(|seen| &seen.value)
+    }
+
     /// The phase of the postmaster, if it lives.
     pub fn phase(&self) -> Option<Phase> {
         match self.state.postgres.process {
@@ -109,13 +114,25 @@ impl<'a> View<'a> {
 
     /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.
     pub fn may_write(&self) -> bool {
-        if self.phase().is_none() {
-            return false;
-        }
-        let promoting = matches!(self.controlling(), Some(PostgresAction::Promote));
-        let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
         let standby = self.dir().is_some_and(|dir| dir.standby_signal);
+        if self.phase().is_none() {
+            return self.starting_primary();
+        }
+        // A promotion that was ordered may still come to pass, whatever became of the order.
+        let promoting = self.state.memory.promotion || matches!(self.controlling(), Some(PostgresAction::Promote));
+        let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
+        // The postmaster may be seen before the signal file that was written for it.
+        let standby = standby || self.state.memory.as_standby;
         promoting || !(standby && recovering)
+    }
+
+    /// A start is in flight that brings up a PostgreSQL which accepts writes.
+    pub fn starting_primary(&self) -> bool {
+        match self.controlling() {
+            Some(PostgresAction::Start(StartAs::Primary)) => true,
+            Some(PostgresAction::Restart) => !self.dir().is_some_and(|dir| dir.standby_signal),
+            _ => false,
+        }
     }
 
     /// PostgreSQL is known to run as a primary.
@@ -125,7 +142,9 @@ impl<'a> View<'a> {
 
     /// The postmaster and all its processes are certainly dead.
     pub fn dead(&self) -> bool {
-        self.state.postgres.process == Process::Absent && self.state.postgres.orphans == Some(0)
+        // A postmaster that is being started is not seen yet, and may come up any moment.
+        let starting = matches!(self.controlling(), Some(PostgresAction::Start(_) | PostgresAction::Restart));
+        self.state.postgres.process == Process::Absent && self.state.postgres.orphans == Some(0) && !starting
     }
 
     /// Where this node is.
@@ -161,17 +180,27 @@ impl<'a> View<'a> {
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
     }
 
-    /// The operator's request, if it is due.
+    /// The operator's request, if it is due and not stale.
     pub fn due_failover(&self) -> Option<&'a FailoverKey> {
         let request = self.cluster()?.failover.as_ref()?;
-        self.schedule_left(request).is_none().then_some(request)
+        (self.schedule_left(request).is_none() && !self.schedule_missed(request)).then_some(request)
+    }
+
+    /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.
+    pub fn schedule_missed(&self, request: &FailoverKey) -> bool {
+        let Some(scheduled) = request.scheduled_at else { return false };
+        let late_ms = self.wall_now_ms().saturating_sub(scheduled.0);
+        u64::try_from(late_ms).is_ok_and(|late| Duration::from_millis(late) > self.config().loop_wait * 3 / 2)
+    }
+
+    fn wall_now_ms(&self) -> i64 {
+        let (seen, wall) = self.state.wall;
+        wall.0.saturating_add(i64::try_from(self.at.since(seen).as_millis()).unwrap_or(i64::MAX))
     }
 
     /// How long the operator's request is still to wait; `None`: it is due.
     pub fn schedule_left(&self, request: &FailoverKey) -> Option<Duration> {
-        let (seen, wall) = self.state.wall;
-        let now_ms = wall.0.saturating_add(i64::try_from(self.at.since(seen).as_millis()).unwrap_or(i64::MAX));
-        let left_ms = request.scheduled_at?.0.saturating_sub(now_ms);
+        let left_ms = request.scheduled_at?.0.saturating_sub(self.wall_now_ms());
         u64::try_from(left_ms).ok().filter(|left| *left > 0).map(Duration::from_millis)
     }
 
@@ -189,7 +218,8 @@ impl<'a> View<'a> {
 
     /// The leader itself, as something to clone, compare or rewind from; only while it runs as primary.
     pub fn serving_leader(&self) -> Option<(Revision, Upstream, &'a MemberRecord)> {
-        let leader = self.other_leader()?;
+        // A tenure of our own that is over still has its key, and our record may still say that we serve.
+        let leader = self.other_leader().filter(|leader| leader.member != self.config().me)?;
         let record = self.cluster()?.leader_record()?;
         let serving = record.state == "running" && matches!(record.role.as_str(), "primary" | "master");
         let upstream = Upstream { member: leader.member.clone(), host: record.host.clone(), port: record.port };

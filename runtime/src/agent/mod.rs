@@ -1,3 +1,403 @@
 //! The agent: one loop that takes an event, asks core, and hands out all effects.
 
+pub mod feed;
+mod guard_link;
 pub mod handle;
+pub mod keys;
+mod lanes;
+pub mod promises;
+pub mod run;
+pub mod setup;
+mod user;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
+use matriarch_core::effects::{Effects, Order};
+use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreEvent};
+use matriarch_core::id::{Pid, RequestId, Revision};
+use matriarch_core::state::State;
+use matriarch_core::view::postgres::{DataDir, Process};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::config::{DynamicConfig, LocalConfig};
+use crate::guard::{Guard, Hello, Report, connect_or_spawn};
+use crate::postgres::Changed;
+use crate::wire;
+use feed::{Fed, Mirror};
+use guard_link::GuardLink;
+use handle::{Handle, JOURNAL_MAX, Message, Shared};
+use lanes::Lanes;
+
+/// Why the loop ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// With an exit code.
+    Exit(u8),
+    /// To execute itself again in place.
+    Again,
+}
+
+/// What the operating system asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// SIGTERM or SIGINT: hand over, stop PostgreSQL, leave.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGUSR2: execute again in place.
+    Again,
+}
+
+/// Where events come from, beside the lanes.
+pub struct Sources {
+    /// Completions and observations of the lanes.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// The keys of the cluster.
+    pub fed: mpsc::Receiver<Fed>,
+    /// The REST API.
+    pub messages: mpsc::Receiver<Message>,
+    /// Signals.
+    pub asked: mpsc::Receiver<Asked>,
+    /// Changes of PostgreSQL's files.
+    pub changed: mpsc::Receiver<Changed>,
+    /// Deaths of postmasters.
+    pub died: mpsc::UnboundedReceiver<Pid>,
+}
+
+/// The agent.
+pub struct Agent {
+    shared: Arc<Mutex<Shared>>,
+    local: LocalConfig,
+    reload: Box<dyn Fn() -> Option<LocalConfig> + Send>,
+    mirror: Mirror,
+    lanes: Lanes,
+    guard: GuardLink,
+    starting_guard: Option<tokio::task::JoinHandle<std::io::Result<(Guard, Hello)>>>,
+    reports: Option<mpsc::Receiver<Report>>,
+    died: mpsc::UnboundedSender<Pid>,
+    watched: Option<Pid>,
+    answers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+    config_seen: Option<Revision>,
+    server_major: u32,
+    unreachable_since: Option<matriarch_core::time::Instant>,
+    ended: Option<Ended>,
+}
+
+impl Agent {
+    /// One pass: waits for the next event, whichever source has it first, and lives through it.
+    async fn turn(&mut self, sources: &mut Sources, wake: Option<matriarch_core::time::Instant>) -> Option<Effects> {
+        let until = wake.map_or(Duration::from_secs(3600), |at| clock::now().until(at));
+        tokio::select! {
+            // What the guard and the kernel say ends authority; it is never kept waiting by the rest.
+            biased;
+            report = next_report(&mut self.reports) => {
+                let event = report.and_then(|report| self.guard.reported(report));
+                let wishes = self.guard.wishes_refused.clone();
+                self.shared().guard_wishes_refused = wishes;
+                event.map(|event| self.step(Event::Guard(event)))
+            }
+            Some(pid) = sources.died.recv() => {
+                if self.watched == Some(pid) {
+                    self.watched = None;
+                }
+                self.lanes.look().all().await;
+                None
+            }
+            started = guard_started(&mut self.starting_guard) => {
+                self.starting_guard = None;
+                Some(self.guard_started(started))
+            }
+            Some(asked) = sources.asked.recv() => self.asked(asked),
+            Some(event) = sources.events.recv() => {
+                self.follow_postmaster(&event);
+                Some(self.step(event))
+            }
+            Some(fed) = sources.fed.recv() => self.fed(fed),
+            Some(message) = sources.messages.recv() => self.message(message),
+            Some(changed) = sources.changed.recv() => {
+                let look = self.lanes.look();
+                match changed {
+                    Changed::PidFile => look.all().await,
+                    Changed::ControlFile | Changed::DataDirCame | Changed::DataDirGone => look.data().await,
+                }
+                None
+            }
+            () = tokio::time::sleep(until) => Some(self.step(Event::Ticked(clock::wall()))),
+        }
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// One step of core.
+    fn step(&mut self, event: Event) -> Effects {
+        let at = clock::now();
+        tracing::trace!(?event, "event");
+        let mut shared = self.shared();
+        let effects = matriarch_core::step(&mut shared.core, at, event);
+        if let Some(decision) = &effects.decision {
+            tracing::info!(rung = decision.rung.name(), code = decision.reason.code(), "{}", decision.reason);
+            shared.journal.push_back((clock::wall(), decision.clone()));
+            while shared.journal.len() > JOURNAL_MAX {
+                shared.journal.pop_front();
+            }
+        }
+        if let DataDir::Cluster(cluster) = &shared.core.postgres.data {
+            shared.system_identifier = Some(cluster.system_id.to_string());
+        }
+        effects
+    }
+
+    /// Hands all effects of a step out.
+    fn hand_out(&mut self, effects: Effects) {
+        for op in effects.cancelled {
+            self.lanes.cancel(op);
+        }
+        for order in effects.orders {
+            self.execute(order);
+        }
+    }
+
+    fn execute(&mut self, order: Order) {
+        tracing::debug!(op = order.op.0, because = order.because.code(), action = ?order.action, "order");
+        match order.action {
+            Action::Guard(action) => {
+                if action == GuardAction::Fire {
+                    tracing::warn!("the guard is told to stop PostgreSQL: {}", order.because);
+                }
+                self.guard.order(&action, &order.because.to_string());
+            }
+            Action::Answer(id, answer) => {
+                if let Some(waiting) = self.answers.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Action::Host(HostAction::StartGuard) => {
+                let options = self.guard.options();
+                self.starting_guard = Some(tokio::spawn(async move { connect_or_spawn(&options).await }));
+            }
+            Action::Host(HostAction::Exit { code, message }) => {
+                if code == 0 {
+                    tracing::info!("the agent leaves: {message}");
+                    self.guard.retire();
+                } else {
+                    tracing::error!("the agent leaves: {message}");
+                    anstream::eprintln!("matriarch: {message}");
+                }
+                self.ended = Some(Ended::Exit(code));
+            }
+            action => {
+                let deadline = action.deadline(self.shared().core.config.retry_timeout);
+                self.lanes.begin(order.op, action, deadline);
+            }
+        }
+    }
+
+    fn guard_started(&mut self, started: std::io::Result<(Guard, Hello)>) -> Effects {
+        match started {
+            Ok((guard, hello)) => {
+                let event = self.guard.connected(&guard, hello);
+                let wishes = self.guard.wishes_refused.clone();
+                for wish in &wishes {
+                    tracing::warn!("the guard does without: {wish}");
+                }
+                self.shared().guard_wishes_refused = wishes;
+                self.reports = Some(guard.reports);
+                self.step(Event::Guard(event))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the guard cannot be started");
+                self.step(Event::Guard(GuardEvent::Gone))
+            }
+        }
+    }
+
+    fn asked(&mut self, asked: Asked) -> Option<Effects> {
+        match asked {
+            Asked::Stop => {
+                tracing::info!("asked to stop");
+                Some(self.step(Event::ShutdownAsked))
+            }
+            Asked::Reload => self.reload(),
+            Asked::Again => {
+                tracing::info!("asked to execute again in place");
+                self.ended = Some(Ended::Again);
+                None
+            }
+        }
+    }
+
+    fn reload(&mut self) -> Option<Effects> {
+        let local = (self.reload)()?;
+        tracing::info!("the configuration file was read again");
+        self.local = local;
+        self.configure()
+    }
+
+    /// The postmaster that runs now is watched by its pidfd, here and in the guard.
+    fn follow_postmaster(&mut self, event: &Event) {
+        let Event::Postgres(PostgresEvent::ProcessSeen(process)) = event else { return };
+        match process {
+            Process::Alive { pid, .. } if self.watched != Some(*pid) => {
+                self.watched = Some(*pid);
+                let start_ticks =
+                    crate::guard::processes::Stat::read(pid.0).ok().flatten().map_or(0, |s| s.start_ticks);
+                self.guard.postmaster(pid.0, start_ticks);
+                let (exit, died, pid) = (self.lanes.postgres.watch_exit(*pid), self.died.clone(), *pid);
+                tokio::spawn(async move {
+                    exit.await;
+                    // The loop has ended: nobody is there to be told.
+                    let _ = died.send(pid);
+                });
+            }
+            Process::Absent => self.guard.postmaster(0, 0),
+            Process::Alive { .. } | Process::Unknown => {}
+        }
+    }
+
+    fn fed(&mut self, fed: Fed) -> Option<Effects> {
+        match fed {
+            Fed::View(seen) => {
+                if let Some(since) = self.unreachable_since.take() {
+                    let seconds = clock::now().since(since).as_secs();
+                    tracing::info!("the store answers again after {seconds} s");
+                }
+                let config = seen.value.config_revision;
+                self.shared().store_last_seen_s = clock::wall().0 / 1000;
+                let mut effects = self.step(Event::Store(StoreEvent::Watched(seen)));
+                if self.config_seen != Some(config) {
+                    self.config_seen = Some(config);
+                    self.hand_out(effects);
+                    effects = self.configure()?;
+                }
+                Some(effects)
+            }
+            Fed::Unreachable(why) => {
+                if self.unreachable_since.is_none() {
+                    self.unreachable_since = Some(clock::now());
+                    let hosts = self.local.etcd3.hosts.join(", ");
+                    tracing::warn!("waiting on etcd: none of {hosts} answers ({why}); trying again");
+                }
+                None
+            }
+        }
+    }
+
+    /// The configurations changed: laid over each other again.
+    fn configure(&mut self) -> Option<Effects> {
+        let text = self.mirror.text(wire::keys::CONFIG);
+        let value = text.and_then(|(text, _)| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let value = value.filter(serde_json::Value::is_object);
+        self.shared().dynamic.clone_from(&value);
+        // A wiped store must not reset what was in force; a new cluster begins with its bootstrap section.
+        let value = value.unwrap_or_else(|| self.local.bootstrap.dcs.clone());
+        let (dynamic, mut warnings) = match DynamicConfig::from_json(&value) {
+            Ok(understood) => understood,
+            Err(why) => {
+                tracing::error!("the dynamic configuration cannot be used, the old one stays: {why}");
+                self.shared().configuration_warnings = vec![why];
+                return None;
+            }
+        };
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let effective = setup::effective(&self.local, &dynamic, std::mem::take(&mut warnings), self.server_major);
+        {
+            let mut shared = self.shared();
+            shared.configuration_warnings = effective.warnings;
+            shared.tags.clone_from(&self.local.tags.published);
+        }
+        self.lanes.keys.set_extras(run::extras(&self.local));
+        let postgres = Arc::clone(&self.lanes.postgres);
+        let settings = effective.settings;
+        // Nothing in it waits: the new settings are there before the order that writes them.
+        futures_now(postgres.apply_settings(settings));
+        Some(self.step(Event::Configured(effective.core)))
+    }
+
+    fn message(&mut self, message: Message) -> Option<Effects> {
+        match message {
+            Message::Operator(request, answer) => {
+                let id = self.remember(answer);
+                Some(self.step(Event::Operator(id, request)))
+            }
+            Message::PositionAsked(absent_at, answer) => {
+                let request = self.remember(answer);
+                Some(self.step(Event::Peer(PeerEvent::PositionAsked { request, absent_at })))
+            }
+            Message::Peer(event) => Some(self.step(Event::Peer(event))),
+            Message::Reload => self.reload(),
+            Message::Observe(done) => {
+                self.lanes.observe_for(done);
+                None
+            }
+        }
+    }
+
+    fn remember(&mut self, answer: oneshot::Sender<Answer>) -> RequestId {
+        self.answers.retain(|_, waiting| !waiting.is_closed());
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.answers.insert(id, answer);
+        id
+    }
+}
+
+/// Runs a future that never waits.
+fn futures_now(future: impl Future<Output = ()>) {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = future.as_mut().poll(&mut context);
+    assert!(polled.is_ready(), "applying settings does not wait");
+}
+
+/// The next report of the guard; for ever nothing while there is none.
+async fn next_report(reports: &mut Option<mpsc::Receiver<Report>>) -> Option<Report> {
+    match reports {
+        Some(open) => {
+            let report = open.recv().await;
+            if report.is_none() {
+                *reports = None;
+            }
+            report
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn guard_started(
+    starting: &mut Option<tokio::task::JoinHandle<std::io::Result<(Guard, Hello)>>>,
+) -> std::io::Result<(Guard, Hello)> {
+    match starting {
+        Some(task) => task.await.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+        None => std::future::pending().await,
+    }
+}
+
+/// A handle on the agent and what its loop shares.
+pub fn shared(core: State, scope: &str, tags: serde_json::Map<String, serde_json::Value>) -> Arc<Mutex<Shared>> {
+    Arc::new(Mutex::new(Shared {
+        core,
+        journal: VecDeque::new(),
+        dynamic: None,
+        tags,
+        scope: scope.to_owned(),
+        system_identifier: None,
+        store_last_seen_s: 0,
+        guard_wishes_refused: Vec::new(),
+        configuration_warnings: Vec::new(),
+    }))
+}
+
+/// A handle for the REST API.
+pub fn handle(shared: &Arc<Mutex<Shared>>, messages: mpsc::Sender<Message>) -> Handle {
+    Handle::new(Arc::clone(shared), messages)
+}

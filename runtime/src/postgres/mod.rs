@@ -1,1 +1,402 @@
-//! postgres
+//! Everything that touches a real PostgreSQL, versions 13 to 18.
+//!
+//! [`Postgres`] is the whole of it for the rest of the agent: it observes and it executes orders; it decides nothing.
+//! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so.
+
+pub mod conf;
+pub mod control_data;
+mod divergence;
+pub mod files;
+mod freeze;
+pub mod inotify;
+mod monitoring;
+pub mod proc;
+mod process;
+mod promote;
+mod roles;
+mod settings;
+mod slots;
+mod sql;
+pub mod tools;
+pub mod walsender;
+mod watch;
+mod wipe;
+mod workdir;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use matriarch_core::id::{Lsn, Pid, Timeline};
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::time::Seen;
+use matriarch_core::view::postgres::{ControlState, DataDir, Process, Sql, StartAs, StopMode, Upstream};
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+pub use divergence::Divergence;
+pub use settings::{Credential, LocalConnection, RunAs, Secret, Settings, slot_name};
+pub use sql::SqlFailure;
+pub use watch::Changed;
+
+use conf::{Recovery, Written};
+use control_data::ControlData;
+use sql::Monitor;
+use tools::Progress;
+
+/// How long the answer may take whether a reload has reached the server.
+const RELOADED_DEADLINE: Duration = Duration::from_millis(100);
+/// How long the SQL of a bootstrap may take.
+const BOOTSTRAP_DEADLINE: Duration = Duration::from_mins(1);
+
+/// What following another upstream came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Followed {
+    /// The server was told; it re-attaches within its `wal_retrieve_retry_interval`.
+    Done,
+    /// Only a start as standby will do; why. Nothing was changed if it runs as primary.
+    NeedsRestart(String),
+}
+
+/// The local PostgreSQL.
+#[derive(Debug)]
+pub struct Postgres {
+    settings: Mutex<Arc<Settings>>,
+    recovery: Mutex<Recovery>,
+    monitor: Monitor,
+}
+
+#[expect(clippy::unused_async, reason = "one way to call them all, whichever of them come to wait for something")]
+impl Postgres {
+    /// The PostgreSQL that `settings` describe. Touches nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings: Mutex::new(Arc::new(settings)),
+            recovery: Mutex::new(Recovery::Keep),
+            monitor: Monitor::default(),
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&locked(&self.settings))
+    }
+
+    /// Takes other settings. They reach the server with [`Self::reload_configuration`] or its next start.
+    pub async fn apply_settings(&self, settings: Settings) {
+        let moved = {
+            let mut current = locked(&self.settings);
+            let moved = (&current.local, current.port, &current.database, &current.superuser)
+                != (&settings.local, settings.port, &settings.database, &settings.superuser);
+            *current = Arc::new(settings);
+            moved
+        };
+        if moved {
+            self.monitor.close();
+        }
+    }
+
+    /// Looks at the data directory.
+    pub async fn observe_data(&self) -> DataDir {
+        let settings = self.settings();
+        // A disk that hangs must not hang the agent.
+        let looked = tokio::task::spawn_blocking(move || files::observe(&settings.data_dir, settings.run_as.as_ref()));
+        looked.await.unwrap_or(DataDir::Unknown)
+    }
+
+    /// Looks for the postmaster.
+    pub async fn observe_process(&self) -> Process {
+        proc::observe(&self.settings().data_dir)
+    }
+
+    /// Counts living processes of a dead postmaster. Empty while a postmaster lives.
+    pub async fn observe_orphans(&self) -> Vec<Pid> {
+        proc::orphans(&self.settings().data_dir).into_iter().map(Pid).collect()
+    }
+
+    /// Reads `pg_control`.
+    ///
+    /// # Errors
+    /// As [`control_data::read`].
+    pub async fn control_data(&self) -> Result<Option<ControlData>, String> {
+        control_data::read(&self.settings().data_dir)
+    }
+
+    /// Asks the running server the monitoring query.
+    ///
+    /// # Errors
+    /// Classified as [`SqlFailure`].
+    pub async fn observe_sql(&self, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
+        self.monitor.observe(&self.settings(), deadline).await
+    }
+
+    /// Returns when process `pid` has ended; at once if there is none.
+    pub fn watch_exit(&self, pid: Pid) -> impl Future<Output = ()> + Send + use<> {
+        let handle = proc::Handle::open(pid);
+        async move {
+            if let Ok(handle) = handle {
+                handle.exited().await;
+            }
+        }
+    }
+
+    /// Hints that `postmaster.pid`, `pg_control` or the data directory changed, until the receiver is dropped.
+    pub fn watch_files(&self) -> mpsc::Receiver<Changed> {
+        watch::watch(self.settings().data_dir.clone())
+    }
+
+    /// Makes a new cluster in an empty directory.
+    pub async fn initdb(&self, progress: Progress<'_>) -> Outcome<()> {
+        let made = workdir::initdb(&self.settings(), progress).await;
+        refused_or_done(made.map(|()| *locked(&self.recovery) = Recovery::Primary))
+    }
+
+    /// Creates the roles of a new cluster. Can be repeated.
+    pub async fn post_bootstrap(&self) -> Outcome<()> {
+        let settings = self.settings();
+        sql_outcome(sql::alone(&settings, &roles::statements(&settings), BOOTSTRAP_DEADLINE).await)
+    }
+
+    /// Makes a copy of `upstream` in an empty directory.
+    pub async fn clone_from(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
+        let made = workdir::clone(&self.settings(), upstream, progress).await;
+        refused_or_done(made.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
+    }
+
+    /// Starts the server and waits until it accepts connections, for `pg_ctl_timeout` at most.
+    ///
+    /// `Refused` = it does not run. `Unknown` = it runs and is still starting.
+    pub async fn start(&self, how: StartAs) -> Outcome<()> {
+        let recovery = match how {
+            StartAs::Primary => Recovery::Primary,
+            StartAs::Standby(upstream) => Recovery::Standby(upstream),
+        };
+        let standby = recovery != Recovery::Primary;
+        self.start_with(recovery, Some(standby)).await
+    }
+
+    /// Stops the server. `Done` = it and all its processes have ended, or none ran.
+    pub async fn stop(&self, mode: StopMode, deadline: Duration) -> Outcome<()> {
+        let outcome = process::stop(&self.settings(), mode, deadline).await;
+        self.monitor.close();
+        outcome
+    }
+
+    /// Asks the server to stop and waits only until its shutdown checkpoint is in `pg_control`: from then on no
+    /// backend can exist. WAL senders may still drain; [`Self::stop`] waits for the end. A server that is stopping
+    /// already is not signalled a second time.
+    pub async fn stop_until_checkpointed(&self, deadline: Duration) -> Outcome<ControlData> {
+        let settings = self.settings();
+        match process::signal_stop(&settings, StopMode::Fast) {
+            Outcome::Done(_) => process::wait_shut_down(&settings, deadline).await,
+            Outcome::Refused(refusal) => Outcome::Refused(refusal),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// Stops and starts the server as what it was.
+    pub async fn restart(&self, deadline: Duration) -> Outcome<()> {
+        match self.stop(StopMode::Fast, deadline).await {
+            Outcome::Done(()) => {}
+            other => return other,
+        }
+        let recovery = locked(&self.recovery).clone();
+        self.start_with(recovery, None).await
+    }
+
+    /// Writes the configuration files where they differ, and has the running server read them. `Done` = whether
+    /// anything differed.
+    pub async fn reload_configuration(&self) -> Outcome<bool> {
+        let recovery = locked(&self.recovery).clone();
+        match self.write_and_reload(&recovery) {
+            Ok(written) => Outcome::Done(written.changed),
+            Err(why) => Outcome::Refused(Refusal::Failed(why)),
+        }
+    }
+
+    /// Promotes the running standby; the new timeline when `pg_control` says `in production`.
+    pub async fn promote(&self) -> Outcome<Timeline> {
+        let settings = self.settings();
+        let outcome = promote::promote(&settings, settings.pg_ctl_timeout).await;
+        if let Outcome::Done(timeline) = outcome {
+            *locked(&self.recovery) = Recovery::Primary;
+            process::note(&settings, &format!("promoted, timeline {timeline}"));
+        }
+        outcome
+    }
+
+    /// Has the running standby stream from `upstream`, or from nobody. Ends a freeze.
+    pub async fn follow(&self, upstream: Option<&Upstream>) -> Outcome<Followed> {
+        let settings = self.settings();
+        if proc::observe(&settings.data_dir) == Process::Absent {
+            return Outcome::Refused(Refusal::Failed("PostgreSQL does not run: start it as a standby".into()));
+        }
+        if let Ok(Some(control)) = control_data::read(&settings.data_dir)
+            && control.state == ControlState::InProduction
+        {
+            return Outcome::Done(Followed::NeedsRestart("it runs as primary".into()));
+        }
+        match self.write_and_reload(&Recovery::Standby(upstream.cloned())) {
+            Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),
+            Ok(_) => Outcome::Done(Followed::Done),
+            Err(why) => Outcome::Refused(Refusal::Failed(why)),
+        }
+    }
+
+    /// Has the standby take no more WAL from anywhere, and confirms that. Works while replay is paused or blocked.
+    /// Until [`Self::follow`] or a start as standby of somebody. What it cannot stop: before PostgreSQL 14 a running
+    /// `restore_command` goes on.
+    ///
+    /// `Unknown` = the receiver may still acknowledge.
+    pub async fn freeze(&self, deadline: Duration) -> Outcome<()> {
+        let settings = self.settings();
+        let process = proc::observe(&settings.data_dir);
+        if let (Process::Alive { .. }, Ok(Some(control))) = (process, control_data::read(&settings.data_dir))
+            && control.state == ControlState::InProduction
+        {
+            return Outcome::Refused(Refusal::Failed("PostgreSQL runs as primary: there is nothing to freeze".into()));
+        }
+        if let Err(why) = self.write_and_reload(&Recovery::Frozen) {
+            return Outcome::Refused(Refusal::Failed(why));
+        }
+        let Process::Alive { pid, .. } = process else { return Outcome::Done(()) };
+        let reloaded = async || {
+            let sql = "SELECT current_setting('primary_conninfo') = '' AS empty";
+            let rows = self.monitor.rows(&settings, sql, RELOADED_DEADLINE).await.ok()?;
+            rows.first()?.get("empty").map(|v| v == "t")
+        };
+        match freeze::end_receivers(pid, deadline, reloaded).await {
+            Ok(()) => Outcome::Done(()),
+            Err(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// Makes a checkpoint.
+    pub async fn checkpoint(&self, deadline: Duration) -> Outcome<()> {
+        sql_outcome(sql::alone(&self.settings(), "CHECKPOINT", deadline).await)
+    }
+
+    /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not shut
+    /// down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
+    pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
+        let rewound = workdir::rewind(&self.settings(), upstream, progress).await;
+        refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
+    }
+
+    /// Lets the directory of a crashed server recover without letting anybody in.
+    pub async fn crash_recover(&self, progress: Progress<'_>) -> Outcome<()> {
+        refused_or_done(workdir::crash_recover(&self.settings(), progress).await)
+    }
+
+    /// Whether this directory holds WAL that `upstream`, a primary, does not.
+    pub async fn divergence(&self, upstream: &Upstream) -> Divergence {
+        divergence::check(&self.settings(), &self.monitor, upstream).await
+    }
+
+    /// Creates a physical replication slot that holds WAL from now on. One that is there already is `Done`.
+    pub async fn create_slot(&self, name: &str) -> Outcome<()> {
+        slots::create(&self.monitor, &self.settings(), name).await
+    }
+
+    /// Drops a replication slot. One that is not there is `Done`.
+    pub async fn drop_slot(&self, name: &str) -> Outcome<()> {
+        slots::drop(&self.monitor, &self.settings(), name).await
+    }
+
+    /// Advances an inactive slot to `to`. One that is active, missing or beyond it is `Done`.
+    pub async fn advance_slot(&self, name: &str, to: Lsn) -> Outcome<()> {
+        slots::advance(&self.monitor, &self.settings(), name, to).await
+    }
+
+    /// Empties the data directory (or moves it aside to `<dir>.failed`), with the WAL directory and tablespaces that it
+    /// links to. Refused beside a living server or orphan, and for anything that is not known to be a cluster. That it
+    /// is not the last copy of anything acknowledged is the caller's to know.
+    pub async fn wipe_data_dir(&self, why: &str) -> Outcome<()> {
+        let settings = self.settings();
+        let wiped = match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
+            DataDir::Unreadable(what) | DataDir::Foreign(what) => Err(format!("not removed: {what}")),
+            DataDir::Cluster(_) | DataDir::Empty | DataDir::Unknown => workdir::refuse_if_alive(&settings),
+        };
+        let wiped = wiped.and_then(|()| {
+            tracing::warn!(data_dir = %settings.data_dir.display(), why, "removing the data directory");
+            wipe::wipe(&settings.data_dir)
+        });
+        refused_or_done(wiped)
+    }
+
+    async fn start_with(&self, recovery: Recovery, standby: Option<bool>) -> Outcome<()> {
+        let settings = self.settings();
+        let started = match prepare_start(&settings, &recovery, standby).and_then(|()| process::spawn(&settings)) {
+            Ok(started) => started,
+            Err(why) => return Outcome::Refused(Refusal::Failed(why)),
+        };
+        *locked(&self.recovery) = recovery;
+        self.monitor.close();
+        process::wait_ready(&settings, &started, settings.pg_ctl_timeout).await
+    }
+
+    fn write_and_reload(&self, recovery: &Recovery) -> Result<Written, String> {
+        let settings = self.settings();
+        let written = conf::write_all(&settings, known_major(&settings)?, recovery)?;
+        *locked(&self.recovery) = recovery.clone();
+        if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
+            proc::signal(pid.0, Signal::HUP)
+                .map_err(|e| format!("PostgreSQL (pid {pid}) cannot be told to reload: {e}"))?;
+        }
+        Ok(written)
+    }
+}
+
+fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>) -> Result<(), String> {
+    match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
+        DataDir::Cluster(cluster) => {
+            if let Some(why) = cluster.tainted {
+                let shown = settings.data_dir.display();
+                return Err(format!("{shown} is half-done ({why}): clone it anew"));
+            }
+        }
+        DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),
+        DataDir::Empty | DataDir::Unknown => {
+            return Err(format!("{} holds no cluster: clone or initialize it first", settings.data_dir.display()));
+        }
+    }
+    workdir::refuse_if_alive(settings)?;
+    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+    for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
+    {
+        if directory.starts_with('/') {
+            files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
+                .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
+        }
+    }
+    conf::write_all(settings, known_major(settings)?, recovery)?;
+    if let Some(standby) = standby {
+        conf::write_signal(settings, standby)?;
+    }
+    Ok(())
+}
+
+fn known_major(settings: &Settings) -> Result<u32, String> {
+    files::major_version(&settings.data_dir)
+        .ok_or_else(|| format!("{}/PG_VERSION cannot be read: is this a data directory?", settings.data_dir.display()))
+}
+
+fn refused_or_done<T>(result: Result<T, String>) -> Outcome<T> {
+    match result {
+        Ok(value) => Outcome::Done(value),
+        Err(why) => Outcome::Refused(Refusal::Failed(why)),
+    }
+}
+
+fn sql_outcome<T>(result: Result<T, SqlFailure>) -> Outcome<()> {
+    match result {
+        Ok(_) => Outcome::Done(()),
+        Err(SqlFailure::Unreachable(why)) => Outcome::Unknown(why),
+        Err(refused) => Outcome::Refused(Refusal::Failed(refused.to_string())),
+    }
+}
+
+/// No panic happens while one of these is held; if one did, the value is whole all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

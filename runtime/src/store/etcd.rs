@@ -1,6 +1,5 @@
 //! The etcd v3 adapter: one channel and one client a member, chosen by us, with a deadline on every call.
 
-use std::cmp::Reverse;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +25,7 @@ use crate::net::Connector;
 /// a write that is lost in a frozen member cannot be sent again.
 const TRUSTED_FOR: Duration = Duration::from_millis(500);
 /// The pause after every member failed once, doubled up to the largest.
-const PASS_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PASS_PAUSE: Duration = Duration::from_millis(20);
 const PASS_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// A store of one or several members that speak etcd v3. Cheap to clone; all methods may be called concurrently.
@@ -148,6 +147,7 @@ impl EtcdStore {
             let mut client = member.kv().await?;
             let asked = clock::now();
             let reply = client.txn(request.clone()).await.map_err(|error| member.fault(error))?;
+            shared.note_term(header(&member.host, reply.header())?);
             transacted(&member.host, transaction, &reply, asked)
         };
         let left = end.saturating_duration_since(Instant::now());
@@ -174,7 +174,7 @@ impl Shared {
     pub(super) fn order(&self) -> Vec<(usize, Arc<Member>)> {
         let sticky = self.sticky.load(Ordering::Relaxed);
         let mut order: Vec<_> = self.members.iter().cloned().enumerate().collect();
-        order.sort_by_key(|(index, member)| (*index != sticky, member.failed_at(), Reverse(*index < sticky), *index));
+        order.sort_by_key(|(index, member)| (*index != sticky, member.failed_at(), *index < sticky, *index));
         order
     }
 
@@ -260,6 +260,11 @@ impl Shared {
         }
         self.note_term(head);
         Ok((reply, asked, heard))
+    }
+
+    /// The store that answered last, 0 if none did yet.
+    pub(super) fn store_id(&self) -> StoreId {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner).store_id
     }
 
     fn note_term(&self, head: &ResponseHeader) {

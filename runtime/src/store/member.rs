@@ -28,7 +28,7 @@ const REPLY_BYTES_MAX: usize = 64 << 20;
 /// Why an attempt through a member did not bring the answer.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Nothing was sent, so nothing happened: another member may be asked for anything.
+    /// Nothing was sent, or nothing sent was looked at, so nothing happened: another member may be asked for anything.
     NotSent(String),
     /// Not answered, or not in a usable way: a write may have happened.
     Ambiguous(String),
@@ -128,6 +128,10 @@ impl Member {
             self.client.lock().unwrap_or_else(PoisonError::into_inner).take();
             return Fault::NotSent(text);
         }
+        if words == "etcdserver: no leader" {
+            // We ask for this check, and it is made before the request is looked at.
+            return Fault::NotSent(text);
+        }
         match status.code() {
             Code::NotFound if words.contains("lease not found") => Fault::Refused(Refusal::LeaseGone),
             Code::InvalidArgument
@@ -138,7 +142,7 @@ impl Member {
             | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::ResourceExhausted => Fault::Refused(Refusal::Failed(text)),
-            // "no leader", "request timed out", "leader changed", ...: it may have been applied.
+            // "request timed out", "leader changed", ...: it may have been applied.
             _ => Fault::Ambiguous(text),
         }
     }

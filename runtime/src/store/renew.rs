@@ -13,6 +13,7 @@
 //! So the keep-alive is followed by a linearizable read of the key through the same member. It costs a round trip to the
 //! quorum, and shows a term above the keep-alive's if there was an election between.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Renewed;
-use super::etcd::Shared;
+use super::etcd::{PASS_PAUSE, Shared};
 use super::member::{Fault, Member};
 use crate::clock;
 
@@ -83,49 +84,68 @@ async fn attempt(shared: &Shared, member: &Member, proof: &Proof) -> Result<Rene
     Ok(Renewed { heard: read.heard, ..kept })
 }
 
-/// Attempts through one member and, after a third of the deadline or as soon as that failed, the next.
+/// Attempts through one member and, after a third of the deadline or as soon as that failed, the next; and so on, round
+/// and round, until the deadline.
 pub(super) async fn renew(shared: &Arc<Shared>, proof: Proof, deadline: Duration) -> Outcome<Renewed> {
     let started = Instant::now();
     let end = started + deadline;
-    let mut next_start = started + deadline / 3;
-    let mut waiting = shared.order().into_iter();
-    let mut running = JoinSet::new();
-    let mut start = |running: &mut JoinSet<_>| {
-        let Some((index, member)) = waiting.next() else { return false };
-        let (shared, proof) = (shared.clone(), proof.clone());
-        running.spawn(async move { (index, attempt(&shared, &member, &proof).await) });
-        true
-    };
-    start(&mut running);
+    let mut attempts = Attempts { shared, proof, waiting: VecDeque::new(), running: JoinSet::new() };
     let mut last = format!("no answer within {deadline:?}");
+    attempts.refill();
+    attempts.start();
+    let mut next_start = started + deadline / 3;
     loop {
         tokio::select! {
             biased;
-            ended = running.join_next(), if !running.is_empty() => match ended {
-                Some(Ok((index, Ok(renewed)))) => {
-                    if let Some(member) = shared.members.get(index) {
-                        shared.stay_with(index, member);
+            ended = attempts.running.join_next(), if !attempts.running.is_empty() => {
+                let (member, outcome) = match ended {
+                    Some(Ok((index, outcome))) => ((index, &shared.members[index]), outcome),
+                    Some(Err(error)) => return Outcome::Unknown(error.to_string()),
+                    None => continue,
+                };
+                match outcome {
+                    Ok(renewed) => {
+                        shared.stay_with(member.0, member.1);
+                        return Outcome::Done(renewed);
                     }
-                    return Outcome::Done(renewed);
+                    Err(Fault::Refused(refusal)) => return Outcome::Refused(refusal),
+                    Err(Fault::NotSent(why) | Fault::Ambiguous(why)) => last = why,
                 }
-                Some(Ok((_, Err(Fault::Refused(refusal))))) => return Outcome::Refused(refusal),
-                Some(Ok((index, Err(Fault::NotSent(why) | Fault::Ambiguous(why))))) => {
-                    if let Some(member) = shared.members.get(index) {
-                        member.mark_failed();
-                    }
-                    last = why;
-                    if !start(&mut running) && running.is_empty() {
-                        return Outcome::Unknown(last);
-                    }
+                member.1.mark_failed();
+                if !attempts.start() && attempts.running.is_empty() {
+                    attempts.refill();
+                    next_start = Instant::now() + PASS_PAUSE;
                 }
-                Some(Err(error)) => last = error.to_string(),
-                None => {}
-            },
+            }
             () = sleep_until(end) => return Outcome::Unknown(last),
             () = sleep_until(next_start) => {
-                // At most two through members that may be frozen at a time; the rest of the deadline is theirs.
-                next_start = if start(&mut running) { next_start + deadline / 3 } else { end };
+                attempts.start();
+                next_start += deadline / 3;
             }
         }
+    }
+}
+
+/// The attempts of one renewal: at most one at a time through each member.
+struct Attempts<'a> {
+    shared: &'a Arc<Shared>,
+    proof: Proof,
+    waiting: VecDeque<(usize, Arc<Member>)>,
+    running: JoinSet<(usize, Result<Renewed, Fault>)>,
+}
+
+impl Attempts<'_> {
+    /// Starts an attempt through the next member; `false` if each has been tried.
+    fn start(&mut self) -> bool {
+        let Some((index, member)) = self.waiting.pop_front() else { return false };
+        let (shared, proof) = (self.shared.clone(), self.proof.clone());
+        self.running.spawn(async move { (index, attempt(&shared, &member, &proof).await) });
+        true
+    }
+
+    /// Makes every member one to be tried again.
+    fn refill(&mut self) {
+        assert!(self.running.is_empty(), "a member that is being asked is not asked twice");
+        self.waiting = self.shared.order().into();
     }
 }

@@ -63,19 +63,30 @@ impl Server {
         server
     }
 
-    /// The embedded store on a data directory. It runs in another process of this test's binary, since it has to be
-    /// stopped and killed.
+    /// The embedded store on a data directory.
     pub(crate) fn embedded_on(data: &Path) -> Self {
         let host = format!("127.0.0.1:{}", free_port());
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "embedded_store_of_a_test", "--nocapture"]);
-        command.env("STORE_LISTEN", &host).env("STORE_DATA", data);
-        let child = command.stdout(Stdio::null()).spawn().unwrap();
-        Self { host, child, dir: None }
+        Self { child: embedded_child(&host, data), host, dir: None }
     }
 
+    /// Kills an embedded store and starts it again, on the same address and data.
+    pub(crate) fn restart_embedded(&mut self, data: &Path) {
+        self.kill();
+        self.child = embedded_child(&self.host, data);
+    }
+
+    /// SIGSTOP, and waits until every thread stands still: the signal is one thread's first, and the others may go on
+    /// for as long as that one waits for a processor.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        let stopped = |task: &Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        let tasks = format!("/proc/{}/task", self.child.id());
+        while !std::fs::read_dir(&tasks).unwrap().all(|task| stopped(&task.unwrap().path())) {
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn thaw(&self) {
@@ -91,6 +102,14 @@ impl Server {
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
+}
+
+/// The embedded store in another process of this test's binary, since it has to be stopped and killed.
+fn embedded_child(host: &str, data: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "embedded_store_of_a_test", "--nocapture"]);
+    command.env("STORE_LISTEN", host).env("STORE_DATA", data);
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
 impl Drop for Server {

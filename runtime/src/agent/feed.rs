@@ -1,0 +1,129 @@
+//! The keys of the cluster as a stream of views: a read, then watches from there, again and again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use matriarch_core::op::Outcome;
+use matriarch_core::time::{Instant, Seen};
+use matriarch_core::view::store::ClusterView;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::store::{EtcdStore, MirroredPrefix, Snapshot, WatchEvent};
+use crate::wire::{RawEntry, cluster_view};
+
+/// The copy of the cluster's keys that reads, transactions and watches keep together.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    base: String,
+    keys: Arc<Mutex<MirroredPrefix>>,
+}
+
+impl Mirror {
+    /// Of the keys under `base` (`/service/scope/`).
+    pub fn new(base: &str) -> Self {
+        Self { base: base.to_owned(), keys: Arc::default() }
+    }
+
+    /// Takes a snapshot in and tells the view as of the newest revision known.
+    pub fn apply(&self, snapshot: &Snapshot) -> ClusterView {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.apply_snapshot(snapshot);
+        self.view(&keys)
+    }
+
+    /// The store that the copy is of.
+    pub fn store_id(&self) -> matriarch_core::id::StoreId {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).store_id()
+    }
+
+    /// The text of a key, by its relative name, and its `mod_revision`.
+    pub fn text(&self, key: &str) -> Option<(String, i64)> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = keys.entries().get(&format!("{}{key}", self.base))?;
+        Some((entry.text()?.to_owned(), entry.mod_revision.0))
+    }
+
+    fn view(&self, keys: &MirroredPrefix) -> ClusterView {
+        let entries: Vec<RawEntry<'_>> = keys
+            .entries()
+            .values()
+            .filter_map(|entry| {
+                Some(RawEntry {
+                    key: entry.key.strip_prefix(&self.base)?,
+                    value: entry.text()?,
+                    create_revision: entry.create_revision.0,
+                    mod_revision: entry.mod_revision.0,
+                    lease: entry.lease.0,
+                })
+            })
+            .collect();
+        cluster_view(keys.store_id(), keys.revision(), &entries)
+    }
+}
+
+/// What the feed tells.
+pub enum Fed {
+    /// The keys.
+    View(Seen<ClusterView>),
+    /// The store does not answer; for the log.
+    Unreachable(String),
+}
+
+/// How long one read of the keys may take.
+const READ_DEADLINE: Duration = Duration::from_secs(3);
+/// The pause before a read that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Reads and watches until nobody listens. The channel is bounded: with the loop stuck, the watches wait.
+pub async fn run(store: EtcdStore, mirror: Mirror, out: mpsc::Sender<Fed>) {
+    loop {
+        let snapshot = match store.read_prefix(&mirror.base, READ_DEADLINE).await {
+            Outcome::Done(snapshot) => snapshot,
+            Outcome::Refused(why) => {
+                if unreachable(&out, format!("{why:?}")).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Outcome::Unknown(why) => {
+                if unreachable(&out, why).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let view = mirror.apply(&snapshot);
+        if out.send(Fed::View(Seen::new(view, snapshot.asked, snapshot.heard))).await.is_err() {
+            return;
+        }
+        let next = matriarch_core::id::Revision(snapshot.revision.0 + 1);
+        let mut events = store.watch(&mirror.base, next);
+        while let Some(event) = events.recv().await {
+            match event {
+                WatchEvent::Changes { changes, heard, .. } => {
+                    let view = {
+                        let mut keys = mirror.keys.lock().unwrap_or_else(PoisonError::into_inner);
+                        keys.apply_changes(&changes);
+                        mirror.view(&keys)
+                    };
+                    // Nothing was asked: the oldest instant that it may be true of is when it was heard.
+                    let heard: Instant = heard.min(clock::now());
+                    if out.send(Fed::View(Seen::new(view, heard, heard))).await.is_err() {
+                        return;
+                    }
+                }
+                WatchEvent::Lost { why } => {
+                    tracing::info!(why, "the watch is begun anew");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn unreachable(out: &mpsc::Sender<Fed>, why: String) -> Result<(), ()> {
+    out.send(Fed::Unreachable(why)).await.map_err(drop)?;
+    tokio::time::sleep(AGAIN).await;
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! Core's orders on the store as guarded transactions on the keys of the cluster.
+
+use std::time::Duration;
+
+use matriarch_core::action::{Acquire, StoreAction};
+use matriarch_core::event::StoreDone;
+use matriarch_core::id::{LeaseId, Lsn, Member, Revision};
+use matriarch_core::op::Outcome;
+use matriarch_core::time::Instant;
+use matriarch_core::view::store::{HistoryLine, MemberRecord};
+
+use super::feed::Mirror;
+use crate::clock;
+use crate::store::{Committed, EtcdStore, Guard, Operation, Transaction};
+use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
+
+/// The keys of one cluster.
+pub struct Keys {
+    store: EtcdStore,
+    mirror: Mirror,
+    base: String,
+    me: Member,
+    extras: std::sync::Mutex<Extras>,
+    /// The dynamic configuration that a new cluster begins with, as compact JSON.
+    first_config: String,
+}
+
+/// What the member record says beside what core decides on.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// The tags as published.
+    pub tags: serde_json::Map<String, serde_json::Value>,
+    /// The database of `conn_url`.
+    pub database: String,
+    /// `host:port` of `proxy_url`.
+    pub proxy_address: Option<String>,
+}
+
+impl Extras {
+    fn borrow(&self) -> MemberExtras<'_> {
+        MemberExtras {
+            tags: &self.tags,
+            version: PATRONI_LEVEL,
+            database: &self.database,
+            proxy_address: self.proxy_address.as_deref(),
+        }
+    }
+}
+
+/// No single request waits longer than this, whatever budget there is: the next decision tries again.
+const ATTEMPT_MAX: Duration = Duration::from_secs(3);
+
+impl Keys {
+    /// The keys under `base`.
+    pub fn new(
+        store: EtcdStore,
+        mirror: Mirror,
+        base: &str,
+        me: Member,
+        extras: Extras,
+        first_config: &serde_json::Value,
+    ) -> Self {
+        let first_config = if first_config.is_object() { first_config.to_string() } else { "{}".to_owned() };
+        Self { store, mirror, base: base.to_owned(), me, extras: std::sync::Mutex::new(extras), first_config }
+    }
+
+    /// What else the member record says from now on.
+    pub fn set_extras(&self, extras: Extras) {
+        *self.extras.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = extras;
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
+    }
+
+    fn put(&self, name: &str, value: impl Into<Vec<u8>>) -> Operation {
+        Operation::Put { key: self.key(name), value: value.into(), lease: None }
+    }
+
+    /// Executes an order: what came of it, and when it was asked.
+    pub async fn execute(&self, action: StoreAction, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
+        let asked = clock::now();
+        let deadline = deadline.min(ATTEMPT_MAX);
+        let outcome = match action {
+            StoreAction::Read => return self.read(deadline).await,
+            StoreAction::GrantTenure { ttl } | StoreAction::GrantSession { ttl } => {
+                return self.grant(ttl, deadline).await;
+            }
+            StoreAction::Renew { lease, epoch, deadline } => return self.renew(lease, epoch, deadline).await,
+            StoreAction::KeepSession { lease } => {
+                return match self.store.keep_session(lease, deadline).await {
+                    Outcome::Done(kept) => (Outcome::Done(StoreDone::SessionKept), kept.asked),
+                    Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
+                    Outcome::Unknown(why) => (Outcome::Unknown(why), asked),
+                };
+            }
+            StoreAction::Revoke { lease } => self.store.revoke(lease, deadline).await.map(|()| StoreDone::Revoked),
+            StoreAction::Acquire(acquire) => self.acquire(&acquire, deadline).await,
+            StoreAction::TakeOver { lease, modified } => self.take_over(lease, modified, deadline).await,
+            StoreAction::Release { lease, epoch, position, record, session } => {
+                let released = self.release(lease, epoch, position, &record, session, deadline).await;
+                released.map(|_| StoreDone::Released)
+            }
+            StoreAction::PutMember { lease, record } => self.put_member(lease, &record, deadline).await,
+            other => self.write(self.transaction(other), deadline).await,
+        };
+        (outcome, asked)
+    }
+
+    async fn read(&self, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
+        let asked = clock::now();
+        match self.store.read_prefix(&self.base, deadline).await {
+            Outcome::Done(snapshot) => (Outcome::Done(StoreDone::Read(self.mirror.apply(&snapshot))), snapshot.asked),
+            Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
+            Outcome::Unknown(why) => (Outcome::Unknown(why), asked),
+        }
+    }
+
+    async fn grant(&self, ttl: Duration, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
+        let asked = clock::now();
+        let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
+        match self.store.grant(seconds, deadline).await {
+            Outcome::Done(granted) => {
+                (Outcome::Done(StoreDone::Granted { lease: granted.lease, ttl: granted.ttl }), granted.asked)
+            }
+            Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
+            Outcome::Unknown(why) => (Outcome::Unknown(why), asked),
+        }
+    }
+
+    async fn renew(&self, lease: LeaseId, epoch: Revision, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
+        let asked = clock::now();
+        match self.store.renew(lease, &self.key(key::LEADER), epoch, deadline).await {
+            // Credited to when the keep-alive of the attempt that succeeded was sent.
+            Outcome::Done(renewed) => (Outcome::Done(StoreDone::Renewed { ttl: renewed.ttl }), renewed.asked),
+            Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
+            Outcome::Unknown(why) => (Outcome::Unknown(why), asked),
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction, deadline: Duration) -> Outcome<Committed> {
+        self.store.transact(transaction, deadline).await.outcome
+    }
+
+    async fn write(&self, transaction: Transaction, deadline: Duration) -> Outcome<StoreDone> {
+        self.commit(transaction, deadline).await.map(|_| StoreDone::Written)
+    }
+
+    /// The keys read back in the same transaction are the view in which this node leads.
+    fn acquired(&self, outcome: Outcome<Committed>) -> Outcome<StoreDone> {
+        match outcome {
+            Outcome::Done(Committed { snapshot: Some(snapshot), .. }) => {
+                Outcome::Done(StoreDone::Acquired(self.mirror.apply(&snapshot)))
+            }
+            Outcome::Done(_) => Outcome::Unknown("the transaction did not read the keys back".into()),
+            Outcome::Refused(refusal) => Outcome::Refused(refusal),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
+        let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
+        let record = wire::epoch_json(self.mirror.store_id(), &self.me, acquire.timeline, acquire.position, None);
+        let mut guards = vec![
+            Guard::Absent(self.key(key::LEADER)),
+            unchanged(key::FAILOVER, acquire.failover),
+            unchanged(key::SYNC, acquire.sync),
+            unchanged(key::MATRIARCH, acquire.record),
+        ];
+        // A configuration that cannot be used has no revision; it must not forbid every election.
+        guards.extend((acquire.config != Revision(0)).then(|| unchanged(key::CONFIG, acquire.config)));
+        let transaction = Transaction {
+            guards,
+            operations: vec![self.put_leader(acquire.lease), self.put(key::MATRIARCH, record)],
+            on_refusal_read: None,
+            then_read: Some(self.base.clone()),
+        };
+        self.acquired(self.commit(transaction, deadline).await)
+    }
+
+    async fn take_over(&self, lease: LeaseId, modified: Revision, deadline: Duration) -> Outcome<StoreDone> {
+        let leader = self.key(key::LEADER);
+        let transaction = Transaction {
+            guards: vec![
+                Guard::ModRevision(leader.clone(), modified),
+                Guard::Value(leader, self.me.as_str().as_bytes().to_vec()),
+            ],
+            operations: vec![self.put_leader(lease)],
+            on_refusal_read: None,
+            then_read: Some(self.base.clone()),
+        };
+        self.acquired(self.commit(transaction, deadline).await)
+    }
+
+    fn put_leader(&self, lease: LeaseId) -> Operation {
+        Operation::Put { key: self.key(key::LEADER), value: self.me.as_str().as_bytes().to_vec(), lease: Some(lease) }
+    }
+
+    /// Position, our record and the end of the tenure in one transaction: nobody sees one without the others.
+    async fn release(
+        &self,
+        lease: LeaseId,
+        epoch: Revision,
+        position: Lsn,
+        record: &MemberRecord,
+        session: Option<LeaseId>,
+        deadline: Duration,
+    ) -> Outcome<Committed> {
+        let leader = self.key(key::LEADER);
+        // Slots outlive the leader that reported them.
+        let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
+        let before = wire::status::status_key(Revision(revision), &text);
+        let slots: Vec<_> = before.slots.into_iter().collect();
+        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, &slots, &before.retain))];
+        operations.extend(session.map(|session| self.member_operation(session, record)));
+        operations.push(Operation::Delete(leader.clone()));
+        let transaction = Transaction {
+            guards: vec![Guard::CreateRevision(leader.clone(), epoch), Guard::Lease(leader, lease)],
+            operations,
+            on_refusal_read: None,
+            then_read: None,
+        };
+        self.commit(transaction, deadline).await
+    }
+
+    fn member_operation(&self, lease: LeaseId, record: &MemberRecord) -> Operation {
+        let extras = self.extras.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Operation::Put {
+            key: self.key(&key::member(self.me.as_str())),
+            value: wire::member_json(record, &extras.borrow()).into_bytes(),
+            lease: Some(lease),
+        }
+    }
+
+    /// Guarded by what is known of our own key: another node that writes it under our name is noticed.
+    async fn put_member(&self, lease: LeaseId, record: &MemberRecord, deadline: Duration) -> Outcome<StoreDone> {
+        let name = key::member(self.me.as_str());
+        let known = self.mirror.text(&name).map_or(Revision(0), |(_, revision)| Revision(revision));
+        let transaction = Transaction {
+            guards: vec![Guard::ModRevision(self.key(&name), known)],
+            operations: vec![self.member_operation(lease, record)],
+            on_refusal_read: Some(self.base.clone()),
+            then_read: None,
+        };
+        let transacted = self.store.transact(transaction, deadline).await;
+        if let Some(snapshot) = &transacted.seen_instead {
+            self.mirror.apply(snapshot);
+        }
+        transacted.outcome.map(|_| StoreDone::Written)
+    }
+
+    /// The other writes: one key each, guarded by its revision or by the tenure.
+    fn transaction(&self, action: StoreAction) -> Transaction {
+        let guarded = |guards: Vec<Guard>, operations: Vec<Operation>| Transaction {
+            guards,
+            operations,
+            on_refusal_read: None,
+            then_read: None,
+        };
+        let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
+        let as_leader = |epoch: Revision| Guard::CreateRevision(self.key(key::LEADER), epoch);
+        match action {
+            StoreAction::RaceInitialize => guarded(
+                vec![Guard::Absent(self.key(key::INITIALIZE)), Guard::Absent(self.key(key::LEADER))],
+                vec![self.put(key::INITIALIZE, "")],
+            ),
+            StoreAction::AbandonInitialize { initialize } => guarded(
+                vec![unchanged(key::INITIALIZE, initialize)],
+                vec![Operation::Delete(self.key(key::INITIALIZE))],
+            ),
+            StoreAction::CompleteInitialize { system_id, initialize, config } => {
+                let mut operations = vec![self.put(key::INITIALIZE, system_id.to_string())];
+                // Also one that is there and cannot be used has no revision: what is replaced is what is known of it.
+                let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(_, revision)| Revision(revision));
+                if config == Revision(0) {
+                    operations.push(self.put(key::CONFIG, self.first_config.clone()));
+                }
+                guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)], operations)
+            }
+            StoreAction::PutStatus { epoch, position, slots, retain } => guarded(
+                vec![as_leader(epoch)],
+                vec![self.put(key::STATUS, wire::status_json(position, &slots, &retain))],
+            ),
+            StoreAction::PutHistory { epoch, revision, lines } => guarded(
+                vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
+                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],
+            ),
+            StoreAction::PutFailover { revision, leader, candidate, scheduled_at } => {
+                let at = scheduled_at.map(|schedule| schedule.text);
+                let text = wire::failover_json(leader.as_ref(), candidate.as_ref(), at.as_deref());
+                guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, text)])
+            }
+            StoreAction::ClearFailover { revision } => {
+                guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, "{}")])
+            }
+            StoreAction::Read
+            | StoreAction::GrantTenure { .. }
+            | StoreAction::Acquire(_)
+            | StoreAction::TakeOver { .. }
+            | StoreAction::Renew { .. }
+            | StoreAction::Release { .. }
+            | StoreAction::Revoke { .. }
+            | StoreAction::GrantSession { .. }
+            | StoreAction::KeepSession { .. }
+            | StoreAction::PutMember { .. } => unreachable!("executed by a function of its own"),
+        }
+    }
+}
+
+/// The newest line of a history gets the time at which it is written, if it has none.
+fn stamped(mut lines: Vec<HistoryLine>) -> Vec<HistoryLine> {
+    if let Some(last) = lines.last_mut().filter(|line| line.timestamp.is_none()) {
+        let now = jiff::Zoned::now();
+        last.timestamp = Some(now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string());
+    }
+    lines
+}

@@ -1,0 +1,302 @@
+//! Executes core's orders. Each runs as a task of its own and ends as one event; none of them decides anything.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use matriarch_core::action::{Action, HostAction, PeerAction, PostgresAction};
+use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreEvent};
+use matriarch_core::id::{Member, OpId, Timeline};
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::view::postgres::{DataDir, Process, Upstream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::keys::Keys;
+use super::promises::Promises;
+use super::setup::STOP_LIMIT;
+use crate::clock;
+use crate::peers;
+use crate::postgres::{Divergence, Followed, Postgres, files};
+
+/// How long the monitoring query may take.
+const SQL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a checkpoint before a stop may take: it only makes the stop shorter.
+const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(300);
+/// How long the WAL receiver may take to end.
+const FREEZE_DEADLINE: Duration = Duration::from_millis(500);
+/// How long a peer may take for its position, and for its status.
+const POSITION_DEADLINE: Duration = Duration::from_millis(1000);
+const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What orders are executed with.
+pub struct Lanes {
+    /// The keys of the cluster.
+    pub keys: Arc<Keys>,
+    /// The local PostgreSQL.
+    pub postgres: Arc<Postgres>,
+    /// Small files.
+    pub promises: Promises,
+    events: mpsc::UnboundedSender<Event>,
+    running: BTreeMap<OpId, AbortHandle>,
+    timeline: Arc<Mutex<Timeline>>,
+}
+
+impl Lanes {
+    /// Lanes that end in `events`. The channel is bounded by what core has in flight: one operation a lane.
+    pub fn new(
+        keys: Arc<Keys>,
+        postgres: Arc<Postgres>,
+        promises: Promises,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        let timeline = Arc::default();
+        Self { keys, postgres, promises, events, running: BTreeMap::new(), timeline }
+    }
+
+    /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
+    pub fn cancel(&mut self, op: OpId) {
+        if let Some(task) = self.running.remove(&op) {
+            task.abort();
+        }
+    }
+
+    /// Begins an operation.
+    pub fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
+        self.running.retain(|_, task| !task.is_finished());
+        let task = match action {
+            Action::Store(action) => {
+                let (keys, events) = (Arc::clone(&self.keys), self.events.clone());
+                tokio::spawn(async move {
+                    let (outcome, asked) = keys.execute(action, deadline).await;
+                    send(&events, Event::Store(StoreEvent::Completed { op, outcome, asked }));
+                })
+            }
+            Action::Postgres(PostgresAction::Observe) => self.observe(op, None),
+            Action::Postgres(PostgresAction::Look) => {
+                let look = self.look();
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    look.all().await;
+                    send(&events, Event::Postgres(PostgresEvent::Answered { op, sql: None }));
+                })
+            }
+            Action::Postgres(action) => {
+                let (look, events) = (self.look(), self.events.clone());
+                // Local: the callbacks that tools report their progress to need not be sendable.
+                tokio::task::spawn_local(async move {
+                    let outcome = control(&look.postgres, action).await;
+                    // The facts first: the next decision is made with the completion, and must see what it brought.
+                    look.all().await;
+                    send(&events, Event::Postgres(PostgresEvent::Completed { op, outcome }));
+                })
+            }
+            Action::Host(action) => {
+                let (promises, events) = (self.promises.clone(), self.events.clone());
+                tokio::task::spawn_blocking(move || {
+                    let written = match &action {
+                        HostAction::WriteEpoch(file) => promises.write_epoch(file),
+                        HostAction::WritePledge(absent_at) => promises.write_pledge(*absent_at),
+                        HostAction::StartGuard | HostAction::Exit { .. } => Ok(()),
+                    };
+                    let outcome = match written {
+                        Ok(()) => Outcome::Done(()),
+                        Err(error) => {
+                            tracing::error!(%error, ?action, "cannot be written to the state directory");
+                            Outcome::Unknown(error.to_string())
+                        }
+                    };
+                    send(&events, Event::Host(HostEvent::Completed { op, outcome }));
+                })
+            }
+            Action::Peer(action) => self.ask(op, action),
+            Action::Guard(_) | Action::Answer(..) => return,
+        };
+        self.running.insert(op, task.abort_handle());
+    }
+
+    /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
+    pub fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
+        drop(self.observe(OpId(0), Some(done)));
+    }
+
+    fn observe(&self, op: OpId, done: Option<tokio::sync::oneshot::Sender<()>>) -> tokio::task::JoinHandle<()> {
+        let (look, events) = (self.look(), self.events.clone());
+        tokio::spawn(async move {
+            let sql = match look.postgres.observe_sql(SQL_DEADLINE).await {
+                Ok(seen) => {
+                    look.on_timeline(seen.value.timeline).await;
+                    Some(seen)
+                }
+                Err(failure) => {
+                    tracing::debug!(%failure, "PostgreSQL does not answer");
+                    look.all().await;
+                    None
+                }
+            };
+            send(&events, Event::Postgres(PostgresEvent::Answered { op, sql }));
+            if let Some(done) = done {
+                // The loop takes the facts in before it takes the next message: whoever waits sees them.
+                tokio::task::yield_now().await;
+                let _ = done.send(());
+            }
+        })
+    }
+
+    fn ask(&self, op: OpId, action: PeerAction) -> tokio::task::JoinHandle<()> {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let asked = clock::now();
+            let (member, outcome) = match action {
+                PeerAction::AskPosition { member, api_url, pledges, absent_at } => {
+                    let outcome = peers::ask_position(&api_url, pledges, absent_at, POSITION_DEADLINE).await;
+                    (member, outcome)
+                }
+                PeerAction::AskStatus { member, api_url } => {
+                    let outcome = peers::ask_status(&api_url, STATUS_DEADLINE).await;
+                    (member, outcome)
+                }
+                PeerAction::AwaitReplay { member, api_url, pledges, beyond, deadline } => {
+                    let outcome = peers::await_replay(&api_url, pledges, beyond, deadline).await;
+                    (member, outcome)
+                }
+            };
+            send(&events, Event::Peer(answered(op, member, outcome, asked)));
+        })
+    }
+
+    /// A way to look at PostgreSQL and tell what is seen.
+    pub fn look(&self) -> Look {
+        Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), timeline: Arc::clone(&self.timeline) }
+    }
+}
+
+fn answered(
+    op: OpId,
+    member: Member,
+    outcome: Outcome<matriarch_core::view::peers::PeerAnswer>,
+    asked: matriarch_core::time::Instant,
+) -> PeerEvent {
+    PeerEvent::Answered { op, member, outcome, asked }
+}
+
+/// Looks at process and data directory, and tells core.
+#[derive(Clone)]
+pub struct Look {
+    postgres: Arc<Postgres>,
+    events: mpsc::UnboundedSender<Event>,
+    /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
+    timeline: Arc<Mutex<Timeline>>,
+}
+
+impl Look {
+    /// Both. The directory is looked at after the process and told before it: what a postmaster was started as stands
+    /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
+    pub async fn all(&self) {
+        let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
+        if process == Process::Absent {
+            *self.newest() = Timeline(0);
+        }
+        self.data().await;
+        send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
+    }
+
+    /// The data directory.
+    pub async fn data(&self) {
+        let mut data = self.postgres.observe_data().await;
+        let newest = *self.newest();
+        if let DataDir::Cluster(cluster) = &mut data
+            && newest > cluster.history.timeline
+        {
+            cluster.history = files::history(&self.postgres.settings().data_dir, newest);
+        }
+        send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
+    }
+
+    /// The server has told its timeline: a standby that followed its leader onto a new one has a new history.
+    async fn on_timeline(&self, timeline: Timeline) {
+        let newer = {
+            let mut newest = self.newest();
+            let newer = timeline > *newest;
+            *newest = timeline.max(*newest);
+            newer
+        };
+        if newer {
+            self.data().await;
+        }
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop has ended: nobody is there to be told.
+fn send(events: &mpsc::UnboundedSender<Event>, event: Event) {
+    let _ = events.send(event);
+}
+
+/// A line of a tool, for the operator.
+fn progress(line: &str) {
+    tracing::info!(tool = line);
+}
+
+async fn control(postgres: &Postgres, action: PostgresAction) -> Outcome<PostgresDone> {
+    let what = format!("{action:?}");
+    let outcome = match action {
+        PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
+        PostgresAction::Initdb => done(postgres.initdb(&progress).await),
+        PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
+        PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
+        PostgresAction::Start(how) => done(postgres.start(how).await),
+        PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
+        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT).await),
+        PostgresAction::Promote => postgres.promote().await.map(|_| PostgresDone::Done),
+        PostgresAction::Follow(upstream) => follow(postgres, upstream.as_ref()).await,
+        PostgresAction::Freeze => done(postgres.freeze(FREEZE_DEADLINE).await),
+        PostgresAction::Checkpoint => done(postgres.checkpoint(CHECKPOINT_DEADLINE).await),
+        PostgresAction::Compare(upstream) => match postgres.divergence(&upstream).await {
+            Divergence::None => Outcome::Done(PostgresDone::Compared(None)),
+            Divergence::Diverged { at } => Outcome::Done(PostgresDone::Compared(Some(at))),
+            Divergence::Unknown(why) => Outcome::Unknown(why),
+        },
+        PostgresAction::RecoverSingleUser => done(postgres.crash_recover(&progress).await),
+        PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &progress).await),
+        PostgresAction::Configure { generation } => {
+            postgres.reload_configuration().await.map(|_| PostgresDone::Configured { generation })
+        }
+        PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
+        PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
+    };
+    match &outcome {
+        Outcome::Done(_) => tracing::debug!(order = what, "done"),
+        Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => tracing::warn!(order = what, why, "failed"),
+        Outcome::Refused(refusal) => tracing::warn!(order = what, ?refusal, "refused"),
+    }
+    outcome
+}
+
+fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
+    outcome.map(|_| PostgresDone::Done)
+}
+
+/// What is in the data directory goes first; core has decided that it may.
+async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
+    match postgres.wipe_data_dir("it is cloned again").await {
+        Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
+        other => done(other),
+    }
+}
+
+async fn follow(postgres: &Postgres, upstream: Option<&Upstream>) -> Outcome<PostgresDone> {
+    match postgres.follow(upstream).await {
+        Outcome::Done(Followed::Done) => Outcome::Done(PostgresDone::Done),
+        // Before PostgreSQL 13 an upstream cannot be changed in a running server, and restore_command not before 14.
+        Outcome::Done(Followed::NeedsRestart(parameter)) => {
+            tracing::info!(parameter, "PostgreSQL is restarted for it");
+            done(postgres.restart(STOP_LIMIT).await)
+        }
+        Outcome::Refused(refusal) => Outcome::Refused(refusal),
+        Outcome::Unknown(why) => Outcome::Unknown(why),
+    }
+}

@@ -1,0 +1,302 @@
+//! `matriarch run FILE`: from a configuration file to a running agent, and out again.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use matriarch_core::event::Event;
+use matriarch_core::id::Member;
+use matriarch_core::state::State;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::feed::{self, Mirror};
+use super::guard_link::GuardLink;
+use super::keys::{Extras, Keys};
+use super::lanes::Lanes;
+use super::promises::Promises;
+use super::{Agent, Asked, Ended, Sources, handle, setup, user};
+use crate::config::{self, DynamicConfig, LocalConfig};
+use crate::guard::{GuardOptions, connect_or_spawn};
+use crate::net::{self, Connector};
+use crate::postgres::{Postgres, tools};
+use crate::store::EtcdStore;
+use crate::{api, clock, http};
+
+/// How to run an agent.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file or directory.
+    pub file: Option<PathBuf>,
+    /// The account for PostgreSQL if started as root.
+    pub user: Option<String>,
+}
+
+/// How long one attempt to connect to the store may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Requests from the REST API that may wait.
+const MESSAGES_MAX: usize = 64;
+/// Views that may wait; more wait in the watch.
+const VIEWS_MAX: usize = 64;
+/// How long the other node of our name may take to show that it lives.
+const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs an agent until it is told to leave; its exit code.
+pub fn run(options: &Options) -> anyhow::Result<u8> {
+    let loaded = config::load(options.file.as_deref(), std::env::vars()).map_err(|error| anyhow!("{error}"))?;
+    crate::logging::init(&loaded.config.log)?;
+    for line in loaded.render_warnings().lines() {
+        tracing::warn!("{line}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, live(options, loaded.config))?;
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match ended {
+        Ended::Exit(code) => Ok(code),
+        Ended::Again => {
+            let program = std::env::current_exe().context("our own executable")?;
+            let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+            Err(error).with_context(|| format!("executing {} again", program.display()))
+        }
+    }
+}
+
+/// What the member record says beside what core decides on.
+pub fn extras(local: &LocalConfig) -> Extras {
+    Extras {
+        tags: local.tags.published.clone(),
+        database: local.postgresql.database.clone(),
+        proxy_address: local.postgresql.proxy_address.as_ref().map(ToString::to_string),
+    }
+}
+
+async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
+    let account = user::chosen(options.user.as_deref())?;
+    let state_dir = setup::state_dir(&local);
+    user::make_directory(&state_dir, account.as_ref())?;
+    user::make_directory(&local.postgresql.data_dir, account.as_ref())?;
+    let listen = local.restapi.listen.to_string();
+    let listener = net::tcp_listen(&listen).await.with_context(|| {
+        format!("the REST API cannot listen on {listen}: is another agent running, or restapi.listen wrong?")
+    })?;
+
+    let server_major = server_major(&local)?;
+    let dynamic = DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"))?;
+    let effective = setup::effective(&local, &dynamic.0, dynamic.1, server_major);
+    for program in ["postgres", "initdb", "pg_basebackup", "pg_controldata"] {
+        tools::locate(&effective.settings, program).map_err(|why| anyhow!(why))?;
+    }
+
+    let guard_options = guard_options(options, &local, &state_dir, account.as_ref())?;
+    // As root, if the agent is: then no process of PostgreSQL's account can stop the guard.
+    let (guard, hello) = connect_or_spawn(&guard_options).await.context("starting the guard")?;
+    if let Some(account) = &account {
+        user::become_user(account)?;
+    }
+
+    let connector = Connector::tcp(CONNECT_LIMIT);
+    let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
+    let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, connector);
+    let base = local.base_path();
+    let mirror = Mirror::new(&base);
+    let me = Member::new(&local.name);
+    let keys = Keys::new(store.clone(), mirror.clone(), &base, me, extras(&local), &local.bootstrap.dcs);
+
+    let promises = Promises::new(&state_dir);
+    let started = promises.read();
+    let postgres = Arc::new(Postgres::new(effective.settings));
+    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, local.tags.published.clone());
+
+    let (events, events_out) = mpsc::unbounded_channel();
+    let (fed, fed_out) = mpsc::channel(VIEWS_MAX);
+    let (messages, messages_out) = mpsc::channel(MESSAGES_MAX);
+    let (asked, asked_out) = mpsc::channel(8);
+    let (died, died_out) = mpsc::unbounded_channel();
+    let lanes = Lanes::new(Arc::new(keys), Arc::clone(&postgres), promises, events);
+    let mut sources = Sources {
+        events: events_out,
+        fed: fed_out,
+        messages: messages_out,
+        asked: asked_out,
+        changed: postgres.watch_files(),
+        died: died_out,
+    };
+    let mut link = GuardLink::new(guard_options);
+    let connected = link.connected(&guard, hello);
+    refuse_namesake(&store, &base, &local).await?;
+
+    tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
+    spawn_signals(&asked)?;
+    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store));
+    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
+
+    let file = options.file.clone();
+    let mut agent = Agent {
+        shared,
+        local,
+        reload: Box::new(move || reload(file.as_deref())),
+        mirror,
+        lanes,
+        guard: link,
+        starting_guard: None,
+        reports: Some(guard.reports),
+        died,
+        watched: None,
+        answers: std::collections::BTreeMap::new(),
+        next_request: 0,
+        config_seen: None,
+        server_major,
+        unreachable_since: None,
+        ended: None,
+    };
+    let first = [Event::Guard(connected), Event::Ticked(clock::wall()), Event::Started(started)];
+    agent.live(&mut sources, first).await
+}
+
+impl Agent {
+    async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
+        let mut wake = None;
+        for event in first {
+            let effects = self.step(event);
+            wake = effects.wake.at;
+            self.hand_out(effects);
+        }
+        loop {
+            if let Some(effects) = self.turn(sources, wake).await {
+                wake = effects.wake.at;
+                self.hand_out(effects);
+            }
+            if let Some(ended) = self.ended.clone() {
+                // Orders to the guard that were just sent are written before the process ends.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                return Ok(ended);
+            }
+        }
+    }
+}
+
+/// The file is read again; a file that cannot be used changes nothing.
+fn reload(file: Option<&Path>) -> Option<LocalConfig> {
+    match config::load(file, std::env::vars()) {
+        Ok(loaded) => {
+            for line in loaded.render_warnings().lines() {
+                tracing::warn!("{line}");
+            }
+            Some(loaded.config)
+        }
+        Err(error) => {
+            tracing::error!("the configuration cannot be used, the old one stays: {error}");
+            None
+        }
+    }
+}
+
+fn guard_options(
+    options: &Options,
+    local: &LocalConfig,
+    state_dir: &Path,
+    account: Option<&nix::unistd::User>,
+) -> anyhow::Result<GuardOptions> {
+    let exe = std::env::current_exe().context("our own executable")?;
+    let mut release_command = vec![exe.display().to_string(), "release".into(), "--tenure".into(), "{tenure}".into()];
+    if let Some(file) = &options.file {
+        release_command.push(std::path::absolute(file)?.display().to_string());
+    }
+    Ok(GuardOptions {
+        exe,
+        state_dir: state_dir.to_owned(),
+        data_dir: local.postgresql.data_dir.clone(),
+        agent_uid: account.map_or_else(|| nix::unistd::Uid::effective().as_raw(), |user| user.uid.as_raw()),
+        restart_grace: local.matriarch.restart_grace,
+        release_command,
+    })
+}
+
+/// The major version of the data directory, or else of the binaries.
+fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
+    if let Some(major) = crate::postgres::files::major_version(&local.postgresql.data_dir) {
+        return Ok(major);
+    }
+    let dynamic = DynamicConfig::from_json(&serde_json::json!({})).map_err(|why| anyhow!(why))?.0;
+    let settings = setup::effective(local, &dynamic, Vec::new(), 15).settings;
+    let postgres = tools::locate(&settings, "postgres").map_err(|why| anyhow!(why))?;
+    let said = Command::new(&postgres).arg("--version").output().with_context(|| postgres.display().to_string())?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let major: u32 = digits.parse().map_err(|_| anyhow!("{} --version says {text:?}", postgres.display()))?;
+    if !(13..=18).contains(&major) {
+        bail!("{} is PostgreSQL {major}; 13 to 18 are supported: set postgresql.bin_dir", postgres.display());
+    }
+    Ok(major)
+}
+
+/// Two nodes with one name would write over each other. Whoever answers under our name at another address is alive.
+async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> anyhow::Result<()> {
+    let key = format!("{base}members/{}", local.name);
+    let read = store.read_key(&key, NAMESAKE_LIMIT).await.done().and_then(|read| read.entry);
+    let Some(record) = read.as_ref().and_then(|entry| entry.text()) else { return Ok(()) };
+    let record: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+    let Some(api_url) = record.get("api_url").and_then(|url| url.as_str()) else { return Ok(()) };
+    if api_url == setup::api_url(local) || !is_alive(api_url).await {
+        return Ok(());
+    }
+    bail!(
+        "Can't start; there is already a node named '{}' running ({api_url}): give this node another name",
+        local.name
+    )
+}
+
+async fn is_alive(api_url: &str) -> bool {
+    let Some(base) = http::base_url(api_url) else { return false };
+    http::request(hyper::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
+}
+
+fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {
+    let kinds = [
+        (SignalKind::terminate(), Asked::Stop),
+        (SignalKind::interrupt(), Asked::Stop),
+        (SignalKind::hangup(), Asked::Reload),
+        (SignalKind::user_defined2(), Asked::Again),
+    ];
+    for (kind, what) in kinds {
+        let mut signals = signal(kind).context("signal handlers")?;
+        let asked = asked.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if asked.send(what).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// `matriarch release --tenure ID FILE`: gives a tenure back once its PostgreSQL is dead. The guard runs it.
+pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
+    let loaded = config::load(file, std::env::vars()).map_err(|error| anyhow!("{error}"))?;
+    let local = loaded.config;
+    let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
+    runtime.block_on(async {
+        let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, Connector::tcp(CONNECT_LIMIT));
+        match store.revoke(matriarch_core::id::LeaseId(tenure), NAMESAKE_LIMIT).await {
+            matriarch_core::op::Outcome::Done(()) => Ok(0),
+            other => bail!("tenure {tenure} could not be revoked at {}: {other:?}", local.etcd3.hosts.join(", ")),
+        }
+    })
+}
+
+/// What the REST API is configured with.
+fn api_settings(local: &LocalConfig, store: &EtcdStore) -> api::ApiSettings {
+    let auth = local.restapi.authentication.as_ref();
+    api::ApiSettings {
+        authentication: auth.map(|a| http::BasicAuth { user: a.username.clone(), password: a.password.clone() }),
+        extra_headers: local.restapi.http_extra_headers.clone(),
+        server_tokens: local.restapi.server_tokens.clone(),
+        fresh: api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT),
+    }
+}

@@ -1,0 +1,162 @@
+//! From what operators write to what core and PostgreSQL's part need.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use matriarch_core::config::{Config, Published};
+use matriarch_core::id::Member;
+use matriarch_core::lease::Bounds;
+
+use crate::config::local::Account;
+use crate::config::{DynamicConfig, LocalConfig, effective_parameters, effective_postgresql};
+use crate::postgres::{Credential, LocalConnection, Secret, Settings};
+
+/// Local and dynamic configuration, laid over each other.
+pub struct Effective {
+    /// What core decides on.
+    pub core: Config,
+    /// What PostgreSQL is run with.
+    pub settings: Settings,
+    /// What was adjusted or is not used, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Where the agent keeps what must survive it: guard socket, epoch, promises.
+pub fn state_dir(local: &LocalConfig) -> PathBuf {
+    local.matriarch.state_dir.clone().unwrap_or_else(|| {
+        let mut name = local.postgresql.data_dir.clone().into_os_string();
+        name.push(".matriarch");
+        PathBuf::from(name)
+    })
+}
+
+/// `api_url` as published.
+pub fn api_url(local: &LocalConfig) -> String {
+    format!("http://{}/patroni", local.restapi.connect_address)
+}
+
+/// Lays the configurations over each other. `server_major` is that of the data directory or of the binaries.
+pub fn effective(
+    local: &LocalConfig,
+    dynamic: &DynamicConfig,
+    mut warnings: Vec<String>,
+    server_major: u32,
+) -> Effective {
+    let shared = effective_postgresql(local, dynamic);
+    let parameters = effective_parameters(local, dynamic, server_major);
+    warnings.extend(parameters.warnings);
+    let own = &local.postgresql;
+    let published = own.connect_address.clone();
+    let host = own.listen_hosts.first().cloned().unwrap_or_else(|| "localhost".to_owned());
+    let settings = Settings {
+        member: local.name.clone(),
+        scope: local.scope.clone(),
+        data_dir: own.data_dir.clone(),
+        config_dir: own.config_dir.clone(),
+        config_base_name: own.config_base_name.clone(),
+        bin_dir: own.bin_dir.clone(),
+        bin_names: own.bin_name.clone(),
+        run_as: None,
+        listen_addresses: own.listen_hosts.join(","),
+        port: own.listen_port,
+        local: local_connection(local, &parameters.all),
+        database: own.database.clone(),
+        superuser: credential(&own.authentication.superuser, "postgres"),
+        replication: credential(&own.authentication.replication, "replicator"),
+        rewind: own.authentication.rewind.as_ref().map(|account| credential(account, "postgres")),
+        pgpass: own.pgpass.clone().unwrap_or_else(|| state_dir(local).join("pgpass")),
+        server_log: state_dir(local).join("postgresql.log"),
+        parameters: parameters.all,
+        command_line: parameters.command_line,
+        pg_hba: shared.pg_hba.unwrap_or_default(),
+        pg_ident: shared.pg_ident.unwrap_or_default(),
+        recovery_conf: parameters.recovery,
+        custom_conf: own.custom_conf.clone(),
+        initdb_options: options(&local.bootstrap.initdb),
+        bootstrap_pg_hba: local.bootstrap.pg_hba.clone(),
+        basebackup_options: options(&own.basebackup),
+        rewind_options: options(&own.rewind),
+        use_slots: shared.use_slots,
+        pg_ctl_timeout: shared.pg_ctl_timeout,
+    };
+    let core = Config {
+        me: Member::new(&local.name),
+        ttl: dynamic.ttl,
+        loop_wait: dynamic.loop_wait,
+        retry_timeout: dynamic.retry_timeout,
+        maximum_lag_on_failover_bytes: dynamic.maximum_lag_on_failover_bytes,
+        primary_start_timeout: dynamic.primary_start_timeout,
+        max_timelines_history: usize::try_from(dynamic.max_timelines_history).unwrap_or(usize::MAX),
+        nofailover: local.tags.nofailover,
+        failover_priority: i32::try_from(local.tags.failover_priority).unwrap_or(i32::MAX),
+        nostream: local.tags.nostream,
+        clonefrom: local.tags.clonefrom,
+        replicatefrom: local.tags.replicatefrom.as_deref().map(Member::new),
+        use_slots: shared.use_slots,
+        use_pg_rewind: shared.use_pg_rewind,
+        clone_when_diverged: shared.remove_data_directory_on_diverged_timelines
+            || shared.remove_data_directory_on_rewind_failure,
+        may_bootstrap: local.bootstrap.dcs.is_object(),
+        unsupported: dynamic.unsupported().map(str::to_owned),
+        parameters_generation: generation(&settings),
+        published: Published {
+            host: published.as_ref().map_or(host, |address| address.host.clone()),
+            port: published.as_ref().map_or(own.listen_port, |address| address.port),
+            api_url: api_url(local),
+        },
+        isolation_timeout: local.matriarch.isolation_timeout,
+        bounds: Bounds::default(),
+    };
+    Effective { core, settings, warnings }
+}
+
+/// How long a tool or a server may keep a stop waiting before it is killed.
+pub const STOP_LIMIT: Duration = Duration::from_secs(3600);
+
+/// A number that changes with everything that ends up in PostgreSQL's configuration files.
+fn generation(settings: &Settings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&settings.parameters, &settings.command_line, &settings.pg_hba, &settings.pg_ident, &settings.recovery_conf)
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+fn credential(account: &Account, default_user: &str) -> Credential {
+    let mut keywords = account.options.clone();
+    if let Some(password) = &account.sslpassword {
+        keywords.insert("sslpassword".to_owned(), password.reveal().to_owned());
+    }
+    Credential {
+        user: account.username.clone().unwrap_or_else(|| default_user.to_owned()),
+        password: account.password.as_ref().map(|password| Secret(password.reveal().to_owned())),
+        keywords,
+    }
+}
+
+/// Spec 6.1: the socket if the operator wants it, else the first address that PostgreSQL listens on.
+fn local_connection(local: &LocalConfig, parameters: &std::collections::BTreeMap<String, String>) -> LocalConnection {
+    let own = &local.postgresql;
+    if own.use_unix_socket {
+        let directories = parameters.get("unix_socket_directories").map(String::as_str);
+        let first = directories.unwrap_or("/var/run/postgresql").split(',').map(str::trim).find(|d| d.starts_with('/'));
+        if let Some(directory) = first {
+            return LocalConnection::Socket(PathBuf::from(directory));
+        }
+    }
+    match own.listen_hosts.first().map(String::as_str) {
+        None | Some("*" | "localhost" | "0.0.0.0" | "127.0.0.1" | "::") => {
+            LocalConnection::Host("localhost".to_owned())
+        }
+        Some(host) => LocalConnection::Host(host.to_owned()),
+    }
+}
+
+fn options(pairs: &[(String, Option<String>)]) -> Vec<String> {
+    let render = |(name, value): &(String, Option<String>)| match value {
+        Some(value) => format!("--{name}={value}"),
+        None => format!("--{name}"),
+    };
+    pairs.iter().map(render).collect()
+}

@@ -1,0 +1,193 @@
+//! Does the local data directory hold WAL that an upstream does not?
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use matriarch_core::id::{Lsn, Timeline};
+use matriarch_core::timeline::{History, Relation};
+use matriarch_core::view::postgres::{ControlState, Process, Upstream};
+
+use super::control_data::{self, ControlData};
+use super::settings::Settings;
+use super::sql::Monitor;
+use super::walsender::WalSender;
+use super::{files, proc};
+
+/// How an upstream's history relates to ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Divergence {
+    /// Everything here is there as well: streaming can go on.
+    None,
+    /// Here is WAL that is not there.
+    Diverged {
+        /// The last position that both share.
+        at: Lsn,
+    },
+    /// It cannot be told; why.
+    Unknown(String),
+}
+
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Compares with `upstream`, which is asked over a replication connection. It must be a primary: a standby's history
+/// may yet be overtaken (its caller knows who leads).
+pub(super) async fn check(settings: &Settings, monitor: &Monitor, upstream: &Upstream) -> Divergence {
+    let compared = async {
+        let control = read_control(&settings.data_dir)?;
+        let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
+        let identity = sender.identify_system().await?;
+        if identity.system_id != control.system_id {
+            let (theirs, ours) = (identity.system_id, control.system_id);
+            return Err(format!(
+                "{} has system identifier {theirs}, this data directory {ours}: they are different clusters; \
+                 clone this one anew or correct the address",
+                upstream.member
+            ));
+        }
+        let theirs = sender.timeline_history(identity.timeline).await?;
+        let local = local_position(settings, monitor).await?;
+        Ok(compare(&local, &theirs, identity.position))
+    };
+    compared.await.unwrap_or_else(Divergence::Unknown)
+}
+
+/// How far this directory goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Local {
+    history: History,
+    position: Lsn,
+    /// There may be WAL beyond `position`: it was not shut down cleanly.
+    may_go_on: bool,
+}
+
+fn compare(local: &Local, theirs: &History, their_position: Lsn) -> Divergence {
+    // Their position was asked before ours was read, and a primary's only grows: being ahead of it on its own timeline
+    // is no divergence.
+    let their_position =
+        if local.history.timeline == theirs.timeline { their_position.max(local.position) } else { their_position };
+    match local.history.relation(local.position, theirs, their_position) {
+        Relation::Diverged { at } => Divergence::Diverged { at },
+        // The upstream leads; what is only here will never be there.
+        Relation::Ahead => Divergence::Diverged { at: their_position },
+        Relation::Equal | Relation::Behind if local.may_go_on && local.history.timeline != theirs.timeline => {
+            Divergence::Unknown("PostgreSQL here was not shut down cleanly: let it recover first".into())
+        }
+        Relation::Equal | Relation::Behind => Divergence::None,
+    }
+}
+
+fn read_control(data_dir: &Path) -> Result<ControlData, String> {
+    control_data::read(data_dir)?.ok_or_else(|| format!("{} holds no pg_control", data_dir.display()))
+}
+
+async fn local_position(settings: &Settings, monitor: &Monitor) -> Result<Local, String> {
+    let control = read_control(&settings.data_dir)?;
+    let (timeline, position, may_go_on) = if proc::observe(&settings.data_dir) == Process::Absent {
+        stopped_position(&settings.data_dir, &control)?
+    } else {
+        let sql = monitor.observe(settings, DEADLINE).await.map_err(|e| e.to_string())?.value;
+        let position = if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed };
+        (sql.timeline, position, false)
+    };
+    let history = files::history(&settings.data_dir, timeline);
+    if history.timeline == Timeline(0) {
+        return Err(format!("pg_wal/{:08X}.history of this data directory is missing or damaged", timeline.0));
+    }
+    Ok(Local { history, position, may_go_on })
+}
+
+/// A standby that stopped holds everything up to its minimum recovery point; without one it is like a primary. A
+/// primary that stopped cleanly holds everything up to the end of its shutdown checkpoint.
+fn stopped_position(data_dir: &Path, control: &ControlData) -> Result<(Timeline, Lsn, bool), String> {
+    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
+    if recovering && control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0) {
+        return Ok((control.min_recovery_timeline, control.min_recovery, false));
+    }
+    let end = end_of_record(data_dir, control, control.checkpoint_timeline, control.checkpoint)?;
+    let clean = recovering || control.state == ControlState::ShutDown;
+    Ok((control.checkpoint_timeline, end, !clean))
+}
+
+/// Where the WAL record at `start` ends: its length is its first field (`xlogrecord.h`), and it goes on behind the
+/// header of each page that it reaches (`xlog_internal.h`: 24 bytes, 40 at the beginning of a segment).
+fn end_of_record(data_dir: &Path, control: &ControlData, timeline: Timeline, start: Lsn) -> Result<Lsn, String> {
+    let (segment_size, page) = (u64::from(control.wal_segment_size), u64::from(control.wal_block_size));
+    if segment_size == 0 || page < 64 {
+        return Err("pg_control has no sizes of WAL segments and pages".into());
+    }
+    let segment = start.0 / segment_size;
+    let per_id = (1 << 32) / segment_size;
+    let name = format!("{:08X}{:08X}{:08X}", timeline.0, segment / per_id, segment % per_id);
+    let path = data_dir.join("pg_wal").join(&name);
+    let mut length = [0; 4];
+    File::open(&path)
+        .and_then(|mut file| {
+            file.seek(SeekFrom::Start(start.0 % segment_size))?;
+            file.read_exact(&mut length)
+        })
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    let length = u64::from(u32::from_ne_bytes(length));
+    if !(24..=1 << 20).contains(&length) {
+        return Err(format!("{}: no checkpoint record at {start}", path.display()));
+    }
+    Ok(Lsn(walk(start.0, length.next_multiple_of(8), segment_size, page)))
+}
+
+fn walk(start: u64, length: u64, segment_size: u64, page: u64) -> u64 {
+    let (mut at, mut left) = (start, length);
+    loop {
+        let room = page - at % page;
+        if left <= room {
+            return at + left;
+        }
+        left -= room;
+        at += room;
+        at += if at % segment_size == 0 { 40 } else { 24 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use matriarch_core::timeline::Ancestor;
+
+    fn second(end: u64) -> History {
+        let ancestors = vec![Ancestor { timeline: Timeline(1), end: Lsn(end), reason: String::new() }];
+        History { ancestors, timeline: Timeline(2) }
+    }
+
+    fn first(position: u64, may_go_on: bool) -> Local {
+        Local { history: History::first(Timeline(1)), position: Lsn(position), may_go_on }
+    }
+
+    #[test]
+    fn an_old_primary_that_ended_at_the_switch_is_not_diverged() {
+        assert_eq!(compare(&first(100, false), &second(100), Lsn(500)), Divergence::None);
+        assert_eq!(compare(&first(101, false), &second(100), Lsn(500)), Divergence::Diverged { at: Lsn(100) });
+    }
+
+    #[test]
+    fn after_a_crash_there_may_be_more_than_the_control_file_knows() {
+        assert!(matches!(compare(&first(90, true), &second(100), Lsn(500)), Divergence::Unknown(_)));
+        assert_eq!(compare(&first(101, true), &second(100), Lsn(500)), Divergence::Diverged { at: Lsn(100) });
+    }
+
+    #[test]
+    fn what_only_we_hold_is_divergence() {
+        let local = Local { history: second(100), position: Lsn(150), may_go_on: false };
+        let theirs = History::first(Timeline(1));
+        assert!(matches!(compare(&local, &theirs, Lsn(100)), Divergence::Diverged { .. }));
+        assert_eq!(compare(&first(120, false), &theirs, Lsn(100)), Divergence::None);
+    }
+
+    #[test]
+    fn a_record_goes_on_behind_page_headers() {
+        let (segment, page) = (16 << 20, 8192);
+        assert_eq!(walk(100, 120, segment, page), 220);
+        assert_eq!(walk(8192 - 120, 120, segment, page), 8192);
+        assert_eq!(walk(8192 - 40, 120, segment, page), 8192 + 24 + 80);
+        assert_eq!(walk(segment - 40, 120, segment, page), segment + 40 + 80);
+    }
+}

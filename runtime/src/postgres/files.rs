@@ -1,0 +1,253 @@
+//! The data directory as files: what is in it, whose it is, what marks it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use matriarch_core::id::Timeline;
+use matriarch_core::timeline::History;
+use matriarch_core::view::postgres::{Cluster, DataDir};
+
+use super::control_data::{self, ControlData};
+use super::settings::RunAs;
+
+/// The marker of a directory whose rewind or clone began and did not end.
+pub const TAINT: &str = "matriarch.tainted";
+
+/// The user id that PostgreSQL runs as.
+pub fn server_uid(run_as: Option<&RunAs>) -> u32 {
+    run_as.map_or_else(|| rustix::process::geteuid().as_raw(), |r| r.uid)
+}
+
+/// Looks at a data directory.
+pub fn observe(data_dir: &Path, run_as: Option<&RunAs>) -> DataDir {
+    let shown = data_dir.display();
+    let metadata = match fs::metadata(data_dir) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == ErrorKind::NotFound => return DataDir::Empty,
+        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; make it accessible to the account of the agent")),
+    };
+    if !metadata.is_dir() {
+        return DataDir::Unreadable(format!("{shown} is not a directory; correct postgresql.data_dir"));
+    }
+    let entries = match entries(data_dir) {
+        Ok(entries) => entries,
+        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; make it accessible to the account of the agent")),
+    };
+    let control = match control_data::read(data_dir) {
+        Ok(control) => control,
+        Err(why) => return DataDir::Unreadable(why),
+    };
+    if entries.is_empty() {
+        return DataDir::Empty;
+    }
+    let wanted = server_uid(run_as);
+    if metadata.uid() != wanted {
+        return DataDir::Unreadable(format!(
+            "{shown} belongs to user {} but PostgreSQL runs as user {wanted}: chown -R {wanted} {shown}",
+            metadata.uid()
+        ));
+    }
+    match control {
+        Some(control) => DataDir::Cluster(cluster(data_dir, &control)),
+        // pg_control is what a clone receives last: without it the leftovers of one hold nothing.
+        None if tainted(data_dir).is_some() => DataDir::Empty,
+        None => DataDir::Foreign(format!(
+            "{shown} is not empty ({}) and holds no global/pg_control; empty it or correct postgresql.data_dir",
+            entries.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+/// The names in a directory other than dot files and `lost+found`, sorted. A missing directory has none.
+fn entries(directory: &Path) -> io::Result<Vec<String>> {
+    let read = match fs::read_dir(directory) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = Vec::new();
+    for entry in read {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && name != "lost+found" {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether a directory is missing or holds nothing but dot files and `lost+found`.
+///
+/// # Errors
+/// It cannot be listed.
+pub fn is_empty(directory: &Path) -> io::Result<bool> {
+    entries(directory).map(|names| names.is_empty())
+}
+
+fn cluster(data_dir: &Path, control: &ControlData) -> Cluster {
+    Cluster {
+        system_id: control.system_id,
+        major_version: major_version(data_dir).unwrap_or(0),
+        state: control.state,
+        checkpoint: control.checkpoint,
+        checkpoint_timeline: control.checkpoint_timeline,
+        min_recovery: control.min_recovery,
+        min_recovery_timeline: control.min_recovery_timeline,
+        rewindable: control.rewindable(),
+        standby_signal: data_dir.join("standby.signal").exists(),
+        backup_label: data_dir.join("backup_label").exists(),
+        tainted: tainted(data_dir),
+        history: history(data_dir, control.timeline()),
+    }
+}
+
+/// `PG_VERSION`.
+pub fn major_version(data_dir: &Path) -> Option<u32> {
+    fs::read_to_string(data_dir.join("PG_VERSION")).ok()?.trim().parse().ok()
+}
+
+/// The history of `timeline` from `pg_wal`. Timeline 0 (unknown) if a later timeline's file is missing or damaged: a
+/// made-up history would read as divergence.
+pub fn history(data_dir: &Path, timeline: Timeline) -> History {
+    if timeline <= Timeline(1) {
+        return History::first(timeline);
+    }
+    let path = data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
+    let Ok(text) = fs::read_to_string(&path) else { return History::default() };
+    History::parse(timeline, &text).unwrap_or_else(|line| {
+        tracing::warn!(path = %path.display(), line, "damaged history file");
+        History::default()
+    })
+}
+
+/// Why the directory is tainted, if it is. A marker that cannot be read still marks.
+pub fn tainted(data_dir: &Path) -> Option<String> {
+    match fs::read_to_string(data_dir.join(TAINT)) {
+        Ok(why) => Some(why.trim().to_owned()),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.kind() == ErrorKind::NotADirectory => None,
+        Err(e) => Some(format!("{TAINT} cannot be read: {e}")),
+    }
+}
+
+/// Marks the directory, durably, before anything in it is touched.
+///
+/// # Errors
+/// The marker could not be made durable: do not go on.
+pub fn taint(data_dir: &Path, why: &str, run_as: Option<&RunAs>) -> io::Result<()> {
+    write(&data_dir.join(TAINT), format!("{why}\n").as_bytes(), Some(file_mode(data_dir)), run_as)
+}
+
+/// Removes the mark, durably, when everything in the directory is whole.
+///
+/// # Errors
+/// The mark may still be there.
+pub fn untaint(data_dir: &Path) -> io::Result<()> {
+    remove(&data_dir.join(TAINT))
+}
+
+/// The mode of new files in a data directory: they follow its group permission, as PostgreSQL's own do.
+pub fn file_mode(data_dir: &Path) -> u32 {
+    let group = fs::metadata(data_dir).is_ok_and(|m| m.permissions().mode() & 0o050 == 0o050);
+    if group { 0o640 } else { 0o600 }
+}
+
+/// Replaces a file as one step: a new file, synced, renamed over the old one, the directory synced. `mode` `None` means
+/// 0666 less the process's umask.
+///
+/// # Errors
+/// Of the file system. The old file is then still whole.
+pub fn write(path: &Path, content: &[u8], mode: Option<u32>, run_as: Option<&RunAs>) -> io::Result<()> {
+    let temporary = temporary_name(path);
+    let _ = fs::remove_file(&temporary);
+    let result = (|| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        if let Some(mode) = mode {
+            options.mode(mode);
+        }
+        let mut file = options.open(&temporary)?;
+        if let Some(mode) = mode {
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+        }
+        give(&file, run_as)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_parent(path)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// The dot keeps a leftover out of the way of `initdb`'s and our own idea of an empty directory.
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.matriarch"))
+}
+
+fn give(file: &File, run_as: Option<&RunAs>) -> io::Result<()> {
+    if let Some(account) = run_as
+        && rustix::process::geteuid().is_root()
+    {
+        std::os::unix::fs::fchown(file, Some(account.uid), Some(account.gid))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, durably. One that is not there is fine.
+///
+/// # Errors
+/// Of the file system.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes changes to the directory that holds `path` durable.
+///
+/// # Errors
+/// Of the file system.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Makes a directory for PostgreSQL, with the right owner; one that is there is left as it is.
+///
+/// # Errors
+/// Of the file system.
+pub fn make_dir(path: &Path, mode: u32, run_as: Option<&RunAs>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    give(&File::open(path)?, run_as)?;
+    sync_parent(path)
+}
+
+/// PostgreSQL's own conditions for starting on a directory (`checkDataDir` in `miscinit.c`), worded before it refuses.
+///
+/// # Errors
+/// What is wrong and the way out.
+pub fn check_startable(data_dir: &Path, run_as: Option<&RunAs>) -> Result<(), String> {
+    let shown = data_dir.display();
+    let metadata = fs::metadata(data_dir).map_err(|e| format!("{shown}: {e}"))?;
+    let wanted = server_uid(run_as);
+    if metadata.uid() != wanted {
+        let owner = metadata.uid();
+        return Err(format!(
+            "{shown} belongs to user {owner} but PostgreSQL runs as user {wanted}: chown -R {wanted} {shown}"
+        ));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return Err(format!("{shown} has mode {mode:04o}, PostgreSQL wants 0700 or 0750: chmod 0700 {shown}"));
+    }
+    Ok(())
+}

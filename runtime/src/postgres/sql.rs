@@ -1,0 +1,183 @@
+//! SQL to the local server: one lasting connection for the monitoring query and small orders, others for slow ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use matriarch_core::time::Seen;
+use matriarch_core::view::postgres::Sql;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+use super::monitoring;
+use super::settings::{LocalConnection, Settings};
+use crate::clock;
+
+/// Why SQL was not answered.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SqlFailure {
+    /// 57P03, 57P01: starting up, shutting down, or in recovery without hot standby.
+    #[error("PostgreSQL does not accept connections: {0}")]
+    NotAccepting(String),
+    /// No connection, a broken one, or no answer in time.
+    #[error("PostgreSQL cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server's refusal: an SQLSTATE and its words.
+    #[error("PostgreSQL refused: {message} (SQLSTATE {code})")]
+    Failed {
+        /// SQLSTATE; empty if the answer was not understood.
+        code: String,
+        /// Its words.
+        message: String,
+    },
+}
+
+impl SqlFailure {
+    fn of(error: &tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else { return Self::Unreachable(with_sources(error)) };
+        let (code, message) = (db.code().code().to_owned(), db.message().to_owned());
+        if [SqlState::CANNOT_CONNECT_NOW, SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(db.code()) {
+            Self::NotAccepting(message)
+        } else {
+            Self::Failed { code, message }
+        }
+    }
+}
+
+/// The library's own text often stops at "error connecting to server".
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+/// The lasting connection. A failure of any kind but a plain refusal closes it; the next question opens another.
+#[derive(Debug, Default)]
+pub(super) struct Monitor {
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl Monitor {
+    /// Asks the monitoring query, within `deadline`. A lasting connection that turns out to be broken says nothing about
+    /// the server of now, so the question is asked once more on a new one.
+    ///
+    /// # Errors
+    /// Classified as [`SqlFailure`].
+    pub(super) async fn observe(&self, settings: &Settings, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
+        let until = Instant::now() + deadline;
+        let lasting = self.client.try_lock().is_ok_and(|c| c.is_some());
+        match self.observe_once(settings, deadline).await {
+            Err(SqlFailure::Unreachable(_)) if lasting && Instant::now() < until => {
+                self.observe_once(settings, until - Instant::now()).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn observe_once(&self, settings: &Settings, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
+        let asked = clock::now();
+        let rows = self.rows(settings, monitoring::QUERY, deadline).await?;
+        let heard = clock::now();
+        let row = rows.first().ok_or_else(|| bad_answer("no row"))?;
+        let sql = monitoring::parse(row).map_err(|why| bad_answer(&why))?;
+        Ok(Seen::new(sql, asked, heard))
+    }
+
+    /// Sends SQL as a simple query and returns its rows, within `deadline`.
+    ///
+    /// # Errors
+    /// Classified as [`SqlFailure`]. After `Unreachable` it may have happened.
+    pub(super) async fn rows(
+        &self,
+        settings: &Settings,
+        sql: &str,
+        deadline: Duration,
+    ) -> Result<Vec<SimpleQueryRow>, SqlFailure> {
+        let answer = timeout(deadline, async {
+            let client = self.client(settings).await?;
+            client.simple_query(sql).await.map_err(|e| SqlFailure::of(&e))
+        })
+        .await
+        .unwrap_or_else(|_| Err(SqlFailure::Unreachable(format!("no answer within {} ms", deadline.as_millis()))));
+        match answer {
+            Ok(messages) => Ok(only_rows(messages)),
+            Err(failure) => {
+                if !matches!(failure, SqlFailure::Failed { .. }) {
+                    self.close();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Closes the connection.
+    pub(super) fn close(&self) {
+        // A connect in progress holds the lock and is about to find out for itself.
+        if let Ok(mut client) = self.client.try_lock() {
+            *client = None;
+        }
+    }
+
+    async fn client(&self, settings: &Settings) -> Result<Arc<Client>, SqlFailure> {
+        let mut slot = self.client.lock().await;
+        if let Some(client) = slot.as_ref().filter(|c| !c.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let options = "-c search_path=pg_catalog -c statement_timeout=2000";
+        let client = Arc::new(connect(settings, "Patroni heartbeat", options).await?);
+        *slot = Some(Arc::clone(&client));
+        Ok(client)
+    }
+}
+
+/// Runs SQL on a connection of its own with no limit but `deadline`: for what is slow by nature.
+///
+/// # Errors
+/// Classified as [`SqlFailure`]. After `Unreachable` it may have happened, or go on.
+pub(super) async fn alone(
+    settings: &Settings,
+    sql: &str,
+    deadline: Duration,
+) -> Result<Vec<SimpleQueryRow>, SqlFailure> {
+    timeout(deadline, async {
+        let client = connect(settings, "Patroni", "-c search_path=pg_catalog -c statement_timeout=0").await?;
+        client.simple_query(sql).await.map(only_rows).map_err(|e| SqlFailure::of(&e))
+    })
+    .await
+    .unwrap_or_else(|_| Err(SqlFailure::Unreachable(format!("no answer within {} s", deadline.as_secs()))))
+}
+
+fn only_rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
+    let row = |m| if let SimpleQueryMessage::Row(row) = m { Some(row) } else { None };
+    messages.into_iter().filter_map(row).collect()
+}
+
+fn bad_answer(why: &str) -> SqlFailure {
+    SqlFailure::Failed { code: String::new(), message: format!("the monitoring query's answer has {why}") }
+}
+
+async fn connect(settings: &Settings, name: &str, options: &str) -> Result<Client, SqlFailure> {
+    let mut config = Config::new();
+    match &settings.local {
+        LocalConnection::Socket(directory) => config.host_path(directory),
+        LocalConnection::Host(host) => config.host(host),
+    };
+    config.port(settings.port).dbname(&settings.database).user(&settings.superuser.user);
+    config.application_name(name).options(options).connect_timeout(Duration::from_secs(3));
+    if let Some(password) = &settings.superuser.password {
+        config.password(&password.0);
+    }
+    let (client, connection) = config.connect(NoTls).await.map_err(|e| SqlFailure::of(&e))?;
+    // Ends when the client is dropped; its error reaches whoever asks the client next.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to the local server ended");
+        }
+    });
+    Ok(client)
+}

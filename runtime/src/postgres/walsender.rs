@@ -1,0 +1,210 @@
+//! A small client for PostgreSQL's replication protocol: `IDENTIFY_SYSTEM` and `TIMELINE_HISTORY`, with the credentials
+//! that every standby has anyway. tokio-postgres does not speak it.
+//!
+//! Source: "Streaming Replication Protocol" and "Frontend/Backend Protocol" in PostgreSQL's documentation.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fallible_iterator::FallibleIterator;
+use matriarch_core::id::{Lsn, SystemId, Timeline};
+use matriarch_core::timeline::History;
+use matriarch_core::view::postgres::Upstream;
+use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::message::{backend::Message, frontend};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::settings::Credential;
+
+/// Bytes that an answer may have: a history file of thousands of promotions is far below.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Who a server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Its system identifier.
+    pub system_id: SystemId,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Its flushed position.
+    pub position: Lsn,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A connection to a WAL sender.
+pub struct WalSender {
+    stream: Box<dyn Stream>,
+    received: BytesMut,
+    deadline: Duration,
+}
+
+impl std::fmt::Debug for WalSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WalSender").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl WalSender {
+    /// Connects and authenticates. `deadline` bounds this and every later question.
+    ///
+    /// # Errors
+    /// A text that names the server and what it said.
+    pub async fn connect(upstream: &Upstream, credential: &Credential, deadline: Duration) -> Result<Self, String> {
+        let place = format!("{}:{}", upstream.host, upstream.port);
+        let tls = credential.keywords.get("sslmode").map_or("prefer", String::as_str);
+        if !["disable", "allow", "prefer"].contains(&tls) {
+            return Err(format!(
+                "{place}: sslmode={tls} is asked for, and this client has no TLS; the check is skipped"
+            ));
+        }
+        let connecting = async {
+            let stream: Box<dyn Stream> = if upstream.host.starts_with('/') {
+                Box::new(UnixStream::connect(format!("{}/.s.PGSQL.{}", upstream.host, upstream.port)).await?)
+            } else {
+                let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            };
+            let mut sender = Self { stream, received: BytesMut::new(), deadline };
+            sender.authenticate(credential).await?;
+            Ok::<_, io::Error>(sender)
+        };
+        match timeout(deadline, connecting).await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(e)) => Err(format!("{place}: {e}")),
+            Err(_) => Err(format!("{place}: no connection within {} ms", deadline.as_millis())),
+        }
+    }
+
+    /// `IDENTIFY_SYSTEM`.
+    ///
+    /// # Errors
+    /// What the server said, or what its answer lacks.
+    pub async fn identify_system(&mut self) -> Result<Identity, String> {
+        let rows = self.ask("IDENTIFY_SYSTEM").await?;
+        let row = rows.first().ok_or("IDENTIFY_SYSTEM: no row")?;
+        let word = |at: usize| row.get(at).and_then(|v| v.as_deref()).and_then(|v| std::str::from_utf8(v).ok());
+        let identity = || {
+            Some(Identity {
+                system_id: SystemId(word(0)?.parse().ok()?),
+                timeline: Timeline(word(1)?.parse().ok()?),
+                position: Lsn::parse(word(2)?)?,
+            })
+        };
+        identity().ok_or_else(|| "IDENTIFY_SYSTEM: the answer is not understood".into())
+    }
+
+    /// `TIMELINE_HISTORY`. Timeline 1 has no file and no ancestors.
+    ///
+    /// # Errors
+    /// What the server said, or the line of the file that is not understood.
+    pub async fn timeline_history(&mut self, timeline: Timeline) -> Result<History, String> {
+        if timeline <= Timeline(1) {
+            return Ok(History::first(timeline));
+        }
+        let rows = self.ask(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let file = rows.first().and_then(|row| row.get(1)?.clone()).ok_or("TIMELINE_HISTORY: no file in the answer")?;
+        History::parse(timeline, &String::from_utf8_lossy(&file))
+            .map_err(|line| format!("line {line} of the history of timeline {timeline} is not understood"))
+    }
+
+    async fn ask(&mut self, command: &str) -> Result<Vec<Vec<Option<Bytes>>>, String> {
+        let deadline = self.deadline;
+        match timeout(deadline, self.query(command)).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(e)) => Err(format!("{command}: {e}")),
+            Err(_) => Err(format!("{command}: no answer within {} ms", deadline.as_millis())),
+        }
+    }
+
+    async fn query(&mut self, command: &str) -> io::Result<Vec<Vec<Option<Bytes>>>> {
+        let mut out = BytesMut::new();
+        frontend::query(command, &mut out)?;
+        self.stream.write_all(&out).await?;
+        let mut rows = Vec::new();
+        loop {
+            match self.message().await? {
+                Message::DataRow(row) => {
+                    let buffer = row.buffer_bytes().clone();
+                    let values = row.ranges().map(|range| Ok(range.map(|r| buffer.slice(r))));
+                    rows.push(values.collect()?);
+                }
+                Message::ReadyForQuery(_) => return Ok(rows),
+                _ => {}
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, credential: &Credential) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        let name = [("user", credential.user.as_str()), ("replication", "true"), ("application_name", "matriarch")];
+        frontend::startup_message(name, &mut out)?;
+        let password = credential.password.as_ref().map(|p| p.0.as_bytes());
+        let wanted = || {
+            let user = &credential.user;
+            io::Error::other(format!("the server wants a password for {user}, and none is configured"))
+        };
+        let mut scram: Option<sasl::ScramSha256> = None;
+        loop {
+            self.stream.write_all(&out).await?;
+            out.clear();
+            match self.message().await? {
+                Message::AuthenticationCleartextPassword => {
+                    frontend::password_message(password.ok_or_else(wanted)?, &mut out)?;
+                }
+                Message::AuthenticationMd5Password(body) => {
+                    let password = password.ok_or_else(wanted)?;
+                    let hash = md5_hash(credential.user.as_bytes(), password, body.salt());
+                    frontend::password_message(hash.as_bytes(), &mut out)?;
+                }
+                Message::AuthenticationSasl(_) => {
+                    let password = password.ok_or_else(wanted)?;
+                    let exchange = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
+                    frontend::sasl_initial_response("SCRAM-SHA-256", exchange.message(), &mut out)?;
+                    scram = Some(exchange);
+                }
+                Message::AuthenticationSaslContinue(body) => {
+                    let exchange = scram.as_mut().ok_or(io::ErrorKind::InvalidData)?;
+                    exchange.update(body.data())?;
+                    frontend::sasl_response(exchange.message(), &mut out)?;
+                }
+                Message::AuthenticationSaslFinal(body) => {
+                    scram.as_mut().ok_or(io::ErrorKind::InvalidData)?.finish(body.data())?;
+                }
+                Message::AuthenticationGss | Message::AuthenticationKerberosV5 | Message::AuthenticationSspi => {
+                    return Err(io::Error::other("the server wants GSS authentication, which this client has not"));
+                }
+                Message::ReadyForQuery(_) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message; the server's errors as errors.
+    async fn message(&mut self) -> io::Result<Message> {
+        loop {
+            if let Some(message) = Message::parse(&mut self.received)? {
+                let Message::ErrorResponse(body) = message else { return Ok(message) };
+                let mut fields = body.fields();
+                let mut text = String::from("the server refused without a reason");
+                while let Some(field) = fields.next()? {
+                    if field.type_() == b'M' {
+                        text = String::from_utf8_lossy(field.value_bytes()).into_owned();
+                    }
+                }
+                return Err(io::Error::other(text));
+            }
+            if self.received.len() > ANSWER_BYTES_MAX {
+                return Err(io::Error::other("the answer is too long for a WAL sender's"));
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Work that makes or changes a whole data directory: initdb, clone, rewind, recovery without a postmaster. Each marks
+//! the directory first, so that a half-done one is never taken for a whole one.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use matriarch_core::view::postgres::{ControlState, DataDir, Process, Upstream};
+
+use super::conf::{self, Recovery};
+use super::inotify::Watch;
+use super::settings::Settings;
+use super::tools::{PasswordFile, Progress, Tool};
+use super::{files, proc, wipe};
+
+/// Makes a new cluster.
+///
+/// # Errors
+/// What was wrong and the way out. The directory is empty again then.
+pub(super) async fn initdb(settings: &Settings, progress: Progress<'_>) -> Result<(), String> {
+    make_room(settings)?;
+    let password = settings.superuser.password.as_ref().map(|p| PasswordFile::new(settings, &p.0)).transpose()?;
+    let mut tool = Tool::new(settings, "initdb").arg("-D").arg(&settings.data_dir).args(&settings.initdb_options);
+    tool = tool.arg(format!("--username={}", settings.superuser.user));
+    if let Some(password) = &password {
+        tool = tool.arg("--pwfile").arg(password.path());
+    }
+    marked(settings, "initdb", tool.run(progress)).await.or_else(|why| undo(settings, why))?;
+    drop(password);
+    if settings.pg_hba.is_empty() && !settings.bootstrap_pg_hba.is_empty() {
+        conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
+    }
+    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+}
+
+/// Makes a copy of `upstream` by `pg_basebackup`.
+///
+/// # Errors
+/// What was wrong and the way out. The directory is empty again then.
+pub(super) async fn clone(settings: &Settings, upstream: &Upstream, progress: Progress<'_>) -> Result<(), String> {
+    make_room(settings)?;
+    conf::write_pgpass(settings, upstream)?;
+    let dsn = conf::conninfo(settings, &settings.replication, upstream, &[]);
+    let mut tool = Tool::new(settings, "pg_basebackup").arg("--pgdata").arg(&settings.data_dir);
+    tool = tool.args(["-X", "stream", "--no-password"]).arg(format!("--dbname={dsn}"));
+    // A clone that waits for a spread checkpoint waits for minutes; whoever wants that says so.
+    if !settings.basebackup_options.iter().any(|o| o.starts_with("--checkpoint") || o.starts_with("-c")) {
+        tool = tool.arg("--checkpoint=fast");
+    }
+    tool = tool.args(&settings.basebackup_options);
+    let why = format!("clone of {} ({}:{})", upstream.member, upstream.host, upstream.port);
+    marked(settings, &why, tool.run(progress)).await.or_else(|why| undo(settings, why))?;
+    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+}
+
+/// Rewinds the stopped directory, after recovery where it was not shut down cleanly, to where its history and that of `upstream` part, and makes it a standby of it.
+/// Whether `upstream` has made a checkpoint since its promotion is the caller's to have waited for.
+///
+/// # Errors
+/// What was wrong. Once `pg_rewind` has begun to write, the directory stays marked and must be cloned anew.
+pub(super) async fn rewind(settings: &Settings, upstream: &Upstream, progress: Progress<'_>) -> Result<(), String> {
+    let DataDir::Cluster(cluster) = files::observe(&settings.data_dir, settings.run_as.as_ref()) else {
+        return Err(format!("{} holds no cluster to rewind", settings.data_dir.display()));
+    };
+    refuse_if_alive(settings)?;
+    if let Some(why) = cluster.tainted {
+        return Err(format!("{} is half-done ({why}): clone it anew", settings.data_dir.display()));
+    }
+    if !cluster.rewindable {
+        return Err("pg_rewind needs data checksums or wal_log_hints=on from before the divergence: clone anew".into());
+    }
+    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+    let standby = Recovery::Standby(Some(upstream.clone()));
+    // Before as well, for the restore_command that pg_rewind reads from it; after, since pg_rewind copies the other's.
+    conf::write_all(settings, cluster.major_version, &standby)?;
+    if !matches!(cluster.state, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
+        crash_recover(settings, progress).await?;
+    }
+    let why = format!("rewind to {} ({}:{})", upstream.member, upstream.host, upstream.port);
+    let tool = rewind_tool(settings, upstream, cluster.major_version);
+    files::taint(&settings.data_dir, &why, settings.run_as.as_ref()).map_err(|e| e.to_string())?;
+    // With --progress pg_rewind says how much it will copy, and only then begins to change the directory.
+    let changing = AtomicBool::new(false);
+    let watched = |line: &str| {
+        changing.fetch_or(line.contains("need to copy"), Ordering::Relaxed);
+        progress(line);
+    };
+    if let Err(said) = marked(settings, &why, tool.run(&watched)).await {
+        if !changing.load(Ordering::Relaxed) {
+            files::untaint(&settings.data_dir).map_err(|e| e.to_string())?;
+        }
+        return Err(said);
+    }
+    conf::write_all(settings, cluster.major_version, &standby)?;
+    conf::write_signal(settings, true)?;
+    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+}
+
+fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> Tool<'a> {
+    let attributes = [("dbname", settings.database.as_str()), ("target_session_attrs", "read-write")];
+    let dsn = conf::conninfo(settings, settings.rewind_credential(), upstream, &attributes);
+    let mut tool = Tool::new(settings, "pg_rewind").arg("-D").arg(&settings.data_dir);
+    tool = tool.arg("--source-server").arg(dsn).arg("--progress");
+    let elsewhere = settings.config_dir != settings.data_dir;
+    if settings.recovery_conf.get("restore_command").is_some_and(|c| !c.is_empty()) && (major >= 15 || !elsewhere) {
+        tool = tool.arg("--restore-target-wal");
+    }
+    // Also for the recovery that pg_rewind itself runs on a directory that was not shut down cleanly.
+    if major >= 15 {
+        tool = tool.arg(format!("--config-file={}", settings.main_conf().display()));
+    }
+    tool.args(&settings.rewind_options)
+}
+
+/// Lets a directory that was not shut down cleanly recover, in single-user mode: nobody can connect, nothing is archived.
+///
+/// # Errors
+/// What was wrong and the way out.
+pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -> Result<(), String> {
+    refuse_if_alive(settings)?;
+    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+    // Single-user mode refuses a standby's directory; a standby it remains all the same.
+    let standby = settings.data_dir.join("standby.signal").exists();
+    conf::write_signal(settings, false)?;
+    let mut tool = Tool::new(settings, "postgres").arg("--single").arg("-D").arg(&settings.data_dir);
+    tool = tool.arg("-c").arg(format!("config_file={}", settings.main_conf().display()));
+    for (name, value) in &settings.command_line {
+        tool = tool.arg("-c").arg(format!("{name}={value}"));
+    }
+    for option in ["archive_mode=on", "archive_command=false"] {
+        tool = tool.arg("-c").arg(option);
+    }
+    let recovered = tool.arg("template1").run(progress).await;
+    conf::write_signal(settings, standby)?;
+    recovered.map(|_| ())
+}
+
+/// Nothing is done to a directory in which something may still write.
+pub(super) fn refuse_if_alive(settings: &Settings) -> Result<(), String> {
+    let shown = settings.data_dir.display();
+    if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
+        return Err(format!("PostgreSQL (pid {pid}) runs in {shown}: stop it first"));
+    }
+    let orphans = proc::orphans(&settings.data_dir);
+    if orphans.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("processes {orphans:?} of a dead postmaster still work in {shown}: end them first"))
+    }
+}
+
+fn make_room(settings: &Settings) -> Result<(), String> {
+    refuse_if_alive(settings)?;
+    let data_dir = &settings.data_dir;
+    let account = settings.run_as.as_ref();
+    match files::observe(data_dir, account) {
+        DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),
+        DataDir::Cluster(cluster) => {
+            let (shown, id) = (data_dir.display(), cluster.system_id);
+            return Err(format!("{shown} holds a cluster already (system identifier {id}): remove it first"));
+        }
+        DataDir::Empty | DataDir::Unknown => {}
+    }
+    // Left-overs of an unfinished clone read as empty; the tools want it empty in fact.
+    if data_dir.join(files::TAINT).exists() {
+        wipe::wipe(data_dir)?;
+    }
+    files::make_dir(data_dir, 0o700, account)
+        .map_err(|e| format!("{} cannot be made: {e}; make it for the account of PostgreSQL", data_dir.display()))
+}
+
+fn undo(settings: &Settings, why: String) -> Result<String, String> {
+    match wipe::wipe(&settings.data_dir) {
+        Ok(()) => Err(why),
+        Err(also) => Err(format!("{why}\n{also}")),
+    }
+}
+
+/// Keeps the mark in the directory while `work` goes on. The tools insist on an empty directory at their start, and
+/// `pg_rewind` removes what its source does not have: so the mark is made as soon as anything is there, and again.
+async fn marked<T>(settings: &Settings, why: &str, work: impl Future<Output = T>) -> T {
+    let watch = Watch::new().and(&settings.data_dir);
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut work => return result,
+            () = watch.changed() => mark(&settings.data_dir, why, settings),
+        }
+    }
+}
+
+fn mark(data_dir: &Path, why: &str, settings: &Settings) {
+    if data_dir.join(files::TAINT).exists() || files::is_empty(data_dir).unwrap_or(true) {
+        return;
+    }
+    if let Err(error) = files::taint(data_dir, why, settings.run_as.as_ref()) {
+        tracing::warn!(%error, "the data directory cannot be marked as half-done");
+    }
+}
