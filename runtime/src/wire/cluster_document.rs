@@ -110,13 +110,15 @@ fn member(view: &ClusterView, modes: &Modes, name: &Member, record: &MemberRecor
         let optime = view.status.as_ref().map_or(Lsn(0), |status| status.optime);
         let positions = [("receive_", record.received), ("replay_", record.replayed), ("", record.position)];
         for (prefix, position) in positions {
-            let (lag, lsn) = if position > Lsn(0) {
-                (optime.bytes_ahead_of(position).into(), position.to_string().into())
+            let (lag, lsn) = (format!("{prefix}lag"), format!("{prefix}lsn"));
+            if position > Lsn(0) {
+                put(&lag, optime.bytes_ahead_of(position).into());
+                put(&lsn, position.to_string().into());
             } else {
-                ("unknown".into(), "unknown".into())
-            };
-            put(&format!("{prefix}lag"), lag);
-            put(&format!("{prefix}lsn"), lsn);
+                // Patroni turns the two round here.
+                put(&lsn, "unknown".into());
+                put(&lag, "unknown".into());
+            }
         }
     }
     Value::Object(member)

@@ -84,6 +84,8 @@ fn lag_is_unknown_without_a_position_and_never_negative() {
         ["receive_lag", "replay_lag", "lag", "receive_lsn", "replay_lsn", "lsn"].map(|key| member[key].to_string())
     };
     assert_eq!(lags(0), ["\"unknown\""; 6]);
+    let keys: Vec<_> = document["members"][0].as_object().unwrap().keys().skip(6).map(String::as_str).collect();
+    assert_eq!(keys, ["receive_lsn", "receive_lag", "replay_lsn", "replay_lag", "lsn", "lag"]);
     assert_eq!(lags(1), ["0", "30", "20", "\"0/96\"", "\"0/5A\"", "\"0/64\""]);
     assert_eq!(document["members"][0]["port"], 5433);
     assert_eq!(document["members"][1].get("host"), None);

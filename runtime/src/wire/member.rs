@@ -116,7 +116,7 @@ fn tagged(tags: &Map<String, Value>) -> MemberRecord {
     MemberRecord {
         nofailover: set("nofailover").map_or(priority.is_some_and(|priority| priority <= 0), lenient::truthy),
         failover_priority: if is("nofailover") { 0 } else { priority.unwrap_or(1) },
-        nostream: is("nostream"),
+        nostream: set("nostream").is_some_and(lenient::switched_on),
         clonefrom: is("clonefrom"),
         replicatefrom: set("replicatefrom").and_then(Value::as_str).filter(|name| !name.is_empty()).map(Member::new),
         ..MemberRecord::default()

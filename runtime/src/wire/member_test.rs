@@ -153,6 +153,13 @@ fn nofailover_decides_over_its_priority() {
     assert_eq!(effective(r#"{"nofailover":null,"failover_priority":9999999999}"#), (false, i32::MAX));
 }
 
+#[test]
+fn nostream_is_a_switch() {
+    let nostream = |text| tagged(&tags(text)).nostream;
+    assert!(nostream(r#"{"nostream":true}"#) && nostream(r#"{"nostream":"Yes"}"#) && nostream(r#"{"nostream":1}"#));
+    assert!(!nostream("{}") && !nostream(r#"{"nostream":"off"}"#) && !nostream(r#"{"nostream":null}"#));
+}
+
 /// Tags and the record that readers make of them.
 fn any_tags() -> impl Strategy<Value = (Map<String, Value>, MemberRecord)> {
     let kind = prop_oneof![Just(None), any::<bool>().prop_map(Some)];
