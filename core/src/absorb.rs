@@ -172,9 +172,18 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             state.session.published_at = at;
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
-        (StoreAction::CompleteInitialize { .. }, StoreDone::Written) => state.memory.initialising = false,
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
             crate::procedure::failover_written(state, action, true)
+        }
+        (
+            StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },
+            StoreDone::Written,
+        ) => {
+            if matches!(action, StoreAction::CompleteInitialize { .. }) {
+                state.memory.initialising = false;
+            }
+            state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt = true;
         }
         // Written, and nothing to remember: the watch brings it back.
         (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
