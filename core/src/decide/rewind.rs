@@ -17,6 +17,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     match view.state.memory.compared.filter(|(with, _)| *with == epoch) {
         Some((_, None)) => None,
         Some((_, Some(at))) => Some(diverged(view, dir, epoch, at, upstream, record)),
+        // What could not even be recovered cannot be compared: it can only be cloned again, if it may.
+        None if suspicious(view, dir) && failure(view, epoch).is_some() => {
+            Some(diverged(view, dir, epoch, dir.checkpoint, upstream, record))
+        }
+        // The end of a crashed primary's WAL is known once it has recovered.
+        None if suspicious(view, dir) && crashed_primary(dir) => {
+            Some(Verdict::order(Reason::SingleUserRecovery, Action::Postgres(PostgresAction::RecoverSingleUser)))
+        }
         None if suspicious(view, dir) => {
             let reason = Reason::ComparingHistories { with: upstream.member.clone() };
             Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
@@ -64,6 +72,22 @@ fn diverged(
         }
         Some(why) => Verdict::wait(Reason::CannotRewind { why }),
     }
+}
+
+/// Why rewinding to the leader of this epoch, or the recovery before it, failed.
+fn failure(view: &View<'_>, epoch: Revision) -> Option<String> {
+    view.state.memory.rewind_failed.as_ref().filter(|(with, _)| *with == epoch).map(|(_, why)| why.clone())
+}
+
+fn crashed_primary(dir: &Cluster) -> bool {
+    !dir.standby_signal
+        && matches!(
+            dir.state,
+            ControlState::StartingUp
+                | ControlState::ShuttingDown
+                | ControlState::InCrashRecovery
+                | ControlState::InProduction
+        )
 }
 
 /// `pg_rewind` refuses a target that was not shut down cleanly.

@@ -13,7 +13,7 @@ use crate::api::ClusterRead;
 use crate::http;
 
 /// How long a restart may take: a recovery can be long, and the member answers when it is over.
-const RESTART_LIMIT: Duration = Duration::from_secs(24 * 3600);
+const RESTART_LIMIT: Duration = Duration::from_hours(24);
 /// How long any other question may take.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// The pause between two looks at a clone.
@@ -43,7 +43,7 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
         Some(text) => text.clone(),
         None if args.force => String::new(),
         None => {
-            let next_hour = local_time("%Y-%m-%dT%H:%M", Duration::from_secs(3600));
+            let next_hour = local_time("%Y-%m-%dT%H:%M", Duration::from_hours(1));
             ctl.console.prompt(&format!("When should the restart take place (e.g. {next_hour}) "), "now")?
         }
     };

@@ -34,12 +34,9 @@ pub(super) fn plain(format: Format, headers: &[&str], rows: &[Vec<Value>], spars
         Format::Json => format!("{}\n", spaced(&rows.iter().map(object).collect())),
         Format::Yaml => format!("{}\n", to_yaml(&rows.iter().map(object).collect())),
         Format::Pretty | Format::Topology | Format::Tsv => {
-            let mut text = format!("{}\n", headers.join("\t"));
-            for row in rows {
-                let cells: Vec<String> = row.iter().map(text_of).collect();
-                text += &format!("{}\n", cells.join("\t"));
-            }
-            text
+            let row = |row: &Vec<Value>| row.iter().map(text_of).collect::<Vec<_>>().join("\t");
+            let lines: Vec<String> = [headers.join("\t")].into_iter().chain(rows.iter().map(row)).collect();
+            format!("{}\n", lines.join("\n"))
         }
     }
 }

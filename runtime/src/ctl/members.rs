@@ -154,18 +154,18 @@ fn title(name: &str, cluster: &ClusterRead) -> String {
 }
 
 fn footer(document: &Value) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if document.get("pause").and_then(Value::as_bool) == Some(true) {
-        text += " Maintenance mode: on\n";
+        lines.push(" Maintenance mode: on\n".to_owned());
     }
     if let Some(scheduled) = document.get("scheduled_switchover") {
         for (key, label) in [("at", "Switchover scheduled at"), ("from", "from"), ("to", "to")] {
             if let Some(value) = scheduled.get(key).and_then(Value::as_str) {
-                text += &format!("{label:>24}: {value}\n");
+                lines.push(format!("{label:>24}: {value}\n"));
             }
         }
     }
-    text
+    lines.concat()
 }
 
 /// Ports are shown for all if one is unusual, or if two members share a host.

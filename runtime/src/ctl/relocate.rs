@@ -75,7 +75,7 @@ fn candidate(
     args: &MoveArgs,
 ) -> Result<Option<String>, CtlError> {
     let candidates: Vec<&str> =
-        members::all(cluster).filter(|m| !m.leads() && !m.nofailover()).map(|m| m.name()).collect();
+        members::all(cluster).filter(|m| !m.leads() && !m.nofailover()).map(members::MemberView::name).collect();
     if candidates.is_empty() {
         return failed(format!("No candidates found to {action} to"));
     }
@@ -125,7 +125,7 @@ fn asynchronous(cluster: &ClusterRead, candidate: &str) -> bool {
 }
 
 fn scheduled(ctl: &mut Ctl<'_>, cluster: &ClusterRead, args: &MoveArgs) -> Result<Option<String>, CtlError> {
-    let next_hour = local_time("%Y-%m-%dT%H:%M", Duration::from_secs(3600));
+    let next_hour = local_time("%Y-%m-%dT%H:%M", Duration::from_hours(1));
     let text = match &args.scheduled {
         Some(text) => text.clone(),
         None if args.force => return Ok(None),

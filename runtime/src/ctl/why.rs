@@ -1,6 +1,5 @@
 //! `why`: what members say about their decisions.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use hyper::Method;
@@ -68,11 +67,10 @@ async fn ask(api_url: &str) -> Result<Value, String> {
 /// The explanation as people read it.
 fn told(document: &Value) -> String {
     let at = |pointer: &str| document.pointer(pointer).map(text_of).unwrap_or_default();
-    let mut text = format!("{} ({}, PostgreSQL {})\n", at("/name"), at("/role"), at("/state"));
+    let mut lines = vec![format!("{} ({}, PostgreSQL {})\n", at("/name"), at("/role"), at("/state"))];
     let mut say = |label: &str, sentence: &str| {
         if !sentence.is_empty() {
-            // Writing to memory does not fail.
-            let _ = writeln!(text, "  {label:<10} {sentence}");
+            lines.push(format!("  {label:<10} {sentence}\n"));
         }
     };
     say("now", &format!("{}  [{}/{}]", at("/decision/sentence"), at("/decision/rung"), at("/decision/code")));
@@ -95,7 +93,7 @@ fn told(document: &Value) -> String {
             &format!("{}  {}  [{}]", text_of(&entry["time"]), text_of(&entry["sentence"]), text_of(&entry["code"])),
         );
     }
-    text
+    lines.concat()
 }
 
 fn tenure(document: &Value) -> String {
@@ -124,7 +122,7 @@ fn guard(document: &Value) -> String {
     }
     let wishes: Vec<String> = guard["wishes_refused"].as_array().into_iter().flatten().map(text_of).collect();
     if !wishes.is_empty() {
-        text += &format!("; could not get: {}", wishes.join(", "));
+        text = format!("{text}; could not get: {}", wishes.join(", "));
     }
     text
 }
