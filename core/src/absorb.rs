@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use crate::config::RETRY_PAUSE;
 use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
 use crate::id::{OpId, Revision, StoreId};
 use crate::lease::{Held, Tenure};
@@ -48,6 +49,26 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     }
 }
 
+/// An operation lost its lane to another: its outcome is unknown, and nobody will tell it.
+pub(crate) fn cancelled(state: &mut State, in_flight: &InFlight) {
+    match &in_flight.action {
+        Action::Postgres(PostgresAction::Start(_)) => recount_orphans(state),
+        Action::Postgres(PostgresAction::Restart) => {
+            recount_orphans(state);
+            crate::procedure::restart_ended(state, in_flight.op, Some("another operation took its place".into()));
+        }
+        _ => {}
+    }
+}
+
+/// An operation that may have brought a postmaster up ended, and no postmaster was seen: one may have come and gone
+/// between two looks, and its children are not counted.
+fn recount_orphans(state: &mut State) {
+    if state.postgres.process == Process::Absent {
+        state.postgres.orphans = None;
+    }
+}
+
 fn failed(state: &mut State, at: Instant, action: &Action) {
     state.memory.failed.insert(kind(action), at);
 }
@@ -82,7 +103,9 @@ pub(crate) fn kind(action: &Action) -> &'static str {
         Action::Postgres(PostgresAction::Compare(_)) => "compare",
         Action::Postgres(_) => "control",
         Action::Host(_) => "host",
+        Action::Guard(GuardAction::Fire) => "fire",
         Action::Guard(_) => "guard",
+        Action::Peer(PeerAction::AwaitReplay { .. }) => "await",
         Action::Peer(_) => "peer",
         Action::Answer(..) => "answer",
     }
@@ -119,7 +142,10 @@ fn store(state: &mut State, at: Instant, event: StoreEvent) {
 
 fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreDone, asked: Instant) {
     match (action, done) {
-        (_, StoreDone::Read(view)) => view_seen(state, Seen::new(view, asked, at)),
+        (_, StoreDone::Read(view)) => {
+            state.memory.store_doubt = false;
+            view_seen(state, Seen::new(view, asked, at));
+        }
         (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
             state.granted = Some(Granted { lease, ttl, asked });
         }
@@ -147,7 +173,9 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
         (StoreAction::CompleteInitialize { .. }, StoreDone::Written) => state.memory.initialising = false,
-        (StoreAction::PutFailover { .. }, StoreDone::Written) => crate::procedure::failover_written(state, true),
+        (StoreAction::PutFailover { .. }, StoreDone::Written) => {
+            crate::procedure::failover_written(state, action, true)
+        }
         // Written, and nothing to remember: the watch brings it back.
         (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
     }
@@ -192,6 +220,7 @@ fn store_refused(state: &mut State, action: &StoreAction, refusal: &Refusal) {
             if *refusal == Refusal::LeaseGone {
                 state.granted = None;
             }
+            state.memory.store_doubt = true;
         }
         StoreAction::Release { .. } => released(state),
         // "Not found" is as good as revoked.
@@ -205,7 +234,7 @@ fn store_refused(state: &mut State, action: &StoreAction, refusal: &Refusal) {
                 state.session.lease = None;
             }
         }
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, false),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, false),
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
@@ -223,7 +252,9 @@ fn store_refused(state: &mut State, action: &StoreAction, refusal: &Refusal) {
 fn store_unknown(state: &mut State, action: &StoreAction) {
     match action {
         StoreAction::Release { .. } => released(state),
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, true),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, true),
+        // With every watch silent nothing else would tell for loop_wait whether the key is ours.
+        StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => state.memory.store_doubt = true,
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}
     }
@@ -241,13 +272,19 @@ fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         (_, Some(_)) => {
             state.store.vanished = None;
             state.memory.race = None;
+            state.memory.leaderless = None;
         }
         (Some(leader), None) => {
             state.store.vanished = Some(Vanished { heard: seen.heard, who: leader.member.clone() });
             state.memory.race = Some((seen.value.revision, seen.heard));
+            // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
+            state.memory.changed = state.memory.changed.max(seen.heard);
         }
         (None, None) if state.memory.race.is_none() => state.memory.race = Some((seen.value.revision, seen.heard)),
         (None, None) => {}
+    }
+    if seen.value.leader.is_none() {
+        state.memory.leaderless = state.memory.leaderless.or(Some(seen.heard));
     }
     if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
         && leader.created > pledge.absent_at
@@ -255,7 +292,9 @@ fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         state.pledge = None;
     }
     let own = seen.value.members.get(&state.config.me);
-    if own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
+    // Two nodes under one name would overwrite each other as fast as the store answers.
+    let settled = seen.heard.since(state.session.published_at) >= RETRY_PAUSE;
+    if settled && own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
         state.session.published = None;
     }
     state.store.cluster = Some(seen);
@@ -278,6 +317,8 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
     match (&state.tenure, leader) {
         (Tenure::Held(held), Some(leader)) if leader.lease == held.lease && leader.created == held.epoch => {}
         (Tenure::Held(_), None) => suspend_or_spend(state, seen.heard),
+        // A refused renewal was faster than the watch, which still tells of the key that is gone: no news.
+        (Tenure::Suspended { was, .. }, Some(leader)) if leader.lease == was.lease && leader.created == was.epoch => {}
         (Tenure::Held(_) | Tenure::Suspended { .. }, Some(_)) => state.spend_tenure(),
         (Tenure::Suspended { .. } | Tenure::None | Tenure::Adopting { .. }, _) => {}
     }
@@ -285,7 +326,9 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
 
 /// Our key is gone and nobody else is seen. A primary gets a moment to take it back; anything else just loses it.
 fn suspend_or_spend(state: &mut State, since: Instant) {
-    let writes = View { at: since, state }.may_write();
+    let view = View { at: since, state };
+    // What is not there yet cannot be held: a postmaster that is being started is stopped instead.
+    let writes = view.may_write() && view.phase().is_some();
     match (&state.tenure, writes) {
         (Tenure::Held(held), true) => state.tenure = Tenure::Suspended { was: *held, since },
         (Tenure::Held(_), false) => state.spend_tenure(),
@@ -299,8 +342,11 @@ fn settle_adoption(state: &mut State, at: Instant) {
     let Tenure::Adopting { .. } = state.tenure else { return };
     let view = View { at, state };
     let unseen = view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
-    let Some(cluster) = view.cluster().filter(|_| !unseen) else { return };
+    let Some(cluster) = view.cluster() else { return };
     let foreign = cluster.leader.as_ref().is_some_and(|leader| leader.member != view.config().me);
+    if unseen && !foreign {
+        return;
+    }
     let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::ours_by_epoch(&view, leader.created));
     let identity = cluster.system_id().is_some_and(|id| view.dir().is_none_or(|dir| dir.system_id != id));
     if foreign || (identity && view.phase().is_some()) || (!view.may_write() && !ours) {
@@ -352,11 +398,14 @@ fn process_seen(state: &mut State, at: Instant, process: Process) {
             state.postgres.orphans = None;
             state.memory.dead_since = Some(at);
             state.memory.starting_since = None;
+            state.memory.promotion = false;
+            state.memory.as_standby = false;
         }
         Process::Alive { pid, phase } => {
             let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
             if !same {
                 state.postgres.sql = None;
+                state.memory.promotion = false;
             }
             state.postgres.orphans = None;
             state.memory.dead_since = None;
@@ -403,16 +452,21 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     if refused.is_some() {
         failed(state, at, &in_flight.action);
     }
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
+        state.memory.as_standby = false;
+        recount_orphans(state);
+    }
     match (action, outcome) {
         (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(_)) => {
-            state.memory.followed = upstream.clone();
+            state.memory.followed.clone_from(upstream);
             state.memory.streamed = at;
+            state.memory.turned = at;
             state.memory.start_failures = 0;
         }
         (PostgresAction::Start(_), Outcome::Done(_)) => state.memory.start_failures = 0,
         (PostgresAction::Start(_), _) => state.memory.start_failures += 1,
-        // An upstream that cannot be changed in a running server is changed by a restart.
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (PostgresAction::Promote, Outcome::Refused(_)) => state.memory.promotion = false,
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
         (PostgresAction::Clone(_), Outcome::Done(_)) => {
             state.memory.reinit = false;
@@ -420,15 +474,14 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.compared = None;
         }
         (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
-            if let Some(epoch) = leader_epoch(state) {
-                state.memory.compared = Some((epoch, diverged_at));
-            }
+            state.memory.compared = in_flight.leader.map(|epoch| (epoch, diverged_at));
         }
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
-            state.memory.compared = leader_epoch(state).map(|epoch| (epoch, None));
+            state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));
         }
-        (PostgresAction::Rewind(_), _) => {
-            state.memory.rewind_failed = leader_epoch(state).zip(refused.clone());
+        (PostgresAction::Rewind(_), _)
+        | (PostgresAction::RecoverSingleUser, Outcome::Refused(_) | Outcome::Unknown(_)) => {
+            state.memory.rewind_failed = in_flight.leader.zip(refused.clone());
         }
         (PostgresAction::Freeze, Outcome::Done(_)) => {
             let absent_at = state.memory.race.map_or(Revision(0), |(revision, _)| revision);
@@ -446,10 +499,6 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Restart, _) => crate::procedure::restart_ended(state, op, refused),
         _ => {}
     }
-}
-
-fn leader_epoch(state: &State) -> Option<Revision> {
-    state.store.cluster.as_ref()?.value.leader.as_ref().map(|leader| leader.created)
 }
 
 // --- host, guard, peers -----------------------------------------------------------------------------------------------
@@ -471,15 +520,27 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
 fn guard(state: &mut State, at: Instant, event: GuardEvent) {
     match event {
         GuardEvent::Connected { armed, held, fired } => {
+            // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
+            let held = held || state.guard.held;
             state.guard = crate::view::guard::GuardFacts { present: true, gone: None, armed, held, fired, stuck: 0 };
             state.guard_asked = crate::state::GuardAsked::default();
+            if let Some(tenure) = fired.filter(|_| armed.is_none()) {
+                spent_by_guard(state, tenure);
+            }
             // What the last agent promised bounds how long its PostgreSQL may go on.
             if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
                 *deadline = armed.at;
             }
         }
         GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
-        GuardEvent::Refused(_) => state.guard_asked = crate::state::GuardAsked::default(),
+        GuardEvent::Refused(_) => {
+            // Which order it was is not told: all that are open may be given again, after a pause.
+            if state.guard_asked.fire.is_some() {
+                state.memory.failed.insert("fire", at);
+            }
+            state.guard_asked = crate::state::GuardAsked::default();
+            state.memory.failed.insert("guard", at);
+        }
         GuardEvent::Disarmed => {
             state.guard.armed = None;
             state.guard_asked.disarm = false;
@@ -519,11 +580,26 @@ fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         }
         GuardEvent::Gone => {
             state.guard.present = false;
-            state.guard.gone = Some(at);
+            // A guard that could not be started is gone as well: the time without one goes on.
+            state.guard.gone = state.guard.gone.or(Some(at));
             state.guard.armed = None;
-            state.guard.held = false;
-            state.guard_asked = crate::state::GuardAsked::default();
+            let start = state.guard_asked.start;
+            state.guard_asked = crate::state::GuardAsked { start, ..Default::default() };
         }
+    }
+}
+
+/// The guard fired while nobody listened: the tenure is spent, even if its key is still there. The guard arms it never
+/// again, so that adopting it would mean to lead for ever and never serve.
+fn spent_by_guard(state: &mut State, tenure: crate::id::LeaseId) {
+    if state.tenure.held().is_some_and(|held| held.lease == tenure) {
+        state.spend_tenure();
+    }
+    let key = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
+    let other = key.is_some_and(|leader| leader.lease != tenure);
+    if matches!(state.tenure, Tenure::Adopting { .. }) && tenure != crate::id::LeaseId(0) && !other {
+        state.spent = Some(tenure);
+        state.tenure = Tenure::None;
     }
 }
 
@@ -535,10 +611,14 @@ fn peer(state: &mut State, at: Instant, event: PeerEvent) {
                 Outcome::Done(answer) => {
                     state.peers.answered = at;
                     state.peers.unreachable.remove(&member);
-                    state.peers.answers.insert(member, Seen::new(answer, asked, at));
+                    let older = state.peers.answers.get(&member).is_some_and(|known| known.asked > asked);
+                    if !older {
+                        state.peers.answers.insert(member, Seen::new(answer, asked, at));
+                    }
                 }
                 Outcome::Refused(_) | Outcome::Unknown(_) => {
                     if let Some(in_flight) = in_flight {
+                        failed(state, at, &in_flight.action);
                         state.peers.unreachable.insert(member, in_flight.since);
                     }
                 }

@@ -78,6 +78,8 @@ pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
 pub const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 /// An agent without a guard for so long stops PostgreSQL.
 pub const GUARD_LIMIT: Duration = Duration::from_secs(1);
+/// A guard that was told to fire and has not answered for so long is not waited for: PostgreSQL is stopped without it.
+pub const FIRE_LIMIT: Duration = Duration::from_millis(500);
 /// A standby that does not stream for so long compares its history with the leader's.
 pub const STREAM_PATIENCE: Duration = Duration::from_secs(3);
 /// Starts in place that may fail in a row before leadership is given up.

@@ -21,6 +21,10 @@ mod procedure;
 pub mod reason;
 pub mod state;
 pub mod step;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod timeline;
 pub mod view;

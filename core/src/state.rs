@@ -1,6 +1,7 @@
 //! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::action::{Action, Lane};
@@ -114,7 +115,7 @@ pub struct Memory {
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
     /// Rewinding to the leader of this epoch failed; why.
-    pub rewind_failed: Option<(Revision, alloc::string::String)>,
+    pub rewind_failed: Option<(Revision, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
     /// We hold `initialize`.
@@ -135,8 +136,20 @@ pub struct Memory {
     pub reinit: bool,
     /// When the last contact was sought because nobody had answered.
     pub contact_sought: Instant,
-    /// When PostgreSQL changed, so that its last answer is older than it.
+    /// When PostgreSQL changed, or the leader key vanished: its last answer is older than that if it was asked before.
     pub changed: Instant,
+    /// Since when no leader key is there; unlike `race` it does not begin anew with every round.
+    pub leaderless: Option<Instant>,
+    /// A promotion of the running postmaster was ordered and is not known to be refused: it may become a primary at any
+    /// moment, whatever became of the order.
+    pub promotion: bool,
+    /// A start as a standby was ordered, and neither its end nor its death was seen: what is known of the directory may be
+    /// older than the signal file that it wrote.
+    pub as_standby: bool,
+    /// When the standby was last pointed to an upstream.
+    pub turned: Instant,
+    /// What an operation on the store left behind is not known: the keys are read again at once.
+    pub store_doubt: bool,
 }
 
 /// An operator's request under way.
@@ -168,7 +181,7 @@ pub enum PendingKind {
     /// A restart that ended.
     Restarted {
         /// Why it failed, if it did.
-        refused: Option<alloc::string::String>,
+        refused: Option<String>,
     },
     /// A new clone of this node.
     Reinitialize {
@@ -186,14 +199,14 @@ pub struct GuardAsked {
     pub hold: bool,
     /// `Resume`.
     pub resume: bool,
-    /// `Fire`.
-    pub fire: bool,
+    /// `Fire`: when.
+    pub fire: Option<Instant>,
     /// `Disarm`.
     pub disarm: bool,
     /// `KillOrphans`.
     pub orphans: bool,
-    /// `StartGuard`.
-    pub start: bool,
+    /// `StartGuard`: when. It is repeated, since nothing tells that it failed.
+    pub start: Option<Instant>,
 }
 
 /// Operations in flight: at most one a lane.
@@ -216,6 +229,8 @@ pub struct InFlight {
     pub since: Instant,
     /// When it counts as `Unknown`.
     pub deadline: Instant,
+    /// `create_revision` of the leader key when it was ordered: what it found out is true of that leader only.
+    pub leader: Option<Revision>,
 }
 
 impl Ops {
@@ -274,7 +289,8 @@ impl State {
             pledge: None,
             store: StoreFacts::default(),
             postgres: PostgresFacts::default(),
-            guard: GuardFacts::default(),
+            // A guard that was never there is missing since the start.
+            guard: GuardFacts { gone: Some(at), ..GuardFacts::default() },
             peers: PeerFacts::default(),
             ops: Ops::default(),
             guard_asked: GuardAsked::default(),

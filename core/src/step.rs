@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, GuardAction, Lane, PostgresAction, StoreAction};
-use crate::config::{GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUSE, VANISH_GRACE};
+use crate::action::{Action, GuardAction, Lane, PeerAction, PostgresAction, StoreAction};
+use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUSE, VANISH_GRACE};
 use crate::decide::{self, Fate, Verdict};
 use crate::effects::{Decision, Effects, ORDERS_MAX, Order, Wake};
 use crate::event::Event;
@@ -13,6 +13,7 @@ use crate::state::{InFlight, State};
 use crate::time::{Duration, Instant};
 use crate::view::View;
 use crate::view::guard::Armed;
+use crate::view::postgres::StartAs;
 use crate::{absorb, procedure};
 
 /// Takes one event in and says everything that is to be done about it. The same state, instant and event give the same
@@ -26,6 +27,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     absorb::absorb(state, at, event);
     begin_next_round(state, at);
+    end_pledge(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
     if verdict.fate == Fate::LetLapse {
         state.spend_tenure();
@@ -33,7 +35,11 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     let mut out = Outbox { state, at, orders: Vec::new(), cancelled: Vec::new() };
     reconcile(&mut out, &verdict);
     let Outbox { orders, cancelled, .. } = out;
-    let wake = arm(&View { at, state }, &verdict);
+    let mut wake = arm(&View { at, state }, &verdict);
+    if orders.len() >= ORDERS_MAX {
+        // Something may have found no room.
+        wake = Wake { at: Some(at + Duration::from_millis(1)), because: Reason::DeadlineOf { what: "the rest" } };
+    }
     let decision = Decision { rung, reason: verdict.reason };
     let news = state.decision.as_ref().is_none_or(|last| differs(last, &decision));
     state.decision = Some(decision.clone());
@@ -55,6 +61,16 @@ fn begin_next_round(state: &mut State, at: Instant) {
     }
     let revision = state.store.cluster.as_ref().map_or(revision, |seen| seen.value.revision);
     state.memory.race = Some((revision, at));
+}
+
+/// A pledge that no race brought to an end is over after a while, or a store that was restored from a backup, and
+/// mints smaller revisions than the one pledged at, would keep this node from following anybody for ever.
+fn end_pledge(state: &mut State, at: Instant) {
+    let limit = 2 * state.config.retry_timeout;
+    let led = state.store.cluster.as_ref().is_some_and(|seen| seen.value.leader.is_some());
+    if led && state.pledge.is_some_and(|pledge| at.since(pledge.since) >= limit) {
+        state.pledge = None;
+    }
 }
 
 fn reconcile(out: &mut Outbox<'_>, verdict: &Verdict) {
@@ -114,26 +130,45 @@ impl Outbox<'_> {
                 if !action.preempts(&running.action) {
                     return;
                 }
-                let cancelled = self.state.ops.cancel(&lane);
-                self.cancelled.extend(cancelled.map(|in_flight| in_flight.op));
+                if let Some(cancelled) = self.state.ops.cancel(&lane) {
+                    absorb::cancelled(self.state, &cancelled);
+                    self.cancelled.push(cancelled.op);
+                }
             }
             let deadline = self.at + action.deadline(self.state.config.retry_timeout);
-            self.state.ops.begin(lane, InFlight { op, action: action.clone(), since: self.at, deadline });
+            let leader = self.view().leader().map(|leader| leader.created);
+            self.state.ops.begin(lane, InFlight { op, action: action.clone(), since: self.at, deadline, leader });
         }
         if because == Reason::ContactDue {
             self.state.memory.contact_sought = self.at;
         }
-        if matches!(action, Action::Postgres(PostgresAction::Restart)) {
-            absorb::restart_ordered(self.state, op);
+        match &action {
+            Action::Postgres(PostgresAction::Restart) => absorb::restart_ordered(self.state, op),
+            Action::Postgres(PostgresAction::Promote) => self.state.memory.promotion = true,
+            Action::Postgres(PostgresAction::Start(how)) => {
+                self.state.memory.as_standby = matches!(how, StartAs::Standby(_));
+            }
+            _ => {}
         }
         self.orders.push(Order { op, action, because });
     }
 
+    /// There is room for another order: an answer that finds none would be lost.
+    pub(crate) fn has_room(&self) -> bool {
+        self.orders.len() < ORDERS_MAX
+    }
+
     fn wanted(&mut self, action: &Action) -> bool {
         match action {
-            Action::Guard(guard) => self.guard_wanted(guard),
+            Action::Guard(guard) => {
+                resume_at(self.state, action).is_none_or(|resume| self.at >= resume) && self.guard_wanted(guard)
+            }
             Action::Host(crate::action::HostAction::StartGuard) => {
-                !core::mem::replace(&mut self.state.guard_asked.start, true)
+                let due = self.state.guard_asked.start.is_none_or(|asked| self.at >= asked + RETRY_PAUSE);
+                if due {
+                    self.state.guard_asked.start = Some(self.at);
+                }
+                due
             }
             _ => resume_at(self.state, action).is_none_or(|resume| self.at >= resume),
         }
@@ -153,7 +188,11 @@ impl Outbox<'_> {
             }
             GuardAction::Hold => !facts.held && once(&mut asked.hold),
             GuardAction::Resume => once(&mut asked.resume),
-            GuardAction::Fire => once(&mut asked.fire),
+            GuardAction::Fire => {
+                let first = asked.fire.is_none();
+                asked.fire = asked.fire.or(Some(self.at));
+                first
+            }
             GuardAction::Disarm => once(&mut asked.disarm),
             GuardAction::KillOrphans => once(&mut asked.orphans),
         }
@@ -180,7 +219,10 @@ fn pause_after_failure(action: &Action) -> Duration {
             Duration::from_millis(50)
         }
         Action::Postgres(_) | Action::Host(_) => RETRY_PAUSE,
-        Action::Peer(_) | Action::Guard(_) | Action::Answer(..) => Duration::ZERO,
+        // A guard that refuses is asked again, but not as fast as it refuses.
+        Action::Guard(_) => Duration::from_millis(50),
+        Action::Peer(PeerAction::AwaitReplay { .. }) => Duration::from_millis(10),
+        Action::Peer(_) | Action::Answer(..) => Duration::ZERO,
     }
 }
 
@@ -191,6 +233,7 @@ fn arm(view: &View<'_>, verdict: &Verdict) -> Wake {
         soonest.offer(in_flight.deadline, "an operation in flight");
     }
     for failed in view.state.memory.failed.values() {
+        soonest.offer(*failed + Duration::from_millis(10), "a pause after a failure");
         soonest.offer(*failed + Duration::from_millis(50), "a pause after a failure");
         soonest.offer(*failed + Duration::from_millis(200), "a pause after a failure");
         soonest.offer(*failed + RETRY_PAUSE, "a pause after a failure");
@@ -216,6 +259,12 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(gone) = view.state.guard.gone {
         soonest.offer(gone + GUARD_LIMIT, "the missing guard");
     }
+    if let Some(asked) = view.state.guard_asked.start {
+        soonest.offer(asked + RETRY_PAUSE, "the next guard");
+    }
+    if let Some(asked) = view.state.guard_asked.fire {
+        soonest.offer(asked + FIRE_LIMIT, "the guard's fence");
+    }
     if view.held().is_some() && view.may_write() {
         let contact = view.last_contact().latest();
         soonest.offer(contact + decide::observe::CONTACT_PATIENCE, "the next contact");
@@ -233,7 +282,6 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(vanished) = &view.state.store.vanished {
         soonest.offer(vanished.heard + VANISH_GRACE, "the grace for the last leader");
-        soonest.offer(vanished.heard + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
         soonest.offer(vanished.heard + Duration::from_secs(1), "the wait for the next leader");
     }
     if let Some(dead) = memory.dead_since {
@@ -244,7 +292,11 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
         soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");
     }
+    if let Some(since) = memory.leaderless {
+        soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
+    }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
+    soonest.offer(memory.turned + crate::config::STREAM_PATIENCE, "the turn to another upstream");
     if let Some(pledge) = view.state.pledge {
         soonest.offer(pledge.since + 2 * view.config().retry_timeout, "the pledge");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -117,8 +117,9 @@ fn build(
     if let Some(auth) = auth {
         builder = builder.header(AUTHORIZATION, auth.header());
     }
-    if body.is_some() {
-        builder = builder.header(CONTENT_TYPE, "application/json");
+    if let Some(body) = &body {
+        // Told even if it is empty: Patroni answers 411 to a POST without a length.
+        builder = builder.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
     }
     let request = builder.body(Full::new(Bytes::from(body.unwrap_or_default())));
     Ok((address, request.map_err(|error| bad(&error.to_string()))?))

@@ -14,6 +14,8 @@ use matriarch::{config, ctl, demo, guard, store};
 #[derive(Parser)]
 #[command(name = "matriarch", version, about, after_help = AFTER_HELP)]
 struct Cli {
+    #[command(flatten)]
+    options: ctl::CtlOptions,
     #[command(subcommand)]
     command: Verb,
 }
@@ -36,7 +38,7 @@ enum Verb {
         file: PathBuf,
     },
     #[command(flatten)]
-    Ctl(ctl::Command),
+    Ctl(ctl::CtlCommand),
     /// Guard one PostgreSQL for an agent (started by the agent itself)
     #[command(hide = true)]
     Guard(GuardArgs),
@@ -75,12 +77,16 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
     if called == "patronictl" {
-        return code(Ok(ctl::main_as_patronictl(arguments)));
+        return client(ctl::CtlArgs::parse());
     }
     if called == "patroni" {
         return as_patroni(AsPatroni::parse());
     }
-    code(dispatch(Cli::parse_from(with_run(arguments)).command))
+    let cli = Cli::parse_from(with_run(arguments));
+    match cli.command {
+        Verb::Ctl(command) => client(ctl::CtlArgs { options: cli.options, command }),
+        verb => code(dispatch(verb)),
+    }
 }
 
 /// `matriarch FILE` means `matriarch run FILE`: a first argument that names an existing file and no command.
@@ -109,10 +115,14 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Store(arguments) => store::embedded::run(&arguments).map(|()| 0),
         Verb::ValidateConfig { file } => Ok(u8::from(validate(Some(&file)) != ExitCode::SUCCESS)),
-        Verb::Ctl(command) => Ok(ctl::run(command)),
+        Verb::Ctl(_) => unreachable!("the client has its own exit codes"),
         Verb::Guard(arguments) => guard::run(arguments).map(|()| 0),
         Verb::Release { tenure, file } => run::release(file.as_deref(), tenure),
     }
+}
+
+fn client(arguments: ctl::CtlArgs) -> ExitCode {
+    ExitCode::from(u8::try_from(ctl::run(arguments)).unwrap_or(1))
 }
 
 fn validate(file: Option<&Path>) -> ExitCode {

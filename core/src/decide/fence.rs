@@ -1,10 +1,11 @@
 //! Rung 1: a PostgreSQL that may write without authority is stopped now, and so are the orphans of a dead one.
 
 use alloc::vec;
+use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
-use crate::config::{GUARD_LIMIT, HOLD_LIMIT};
+use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT};
 use crate::id::{Lsn, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::reason::Reason;
@@ -30,7 +31,7 @@ fn expired(view: &View<'_>, held: &Held) -> Option<Verdict> {
         return None;
     }
     let reason = Reason::TenureExpired { ago_ms: ms(view.at.since(end)) };
-    let orders = if view.may_write() { vec![Action::Guard(GuardAction::Fire)] } else { vec![] };
+    let orders = if view.may_write() { stop_writes(view) } else { vec![] };
     Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
 }
 
@@ -42,7 +43,20 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
         return None;
     }
     let reason = Reason::GuardMissing { for_ms: ms(gone_for) };
-    Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(StopMode::Fast))).fate(Fate::Release))
+    // Processes that are held take no notice of a polite request.
+    let mode = if view.state.guard.held { StopMode::Immediate } else { StopMode::Fast };
+    Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
+}
+
+/// The guard kills at once. Where it is gone or does not answer, and where something is about to start PostgreSQL after
+/// it has fired, the executor does.
+fn stop_writes(view: &View<'_>) -> Vec<Action> {
+    let mut orders = vec![Action::Guard(GuardAction::Fire)];
+    let silent = view.state.guard_asked.fire.is_some_and(|asked| view.at.since(asked) >= FIRE_LIMIT);
+    if !view.state.guard.present || silent || view.starting_primary() {
+        orders.push(Action::Postgres(PostgresAction::Stop(StopMode::Immediate)));
+    }
+    orders
 }
 
 /// The key is gone and nobody else is seen: writes are held, the key is asked for once more under a new lease.
@@ -52,9 +66,10 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
 /// do neither, and [`HOLD_LIMIT`] bounds what the hold costs if the key does not come back.
 fn suspended(view: &View<'_>, since: Instant) -> Verdict {
     let held_for = view.at.since(since);
-    if held_for >= HOLD_LIMIT {
+    // Without a guard nothing holds: then there is no time to ask.
+    if held_for >= HOLD_LIMIT || !view.state.guard.present {
         let reason = Reason::KeyNotRegained { after_ms: ms(held_for) };
-        return Verdict::order(reason, Action::Guard(GuardAction::Fire)).fate(Fate::LetLapse);
+        return Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse);
     }
     let campaign = campaign(view, since);
     Verdict::orders(Reason::KeyVanished { for_ms: ms(held_for) }, vec![Action::Guard(GuardAction::Hold), campaign])
@@ -90,7 +105,7 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         return Some(Verdict::wait(Reason::Observing));
     }
     if view.at >= deadline {
-        let orders = if view.may_write() { vec![Action::Guard(GuardAction::Fire)] } else { vec![] };
+        let orders = if view.may_write() { stop_writes(view) } else { vec![] };
         return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
     }
     let reason = Reason::Adopting { left_ms: ms(view.at.until(deadline)) };
@@ -103,13 +118,15 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
             Some(Verdict::order(reason, Action::Store(renew)))
         }
         // Our name, under a lease that this agent's predecessor (a Patroni, perhaps) held beside this very primary.
-        Some(leader) => {
+        Some(leader) if leader.member == view.config().me => {
             let action = match view.state.granted {
                 None => StoreAction::GrantTenure { ttl: view.config().ttl },
                 Some(granted) => StoreAction::TakeOver { lease: granted.lease, modified: leader.modified },
             };
             Some(Verdict::order(reason, Action::Store(action)))
         }
+        // Another leads: the search is over.
+        Some(_) => without_tenure(view),
         None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
     }
 }
@@ -135,14 +152,16 @@ fn without_tenure(view: &View<'_>) -> Option<Verdict> {
         }
         Some(_) | None => Reason::NoTenure,
     };
-    Some(Verdict::order(reason, Action::Guard(GuardAction::Fire)))
+    Some(Verdict::orders(reason, stop_writes(view)))
 }
 
 /// A dead postmaster is not a dead PostgreSQL: its backends may go on committing until their statements end.
 fn orphans(view: &View<'_>) -> Option<Verdict> {
     let postgres = &view.state.postgres;
     let possible = postgres.process == Process::Absent && postgres.orphans != Some(0);
-    if !possible || matches!(postgres.data, DataDir::Unknown) {
+    // What is being started is no orphan: between its two halves a restart has no postmaster.
+    let starting = matches!(view.controlling(), Some(PostgresAction::Start(_) | PostgresAction::Restart));
+    if !possible || starting || matches!(postgres.data, DataDir::Unknown) {
         return None;
     }
     Some(Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans)))

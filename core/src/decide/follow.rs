@@ -1,7 +1,11 @@
 //! Rung 12, the last: a standby of whoever leads. Concludes always.
 
+use alloc::format;
+use alloc::string::String;
+
 use super::Verdict;
 use crate::action::{Action, PostgresAction};
+use crate::config::STREAM_PATIENCE;
 use crate::reason::Reason;
 use crate::time::Duration;
 use crate::view::View;
@@ -65,7 +69,12 @@ fn running(view: &View<'_>) -> Verdict {
     let Some(sql) = view.sql() else { return starting(view, upstream) };
     let wanted = (!view.config().nostream).then_some(upstream);
     let right = match (&wanted, &sql.receiver) {
-        (Some(upstream), Some(receiver)) => receiver.upstream == address(upstream),
+        // A receiver needs a moment to turn, and may call its sender by another name.
+        (Some(upstream), Some(receiver)) => {
+            let turning =
+                view.state.memory.followed == wanted && view.at.since(view.state.memory.turned) < STREAM_PATIENCE;
+            receiver.upstream == address(upstream) || turning
+        }
         // Without a receiver only what was last ordered is known.
         (Some(_), None) => sql.upstream_set && view.state.memory.followed == wanted,
         (None, receiver) => receiver.is_none() && !sql.upstream_set,
@@ -95,6 +104,6 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
 }
 
 /// `host:port`, as a WAL receiver names its sender.
-fn address(upstream: &Upstream) -> alloc::string::String {
-    alloc::format!("{}:{}", upstream.host, upstream.port)
+fn address(upstream: &Upstream) -> String {
+    format!("{}:{}", upstream.host, upstream.port)
 }

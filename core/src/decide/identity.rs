@@ -6,9 +6,13 @@ use super::{Fate, Verdict};
 use crate::action::{Action, HostAction};
 use crate::reason::Reason;
 use crate::view::View;
-use crate::view::postgres::DataDir;
+use crate::view::postgres::{DataDir, Process};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    // Nothing is started, cloned or rewound beside a postmaster that was not looked for.
+    if view.state.postgres.process == Process::Unknown {
+        return Some(Verdict::wait(Reason::Observing));
+    }
     let reason = match &view.state.postgres.data {
         DataDir::Unknown => return Some(Verdict::wait(Reason::Observing)),
         DataDir::Unreadable(why) | DataDir::Foreign(why) => Reason::DataDirUnusable { why: why.clone() },

@@ -4,7 +4,7 @@ use alloc::vec;
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, PostgresAction};
-use crate::config::START_FAILURES_MAX;
+use crate::config::{RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::Timeline;
 use crate::lease::Held;
@@ -31,6 +31,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         }),
         Some(Phase::Ready) => match view.sql() {
             None => Verdict::wait(Reason::Observing),
+            // An answer from before a promotion would order it once more.
+            Some(sql) if sql.in_recovery && view.fresh_sql().is_none() => Verdict::wait(Reason::Observing),
             Some(sql) if sql.in_recovery => promote(view, &held, dir),
             Some(sql) => serve(view, &held, dir, sql.timeline),
         },
@@ -104,11 +106,16 @@ fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Ver
         verdict.reason = Reason::CreatingRoles;
         verdict.orders.push(Action::Postgres(PostgresAction::CreateRoles));
         verdict.steady = false;
-    } else if dir.checkpoint_timeline != timeline && timeline > Timeline(0) {
+    } else if dir.checkpoint_timeline != timeline && timeline > Timeline(0) && !just_checkpointed(view) {
         // PostgreSQL spreads its first checkpoint after a promotion over minutes; nobody can be rewound before it.
         verdict.orders = [verdict.orders, vec![Action::Postgres(PostgresAction::Checkpoint)]].concat();
     }
     verdict
+}
+
+/// A checkpoint that has just ended and did not bring the directory onto the timeline is not repeated at once.
+fn just_checkpointed(view: &View<'_>) -> bool {
+    view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < RETRY_PAUSE)
 }
 
 /// An operator waits for a restart that has not been ordered yet.

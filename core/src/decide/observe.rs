@@ -8,7 +8,7 @@ use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use crate::view::View;
-use crate::view::postgres::{Phase, Process};
+use crate::view::postgres::{DataDir, Phase, Process};
 
 /// A primary that nobody has answered for so long asks everyone.
 pub(crate) const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
     let interval = if steady { view.config().loop_wait } else { UNSETTLED };
     let postgres = &view.state.postgres;
-    if postgres.process == Process::Unknown {
+    if postgres.process == Process::Unknown || postgres.data == DataDir::Unknown {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
     } else if view.phase() == Some(Phase::Ready) && view.at >= next_question(view, interval) {
         orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
@@ -29,7 +29,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let seen = view.state.store.cluster.as_ref().map_or(Instant::ZERO, |seen| seen.asked);
     let read_due = seen == Instant::ZERO || view.at >= seen + view.config().loop_wait;
     let alone = contact_due(view);
-    if read_due || alone {
+    if read_due || alone || view.state.memory.store_doubt {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }
     if alone && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {

@@ -38,15 +38,19 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Some(Err(verdict)) => return Some(verdict),
         asked_for => asked_for.is_some(),
     };
-    if !asked_for && let Some(verdict) = grace(view, cluster) {
+    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
+    if !asked_for && let Some(mut verdict) = grace(view, cluster) {
+        // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
+        verdict.orders = orders;
         return Some(verdict);
     }
-    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
     if receives(view) {
         orders.insert(0, Action::Postgres(PostgresAction::Freeze));
         return Some(Verdict::orders(Reason::FreezingReceiver, orders));
     }
-    let Some(mine) = view.position() else { return Some(Verdict::wait(Reason::PositionUnknown)) };
+    // Neither does a position that was asked for before the receiver stopped.
+    let known = view.position().filter(|_| view.fresh_sql().is_some());
+    let Some(mine) = known else { return Some(Verdict::orders(Reason::PositionUnknown, orders)) };
     if asked_for {
         return Some(campaign(view));
     }
@@ -65,8 +69,10 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Option<Res
     if request.candidate.as_ref() == Some(me) {
         return Some(Ok(()));
     }
-    let vanished = view.state.store.vanished.as_ref().map_or(view.at, |v| v.heard);
-    if view.at.since(vanished) >= CANDIDATE_PATIENCE {
+    // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
+    // dead candidate for ever.
+    let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
+    if view.at.since(leaderless) >= CANDIDATE_PATIENCE {
         return None;
     }
     let who = match &request.candidate {
@@ -86,7 +92,8 @@ fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let holder = &cluster.members.get(&vanished.who)?.record;
     let serving = holder.state == "running" && matches!(holder.role.as_str(), "primary" | "master");
     let end = vanished.heard + VANISH_GRACE;
-    if !serving || vanished.who == view.config().me || view.at >= end {
+    let lives = !unreachable(view, &vanished.who, vanished.heard);
+    if !serving || !lives || vanished.who == view.config().me || view.at >= end {
         return None;
     }
     Some(Verdict::wait(Reason::VanishGrace { who: vanished.who.clone(), left_ms: ms(view.at.until(end)) }))

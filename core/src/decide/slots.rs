@@ -13,7 +13,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if !view.config().use_slots {
         return None;
     }
-    let sql = view.sql()?;
+    // What was asked before the last change would make the same slot once more.
+    let sql = view.fresh_sql()?;
     let wanted = wanted(view);
     // A slot that lost its WAL can never be streamed from again: it is dropped, and made anew by the next step.
     if let Some(lost) = sql.slots.iter().find(|slot| slot.lost && !slot.active && wanted.contains(&slot.name)) {

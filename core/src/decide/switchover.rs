@@ -54,6 +54,9 @@ fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, 
 
 /// A primary: look at the candidates, write a checkpoint so that the stop is short, stop.
 fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
+    if matches!(view.controlling(), Some(PostgresAction::Stop(_))) {
+        return Verdict::wait(Reason::StoppingForHandover);
+    }
     let candidates = candidates(view, wanted);
     let since = view.at.back(STATUS_AGE_MAX);
     let peers = &view.state.peers;

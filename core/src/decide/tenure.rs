@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, isolated};
-use crate::action::{Action, GuardAction, HostAction, StoreAction};
+use crate::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
 use crate::id::{LeaseId, Lsn};
 use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
@@ -58,11 +58,17 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
         Tenure::Adopting { deadline } if armed.is_none() && view.may_write() => {
             Some((Action::Guard(GuardAction::Arm { tenure: LeaseId(0), at: *deadline }), Reason::ArmingGuard))
         }
-        Tenure::None if armed.is_some() && view.state.postgres.process != Process::Unknown && !view.may_write() => {
+        Tenure::None if armed.is_some() && view.state.postgres.process != Process::Unknown && harmless(view) => {
             Some((Action::Guard(GuardAction::Disarm), reason.clone()))
         }
         Tenure::None | Tenure::Adopting { .. } | Tenure::Suspended { .. } => None,
     }
+}
+
+/// Nothing may write, and nothing that is in flight makes it so.
+fn harmless(view: &View<'_>) -> bool {
+    let starting = matches!(view.controlling(), Some(PostgresAction::Start(_) | PostgresAction::Restart));
+    !view.may_write() && !starting
 }
 
 /// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL lives.
@@ -83,8 +89,8 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
 /// delayed request that carries it fails.
 fn revoke(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent?;
-    let harmless = view.dead() || (view.phase().is_some() && !view.may_write());
-    harmless.then_some((Action::Store(StoreAction::Revoke { lease }), Reason::SpentTenure { lease }))
+    let over = view.dead() || (view.phase().is_some() && harmless(view));
+    over.then_some((Action::Store(StoreAction::Revoke { lease }), Reason::SpentTenure { lease }))
 }
 
 /// A hand-over was announced: the lease is asked for while the old primary still stops.

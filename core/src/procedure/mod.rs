@@ -4,13 +4,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::action::{Action, Answer, HostAction, PostgresAction};
+use crate::action::{Action, Answer, HostAction, PostgresAction, StoreAction};
 use crate::event::Request;
 use crate::id::{OpId, RequestId};
 use crate::reason::Reason;
 use crate::state::{Pending, PendingKind, REQUESTS_MAX, State};
 use crate::step::Outbox;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::view::View;
 use crate::view::peers::PeerAnswer;
 
@@ -31,10 +31,14 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
     state.requests.insert(id, Pending { kind, since: at });
 }
 
-/// The operator's key is written, or certainly not.
-pub(crate) fn failover_written(state: &mut State, done: bool) {
+/// The operator's key is written, or certainly not. Only the request that it was written for is told: of two that wait
+/// at once, the other has not been written.
+pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bool) {
+    let StoreAction::PutFailover { leader, candidate, scheduled_at, .. } = action else { return };
     for pending in state.requests.values_mut() {
-        if let PendingKind::Move { written, request, .. } = &mut pending.kind {
+        if let PendingKind::Move { written, request, .. } = &mut pending.kind
+            && (&request.leader, &request.candidate, &request.scheduled_at) == (leader, candidate, scheduled_at)
+        {
             *written |= done;
             request.refused |= !done;
         }
@@ -94,15 +98,15 @@ fn may_pledge(view: &View<'_>) -> bool {
 pub(crate) fn answer(out: &mut Outbox<'_>) {
     let ids: Vec<RequestId> = out.state.requests.keys().copied().collect();
     for id in ids {
-        let Some(pending) = out.state.requests.get(&id).cloned() else { continue };
+        let Some(pending) = out.state.requests.get(&id).filter(|_| out.has_room()).cloned() else { continue };
         let view = out.view();
         let answer = match &pending.kind {
             PendingKind::Move { request, old, written } => {
                 switchover::answer(&view, request, old.as_ref(), *written, pending.since)
             }
-            PendingKind::Restart { op } => restart(&view, *op),
+            PendingKind::Restart { op } => restart(&view, *op, pending.since),
             PendingKind::Restarted { refused: None } => text(200, "restarted successfully"),
-            PendingKind::Restarted { refused: Some(why) } => text(503, &format!("restart failed: {why}")),
+            PendingKind::Restarted { refused: Some(_) } => text(503, "restart failed"),
             PendingKind::Reinitialize { force } => Some(reinitialize(&view, *force)),
         };
         let Some(answer) = answer else { continue };
@@ -119,9 +123,13 @@ pub(crate) fn text(status: u16, body: &str) -> Option<Answer> {
     Some(Answer::Text { status, body: body.into() })
 }
 
-fn restart(view: &View<'_>, op: Option<OpId>) -> Option<Answer> {
+fn restart(view: &View<'_>, op: Option<OpId>, since: Instant) -> Option<Answer> {
     if op.is_some() {
         return None;
+    }
+    // The role is not settled, or the agent only observes: no rung takes the request up.
+    if view.at.since(since) >= switchover::limit(view.config().loop_wait) {
+        return text(503, "restart failed");
     }
     match view.phase() {
         None => text(503, "postgres is not running"),
@@ -184,8 +192,15 @@ fn answer_peers(out: &mut Outbox<'_>) {
     if pledging && pledged.is_none() {
         return;
     }
+    // What PostgreSQL told before the receiver stopped is less than what it holds: whoever counts on it would win with
+    // less than this node has.
+    if view.phase() == Some(crate::view::postgres::Phase::Ready) && may_pledge(&view) && view.fresh_sql().is_none() {
+        return;
+    }
     let answer = Answer::Position(own_answer(&view));
-    for id in core::mem::take(&mut out.state.position_asked) {
+    while out.has_room()
+        && let Some(id) = out.state.position_asked.pop()
+    {
         out.order(Action::Answer(id, answer.clone()), Reason::AtGoal);
     }
 }
@@ -208,7 +223,8 @@ pub(crate) fn timers(view: &View<'_>, mut offer: impl FnMut(Instant)) {
     for pending in view.state.requests.values() {
         if let PendingKind::Move { .. } = pending.kind {
             offer(pending.since + switchover::STATUS_PATIENCE);
-            offer(pending.since + switchover::limit(view.config().loop_wait));
+            offer(pending.since + Duration::from_millis(500));
         }
+        offer(pending.since + switchover::limit(view.config().loop_wait));
     }
 }

@@ -91,6 +91,11 @@ impl<'a> View<'a> {
         self.state.postgres.sql.as_ref().map(|seen| &seen.value)
     }
 
+    /// The last answer of the running postmaster, if it was asked after everything that changed it.
+    pub fn fresh_sql(&self) -> Option<&'a Sql> {
+        self.state.postgres.sql.as_ref().filter(|seen| seen.asked >= self.state.memory.changed).map(|seen| &seen.value)
+    }
+
     /// The phase of the postmaster, if it lives.
     pub fn phase(&self) -> Option<Phase> {
         match self.state.postgres.process {
@@ -109,17 +114,25 @@ impl<'a> View<'a> {
 
     /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.
     pub fn may_write(&self) -> bool {
-        if self.phase().is_none() {
-            return false;
-        }
-        let promoting = matches!(self.controlling(), Some(PostgresAction::Promote));
-        // It was dead when this was ordered, so what lives now was started as a standby.
-        if matches!(self.controlling(), Some(PostgresAction::Start(StartAs::Standby(_)))) && self.sql().is_none() {
-            return false;
-        }
-        let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
         let standby = self.dir().is_some_and(|dir| dir.standby_signal);
+        if self.phase().is_none() {
+            return self.starting_primary();
+        }
+        // A promotion that was ordered may still come to pass, whatever became of the order.
+        let promoting = self.state.memory.promotion || matches!(self.controlling(), Some(PostgresAction::Promote));
+        let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
+        // The postmaster may be seen before the signal file that was written for it.
+        let standby = standby || self.state.memory.as_standby;
         promoting || !(standby && recovering)
+    }
+
+    /// A start is in flight that brings up a PostgreSQL which accepts writes.
+    pub fn starting_primary(&self) -> bool {
+        match self.controlling() {
+            Some(PostgresAction::Start(StartAs::Primary)) => true,
+            Some(PostgresAction::Restart) => !self.dir().is_some_and(|dir| dir.standby_signal),
+            _ => false,
+        }
     }
 
     /// PostgreSQL is known to run as a primary.
@@ -129,7 +142,9 @@ impl<'a> View<'a> {
 
     /// The postmaster and all its processes are certainly dead.
     pub fn dead(&self) -> bool {
-        self.state.postgres.process == Process::Absent && self.state.postgres.orphans == Some(0)
+        // A postmaster that is being started is not seen yet, and may come up any moment.
+        let starting = matches!(self.controlling(), Some(PostgresAction::Start(_) | PostgresAction::Restart));
+        self.state.postgres.process == Process::Absent && self.state.postgres.orphans == Some(0) && !starting
     }
 
     /// Where this node is.
@@ -203,7 +218,8 @@ impl<'a> View<'a> {
 
     /// The leader itself, as something to clone, compare or rewind from; only while it runs as primary.
     pub fn serving_leader(&self) -> Option<(Revision, Upstream, &'a MemberRecord)> {
-        let leader = self.other_leader()?;
+        // A tenure of our own that is over still has its key, and our record may still say that we serve.
+        let leader = self.other_leader().filter(|leader| leader.member != self.config().me)?;
         let record = self.cluster()?.leader_record()?;
         let serving = record.state == "running" && matches!(record.role.as_str(), "primary" | "master");
         let upstream = Upstream { member: leader.member.clone(), host: record.host.clone(), port: record.port };

@@ -117,7 +117,7 @@ impl Lanes {
 
     /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
     pub fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
-        let _ = self.observe(OpId(0), Some(done));
+        drop(self.observe(OpId(0), Some(done)));
     }
 
     fn observe(&self, op: OpId, done: Option<tokio::sync::oneshot::Sender<()>>) -> tokio::task::JoinHandle<()> {

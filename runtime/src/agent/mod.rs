@@ -313,7 +313,7 @@ impl Agent {
         {
             let mut shared = self.shared();
             shared.configuration_warnings = effective.warnings;
-            shared.tags = self.local.tags.published.clone();
+            shared.tags.clone_from(&self.local.tags.published);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
         let postgres = Arc::clone(&self.lanes.postgres);

@@ -152,7 +152,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         unreachable_since: None,
         ended: None,
     };
-    let first = [Event::Ticked(clock::wall()), Event::Guard(connected), Event::Started(started)];
+    let first = [Event::Guard(connected), Event::Ticked(clock::wall()), Event::Started(started)];
     agent.live(&mut sources, first).await
 }
 

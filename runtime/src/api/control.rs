@@ -35,7 +35,7 @@ pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incomi
 
 async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, false).await?;
-    let paused = api.with_facts(|facts| facts.paused());
+    let paused = api.paused();
     let request = move_request(&body, endpoint == "switchover", paused, clock::wall())?;
     put(api, Request::Move(request)).await
 }
@@ -101,7 +101,7 @@ struct RestartFilter {
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let filter = restart_filter(&body, api.with_facts(|facts| facts.paused()), clock::wall())?;
+    let filter = restart_filter(&body, api.paused(), clock::wall())?;
     api.freshen().await;
     if !api.with_facts(|facts| satisfied(facts, &filter)) {
         return Ok(Reply::text(503, "restart conditions are not satisfied"));
@@ -264,7 +264,7 @@ mod tests {
             json!({"role": "replica", "postgres_version": "15.2", "timeout": "2min", "restart_pending": false});
         let filter = restart_filter(&body(accepted), false, WallMillis(0)).unwrap();
         assert_eq!(filter.below_version, Some(150_002));
-        assert_eq!(filter.limit, Some(Duration::from_secs(120)));
+        assert_eq!(filter.limit, Some(Duration::from_mins(2)));
         assert!(filter.only_pending);
         assert_eq!(version("9.6.3"), Ok(90_603));
         assert!(version("429497.0.0").is_err());

@@ -56,12 +56,11 @@ impl<'a> Facts<'a> {
             _ => {}
         }
         match self.shared.core.postgres.process {
-            Process::Unknown => "unknown",
             Process::Absent if self.shared.core.memory.start_failures > 0 => "start failed",
             Process::Absent => "stopped",
             Process::Alive { phase: Phase::Starting, .. } => "starting",
             Process::Alive { phase: Phase::Ready, .. } if self.sql.is_some() => "running",
-            Process::Alive { phase: Phase::Ready, .. } => "unknown",
+            Process::Unknown | Process::Alive { phase: Phase::Ready, .. } => "unknown",
             Process::Alive { phase: Phase::Stopping, .. } => "stopping",
         }
     }

@@ -115,7 +115,8 @@ fn ours(facts: &Facts<'_>, page: &mut Page) {
 
 /// `4.1.5` is `040105`.
 fn padded(version: &str) -> String {
-    version.split('.').map(|part| format!("{part:0>2}")).collect()
+    let parts: Vec<String> = version.split('.').map(|part| format!("{part:0>2}")).collect();
+    parts.concat()
 }
 
 fn micros_as_seconds(micros: i64) -> String {

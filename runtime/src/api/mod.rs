@@ -165,9 +165,15 @@ impl Api {
         read(&Facts::new(&shared, crate::clock::now()))
     }
 
+    /// The cluster is paused.
+    fn paused(&self) -> bool {
+        Facts::new(&self.handle.shared(), crate::clock::now()).paused()
+    }
+
     /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
     async fn freshen(&self) {
-        if self.with_facts(|facts| facts.worth_asking()) {
+        let worth_asking = Facts::new(&self.handle.shared(), crate::clock::now()).worth_asking();
+        if worth_asking {
             // Late is as good as never: the age of the facts decides what is told.
             let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;
         }

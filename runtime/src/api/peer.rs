@@ -21,7 +21,7 @@ use crate::peers::position_document;
 /// How long this node may take to freeze and to put its pledge on disk. The asker gives up earlier; it is no vote then.
 const PLEDGE_LIMIT: Duration = Duration::from_secs(10);
 /// How long an announced hand-over is waited for at most.
-const REPLAY_LIMIT: Duration = Duration::from_secs(60);
+const REPLAY_LIMIT: Duration = Duration::from_mins(1);
 /// The pause between two looks at what PostgreSQL has replayed: a look costs one short query.
 const REPLAY_PAUSE: Duration = Duration::from_millis(3);
 

@@ -131,7 +131,7 @@ fn ascii(scalar: &Value) -> String {
     for unit in text.encode_utf16() {
         match u8::try_from(unit) {
             Ok(byte) if byte.is_ascii() => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("\\u{unit:04x}")),
+            _ => escaped.extend(format!("\\u{unit:04x}").chars()),
         }
     }
     escaped

@@ -41,7 +41,7 @@ fn config() -> Config {
         loop_wait: Duration::from_secs(10),
         retry_timeout: Duration::from_secs(10),
         maximum_lag_on_failover_bytes: 1_048_576,
-        primary_start_timeout: Duration::from_secs(300),
+        primary_start_timeout: Duration::from_mins(5),
         max_timelines_history: 0,
         nofailover: false,
         failover_priority: 1,
@@ -360,7 +360,7 @@ async fn a_standby_answers_by_lag_and_tags() {
 async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     let aged = || {
         let mut shared = node(standby());
-        let old = clock::now().back(Duration::from_secs(60));
+        let old = clock::now().back(Duration::from_mins(1));
         if let Some(seen) = shared.core.postgres.sql.as_mut() {
             (seen.asked, seen.heard) = (old, old);
         }

@@ -7,6 +7,7 @@ use matriarch_core::decide::explain;
 use matriarch_core::effects::Decision;
 use matriarch_core::id::Member;
 use matriarch_core::lease::Tenure;
+use matriarch_core::reason::Reason;
 use matriarch_core::time::{Instant, WallMillis};
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ fn document(facts: &Facts<'_>) -> Value {
         json!({
             "rung": rung.name(),
             "concludes_when": precondition,
-            "code": reason.as_ref().map(|reason| reason.code()),
+            "code": reason.as_ref().map(Reason::code),
             "sentence": reason.as_ref().map(ToString::to_string),
         })
     });

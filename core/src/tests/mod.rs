@@ -1,0 +1,6 @@
+//! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
+
+mod proof;
+mod random;
+mod safety;
+mod walk;

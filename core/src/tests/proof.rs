@@ -1,0 +1,414 @@
+//! The proof of the ladder, by generated views: every view has a verdict, every rung is reached, and no step breaks what
+//! must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::random::Random;
+use super::safety;
+use crate::action::{Action, PostgresAction, StoreAction};
+use crate::decide::{LADDER, Rung, Verdict, explain};
+use crate::event::Event;
+use crate::id::{LeaseId, Lsn, Member, RequestId, Revision, SystemId};
+use crate::lease::{Held, Tenure};
+use crate::reason::Reason;
+use crate::state::{Granted, Pending, PendingKind, Pledge, State};
+use crate::testing::*;
+use crate::time::{Instant, Seen, WallMillis};
+use crate::view::guard::Armed;
+use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
+use crate::view::store::{Initialize, StatusKey, Vanished};
+
+const VIEWS: usize = 100_000;
+
+#[test]
+fn every_view_has_a_verdict_and_every_rung_is_reached() {
+    let mut random = Random(1);
+    let mut reached: BTreeMap<Rung, usize> = BTreeMap::new();
+    let mut passed: BTreeSet<(Rung, Rung)> = BTreeSet::new();
+    let mut contested: BTreeSet<(Rung, Rung)> = BTreeSet::new();
+    for _ in 0..VIEWS {
+        let node = any_node(&mut random);
+        let (rung, _) = node.decide();
+        *reached.entry(rung).or_default() += 1;
+        let all = explain(&node.view());
+        assert!(all.last().is_some_and(|(_, _, reason)| reason.is_some()), "the last rung concludes always");
+        for (other, _, reason) in all {
+            if other < rung {
+                assert!(reason.is_none(), "{other:?} said something before {rung:?} concluded");
+                passed.insert((other, rung));
+            } else if reason.is_some() && other > rung {
+                contested.insert((rung, other));
+            }
+        }
+    }
+    for (index, row) in LADDER.iter().enumerate() {
+        assert!(reached.contains_key(&row.rung), "{:?} is never reached", row.rung);
+        for later in &LADDER[index + 1..] {
+            assert!(passed.contains(&(row.rung, later.rung)), "{:?} never lets {:?} conclude", row.rung, later.rung);
+        }
+    }
+    // The order of the ladder matters: for most pairs some view makes both speak.
+    assert!(contested.len() > LADDER.len() * 2, "only {} pairs of rungs ever compete", contested.len());
+}
+
+#[test]
+fn the_rungs_of_the_ladder_are_in_the_order_of_their_enum_and_have_unique_names() {
+    let names: BTreeSet<_> = LADDER.iter().map(|row| row.rung.name()).collect();
+    assert_eq!(names.len(), LADDER.len());
+    assert!(LADDER.windows(2).all(|pair| pair[0].rung < pair[1].rung));
+    assert!(LADDER.iter().all(|row| !row.precondition.is_empty()));
+}
+
+#[test]
+fn no_step_from_any_view_breaks_what_must_hold() {
+    let mut random = Random(2);
+    for number in 0..VIEWS {
+        let mut node = any_node(&mut random);
+        let before = node.clone();
+        let effects = node.tick();
+        let verdict = concluded(&before, &node);
+        let checked = std::panic::catch_unwind(|| safety::check(&node.state, node.now, &verdict, &effects));
+        assert!(checked.is_ok(), "view {number}: {verdict:?}\n{:#?}\norders {:#?}", before.state, effects.orders);
+    }
+}
+
+#[test]
+fn a_second_step_at_the_same_instant_orders_nothing_new() {
+    let mut random = Random(3);
+    for number in 0..VIEWS / 4 {
+        let mut node = any_node(&mut random);
+        let before = node.clone();
+        node.tick();
+        // A first step may end a tenure, a second take up a request; what follows from that are decisions of their own.
+        // After them, calm.
+        node.tick();
+        node.tick();
+        let second = node.state.decision.clone();
+        let third = node.tick();
+        let repeated: Vec<_> = third
+            .orders
+            .iter()
+            .filter(|order| !matches!(order.action, Action::Host(crate::action::HostAction::Exit { .. })))
+            .collect();
+        assert!(repeated.is_empty(), "view {number}: {repeated:?}\n{:#?}", before.state);
+        assert_eq!(
+            third.decision, None,
+            "view {number}: {second:?} then {:?}\n{:#?}",
+            node.state.decision, before.state
+        );
+    }
+}
+
+#[test]
+fn the_same_state_instant_and_event_give_the_same_result() {
+    let mut random = Random(4);
+    for _ in 0..VIEWS / 20 {
+        let node = any_node(&mut random);
+        let (mut one, mut two) = (node.clone(), node);
+        assert_eq!(one.step(Event::ShutdownAsked), two.step(Event::ShutdownAsked));
+        assert_eq!(one.state, two.state);
+    }
+}
+
+/// What the step concluded: the search for a tenure may have ended before the ladder was asked.
+pub(super) fn concluded(before: &Node, after: &Node) -> Verdict {
+    let mut asked = before.clone();
+    if matches!(before.state.tenure, Tenure::Adopting { .. }) && after.state.tenure == Tenure::None {
+        asked.state.tenure = Tenure::None;
+    }
+    asked.decide().1
+}
+
+/// A node in any situation: a usual one, with some of its facts replaced.
+pub(super) fn any_node(random: &mut Random) -> Node {
+    let mut node = match random.below(6) {
+        0 => Node::stopped(),
+        1 | 2 => Node::primary(),
+        3 => Node::standby(),
+        4 => Node::handing_over().with(|state| state.memory.dead_since = Some(at(0).back(seconds(6)))),
+        _ => Node::racing(),
+    };
+    node = node.later(random.pick(&[0, 1, 100, 160, 301, 500, 1_001, 2_500, 3_100, 11_000, 29_800]));
+    // Few changes leave a usual situation nearly as it was, many mix everything with everything.
+    let chances = random.pick(&[2, 4, 8]);
+    let now = node.now;
+    type Change = fn(&mut State, Instant, &mut Random);
+    const CHANGES: &[Change] =
+        &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers];
+    for change in CHANGES {
+        if random.one_in(chances) {
+            change(&mut node.state, now, random);
+        }
+    }
+    lawful(&mut node.state);
+    node
+}
+
+/// What no sequence of events leads to is taken back: the rest is fair game.
+fn lawful(state: &mut State) {
+    if !matches!(state.postgres.process, Process::Alive { phase: Phase::Ready | Phase::Stopping, .. }) {
+        state.postgres.sql = None;
+    }
+    if !matches!(state.postgres.process, Process::Absent) {
+        state.postgres.orphans = None;
+    }
+    if let Tenure::Held(held) = state.tenure {
+        state.memory.reinit = false;
+        if state.spent == Some(held.lease) {
+            state.spent = None;
+        }
+        if let Some(armed) = state.guard.armed.as_mut().filter(|armed| armed.tenure == held.lease) {
+            armed.at = armed.at.min(state.config.bounds.arm_at(held.confirmed, held.ttl));
+        }
+    }
+}
+
+fn process(state: &mut State, now: Instant, random: &mut Random) {
+    state.postgres.process = random.pick(&[
+        Process::Unknown,
+        Process::Absent,
+        Process::Absent,
+        alive(Phase::Starting),
+        alive(Phase::Ready),
+        alive(Phase::Stopping),
+    ]);
+    state.postgres.orphans = random.pick(&[None, Some(0), Some(0), Some(3)]);
+    state.memory.dead_since = random.pick(&[None, Some(now), Some(now.back(seconds(6)))]);
+    state.memory.starting_since = random.pick(&[None, Some(now), Some(now.back(seconds(400)))]);
+}
+
+fn data(state: &mut State, _: Instant, random: &mut Random) {
+    let tainted = || {
+        let mut dir = standby_dir();
+        dir.tainted = Some("rewinding".into());
+        dir
+    };
+    let foreign = || {
+        let mut dir = standby_dir();
+        dir.system_id = SystemId(1);
+        dir
+    };
+    state.postgres.data = match random.below(9) {
+        0 => DataDir::Unknown,
+        1 => DataDir::Unreadable("permission denied".into()),
+        2 => DataDir::Empty,
+        3 => DataDir::Foreign("a file".into()),
+        4 => DataDir::Cluster(tainted()),
+        5 => DataDir::Cluster(foreign()),
+        6 => DataDir::Cluster(primary_dir(ControlState::ShutDown)),
+        7 => DataDir::Cluster(primary_dir(ControlState::InProduction)),
+        _ => DataDir::Cluster(standby_dir()),
+    };
+}
+
+fn sql(state: &mut State, now: Instant, random: &mut Random) {
+    let answer = random.pick(&[
+        None,
+        Some(primary_sql()),
+        Some(standby_sql(None)),
+        Some(standby_sql(Some("b"))),
+        Some(standby_sql(Some("c"))),
+    ]);
+    let asked = random.pick(&[now, now.back(seconds(5))]);
+    state.postgres.sql = answer.map(|sql| Seen::new(sql, asked, now));
+    state.memory.changed = random.pick(&[Instant::ZERO, now]);
+}
+
+fn tenure(state: &mut State, now: Instant, random: &mut Random) {
+    let confirmed = random.pick(&[now, now.back(seconds(11)), now.back(seconds(31))]);
+    let held = Held { lease: OURS, epoch: EPOCH, ttl: random.pick(&[seconds(2), seconds(30)]), confirmed };
+    state.tenure = match random.below(6) {
+        0 => Tenure::None,
+        1 => Tenure::Adopting { deadline: now + seconds(5) },
+        2 => Tenure::Adopting { deadline: now },
+        3 => Tenure::Suspended { was: held, since: random.pick(&[now, now.back(millis(600))]) },
+        _ => Tenure::Held(held),
+    };
+    let granted = Granted { lease: LeaseId(9), ttl: seconds(30), asked: random.pick(&[now, now.back(seconds(11))]) };
+    state.granted = random.pick(&[None, Some(granted), Some(Granted { ttl: millis(100), ..granted })]);
+    state.spent = random.pick(&[None, None, Some(LeaseId(6))]);
+}
+
+fn keys(state: &mut State, now: Instant, random: &mut Random) {
+    let mut view = match random.below(4) {
+        0 => cluster(101),
+        1 => led_by("a", 101),
+        _ => led_by("b", 101),
+    };
+    if random.one_in(3) {
+        view.initialize = None;
+    }
+    if random.one_in(6)
+        && let Some(key) = view.members.get_mut(&Member::new("b"))
+    {
+        key.record.checkpoint_pending = true;
+        key.record.state = random.pick(&["running", "starting", "stopped"]).into();
+    }
+    if random.one_in(8) {
+        let initialize = Initialize { revision: Revision(5), system_id: None };
+        view.initialize = Some(initialize);
+    }
+    if random.one_in(4) {
+        view.status = Some(StatusKey { optime: Lsn(0x4000_0000), ..StatusKey::default() });
+    }
+    if random.one_in(4)
+        && let Some(key) = view.members.get_mut(&Member::new("b"))
+    {
+        (key.record.role, key.record.failover_priority) = ("primary".into(), 9);
+    }
+    if random.one_in(8) {
+        view.members.remove(&Member::new("b"));
+        view.members.remove(&Member::new("c"));
+    }
+    if random.one_in(8) {
+        (view.initialize, view.leader) = (None, None);
+    }
+    let absent = view.leader.is_none();
+    let heard = random.pick(&[now, now.back(millis(200)), now.back(seconds(4))]);
+    state.store.cluster = (!random.one_in(6)).then(|| Seen::new(view, heard, now));
+    state.store.answered = random.pick(&[now, now.back(seconds(2)), now.back(seconds(4))]);
+    let vanished = Vanished { heard, who: Member::new(random.pick(&["a", "b"])) };
+    state.store.vanished = (absent && random.one_in(2)).then_some(vanished);
+    state.memory.race = absent.then_some((Revision(101), heard));
+    state.memory.leaderless = absent.then_some(heard);
+}
+
+fn guard(state: &mut State, now: Instant, random: &mut Random) {
+    state.guard.present = !random.one_in(3);
+    state.guard.gone = (!state.guard.present).then(|| random.pick(&[now, now.back(seconds(2))]));
+    let armed = [
+        None,
+        Some(Armed { tenure: OURS, at: now + seconds(9) }),
+        Some(Armed { tenure: OURS, at: now }),
+        Some(Armed { tenure: LeaseId(3), at: now + seconds(9) }),
+    ];
+    state.guard.armed = random.pick(&armed).filter(|_| state.guard.present);
+    state.guard.held = random.one_in(3);
+}
+
+fn operator(state: &mut State, now: Instant, random: &mut Random) {
+    let keys = [failover(Some("a"), Some("b")), failover(Some("a"), None), failover(None, Some("a"))];
+    let key = random.pick(&keys);
+    let scheduled = WallMillis(random.pick(&[0, 9_000_000]));
+    if let Some(seen) = state.store.cluster.as_mut() {
+        seen.value.failover_revision = key.revision;
+        seen.value.failover = Some(key);
+        if random.one_in(4)
+            && let Some(key) = seen.value.failover.as_mut()
+        {
+            key.scheduled_at = Some(scheduled);
+        }
+    }
+    state.leaving = random.one_in(3);
+    if random.one_in(2) {
+        let kind = random.pick(&[PendingKind::Restart { op: None }, PendingKind::Reinitialize { force: true }]);
+        state.requests.insert(RequestId(1), Pending { kind, since: now });
+    }
+}
+
+fn config_of(state: &mut State, _: Instant, random: &mut Random) {
+    match random.below(7) {
+        0 => state.config.unsupported = Some("synchronous mode".into()),
+        1 => state.config.nofailover = true,
+        2 => (state.config.use_pg_rewind, state.config.may_bootstrap) = (false, false),
+        3 => state.config.clone_when_diverged = true,
+        4 => state.config.primary_start_timeout = seconds(0),
+        5 => state.config.nostream = true,
+        _ => state.config.parameters_generation = 2,
+    }
+}
+
+fn control(state: &mut State, now: Instant, random: &mut Random) {
+    let action = random.pick(&[
+        Action::Postgres(PostgresAction::Start(StartAs::Primary)),
+        Action::Postgres(PostgresAction::Start(StartAs::Standby(None))),
+        Action::Postgres(PostgresAction::Stop(StopMode::Fast)),
+        Action::Postgres(PostgresAction::Promote),
+        Action::Postgres(PostgresAction::Restart),
+        Action::Postgres(PostgresAction::Clone(upstream("b"))),
+        Action::Postgres(PostgresAction::Rewind(upstream("b"))),
+        Action::Postgres(PostgresAction::Initdb),
+        Action::Postgres(PostgresAction::RecoverSingleUser),
+        Action::Postgres(PostgresAction::Checkpoint),
+        Action::Postgres(PostgresAction::Freeze),
+        Action::Store(StoreAction::GrantTenure { ttl: seconds(30) }),
+    ]);
+    let mut node = Node { state: state.clone(), now };
+    node = node.doing(action, random.pick(&[0, 3_000]));
+    *state = node.state;
+}
+
+fn small_files(state: &mut State, now: Instant, random: &mut Random) {
+    state.epoch_file = random.pick(&[None, Some(epoch_file())]);
+    let pledge = Pledge { absent_at: Revision(101), since: now, frozen: random.one_in(2), on_disk: random.one_in(2) };
+    state.pledge = random.pick(&[None, Some(pledge)]);
+    if random.one_in(2) {
+        state.position_asked.push(RequestId(9));
+    }
+}
+
+fn memory(state: &mut State, now: Instant, random: &mut Random) {
+    let compared = [None, Some((THEIR_EPOCH, None)), Some((THEIR_EPOCH, Some(Lsn(0x200_0000))))];
+    state.memory.compared = random.pick(&compared);
+    state.memory.rewind_failed = random.pick(&[None, Some((THEIR_EPOCH, "no WAL".into()))]);
+    state.memory.streamed = random.pick(&[now, now.back(seconds(4))]);
+    state.memory.reinit = random.one_in(4);
+    state.memory.initialising = random.one_in(4);
+    state.memory.start_failures = random.pick(&[0, 3]);
+    state.memory.checkpointed = random.pick(&[None, Some(now)]);
+    state.memory.handover_announced = random.pick(&[None, Some(now)]);
+    state.memory.configured = random.pick(&[0, 1]);
+    state.memory.roles_created = random.one_in(2);
+}
+
+fn peers(state: &mut State, now: Instant, random: &mut Random) {
+    for name in ["b", "c"] {
+        let mut told = answer(random.pick(&[Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)]), None);
+        (told.primary, told.barred) = (random.one_in(6), random.one_in(6));
+        if let Some(key) = state.store.cluster.as_mut().and_then(|seen| seen.value.members.get_mut(&Member::new(name)))
+        {
+            key.record.failover_priority = 9;
+        }
+        let name = Member::new(name);
+        match random.below(3) {
+            0 => drop(state.peers.answers.remove(&name)),
+            1 => drop(state.peers.unreachable.insert(name, now)),
+            _ => drop(state.peers.answers.insert(name, Seen::new(told, now, now))),
+        }
+    }
+    state.peers.answered = random.pick(&[now, now.back(seconds(4))]);
+}
+
+#[test]
+fn the_reasons_that_the_ladder_can_give_are_all_given() {
+    let mut random = Random(5);
+    let mut given = BTreeSet::new();
+    for _ in 0..VIEWS {
+        for (_, _, reason) in explain(&any_node(&mut random).view()) {
+            given.extend(reason.map(|reason| reason.code()));
+        }
+    }
+    // What only reconcilers, procedures and timers say, and what stands for later.
+    let elsewhere = [
+        "renewal_due",
+        "publish_due",
+        "status_due",
+        "cluster_keys_due",
+        "history_due",
+        "slot_missing",
+        "slot_obsolete",
+        "parameters_changed",
+        "observation_due",
+        "contact_due",
+        "at_goal",
+        "deadline",
+        "handover_expected",
+        "request_stale",
+        "candidate_lagging",
+        "scheduled_later",
+        "cloning",
+    ];
+    let missing: Vec<_> =
+        Reason::CODES.iter().filter(|code| !given.contains(**code) && !elsewhere.contains(*code)).collect();
+    assert!(missing.is_empty(), "no generated view gives {missing:?}");
+}

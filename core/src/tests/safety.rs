@@ -1,0 +1,133 @@
+//! What must hold of every step, whatever the facts: checked for generated views and along random walks.
+
+use std::collections::BTreeSet;
+
+use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
+use crate::decide::{Fate, Verdict};
+use crate::effects::{Effects, ORDERS_MAX};
+use crate::lease::Tenure;
+use crate::state::State;
+use crate::time::Instant;
+use crate::view::View;
+use crate::view::postgres::{Process, StartAs, StopMode};
+
+/// Panics with the invariant that a step broke. `state` is what the step left behind, `verdict` what it concluded from.
+pub(super) fn check(state: &State, at: Instant, verdict: &Verdict, effects: &Effects) {
+    state.check();
+    let view = View { at, state };
+    bounded(state, at, effects);
+    for order in &effects.orders {
+        with_authority(&view, &order.action);
+        beside_nothing_alive(&view, &order.action);
+        if !verdict.steady {
+            // Reconcilers of PostgreSQL wait for a settled role.
+            let upkeep = matches!(
+                order.action,
+                Action::Postgres(
+                    PostgresAction::Configure { .. } | PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_)
+                )
+            );
+            assert!(!upkeep || verdict.orders.contains(&order.action), "reconciled while not steady: {order:?}");
+        }
+    }
+    writes_are_stopped(&view, verdict, effects);
+}
+
+/// S26, S28: at most one operation a lane, every order has its reason, the wake is to come.
+fn bounded(state: &State, at: Instant, effects: &Effects) {
+    assert!(effects.orders.len() <= ORDERS_MAX, "too many orders");
+    assert!(effects.wake.at.is_none_or(|wake| wake > at), "the wake is past: {:?}", effects.wake);
+    let mut lanes = BTreeSet::new();
+    let mut ops = BTreeSet::new();
+    for order in &effects.orders {
+        assert!(ops.insert(order.op), "an order number is given twice");
+        if let Some(lane) = order.action.lane() {
+            assert_eq!(state.ops.in_lane(&lane).map(|in_flight| in_flight.op), Some(order.op), "lane {lane:?}");
+            assert!(lanes.insert(lane), "two orders in one lane");
+        }
+    }
+}
+
+/// S8: what makes a writable PostgreSQL is ordered only under a tenure that is held, acknowledged by the guard and on disk.
+fn with_authority(view: &View<'_>, action: &Action) {
+    let primary = matches!(
+        action,
+        Action::Postgres(
+            PostgresAction::Promote | PostgresAction::Start(StartAs::Primary) | PostgresAction::CreateRoles
+        )
+    );
+    let restart = matches!(action, Action::Postgres(PostgresAction::Restart)) && view.is_primary();
+    if !primary && !restart {
+        return;
+    }
+    let held = view.held().unwrap_or_else(|| panic!("{action:?} without a tenure"));
+    let armed = view.state.guard.armed.filter(|armed| armed.tenure == held.lease);
+    assert!(armed.is_some_and(|armed| view.at < armed.at), "{action:?} without an acknowledged guard");
+    let file = view.state.epoch_file.filter(|file| file.epoch == held.epoch);
+    let create_roles = matches!(action, Action::Postgres(PostgresAction::CreateRoles));
+    assert!(file.is_some() || restart || create_roles, "{action:?} without its epoch on disk");
+}
+
+/// Nothing is started, rewound, cloned, recovered or given away while processes of PostgreSQL may live.
+fn beside_nothing_alive(view: &View<'_>, action: &Action) {
+    let needs_dead = matches!(
+        action,
+        Action::Postgres(
+            PostgresAction::Start(_)
+                | PostgresAction::Rewind(_)
+                | PostgresAction::Clone(_)
+                | PostgresAction::RecoverSingleUser
+                | PostgresAction::Initdb
+        ) | Action::Store(StoreAction::Release { .. })
+    );
+    let postgres = &view.state.postgres;
+    if needs_dead {
+        assert!(postgres.process == Process::Absent && postgres.orphans == Some(0), "{action:?} beside {postgres:?}");
+    }
+    let coming_up = view.starting_primary();
+    match action {
+        Action::Store(StoreAction::Release { .. } | StoreAction::Revoke { .. }) => {
+            assert!(!view.may_write() && !coming_up, "{action:?} while PostgreSQL may write");
+        }
+        Action::Guard(GuardAction::Disarm) => {
+            assert!(!view.may_write() && !coming_up, "disarmed while PostgreSQL may write");
+        }
+        _ => {}
+    }
+}
+
+/// S7: a PostgreSQL that may write without a tenure is killed, one whose key vanished is held or killed.
+fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
+    // An agent that leaves because the data are another cluster's touches nothing; the guard goes on.
+    let halts =
+        effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
+    if !view.may_write() || halts {
+        return;
+    }
+    let ordered = |wanted: &Action| effects.orders.iter().any(|order| order.action == *wanted);
+    let asked = &view.state.guard_asked;
+    let stopping = matches!(
+        view.state.ops.in_lane(&Lane::PgControl).map(|in_flight| &in_flight.action),
+        Some(Action::Postgres(PostgresAction::Stop(StopMode::Immediate)))
+    );
+    let present = view.state.guard.present;
+    // A stop that failed just now is repeated after a pause.
+    let paused = view.state.memory.failed.contains_key("stop") || view.state.memory.failed.contains_key("fire");
+    let killed = (present && asked.fire.is_some()) || stopping || paused;
+    let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold;
+    match &view.state.tenure {
+        Tenure::None => assert!(killed, "writes without a tenure go on: {verdict:?} {:?}", effects.orders),
+        Tenure::Suspended { .. } => {
+            assert!(killed || held || paused, "writes go on beside a vanished key: {verdict:?}")
+        }
+        Tenure::Held(held) => {
+            let end = view.config().bounds.arm_at(held.confirmed, held.ttl);
+            assert!(view.at < end, "an expired tenure is held: {verdict:?}");
+            assert!(verdict.fate != Fate::LetLapse, "a tenure that lapsed is held");
+        }
+        Tenure::Adopting { deadline } => assert!(view.at < *deadline, "the search for a tenure goes on too long"),
+    }
+    let exits =
+        effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 0, .. })));
+    assert!(!exits, "the agent leaves a PostgreSQL that may write");
+}
