@@ -116,12 +116,17 @@ impl Cluster {
                         return Err(format!("both {} and {} say that they are the primary", index + 1, other + 1));
                     }
                 } else if node.get("/replica").await.status != 200 {
-                    return Err(format!("{} is neither primary nor replica: {}", node.name, node.get("/patroni").await.body));
+                    return Err(format!(
+                        "{} is neither primary nor replica: {}",
+                        node.name,
+                        node.get("/patroni").await.body
+                    ));
                 }
             }
             let primary = primary.ok_or("nobody says that it is the primary")?;
             let client = self.nodes[primary].connect().await.map_err(|error| error.to_string())?;
-            let query = "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]+$'";
+            let query =
+                "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]+$'";
             let row = client.query_one(query, &[]).await.map_err(|error| error.to_string())?;
             let streaming: i64 = row.get(0);
             let wanted = nodes.len() as i64 - 1;
