@@ -130,7 +130,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store));
+    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store).await);
     tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
 
     let file = options.file.clone();
@@ -291,12 +291,7 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
 }
 
 /// What the REST API is configured with.
-fn api_settings(local: &LocalConfig, store: &EtcdStore) -> api::ApiSettings {
-    let auth = local.restapi.authentication.as_ref();
-    api::ApiSettings {
-        authentication: auth.map(|a| http::BasicAuth { user: a.username.clone(), password: a.password.clone() }),
-        extra_headers: local.restapi.http_extra_headers.clone(),
-        server_tokens: local.restapi.server_tokens.clone(),
-        fresh: api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT),
-    }
+async fn api_settings(local: &LocalConfig, store: &EtcdStore) -> api::ApiSettings {
+    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
+    api::ApiSettings::new(local, fresh).await
 }
