@@ -2,5 +2,6 @@
 
 mod proof;
 mod random;
+mod rungs;
 mod safety;
 mod walk;
