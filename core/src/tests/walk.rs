@@ -164,8 +164,13 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
         Action::Postgres(action) => {
             let outcome = match action {
                 _ if !done => fail(),
-                // What is stopped and still lives was not stopped; what is started and does not live was not started.
-                PostgresAction::Stop(_) | PostgresAction::Start(_) => Outcome::Unknown("nothing changed".into()),
+                // What was done would have changed something.
+                PostgresAction::Stop(_)
+                | PostgresAction::Start(_)
+                | PostgresAction::Promote
+                | PostgresAction::Initdb
+                | PostgresAction::RecoverSingleUser
+                | PostgresAction::Freeze => Outcome::Unknown("nothing changed".into()),
                 PostgresAction::Compare(_) => Outcome::Done(PostgresDone::Compared(None)),
                 PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
                 _ => Outcome::Done(PostgresDone::Done),
