@@ -1,6 +1,7 @@
 //! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::action::{Action, Lane};
@@ -114,7 +115,7 @@ pub struct Memory {
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
     /// Rewinding to the leader of this epoch failed; why.
-    pub rewind_failed: Option<(Revision, alloc::string::String)>,
+    pub rewind_failed: Option<(Revision, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
     /// We hold `initialize`.
@@ -182,7 +183,7 @@ pub enum PendingKind {
     /// A restart that ended.
     Restarted {
         /// Why it failed, if it did.
-        refused: Option<alloc::string::String>,
+        refused: Option<String>,
     },
     /// A new clone of this node.
     Reinitialize {

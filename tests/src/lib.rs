@@ -1,1 +1,30 @@
-//! t
+//! Real clusters for tests: real stores, real agents, real PostgreSQL servers, faults that the kernel makes, and a ledger
+//! of acknowledged rows that decides what the faults did.
+//!
+//! A test starts a [`Cluster`] from a [`Plan`], starts a [`Ledger`] of writing clients, breaks something, waits until the
+//! cluster has healed and asks the ledger for its [`Verdict`]. Everything ends with the [`Cluster`], also in a panic; the
+//! logs of every process are then printed.
+
+mod cluster;
+mod ledger;
+mod lock;
+mod network;
+mod node;
+mod orphan;
+mod plan;
+mod process;
+mod reaper;
+mod store;
+mod tools;
+mod wait;
+
+pub use cluster::Cluster;
+pub use ledger::{Allowance, Ledger, Mark, Reign, Verdict};
+pub use network::{Host, Network};
+pub use node::{Answer, Node};
+pub use orphan::CommitLoop;
+pub use plan::{Plan, StoreKind};
+pub use process::Process;
+pub use reaper::{Child, Ended};
+pub use store::Store;
+pub use wait::{eventually, wait_until};

@@ -33,6 +33,9 @@ struct Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let data_dir = self.home.join("data");
+        for orphan in proc::orphans(&data_dir) {
+            let _ = proc::signal(orphan, Signal::KILL);
+        }
         if let Process::Alive { pid, .. } = proc::observe(&data_dir) {
             let _ = proc::signal(pid.0, Signal::QUIT);
             for _ in 0..500 {
@@ -120,7 +123,7 @@ fn settings(home: &Path, member: &str, port: u16) -> Settings {
 impl Node {
     fn new(base: &Path, member: &str) -> Self {
         let home = base.join(member);
-        files::make_dir(&home, account().as_ref()).unwrap();
+        files::make_dir(&home, 0o700, account().as_ref()).unwrap();
         let settings = settings(&home, member, free_port());
         Self { postgres: Postgres::new(settings), home }
     }
@@ -144,7 +147,14 @@ impl Node {
     }
 
     async fn sql(&self) -> Sql {
-        self.postgres.observe_sql(LONG).await.unwrap().value
+        match self.postgres.observe_sql(LONG).await {
+            Ok(seen) => seen.value,
+            Err(failure) => {
+                let log = std::fs::read_to_string(self.home.join("server.log")).unwrap();
+                let lines: Vec<&str> = log.lines().filter(|l| !l.contains("LOG:  statement")).collect();
+                panic!("{failure}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            }
+        }
     }
 
     async fn connect(&self) -> tokio_postgres::Client {
@@ -184,10 +194,16 @@ impl Node {
 
     /// Our reading of `pg_control` against PostgreSQL's own program.
     fn check_control(&self, state: &str) {
-        let control = control_data::read(&self.data_dir()).unwrap().unwrap();
         let program = tools::locate(&self.postgres.settings(), "pg_controldata").unwrap();
-        let output = Command::new(program).arg(self.data_dir()).env("LC_ALL", "C").output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        // A running server may make a checkpoint between the two readings.
+        let read = || control_data::read(&self.data_dir()).unwrap().unwrap();
+        let (control, text) = loop {
+            let control = read();
+            let output = Command::new(&program).arg(self.data_dir()).env("LC_ALL", "C").output().unwrap();
+            if read() == control {
+                break (control, String::from_utf8(output.stdout).unwrap());
+            }
+        };
         let said: BTreeMap<&str, &str> =
             text.lines().filter_map(|l| Some((l.split_once(':')?.0, l.split_once(':')?.1.trim()))).collect();
         assert_eq!(said["Database cluster state"], state);
@@ -453,13 +469,22 @@ async fn how_long_promotions_take() {
     let base = base();
     let first = Node::primary(base.path(), "a").await;
     let second = first.clone_as(base.path(), "b").await;
+    for node in [&first, &second] {
+        let mut settings = (*node.postgres.settings()).clone();
+        settings.parameters.insert("wal_retrieve_retry_interval".into(), "2s".into());
+        settings.parameters.insert("log_min_messages".into(), "debug2".into());
+        node.postgres.apply_settings(settings).await;
+        done(node.postgres.reload_configuration().await);
+    }
     let (mut primary, mut standby) = (&first, &second);
     for (name, freeze, stop) in [("stopped", false, true), ("frozen", true, true), ("cut", false, false)] {
-        let mut times = Vec::new();
+        let (mut times, mut freezes) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             primary.run("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").await;
             if freeze {
+                let began = std::time::Instant::now();
                 done(standby.postgres.freeze(LONG).await);
+                freezes.push(began.elapsed().as_millis());
             }
             if stop {
                 done(primary.postgres.stop_until_checkpointed(LONG).await);
@@ -467,7 +492,13 @@ async fn how_long_promotions_take() {
             }
             let began = std::time::Instant::now();
             done(standby.postgres.promote().await);
-            times.push(began.elapsed().as_millis());
+            let took = began.elapsed().as_millis();
+            times.push(took);
+            if took > 300 {
+                let log = std::fs::read_to_string(standby.home.join("server.log")).unwrap();
+                let lines: Vec<&str> = log.lines().filter(|l| !l.contains("LOG:  statement")).collect();
+                println!("{name}, {took} ms:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            }
             done(primary.postgres.stop(StopMode::Fast, LONG).await);
             done(standby.postgres.checkpoint(LONG).await);
             let member = primary.upstream().member;
@@ -480,9 +511,11 @@ async fn how_long_promotions_take() {
             let streams = standby;
             until(async || streams.sql().await.receiver.is_some_and(|r| r.streaming)).await;
         }
-        times.sort_unstable();
-        let median = times.get(times.len() / 2);
-        println!("{name}: {} promotions, median {median:?} ms, longest {:?} ms", times.len(), times.last());
+        for (what, mut times) in [("promotions", times), ("freezes", freezes)] {
+            times.sort_unstable();
+            let median = times.get(times.len() / 2);
+            println!("{name}: {} {what}, median {median:?} ms, longest {:?} ms", times.len(), times.last());
+        }
     }
 }
 
@@ -495,6 +528,14 @@ async fn a_postmaster_is_watched_stopped_and_started() {
     assert_ne!(proc::children(first.0).len(), 0);
     assert!(!proc::children(std::process::id().cast_signed()).contains(&first.0), "it is no child of ours");
 
+    // A backend that is busy does not notice the death of its postmaster.
+    let busy = node.connect().await;
+    tokio::spawn(async move { busy.simple_query("DO $$ BEGIN LOOP END LOOP; END $$").await });
+    until(async || {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO%'";
+        node.run(query).await.as_deref() == Some("1")
+    })
+    .await;
     assert!(refused(node.postgres.start(StartAs::Primary).await).contains("stop it first"));
     assert!(refused(node.postgres.wipe_data_dir("a test").await).contains("stop it first"));
     let exit = node.postgres.watch_exit(first);
@@ -505,6 +546,10 @@ async fn a_postmaster_is_watched_stopped_and_started() {
         node.postgres.observe_sql(LONG).await,
         Err(SqlFailure::Unreachable(_) | SqlFailure::NotAccepting(_))
     ));
+    until(async || node.postgres.observe_orphans().await.len() == 1).await;
+    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("dead postmaster"));
+    assert!(refused(node.postgres.wipe_data_dir("a test").await).contains("dead postmaster"));
+    assert!(matches!(node.postgres.stop(StopMode::Fast, LONG).await, Outcome::Unknown(_)));
     done(node.postgres.stop(StopMode::Immediate, LONG).await);
     assert!(node.postgres.observe_orphans().await.is_empty());
     node.check_control("in production");

@@ -364,10 +364,26 @@ async fn a_write_that_died_with_its_server_is_unknown_and_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_when_the_store_was_replaced() {
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut server = Server::embedded_on(before.path());
+    let store = connect([server.host.as_str()]).await;
+    let at = commit(&store, [put("k/a", "1", None)]).await;
+    let mut watch = store.watch("k/", at.revision);
+    assert_eq!(next(&mut watch).await.0, ["k/a=1"]);
+    server.restart_embedded(after.path());
+    let event = timeout(PATIENCE, watch.recv()).await.unwrap();
+    assert!(matches!(&event, Some(WatchEvent::Lost { why }) if why.contains("another store")), "{event:?}");
+    assert_ne!(done(store.read_key("k/a", PATIENCE).await).store_id, at.store_id);
+}
+
+#[tokio::test]
 async fn a_killed_embedded_store_has_everything_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::embedded_on(dir.path());
     let store = connect([server.host.as_str()]).await;
+    let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
+    let created = commit(&store, [put("leader", "a", Some(tenure))]).await.revision;
     for n in 0..50 {
         commit(&store, [put(&format!("k/{n:02}"), "1", None)]).await;
     }
@@ -377,8 +393,13 @@ async fn a_killed_embedded_store_has_everything_it_acknowledged() {
     torn.extend([7; 13]);
     std::fs::write(&journal, torn).unwrap();
 
-    let server = Server::embedded_on(dir.path());
-    let store = connect([server.host.as_str()]).await;
+    // A renewal goes on trying for as long as its deadline lasts.
+    let start = async {
+        sleep(Duration::from_millis(300)).await;
+        server.restart_embedded(dir.path());
+    };
+    let (renewed, ()) = tokio::join!(store.renew(tenure, "leader", created, PATIENCE), start);
+    assert_eq!(done(renewed).ttl, LONG);
     assert_eq!(done(store.read_prefix("k/", SOON).await).entries.len(), 50);
     commit(&store, [put("k/50", "1", None)]).await;
     let listener = tcp_listen("127.0.0.1:0").await.unwrap();

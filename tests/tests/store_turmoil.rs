@@ -65,10 +65,16 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>>
     tokio_stream::wrappers::ReceiverStream::new(incoming)
 }
 
-fn adapter() -> EtcdStore {
+async fn serve(raft_term: u64) -> turmoil::Result {
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    embedded::in_memory(raft_term).serve_with_incoming(incoming(listener)).await?;
+    Ok(())
+}
+
+fn adapter(hosts: &[&str]) -> EtcdStore {
     let connector =
         Connector::new(|addr| Box::pin(async move { Ok(Box::new(TcpStream::connect(addr).await?) as BoxStream) }));
-    EtcdStore::new(vec![format!("{STORE}:{PORT}")], None, connector)
+    EtcdStore::new(hosts.iter().map(|host| format!("{host}:{PORT}")).collect(), None, connector)
 }
 
 async fn create(store: &EtcdStore, key: &str, deadline: Duration) -> &'static str {
@@ -95,11 +101,7 @@ fn run(seed: u64) -> String {
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(50))
         .build();
-    sim.host(STORE, || async {
-        let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-        embedded::in_memory().serve_with_incoming(incoming(listener)).await?;
-        Ok(())
-    });
+    sim.host(STORE, || serve(1));
     let written = log.clone();
     sim.client(AGENT, async move {
         let note = |what: &str| {
@@ -113,7 +115,7 @@ fn run(seed: u64) -> String {
 }
 
 async fn scenario(note: impl Fn(&str)) {
-    let store = adapter();
+    let store = adapter(&[STORE]);
     let mut mirror = MirroredPrefix::default();
     mirror.apply_snapshot(&store.read_prefix("t/", PATIENT).await.done().expect("the first answer"));
     let mut watch = store.watch("t/", Revision(mirror.revision().0 + 1));
@@ -159,4 +161,24 @@ fn a_cut_leaves_writes_unknown_and_a_read_tells_the_truth() {
         assert!(first.ends_with("3 keys\n"), "{first}");
         assert_eq!(first, run(seed), "seed {seed} is not repeatable");
     }
+}
+
+#[test]
+fn a_member_that_fell_behind_in_raft_terms_is_not_believed() {
+    let mut sim = turmoil::Builder::new().rng_seed(1).simulation_duration(Duration::from_mins(5)).build();
+    sim.host("behind", || serve(3));
+    sim.host("current", || serve(4));
+    sim.client(AGENT, async {
+        let store = adapter(&["behind", "current"]);
+        turmoil::partition(AGENT, "behind");
+        assert_eq!(store.read_key("a", PATIENT).await.done().unwrap().raft_term, 4);
+        turmoil::repair(AGENT, "behind");
+        turmoil::partition(AGENT, "current");
+        let read = store.read_key("a", PATIENT).await;
+        assert!(matches!(&read, Outcome::Unknown(_)), "{read:?}");
+        turmoil::repair(AGENT, "current");
+        assert_eq!(store.read_key("a", PATIENT).await.done().unwrap().raft_term, 4);
+        Ok(())
+    });
+    sim.run().unwrap();
 }

@@ -59,6 +59,8 @@ fn lead_without_data(view: &View<'_>) -> Verdict {
 /// A running replica that offers itself (`clonefrom`), or else the leader.
 fn clone_source(view: &View<'_>) -> Option<Upstream> {
     let (_, leader, _) = view.serving_leader()?;
+    // Before the cluster is complete there is no role to clone with.
+    view.cluster()?.system_id()?;
     let offers = |record: &crate::view::store::MemberRecord| record.clonefrom && record.state == "running";
     let other = view.others().find(|(name, key)| offers(&key.record) && **name != leader.member);
     Some(other.map_or(leader, |(name, key)| Upstream {

@@ -14,7 +14,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if let Some(request) = &cluster.failover {
         let me = &view.config().me;
         let other_leader = request.leader.as_ref().is_some_and(|leader| leader != me);
-        if other_leader || request.candidate.as_ref() == Some(me) {
+        if other_leader || request.candidate.as_ref() == Some(me) || view.schedule_missed(request) {
             let clear = StoreAction::ClearFailover { revision: request.revision };
             return Some((Action::Store(clear), Reason::RequestStale));
         }

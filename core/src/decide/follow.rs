@@ -1,5 +1,8 @@
 //! Rung 12, the last: a standby of whoever leads. Concludes always.
 
+use alloc::format;
+use alloc::string::String;
+
 use super::Verdict;
 use crate::action::{Action, PostgresAction};
 use crate::config::STREAM_PATIENCE;
@@ -60,6 +63,9 @@ fn running(view: &View<'_>) -> Verdict {
     let Some(upstream) = view.upstream() else {
         return Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() });
     };
+    if matches!(view.controlling(), Some(PostgresAction::Start(_))) {
+        return Verdict::wait(Reason::StartingStandby { of: upstream.member });
+    }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
     let wanted = (!view.config().nostream).then_some(upstream);
     // Turning takes a moment, the next answer as well; and a receiver may call its sender by another name.
@@ -95,6 +101,6 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
 }
 
 /// `host:port`, as a WAL receiver names its sender.
-fn address(upstream: &Upstream) -> alloc::string::String {
-    alloc::format!("{}:{}", upstream.host, upstream.port)
+fn address(upstream: &Upstream) -> String {
+    format!("{}:{}", upstream.host, upstream.port)
 }

@@ -38,10 +38,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Some(Err(verdict)) => return Some(verdict),
         asked_for => asked_for.is_some(),
     };
-    if !asked_for && let Some(verdict) = grace(view, cluster) {
+    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
+    if !asked_for && let Some(mut verdict) = grace(view, cluster) {
+        // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
+        verdict.orders = orders;
         return Some(verdict);
     }
-    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
     if receives(view) {
         orders.insert(0, Action::Postgres(PostgresAction::Freeze));
         return Some(Verdict::orders(Reason::FreezingReceiver, orders));
@@ -90,7 +92,8 @@ fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let holder = &cluster.members.get(&vanished.who)?.record;
     let serving = holder.state == "running" && matches!(holder.role.as_str(), "primary" | "master");
     let end = vanished.heard + VANISH_GRACE;
-    if !serving || vanished.who == view.config().me || view.at >= end {
+    let lives = !unreachable(view, &vanished.who, vanished.heard);
+    if !serving || !lives || vanished.who == view.config().me || view.at >= end {
         return None;
     }
     Some(Verdict::wait(Reason::VanishGrace { who: vanished.who.clone(), left_ms: ms(view.at.until(end)) }))

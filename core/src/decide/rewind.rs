@@ -17,6 +17,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     match view.state.memory.compared.filter(|(with, _)| *with == epoch) {
         Some((_, None)) => None,
         Some((_, Some(at))) => Some(diverged(view, dir, epoch, at, upstream, record)),
+        // What could not even be recovered cannot be compared: it can only be cloned again, if it may.
+        None if suspicious(view, dir) && failure(view, epoch).is_some() => {
+            Some(diverged(view, dir, epoch, dir.checkpoint, upstream, record))
+        }
+        // The end of a crashed primary's WAL is known once it has recovered.
+        None if suspicious(view, dir) && crashed_primary(dir) => {
+            Some(Verdict::order(Reason::SingleUserRecovery, Action::Postgres(PostgresAction::RecoverSingleUser)))
+        }
         None if suspicious(view, dir) => {
             let reason = Reason::ComparingHistories { with: upstream.member.clone() };
             Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
@@ -28,13 +36,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 /// A stopped server is compared before it starts: it may have been a primary, or have received more than the winner.
 /// A running one only if it cannot stream.
 fn suspicious(view: &View<'_>, dir: &Cluster) -> bool {
-    match view.phase() {
-        None => view.dead() && !dir.backup_label,
-        Some(_) => {
-            let streams = view.sql().is_some_and(|sql| sql.receiver.as_ref().is_some_and(|r| r.streaming));
-            let turned = view.sql().is_some_and(|sql| sql.upstream_set);
-            turned && !streams && view.at.since(view.state.memory.streamed) >= STREAM_PATIENCE
-        }
+    if view.phase().is_none() {
+        view.dead() && !dir.backup_label
+    } else {
+        let streams = view.sql().is_some_and(|sql| sql.receiver.as_ref().is_some_and(|r| r.streaming));
+        let turned = view.sql().is_some_and(|sql| sql.upstream_set);
+        turned && !streams && view.at.since(view.state.memory.streamed) >= STREAM_PATIENCE
     }
 }
 
@@ -65,6 +72,22 @@ fn diverged(
         }
         Some(why) => Verdict::wait(Reason::CannotRewind { why }),
     }
+}
+
+/// Why rewinding to the leader of this epoch, or the recovery before it, failed.
+fn failure(view: &View<'_>, epoch: Revision) -> Option<String> {
+    view.state.memory.rewind_failed.as_ref().filter(|(with, _)| *with == epoch).map(|(_, why)| why.clone())
+}
+
+fn crashed_primary(dir: &Cluster) -> bool {
+    !dir.standby_signal
+        && matches!(
+            dir.state,
+            ControlState::StartingUp
+                | ControlState::ShuttingDown
+                | ControlState::InCrashRecovery
+                | ControlState::InProduction
+        )
 }
 
 /// `pg_rewind` refuses a target that was not shut down cleanly.

@@ -180,17 +180,27 @@ impl<'a> View<'a> {
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
     }
 
-    /// The operator's request, if it is due.
+    /// The operator's request, if it is due and not stale.
     pub fn due_failover(&self) -> Option<&'a FailoverKey> {
         let request = self.cluster()?.failover.as_ref()?;
-        self.schedule_left(request).is_none().then_some(request)
+        (self.schedule_left(request).is_none() && !self.schedule_missed(request)).then_some(request)
+    }
+
+    /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.
+    pub fn schedule_missed(&self, request: &FailoverKey) -> bool {
+        let Some(scheduled) = request.scheduled_at else { return false };
+        let late_ms = self.wall_now_ms().saturating_sub(scheduled.0);
+        u64::try_from(late_ms).is_ok_and(|late| Duration::from_millis(late) > self.config().loop_wait * 3 / 2)
+    }
+
+    fn wall_now_ms(&self) -> i64 {
+        let (seen, wall) = self.state.wall;
+        wall.0.saturating_add(i64::try_from(self.at.since(seen).as_millis()).unwrap_or(i64::MAX))
     }
 
     /// How long the operator's request is still to wait; `None`: it is due.
     pub fn schedule_left(&self, request: &FailoverKey) -> Option<Duration> {
-        let (seen, wall) = self.state.wall;
-        let now_ms = wall.0.saturating_add(i64::try_from(self.at.since(seen).as_millis()).unwrap_or(i64::MAX));
-        let left_ms = request.scheduled_at?.0.saturating_sub(now_ms);
+        let left_ms = request.scheduled_at?.0.saturating_sub(self.wall_now_ms());
         u64::try_from(left_ms).ok().filter(|left| *left > 0).map(Duration::from_millis)
     }
 

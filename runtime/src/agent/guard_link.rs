@@ -8,28 +8,28 @@ use matriarch_core::view::guard::Armed;
 use crate::guard::{Guard, GuardOptions, Hello, Order, Orders, Report};
 
 /// The connection, as far as there is one.
-pub struct GuardLink {
+pub(super) struct GuardLink {
     options: GuardOptions,
     orders: Option<Orders>,
     armed: Option<LeaseId>,
     postmaster: (i32, u64),
     /// What the guard could not get of what it wants.
-    pub wishes_refused: Vec<String>,
+    pub(super) wishes_refused: Vec<String>,
 }
 
 impl GuardLink {
     /// No connection yet.
-    pub fn new(options: GuardOptions) -> Self {
+    pub(super) fn new(options: GuardOptions) -> Self {
         Self { options, orders: None, armed: None, postmaster: (0, 0), wishes_refused: Vec::new() }
     }
 
     /// How to reach or start the guard.
-    pub fn options(&self) -> GuardOptions {
+    pub(super) fn options(&self) -> GuardOptions {
         self.options.clone()
     }
 
     /// A connection was made.
-    pub fn connected(&mut self, guard: &Guard, hello: Hello) -> GuardEvent {
+    pub(super) fn connected(&mut self, guard: &Guard, hello: Hello) -> GuardEvent {
         self.orders = Some(guard.orders());
         self.tell_postmaster();
         self.greeted(hello)
@@ -46,7 +46,7 @@ impl GuardLink {
     }
 
     /// The postmaster that the guard is to watch; pid 0: none.
-    pub fn postmaster(&mut self, pid: i32, start_ticks: u64) {
+    pub(super) fn postmaster(&mut self, pid: i32, start_ticks: u64) {
         if self.postmaster != (pid, start_ticks) {
             self.postmaster = (pid, start_ticks);
             self.tell_postmaster();
@@ -59,7 +59,7 @@ impl GuardLink {
     }
 
     /// Carries out an order of core.
-    pub fn order(&self, action: &GuardAction, why: &str) {
+    pub(super) fn order(&self, action: &GuardAction, why: &str) {
         match action {
             GuardAction::Arm { tenure, at } => {
                 self.send(Order::Arm { tenure: *tenure, at: *at, instead_of: self.armed });
@@ -73,7 +73,7 @@ impl GuardLink {
     }
 
     /// The guard is not needed any more.
-    pub fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.send(Order::Retire);
     }
 
@@ -86,7 +86,7 @@ impl GuardLink {
     }
 
     /// What a report means to core; `None`: nothing.
-    pub fn reported(&mut self, report: Report) -> Option<GuardEvent> {
+    pub(super) fn reported(&mut self, report: Report) -> Option<GuardEvent> {
         Some(match report {
             Report::Hello(hello) => {
                 self.tell_postmaster();

@@ -15,7 +15,6 @@ use crate::store::{Committed, EtcdStore, Guard, Operation, Transaction};
 use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
 /// The keys of one cluster.
-#[derive(Debug)]
 pub struct Keys {
     store: EtcdStore,
     mirror: Mirror,
@@ -162,14 +161,16 @@ impl Keys {
     async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
         let record = wire::epoch_json(self.mirror.store_id(), &self.me, acquire.timeline, acquire.position, None);
+        let mut guards = vec![
+            Guard::Absent(self.key(key::LEADER)),
+            unchanged(key::FAILOVER, acquire.failover),
+            unchanged(key::SYNC, acquire.sync),
+            unchanged(key::MATRIARCH, acquire.record),
+        ];
+        // A configuration that cannot be used has no revision; it must not forbid every election.
+        guards.extend((acquire.config != Revision(0)).then(|| unchanged(key::CONFIG, acquire.config)));
         let transaction = Transaction {
-            guards: vec![
-                Guard::Absent(self.key(key::LEADER)),
-                unchanged(key::FAILOVER, acquire.failover),
-                unchanged(key::CONFIG, acquire.config),
-                unchanged(key::SYNC, acquire.sync),
-                unchanged(key::MATRIARCH, acquire.record),
-            ],
+            guards,
             operations: vec![self.put_leader(acquire.lease), self.put(key::MATRIARCH, record)],
             on_refusal_read: None,
             then_read: Some(self.base.clone()),
@@ -206,7 +207,11 @@ impl Keys {
         deadline: Duration,
     ) -> Outcome<Committed> {
         let leader = self.key(key::LEADER);
-        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, &[], &[]))];
+        // Slots outlive the leader that reported them.
+        let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
+        let before = wire::status::status_key(Revision(revision), &text);
+        let slots: Vec<_> = before.slots.into_iter().collect();
+        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, &slots, &before.retain))];
         operations.extend(session.map(|session| self.member_operation(session, record)));
         operations.push(Operation::Delete(leader.clone()));
         let transaction = Transaction {
@@ -265,10 +270,12 @@ impl Keys {
             ),
             StoreAction::CompleteInitialize { system_id, initialize, config } => {
                 let mut operations = vec![self.put(key::INITIALIZE, system_id.to_string())];
+                // Also one that is there and cannot be used has no revision: what is replaced is what is known of it.
+                let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(_, revision)| Revision(revision));
                 if config == Revision(0) {
                     operations.push(self.put(key::CONFIG, self.first_config.clone()));
                 }
-                guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, config)], operations)
+                guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)], operations)
             }
             StoreAction::PutStatus { epoch, position, slots, retain } => guarded(
                 vec![as_leader(epoch)],

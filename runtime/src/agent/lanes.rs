@@ -30,13 +30,13 @@ const POSITION_DEADLINE: Duration = Duration::from_millis(1000);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What orders are executed with.
-pub struct Lanes {
+pub(super) struct Lanes {
     /// The keys of the cluster.
-    pub keys: Arc<Keys>,
+    pub(super) keys: Arc<Keys>,
     /// The local PostgreSQL.
-    pub postgres: Arc<Postgres>,
+    pub(super) postgres: Arc<Postgres>,
     /// Small files.
-    pub promises: Promises,
+    pub(super) promises: Promises,
     events: mpsc::UnboundedSender<Event>,
     running: BTreeMap<OpId, AbortHandle>,
     timeline: Arc<Mutex<Timeline>>,
@@ -44,7 +44,7 @@ pub struct Lanes {
 
 impl Lanes {
     /// Lanes that end in `events`. The channel is bounded by what core has in flight: one operation a lane.
-    pub fn new(
+    pub(super) fn new(
         keys: Arc<Keys>,
         postgres: Arc<Postgres>,
         promises: Promises,
@@ -55,14 +55,14 @@ impl Lanes {
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
-    pub fn cancel(&mut self, op: OpId) {
+    pub(super) fn cancel(&mut self, op: OpId) {
         if let Some(task) = self.running.remove(&op) {
             task.abort();
         }
     }
 
     /// Begins an operation.
-    pub fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
+    pub(super) fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
         self.running.retain(|_, task| !task.is_finished());
         let task = match action {
             Action::Store(action) => {
@@ -83,7 +83,8 @@ impl Lanes {
             }
             Action::Postgres(action) => {
                 let (look, events) = (self.look(), self.events.clone());
-                tokio::spawn(async move {
+                // Local: the callbacks that tools report their progress to need not be sendable.
+                tokio::task::spawn_local(async move {
                     let outcome = control(&look.postgres, action).await;
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;
@@ -115,8 +116,8 @@ impl Lanes {
     }
 
     /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
-    pub fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
-        let _ = self.observe(OpId(0), Some(done));
+    pub(super) fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
+        drop(self.observe(OpId(0), Some(done)));
     }
 
     fn observe(&self, op: OpId, done: Option<tokio::sync::oneshot::Sender<()>>) -> tokio::task::JoinHandle<()> {
@@ -129,7 +130,7 @@ impl Lanes {
                 }
                 Err(failure) => {
                     tracing::debug!(%failure, "PostgreSQL does not answer");
-                    look.process();
+                    look.all().await;
                     None
                 }
             };
@@ -165,7 +166,7 @@ impl Lanes {
     }
 
     /// A way to look at PostgreSQL and tell what is seen.
-    pub fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), timeline: Arc::clone(&self.timeline) }
     }
 }
@@ -181,7 +182,7 @@ fn answered(
 
 /// Looks at process and data directory, and tells core.
 #[derive(Clone)]
-pub struct Look {
+pub(super) struct Look {
     postgres: Arc<Postgres>,
     events: mpsc::UnboundedSender<Event>,
     /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
@@ -189,23 +190,19 @@ pub struct Look {
 }
 
 impl Look {
-    /// Both.
-    pub async fn all(&self) {
-        self.process();
-        self.data().await;
-    }
-
-    /// The postmaster.
-    pub fn process(&self) {
-        let process = crate::postgres::proc::observe(&self.postgres.settings().data_dir);
+    /// Both. The directory is looked at after the process and told before it: what a postmaster was started as stands
+    /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
+    pub(super) async fn all(&self) {
+        let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
         if process == Process::Absent {
             *self.newest() = Timeline(0);
         }
+        self.data().await;
         send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
     }
 
     /// The data directory.
-    pub async fn data(&self) {
+    pub(super) async fn data(&self) {
         let mut data = self.postgres.observe_data().await;
         let newest = *self.newest();
         if let DataDir::Cluster(cluster) = &mut data

@@ -20,8 +20,9 @@ use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreEv
 use matriarch_core::id::{Pid, RequestId, Revision};
 use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::{ApiSettings, FreshRead};
 use crate::clock;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
@@ -85,6 +86,8 @@ pub struct Agent {
     config_seen: Option<Revision>,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
+    api: Arc<watch::Sender<ApiSettings>>,
+    fresh: FreshRead,
     ended: Option<Ended>,
 }
 
@@ -105,9 +108,7 @@ impl Agent {
                 if self.watched == Some(pid) {
                     self.watched = None;
                 }
-                let look = self.lanes.look();
-                look.process();
-                look.data().await;
+                self.lanes.look().all().await;
                 None
             }
             started = guard_started(&mut self.starting_guard) => {
@@ -124,7 +125,7 @@ impl Agent {
             Some(changed) = sources.changed.recv() => {
                 let look = self.lanes.look();
                 match changed {
-                    Changed::PidFile => look.process(),
+                    Changed::PidFile => look.all().await,
                     Changed::ControlFile | Changed::DataDirCame | Changed::DataDirGone => look.data().await,
                 }
                 None
@@ -240,6 +241,9 @@ impl Agent {
         let local = (self.reload)()?;
         tracing::info!("the configuration file was read again");
         self.local = local;
+        let (local, fresh, api) = (self.local.clone(), self.fresh.clone(), Arc::clone(&self.api));
+        // Names in the allowlist are looked up: nothing waits for a name server.
+        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, fresh).await) });
         self.configure()
     }
 
@@ -273,7 +277,7 @@ impl Agent {
                 }
                 let config = seen.value.config_revision;
                 self.shared().store_last_seen_s = clock::wall().0 / 1000;
-                let mut effects = self.step(Event::Store(StoreEvent::Watched(seen)));
+                let mut effects = self.step(Event::Store(StoreEvent::Watched(*seen)));
                 if self.config_seen != Some(config) {
                     self.config_seen = Some(config);
                     self.hand_out(effects);
@@ -315,7 +319,7 @@ impl Agent {
         {
             let mut shared = self.shared();
             shared.configuration_warnings = effective.warnings;
-            shared.tags = self.local.tags.published.clone();
+            shared.tags.clone_from(&self.local.tags.published);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
         let postgres = Arc::clone(&self.lanes.postgres);

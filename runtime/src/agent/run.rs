@@ -19,12 +19,13 @@ use super::keys::{Extras, Keys};
 use super::lanes::Lanes;
 use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
+use crate::api::{self, ApiSettings};
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
 use crate::postgres::{Postgres, tools};
 use crate::store::EtcdStore;
-use crate::{api, clock, http};
+use crate::{clock, http};
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         tracing::warn!("{line}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
-    let ended = runtime.block_on(live(options, loaded.config))?;
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, live(options, loaded.config))?;
     runtime.shutdown_timeout(Duration::from_millis(200));
     match ended {
         Ended::Exit(code) => Ok(code),
@@ -130,8 +131,9 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let (api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store, &base));
-    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
+    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
+    let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone()).await);
+    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings));
 
     let file = options.file.clone();
     let mut agent = Agent {
@@ -150,14 +152,16 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         config_seen: None,
         server_major,
         unreachable_since: None,
+        api: Arc::new(api),
+        fresh,
         ended: None,
     };
-    let first = [Event::Started(started), Event::Guard(connected)];
+    let first = [Event::Guard(connected), Event::Ticked(clock::wall()), Event::Started(started)];
     agent.live(&mut sources, first).await
 }
 
 impl Agent {
-    async fn live(&mut self, sources: &mut Sources, first: [Event; 2]) -> anyhow::Result<Ended> {
+    async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
         let mut wake = None;
         for event in first {
             let effects = self.step(event);
@@ -251,7 +255,7 @@ async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> 
 
 async fn is_alive(api_url: &str) -> bool {
     let Some(base) = http::base_url(api_url) else { return false };
-    http::request(http::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
+    http::request(hyper::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
 }
 
 fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {

@@ -1,1 +1,246 @@
-//! api
+//! The REST API: Patroni's endpoints with Patroni's codes and texts, and Matriarch's own (`/why`, `/matriarch/...`).
+//!
+//! Routing is Patroni's: method and first path segment choose an endpoint, any other `GET` and every `HEAD` and
+//! `OPTIONS` is a health check on the whole path. Nothing here remembers a role: each answer compares the clock with
+//! what the guard has acknowledged.
+
+mod allow;
+mod cluster;
+mod control;
+mod facts;
+mod health;
+mod metrics;
+mod peer;
+mod query;
+mod read;
+pub(crate) mod reply;
+pub mod schedule;
+mod status;
+#[cfg(test)]
+mod tests;
+mod why;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::agent::handle::Handle;
+use crate::config::{Credentials, LocalConfig};
+use crate::http::basic_authorization;
+pub use allow::Allowlist;
+use facts::Facts;
+use query::Query;
+pub use read::{ClusterRead, FreshRead, fresh_read, read_cluster};
+use reply::Reply;
+
+/// Connections served at once; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 128;
+/// How long a client may take to send the head of its request, and how long an idle connection is kept.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the body of its request.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// The largest body of a request.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the API is configured with. All of it can change while it serves.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// Who may use the unsafe endpoints; anyone if absent.
+    pub authentication: Option<Credentials>,
+    /// From where the unsafe endpoints may be used.
+    pub allowlist: Allowlist,
+    /// Headers added to every answer that has a body (`restapi.http_extra_headers`).
+    pub extra_headers: Vec<(String, String)>,
+    /// `restapi.server_tokens`: `original`, `minimal` or `productonly`.
+    pub server_tokens: String,
+    /// A fresh read of the store.
+    pub fresh: FreshRead,
+}
+
+impl ApiSettings {
+    /// What the local configuration says. Names in the allowlist are resolved now.
+    pub async fn new(local: &LocalConfig, fresh: FreshRead) -> Self {
+        let restapi = &local.restapi;
+        Self {
+            authentication: restapi.authentication.clone(),
+            allowlist: Allowlist::resolve(&restapi.allowlist, restapi.allowlist_include_members).await,
+            extra_headers: restapi.http_extra_headers.clone(),
+            server_tokens: restapi.server_tokens.clone(),
+            fresh,
+        }
+    }
+}
+
+/// Serves the API on `listener` until it is dropped. `settings` may change while it serves (a reload).
+pub async fn serve(listener: TcpListener, handle: Handle, settings: watch::Receiver<ApiSettings>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let api = Api { handle: handle.clone(), settings: settings.clone(), client: client.ip() };
+                tokio::spawn(async move {
+                    api.connection(stream).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors or memory: an accept that is repeated at once would only burn the processor.
+                tracing::warn!(%error, "the REST API could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// What serves one connection.
+#[derive(Clone)]
+struct Api {
+    handle: Handle,
+    settings: watch::Receiver<ApiSettings>,
+    client: IpAddr,
+}
+
+impl Api {
+    async fn connection(self, stream: TcpStream) {
+        // Without it a client's acknowledgement may delay the second packet of an answer by 40 ms.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request| {
+            let api = self.clone();
+            async move { Ok::<_, Infallible>(api.respond(request).await) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+        // A connection that the client breaks is no event.
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<http_body_util::Full<bytes::Bytes>> {
+        let (parts, body) = request.into_parts();
+        let call = Call {
+            path: parts.uri.path().to_owned(),
+            query: Query::parse(parts.uri.query().unwrap_or_default()),
+            authorization: parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            sized: parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING),
+            method: parts.method,
+        };
+        let reply = self.reply(&call, body).await;
+        let settings = self.settings.borrow();
+        reply.into_response(&settings.server_tokens, &settings.extra_headers)
+    }
+
+    async fn reply(&self, call: &Call, body: Incoming) -> Reply {
+        let endpoint = call.path.split('/').nth(1).unwrap_or_default();
+        match (&call.method, endpoint) {
+            (&Method::HEAD | &Method::OPTIONS, _) => health::check(self, call).await.without_body(),
+            (&Method::GET, "patroni") => status::patroni(self).await,
+            (&Method::GET, "cluster") => cluster::cluster(self).await,
+            (&Method::GET, "history") => cluster::history(self).await,
+            (&Method::GET, "config") => cluster::config(self),
+            (&Method::GET, "failsafe") => Reply::error_page(502, "Bad Gateway"),
+            (&Method::GET, "metrics") => metrics::metrics(self).await,
+            (&Method::GET, "liveness") => health::liveness(self),
+            (&Method::GET, "readiness") => health::readiness(self, call).await,
+            (&Method::GET, "why") => why::why(self, call).await,
+            (&Method::GET, "matriarch") if call.path == "/matriarch/replayed" => peer::replayed(self, call).await,
+            (&Method::POST, "matriarch") if call.path == "/matriarch/position" => {
+                peer::position(self, call, body).await
+            }
+            (&Method::GET, _) => health::check(self, call).await,
+            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload") => {
+                let reply = match self.denied(call).await {
+                    Some(refusal) => refusal,
+                    None => control::control(self, endpoint, call, body).await,
+                };
+                tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
+                reply
+            }
+            (method, _) => Reply::error_page(501, &format!("Unsupported method ('{method}')")),
+        }
+    }
+
+    /// Access to the unsafe endpoints (spec 2.7): first from where, then who.
+    async fn denied(&self, call: &Call) -> Option<Reply> {
+        let settings = self.settings.borrow().clone();
+        let api_urls = || {
+            self.with_facts(|facts| {
+                let members = facts.view.cluster().into_iter().flat_map(|cluster| cluster.members.values());
+                members.map(|key| key.record.api_url.clone()).collect()
+            })
+        };
+        if !settings.allowlist.permits(self.client, api_urls).await {
+            return Some(Reply::text(403, "Access is denied"));
+        }
+        let expected = basic_authorization(settings.authentication.as_ref()?);
+        match &call.authorization {
+            None => Some(Reply::unauthorized("no auth header received")),
+            Some(given) if same(given.as_bytes(), expected.as_bytes()) => None,
+            Some(_) => Some(Reply::unauthorized("not authenticated")),
+        }
+    }
+
+    /// Reads what is known under the lock, for a moment.
+    fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let shared = self.handle.shared();
+        read(&Facts::new(&shared, crate::clock::now()))
+    }
+
+    /// The cluster is paused.
+    fn paused(&self) -> bool {
+        Facts::new(&self.handle.shared(), crate::clock::now()).paused()
+    }
+
+    /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
+    async fn freshen(&self) {
+        let worth_asking = Facts::new(&self.handle.shared(), crate::clock::now()).worth_asking();
+        if worth_asking {
+            // Late is as good as never: the age of the facts decides what is told.
+            let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;
+        }
+    }
+}
+
+/// A request, as far as endpoints need it.
+struct Call {
+    method: Method,
+    path: String,
+    query: Query,
+    authorization: Option<String>,
+    sized: bool,
+}
+
+impl Call {
+    /// The JSON object in the body. Where the body is optional, none counts as an empty object.
+    async fn object(&self, body: Incoming, optional: bool) -> Result<Map<String, Value>, Reply> {
+        if !self.sized {
+            return if optional { Ok(Map::new()) } else { Err(Reply::error_page(411, "Length Required")) };
+        }
+        let bad = || Reply::error_page(400, "Bad Request");
+        let read = tokio::time::timeout(BODY_LIMIT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+        let bytes = read.ok().and_then(Result::ok).ok_or_else(bad)?.to_bytes();
+        if bytes.is_empty() && optional {
+            return Ok(Map::new());
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(object)) if optional || !object.is_empty() => Ok(object),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// Compares without telling by its duration where two texts differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+}

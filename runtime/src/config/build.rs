@@ -1,27 +1,32 @@
 //! The checked tree to a [`LocalConfig`], with the complaints that a table of types cannot make: what is not
 //! supported, and what contradicts itself.
 
+mod etcd3;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::check::{Purpose, describe, join, number, split_address, split_listen, texts, whole, word};
+use super::check::{Purpose, join, number, split_address, split_listen, texts, whole, word};
 use super::dynamic::DynamicConfig;
 use super::local::{
-    Account, Address, Authentication, Bootstrap, Credentials, Ctl, Etcd3, GuardMode, LocalConfig, Log,
-    MatriarchSection, Postgresql, RestApi, Watchdog, WatchdogMode,
+    Account, Address, Authentication, Bootstrap, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection,
+    NAMESPACE, Postgresql, RestApi, Watchdog, WatchdogMode,
 };
 use super::quantity::bool_of;
 use super::report::Problem;
-use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, INITDB_FORBIDDEN, STORES};
+use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, INITDB_FORBIDDEN};
 use super::secret::Secret;
 use super::tags::Tags;
 use super::yaml::{Node, Value};
 
 /// Addresses that mean something else on every host.
 const NOT_REACHABLE: &[&str] = &["127.0.0.1", "0.0.0.0", "*", "::1", "localhost"];
+
+/// What Patroni's generated files say; the same as saying nothing.
+const PATRONI_LOG_FORMAT: &str = "%(asctime)s %(levelname)s: %(message)s";
 
 impl LocalConfig {
     /// Builds what can be built; `None` only where a required key is missing or wrong, which [`super::check`] has said.
@@ -34,13 +39,13 @@ impl LocalConfig {
         let bootstrap = build.bootstrap();
         let matriarch = build.matriarch();
         let log = build.log();
-        let ctl = build.ctl(restapi.as_ref());
+        let ctl = build.ctl(restapi.as_ref().and_then(|r| r.authentication.clone()));
         let tags = Tags::build(root.get("tags"), build.problems);
         let name = root.get("name").or_else(|| root.get("postgresql")?.get("name"));
         Some(Self {
             scope: root.get("scope")?.as_str()?.to_owned(),
             name: name?.as_str()?.to_owned(),
-            namespace: build.text("namespace").unwrap_or("/service").to_owned(),
+            namespace: build.text("namespace").unwrap_or(NAMESPACE).to_owned(),
             restapi: restapi?,
             ctl,
             etcd3: etcd3?,
@@ -54,10 +59,11 @@ impl LocalConfig {
     }
 }
 
-struct Build<'a, 'p> {
-    root: &'a Node,
-    purpose: Purpose,
-    problems: &'p mut Vec<Problem>,
+/// A tree being turned into types, and where its complaints go.
+pub(super) struct Build<'a, 'p> {
+    pub(super) root: &'a Node,
+    pub(super) purpose: Purpose,
+    pub(super) problems: &'p mut Vec<Problem>,
 }
 
 impl<'a> Build<'a, '_> {
@@ -66,7 +72,7 @@ impl<'a> Build<'a, '_> {
         path.split('.').try_fold(self.root, |node, key| node.get(key)).filter(|n| !n.is_null())
     }
 
-    fn text(&self, path: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, path: &str) -> Option<&'a str> {
         self.at(path)?.as_str()
     }
 
@@ -112,90 +118,6 @@ impl<'a> Build<'a, '_> {
         self.problems.push(Problem::warning(span, path, message));
     }
 
-    fn etcd3(&mut self) -> Option<Etcd3> {
-        let others: Vec<&str> =
-            STORES.iter().copied().filter(|s| *s != "etcd3" && self.root.get(s).is_some()).collect();
-        if self.root.get("etcd3").is_none() {
-            if others.is_empty() {
-                let message = "Can not find suitable configuration of distributed configuration store\n\
-                               Available implementations: etcd3";
-                self.problems.push(Problem::error(self.root.span, "", message));
-            }
-            for other in others {
-                self.refuse(other, "this store is not supported yet; use etcd3");
-            }
-            return None;
-        }
-        for other in others {
-            self.warn(other, "ignored: the store is the one in section etcd3");
-        }
-        for key in ["srv", "discovery_srv", "srv_domain", "srv_suffix", "proxy"] {
-            if self.at(&join("etcd3", key)).is_some() {
-                self.refuse(&join("etcd3", key), "not supported yet; name the members under etcd3.hosts");
-            }
-        }
-        if self.flag("etcd3.use_proxies") == Some(true) {
-            self.refuse("etcd3.use_proxies", "not supported yet; name the members under etcd3.hosts");
-        }
-        let (mut protocol, hosts) = self.etcd3_hosts()?;
-        if let Some(given) = self.text("etcd3.protocol") {
-            given.clone_into(&mut protocol);
-        }
-        for key in ["cacert", "cert", "key"] {
-            if self.at(&join("etcd3", key)).is_some() {
-                self.refuse(&join("etcd3", key), "TLS to the store is not supported yet; use http");
-            }
-        }
-        if protocol == "https" {
-            let key = if self.at("etcd3.protocol").is_some() { "etcd3.protocol" } else { "etcd3.url" };
-            self.refuse(key, "TLS to the store is not supported yet; use http");
-        }
-        Some(Etcd3 {
-            hosts,
-            protocol,
-            username: self.text("etcd3.username").map(str::to_owned),
-            password: self.secret("etcd3.password"),
-        })
-    }
-
-    fn etcd3_hosts(&mut self) -> Option<(String, Vec<String>)> {
-        const ETCD_PORT: u16 = 2379;
-        let default_port = self.int("etcd3.port").and_then(|p| u16::try_from(p).ok()).unwrap_or(ETCD_PORT);
-        if let Some(url) = self.at("etcd3.url").filter(|_| self.at("etcd3.hosts").is_none()) {
-            let parts = url.as_str().and_then(|u| u.trim().split_once("://"));
-            let Some((protocol, host)) = parts.filter(|(p, h)| matches!(*p, "http" | "https") && !h.contains('@'))
-            else {
-                self.refuse("etcd3.url", "expected http://host:port, with user and password in their own keys");
-                return None;
-            };
-            let host = with_port(host.trim_end_matches('/'), default_port);
-            if host.is_none() {
-                self.refuse("etcd3.url", "expected http://host:port");
-            }
-            return Some((protocol.to_owned(), vec![host?]));
-        }
-        let key = if self.at("etcd3.hosts").is_some() { "etcd3.hosts" } else { "etcd3.host" };
-        let Some(node) = self.at(key) else {
-            self.refuse("etcd3", "one of `hosts`, `host` or `url` is required; write `hosts: [host:2379]`");
-            return None;
-        };
-        let mut hosts = Vec::new();
-        for item in texts(node) {
-            match with_port(item, default_port) {
-                Some(host) => hosts.push(host),
-                None => {
-                    let found = describe(&Value::Str(item.to_owned()), false);
-                    let hint = if item.contains("://") { "; the scheme belongs under `protocol`" } else { "" };
-                    self.refuse(key, format!("expected host:port, found {found}{hint}"));
-                }
-            }
-        }
-        if hosts.is_empty() {
-            self.refuse(key, "names no member of the store; write `hosts: [host:2379]`");
-        }
-        (!hosts.is_empty()).then(|| ("http".to_owned(), hosts))
-    }
-
     fn watchdog(&mut self) -> Watchdog {
         const MODES: &[&str] = &["off", "disabled", "false", "automatic", "auto", "required", "require"];
         let mode = match self.at("watchdog.mode").and_then(|n| word(&n.value, MODES)) {
@@ -216,7 +138,7 @@ impl<'a> Build<'a, '_> {
         }
     }
 
-    fn credentials(&mut self, section: &str) -> Option<Credentials> {
+    pub(super) fn credentials(&mut self, section: &str) -> Option<Credentials> {
         let at = format!("{section}.authentication");
         let username = self.text(&format!("{at}.username"));
         let password = self.secret(&format!("{at}.password"));
@@ -262,14 +184,14 @@ impl<'a> Build<'a, '_> {
         })
     }
 
-    fn ctl(&mut self, restapi: Option<&RestApi>) -> Ctl {
+    pub(super) fn ctl(&mut self, restapi: Option<Credentials>) -> Ctl {
         for key in ["cacert", "certfile", "keyfile", "keyfile_password"] {
             if self.at(&join("ctl", key)).is_some() {
                 self.warn(&join("ctl", key), "not used: TLS is not supported yet");
             }
         }
         Ctl {
-            authentication: self.credentials("ctl").or_else(|| restapi.and_then(|r| r.authentication.clone())),
+            authentication: self.credentials("ctl").or(restapi),
             insecure: self.flag("ctl.insecure").unwrap_or(false),
         }
     }
@@ -317,8 +239,15 @@ impl<'a> Build<'a, '_> {
                 .flag("postgresql.remove_data_directory_on_diverged_timelines"),
             use_unix_socket: self.flag("postgresql.use_unix_socket").unwrap_or(false),
             use_unix_socket_repl: self.flag("postgresql.use_unix_socket_repl").unwrap_or(false),
-            raw: self.root.get("postgresql").map(Node::to_json).unwrap_or_default(),
+            raw: self.postgresql_raw(),
         })
+    }
+
+    /// The section without its users: their passwords have a type that does not show them.
+    fn postgresql_raw(&self) -> serde_json::Map<String, Json> {
+        let mut raw = self.map("postgresql");
+        raw.retain(|key, _| !matches!(key.as_str(), "authentication" | "superuser" | "replication" | "pg_rewind"));
+        raw
     }
 
     fn postgresql_unsupported(&mut self) {
@@ -428,8 +357,13 @@ impl<'a> Build<'a, '_> {
     }
 
     fn log(&mut self) -> Log {
-        for key in ["format", "dateformat", "static_fields", "loggers", "traceback_level"] {
-            if self.at(&join("log", key)).is_some_and(|n| !matches!(&n.value, Value::Map(m) if m.is_empty())) {
+        for key in ["format", "dateformat", "static_fields", "loggers"] {
+            let says_something = |n: &Node| match &n.value {
+                Value::Map(entries) => !entries.is_empty(),
+                Value::Str(text) => text != PATRONI_LOG_FORMAT,
+                _ => true,
+            };
+            if self.at(&join("log", key)).is_some_and(says_something) {
                 self.warn(&join("log", key), "not used: the log has a format of its own");
             }
         }
@@ -497,14 +431,4 @@ fn pairs(node: &Node) -> Vec<(String, Option<String>)> {
         }
         _ => Vec::new(),
     }
-}
-
-fn with_port(host: &str, default_port: u16) -> Option<String> {
-    let host = host.trim();
-    if let Some((host, port)) = split_address(host) {
-        return Some(Address { host, port }.to_string());
-    }
-    let bare = !host.is_empty() && !host.contains([':', '/', ' ']);
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    (bare || bracketed).then(|| format!("{host}:{default_port}"))
 }

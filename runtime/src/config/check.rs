@@ -3,13 +3,15 @@
 use super::quantity::{parse_bool, parse_int};
 use super::report::{Problem, is_secret_name, nearest};
 use super::schema::{DYNAMIC, Key, Kind, Need, ROOT};
-use super::yaml::{Node, Value};
+use super::yaml::{Node, Span, Value};
 
 /// What a check is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Starting the agent: what Patroni's daemon runs with is enough.
     Run,
+    /// A command-line client: only the store is needed.
+    Client,
     /// `validate-config`: what Patroni's validator wants too.
     Validate,
 }
@@ -80,7 +82,7 @@ impl Checker<'_> {
             match keys.iter().find(|k| k.name == text) {
                 Some(key) => self.value(value, key.kind, &join(path, text)),
                 None if open || self.is_users_own(path, text, value) => {}
-                None => self.unknown(name, text, keys, path),
+                None => self.unknown(node, name, value, keys, path),
             }
         }
     }
@@ -94,7 +96,9 @@ impl Checker<'_> {
         // A key that is there without a value is pointed at; a missing one can only be missed in its section.
         let span = within.get(key.name).map_or(within.span, |n| n.span);
         match key.need {
-            Need::Start if !old_name => self.problems.push(Problem::error(span, full, message)),
+            Need::Start if !old_name && self.purpose != Purpose::Client => {
+                self.problems.push(Problem::error(span, full, message));
+            }
             Need::Validation if self.purpose == Purpose::Validate => {
                 self.problems.push(Problem::error(span, full, message));
             }
@@ -102,18 +106,30 @@ impl Checker<'_> {
         }
     }
 
-    fn unknown(&mut self, name: &Node, text: &str, keys: &[Key], path: &str) {
-        let hint = match nearest(text, keys.iter().map(|k| k.name)) {
-            Some(known) => format!("; did you mean `{known}`?"),
-            None => "; it has no effect".to_owned(),
+    fn unknown(&mut self, within: &Node, name: &Node, value: &Node, keys: &[Key], path: &str) {
+        let text = name.as_str().unwrap_or_default();
+        let message = if path.is_empty() && DYNAMIC.iter().any(|k| k.name == text) {
+            "has no effect here: it belongs to the dynamic configuration (`bootstrap.dcs` of a new cluster)".to_owned()
+        } else if let Some(known) = nearest(text, keys.iter().map(|k| k.name)) {
+            format!("unknown key; did you mean `{known}`?")
+        } else {
+            "unknown key; it has no effect".to_owned()
         };
-        if path.is_empty() && DYNAMIC.iter().any(|k| k.name == text) {
-            let message =
-                "has no effect here: it belongs to the dynamic configuration (`bootstrap.dcs` of a new cluster)";
-            self.problems.push(Problem::suspect(name.span, text, message));
-            return;
+        // A colon forgotten after `password` makes the secret a part of the key, a comma makes it a key.
+        let lost = |key: &Node, value: &Node| value.is_null() && key.as_str().is_some_and(is_secret_name);
+        let shown = match text.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-')) {
+            None if value.is_null() && within.entries().iter().any(|(k, v)| lost(k, v)) => "?",
+            None => text,
+            Some(end) => &text[..end],
+        };
+        let mut hides = Span { end_line: value.span.end_line, end_column: value.span.end_column, ..name.span };
+        if shown == text && value.span.line == name.span.line {
+            hides.column = value.span.column;
+        } else {
+            hides.column += if shown == "?" { 0 } else { shown.chars().count() as u32 };
         }
-        self.problems.push(Problem::suspect(name.span, join(path, text), format!("unknown key{hint}")));
+        let problem = Problem::suspect(name.span, join(path, shown), message);
+        self.problems.push(Problem { hides: Some(hides), ..problem });
     }
 
     /// Keys outside the table that belong to the user: holders of anchors, and the sections of methods he named.

@@ -23,7 +23,7 @@ fn every_kind_of_value_says_what_it_expects() {
             "expected one of DEBUG, INFO, WARN, WARNING, ERROR, FATAL, CRITICAL, found the text \"LOUD\"",
         ),
         ("log: {mode: 01000}", "log.mode", "expected a whole number from 0 to 511, found the whole number 512"),
-        ("log: 5", "log", "expected a mapping, found a whole number"),
+        ("log: 5", "log", "expected a mapping, found the whole number 5"),
         (
             "tags: {nofailover: 'false'}",
             "tags.nofailover",

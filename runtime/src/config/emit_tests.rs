@@ -18,7 +18,7 @@ fn a_dynamic_configuration_as_pyyaml_writes_it() {
         "tags": [["a", 1], {"x": "y", "b": 1}],
         "ä": "ünï", "on": "0644", "time": "1:30", "date": "2024-01-02", "multi": "one\ntwo\n"
     });
-    let expected = r##"date: '2024-01-02'
+    let expected = r#"date: '2024-01-02'
 loop_wait: 10
 maximum_lag_on_failover: 1048576
 multi: 'one
@@ -54,7 +54,7 @@ tags:
 time: '1:30'
 ttl: 30
 ä: ünï
-"##;
+"#;
     assert_eq!(to_yaml(&value), expected);
 }
 

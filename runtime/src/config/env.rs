@@ -2,6 +2,7 @@
 
 use super::report::{Problem, Sources};
 use super::schema::ACCOUNT;
+use super::secret::Secret;
 use super::yaml::{self, Node, Span, Value};
 
 /// How the text of a variable becomes a value.
@@ -23,7 +24,7 @@ pub struct Override {
     /// The key it sets, from the top.
     pub path: Vec<String>,
     /// Its text.
-    text: String,
+    text: Secret,
     shape: Shape,
 }
 
@@ -42,7 +43,7 @@ pub fn env_overrides(vars: impl IntoIterator<Item = (String, String)>) -> EnvOve
         .filter(|(_, text)| !text.is_empty())
         .filter_map(|(variable, text)| {
             let (path, shape) = target(variable.strip_prefix("PATRONI_")?)?;
-            Some(Override { variable, path, text, shape })
+            Some(Override { variable, path, text: Secret::new(text), shape })
         })
         .collect();
     // A legacy name comes before its successor, which then wins.
@@ -74,9 +75,9 @@ impl EnvOverrides {
 
 impl Override {
     fn value(&self, source: usize) -> Result<Node, String> {
-        let trimmed = self.text.trim();
+        let trimmed = self.text.reveal().trim();
         let (text, what) = match self.shape {
-            Shape::Text => return Ok(Node::synthetic(Value::Str(self.text.clone()), source)),
+            Shape::Text => return Ok(Node::synthetic(Value::Str(self.text.reveal().to_owned()), source)),
             Shape::List if trimmed.starts_with('-') || trimmed.contains('[') => (trimmed.to_owned(), "list"),
             Shape::List => (format!("[{trimmed}]"), "list"),
             Shape::Map if trimmed.starts_with('{') => (trimmed.to_owned(), "mapping"),

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::secret::Secret;
 use super::tags::Tags;
 
+/// The namespace if none is configured.
+pub const NAMESPACE: &str = "/service";
+
 /// Everything that one node's file and environment say. Field names are those of Patroni's keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalConfig {
@@ -45,12 +48,10 @@ impl LocalConfig {
     }
 }
 
-/// `/namespace/scope/` with exactly one slash between.
+/// `/namespace/scope/` with exactly one slash wherever there are any.
 pub fn base_path(namespace: &str, scope: &str) -> String {
-    match namespace.trim_matches('/') {
-        "" => format!("/{scope}/"),
-        namespace => format!("/{namespace}/{scope}/"),
-    }
+    let parts = namespace.split('/').chain(scope.split('/')).filter(|part| !part.is_empty());
+    parts.fold(String::new(), |path, part| path + "/" + part) + "/"
 }
 
 /// A host and a port.
@@ -199,8 +200,8 @@ pub struct Postgresql {
     pub use_unix_socket: bool,
     /// Whether its replication connections to its own server use the socket.
     pub use_unix_socket_repl: bool,
-    /// The section as data, with the keys that have no field here, to be laid over the dynamic one.
-    pub raw: Value,
+    /// The section as data without its users, to be laid over the dynamic one.
+    pub raw: serde_json::Map<String, Value>,
 }
 
 /// The users that the agent needs.
@@ -289,7 +290,7 @@ mod tests {
             ("/service", "/service/s/"),
             ("/service/", "/service/s/"),
             ("service", "/service/s/"),
-            ("a/b", "/a/b/s/"),
+            ("a//b", "/a/b/s/"),
             ("/", "/s/"),
             ("", "/s/"),
         ] {

@@ -26,12 +26,14 @@ pub struct Problem {
     pub path: String,
     /// What was found, what was expected, and the way out. Without the path.
     pub message: String,
+    /// A value that is not shown with the line: that of an unknown key, which may be a mistyped `password`.
+    pub hides: Option<Span>,
 }
 
 impl Problem {
     /// An error.
     pub fn error(span: Span, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, strict: false, span, path: path.into(), message: message.into() }
+        Self { severity: Severity::Error, strict: false, span, path: path.into(), message: message.into(), hides: None }
     }
 
     /// A warning.
@@ -46,7 +48,7 @@ impl Problem {
 }
 
 /// A text that configuration came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Source {
     /// The file's path, or `environment variable PATRONI_SCOPE`.
     pub name: String,
@@ -56,10 +58,17 @@ pub struct Source {
 
 /// All texts of one configuration (a directory has several, and each environment variable is one), by the index that
 /// [`Span::source`] holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     list: Vec<Source>,
     hidden: Vec<Span>,
+}
+
+impl std::fmt::Debug for Sources {
+    /// Names only: the texts hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.list.iter().map(|s| &s.name)).finish()
+    }
 }
 
 impl Sources {
@@ -73,9 +82,10 @@ impl Sources {
     /// one, from all that is rendered later.
     pub fn hide_secrets(&mut self, root: &Node) {
         for (key, value) in root.entries() {
-            let named = key.as_str().is_some_and(is_secret_name);
-            if named && !value.is_null() {
+            if key.as_str().is_some_and(is_secret_name) {
                 self.hidden.push(value.span);
+                // Also what YAML takes for a comment: `password: #1secret` has no value, but a secret on its line.
+                self.hidden.push(rest_of_line(key.span, value));
             }
             self.hide_secrets(value);
         }
@@ -85,12 +95,17 @@ impl Sources {
         }
     }
 
+    /// Hides a part of a text from all that is rendered later.
+    pub fn hide(&mut self, span: Span) {
+        self.hidden.push(span);
+    }
+
     fn name(&self, index: usize) -> &str {
         self.list.get(index).map_or("configuration", |s| s.name.as_str())
     }
 
     /// The line with secrets blanked, and where column `column` of it went. `None` if there is nothing to show.
-    fn line(&self, span: Span) -> Option<(String, usize)> {
+    fn line(&self, span: Span, hidden: &[Span]) -> Option<(String, usize)> {
         let source = self.list.get(span.source)?;
         let text = source.text.lines().nth(usize::try_from(span.line).ok()?.checked_sub(1)?)?;
         let mut caret = (span.column.max(1) - 1) as usize;
@@ -98,18 +113,35 @@ impl Sources {
         let mut hidden: Vec<(usize, usize)> = self
             .hidden
             .iter()
+            .chain(hidden)
             .filter(|h| h.source == span.source && h.line <= span.line && h.end_line >= span.line)
             .map(|h| {
                 let from = if h.line == span.line { (h.column.max(1) - 1) as usize } else { 0 };
                 let to = if h.end_line == span.line { (h.end_column.max(1) - 1) as usize } else { chars.len() };
-                (from.min(chars.len()), to.min(chars.len()))
+                let to = to.min(chars.len());
+                // A comment after a secret may be its second half.
+                let to = if chars[to..].contains(&'#') { chars.len() } else { to };
+                (from.min(chars.len()), to)
             })
             .filter(|(from, to)| from < to)
             .collect();
+        // Where the tree knows of no secret, a word that names one is reason enough to show nothing after it.
+        for end in secret_words(text) {
+            if end < chars.len() && !hidden.iter().any(|(from, _)| (end..=end + 3).contains(from)) {
+                hidden.push((end, chars.len()));
+            }
+        }
         hidden.sort_unstable();
-        // From the right, so that columns further left stay true; overlapping ranges were the same secret anyway.
-        for (from, to) in hidden.into_iter().rev() {
-            let to = to.min(chars.len());
+        // Overlapping ranges become one, so that a column is moved once.
+        let mut ranges: Vec<(usize, usize)> = Vec::new();
+        for (from, to) in hidden {
+            match ranges.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => ranges.push((from, to)),
+            }
+        }
+        // From the right, so that columns further left stay true.
+        for (from, to) in ranges.into_iter().rev() {
             chars.splice(from..to, "***".chars());
             if caret >= to {
                 caret = caret + 3 - (to - from);
@@ -121,21 +153,45 @@ impl Sources {
     }
 }
 
+/// The columns, from 0, after each word of a line that names a secret.
+fn secret_words(line: &str) -> Vec<usize> {
+    let (mut ends, mut word) = (Vec::new(), String::new());
+    for (at, c) in line.chars().chain([' ']).enumerate() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+        } else if is_secret_name(&std::mem::take(&mut word)) {
+            ends.push(at);
+        }
+    }
+    ends
+}
+
+/// From a key to the end of its line, where the value says nothing.
+fn rest_of_line(key: Span, value: &Node) -> Span {
+    match value.value {
+        Value::Null => {
+            Span { line: key.line, column: key.end_column + 1, end_line: key.line + 1, end_column: 1, ..key }
+        }
+        _ => Span { source: key.source, ..Span::default() },
+    }
+}
+
 /// Shows problems in the manner of a compiler: one paragraph each, in the order of the texts, without colours.
 pub fn render(problems: &[Problem], sources: &Sources) -> String {
     let mut sorted: Vec<&Problem> = problems.iter().collect();
     sorted.sort_by_key(|p| (p.span.source, p.span.line, p.span.column));
+    let hidden: Vec<Span> = problems.iter().filter_map(|p| p.hides).collect();
     let mut out = String::new();
     for problem in sorted {
         if !out.is_empty() {
             out.push('\n');
         }
-        render_one(&mut out, problem, sources);
+        render_one(&mut out, problem, sources, &hidden);
     }
     out
 }
 
-fn render_one(out: &mut String, problem: &Problem, sources: &Sources) {
+fn render_one(out: &mut String, problem: &Problem, sources: &Sources, hidden: &[Span]) {
     let severity = match problem.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -146,7 +202,7 @@ fn render_one(out: &mut String, problem: &Problem, sources: &Sources) {
     // Writing into a String cannot fail.
     let _ = writeln!(out, "{severity}: {}{separator}{}", problem.path, problem.message);
     let _ = writeln!(out, "  --> {}{place}", sources.name(source));
-    if let Some((text, caret)) = sources.line(problem.span) {
+    if let Some((text, caret)) = sources.line(problem.span, hidden) {
         let number = line.to_string();
         let margin = " ".repeat(number.len());
         // A tab in the line is a tab in the margin, so that the caret stands below its column on any terminal.
@@ -171,7 +227,7 @@ pub fn holds_credentials(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     lower.contains("password=")
         || lower.contains("password =")
-        || lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+        || lower.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// The number of single-character edits (insert, delete, replace, swap of neighbours) between two names.

@@ -17,11 +17,12 @@ pub fn plain(text: &str) -> Result<Value, String> {
         return Ok(Value::Bool(b));
     }
     if is_float(text) {
-        return float(text).map(Value::Float).ok_or_else(|| format!("`{text}` is not a number this program can hold"));
+        return float(text).map(Value::Float).ok_or_else(|| "this is not a number that can be held here".to_owned());
     }
     if is_int(text) {
+        // The text itself is in no message: it may be a password.
         return int(text).map(Value::Int).ok_or_else(|| {
-            format!("`{text}` is not a whole number that fits into 64 bits; quote it if it is meant as text")
+            "this is not a whole number that fits into 64 bits; quote it if it is meant as text".to_owned()
         });
     }
     match text {

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::build::Build;
 use super::check::{Purpose, check};
-use super::env::env_overrides;
-use super::local::LocalConfig;
+use super::env::{EnvOverrides, env_overrides};
+use super::local::{Ctl, Etcd3, LocalConfig, NAMESPACE};
 use super::report::{Problem, Severity, Sources, is_secret_name, render};
 use super::yaml::{self, Node, Span, Value};
 
@@ -13,7 +14,7 @@ use super::yaml::{self, Node, Span, Value};
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A configuration that may be used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The typed configuration.
     pub config: LocalConfig,
@@ -27,11 +28,31 @@ pub struct Loaded {
     pub sources: Sources,
 }
 
+impl fmt::Debug for Loaded {
+    /// Without `raw`, which holds passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
+}
+
 impl Loaded {
     /// The warnings as text; empty if there are none.
     pub fn render_warnings(&self) -> String {
         render(&self.warnings, &self.sources)
     }
+}
+
+/// What a command-line client needs of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// The cluster, if the file names one.
+    pub scope: Option<String>,
+    /// As [`LocalConfig::namespace`].
+    pub namespace: String,
+    /// The store.
+    pub etcd3: Etcd3,
+    /// How to reach the API.
+    pub ctl: Ctl,
 }
 
 /// Why a configuration may not be used; displays as the whole text for the operator.
@@ -67,23 +88,49 @@ pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, Stri
     examine(path, env, Purpose::Validate).map(|_| ()).map_err(|e| e.to_string())
 }
 
-fn examine(
+/// Loads what a command-line client needs: the store, and how to reach the API. It takes a node's own file as well as
+/// `patronictl.yaml`, in which the sections of a node are missing.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_client(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<ClientConfig, ConfigError> {
+    let Gathered { root, mut problems, sources, .. } = gather(path, env, Purpose::Client)?;
+    let mut build = Build { root: &root, purpose: Purpose::Client, problems: &mut problems };
+    let etcd3 = build.etcd3();
+    let restapi = build.credentials("restapi");
+    let ctl = build.ctl(restapi);
+    let scope = build.text("scope").map(str::to_owned);
+    let namespace = build.text("namespace").unwrap_or(NAMESPACE).to_owned();
+    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+    match etcd3 {
+        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
+        _ => Err(ConfigError { text: render(&problems, &sources), problems }),
+    }
+}
+
+/// Texts read, merged and checked, before anything is typed.
+struct Gathered {
+    root: Node,
+    sources: Sources,
+    problems: Vec<Problem>,
+    variables: EnvOverrides,
+}
+
+fn gather(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
     purpose: Purpose,
-) -> Result<Loaded, ConfigError> {
+) -> Result<Gathered, ConfigError> {
     let mut sources = Sources::default();
     let mut problems = Vec::new();
     let env: Vec<(String, String)> = env.into_iter().collect();
-    let existing = path.filter(|p| p.exists());
-    let (mut root, variables) = match existing {
-        Some(path) => {
-            let root = read(path, &mut sources)?;
-            let overrides = env_overrides(env);
-            (root, overrides)
-        }
+    let (mut root, variables) = match path.filter(|p| p.exists()) {
+        Some(path) => (read(path, &mut sources)?, env_overrides(env)),
         None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, text, &mut sources)?, env_overrides([])),
+            Some((name, text)) => (parse_mapping(&name, &text, &mut sources)?, EnvOverrides::default()),
             None => return Err(empty(path)),
         },
     };
@@ -91,6 +138,15 @@ fn examine(
     lift_exhibitor(&mut root);
     sources.hide_secrets(&root);
     problems.extend(check(&root, purpose));
+    Ok(Gathered { root, sources, problems, variables })
+}
+
+fn examine(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, ConfigError> {
+    let Gathered { root, sources, mut problems, variables } = gather(path, env, purpose)?;
     let config = LocalConfig::build(&root, purpose, &mut problems);
     if purpose == Purpose::Validate {
         problems.iter_mut().filter(|p| p.strict).for_each(|p| p.severity = Severity::Error);
@@ -99,8 +155,7 @@ fn examine(
     match config {
         Some(config) if !failed => {
             let raw = root.to_json();
-            let mut variables: Vec<String> = variables.variables().map(str::to_owned).collect();
-            variables.sort_unstable();
+            let variables = variables.variables().map(str::to_owned).collect();
             Ok(Loaded { config, warnings: problems, raw, variables, sources })
         }
         _ => Err(ConfigError { text: render(&problems, &sources), problems }),
@@ -123,7 +178,7 @@ fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
     if !path.is_dir() {
         let text = read_text(path)?;
         let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
-        patch(&mut root, parse_mapping(&path.display().to_string(), text, sources)?);
+        patch(&mut root, parse_mapping(&path.display().to_string(), &text, sources)?);
         return Ok(root);
     }
     let cannot = |e: std::io::Error| fatal(format!("cannot read the directory {}: {e}", path.display()));
@@ -138,7 +193,7 @@ fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
     let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
     for file in &files {
         let text = read_text(file)?;
-        patch(&mut root, parse_mapping(&file.display().to_string(), text, sources)?);
+        patch(&mut root, parse_mapping(&file.display().to_string(), &text, sources)?);
     }
     if root.entries().is_empty() {
         return Err(fatal(format!(
@@ -161,23 +216,34 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn parse_mapping(name: &str, text: String, sources: &mut Sources) -> Result<Node, ConfigError> {
-    let source = sources.add(name, text.as_str());
-    match yaml::parse_source(&text, source) {
+fn parse_mapping(name: &str, text: &str, sources: &mut Sources) -> Result<Node, ConfigError> {
+    let source = sources.add(name, text);
+    match yaml::parse_source(text, source) {
         Ok(root) if matches!(root.value, Value::Map(_)) => Ok(root),
         Ok(_) => Err(fatal(format!("{name} does not contain a dict\ninvalid config file {name}"))),
         Err(e) => {
             let span = Span { source, line: e.line, column: e.column, ..Span::default() };
-            let problems = vec![Problem::error(span, "", format!("not valid YAML: {}", e.message))];
-            // Without a tree nobody knows which value is a password: a line near such a key is not shown.
-            let text = if near_secret(&text, e.line) {
-                format!("error: not valid YAML: {}\n  --> {name}:{}:{}", e.message, e.line, e.column)
+            let message = format!("not valid YAML: {}", e.message);
+            // Without a tree nobody knows which value is a password: no value is shown, and near such a key no line.
+            let values = values_of_line(text, span);
+            let problems = if near_secret(text, e.line) {
+                let whole = Span { column: 1, ..values };
+                vec![Problem { hides: Some(whole), ..Problem::error(span, "", message) }]
             } else {
-                render(&problems, sources)
+                vec![Problem { hides: Some(values), ..Problem::error(span, "", message) }]
             };
+            let text = render(&problems, sources);
             Err(ConfigError { text, problems })
         }
     }
+}
+
+/// What follows the first colon of a line.
+fn values_of_line(text: &str, at: Span) -> Span {
+    let line = (at.line as usize).checked_sub(1).and_then(|n| text.lines().nth(n)).unwrap_or_default();
+    let key_chars = line.chars().position(|c| c == ':').unwrap_or(line.chars().count()) + 1;
+    let column = u32::try_from(key_chars + 1).unwrap_or(u32::MAX);
+    Span { column, end_line: at.line.saturating_add(1), end_column: 1, ..at }
 }
 
 /// Whether a line, or the key above that it may continue, is about a secret.

@@ -16,6 +16,7 @@ log:
   level: INFO
   dir: /var/log/patroni
   file_num: 9
+  format: '%(asctime)s %(levelname)s: %(message)s'
 
 restapi:
   listen: 0.0.0.0:8008
@@ -162,9 +163,10 @@ fn a_file_from_the_field_is_read_whole() {
 fn passwords_show_nowhere() {
     let ok = loaded(&sample(), &[("PATRONI_REPLICATION_PASSWORD", "hunter6")]).unwrap();
     assert_eq!(ok.config.postgresql.authentication.replication.password.as_ref().unwrap().reveal(), "hunter6");
-    assert!(!format!("{:?}", ok.config.restapi).contains("hunter"));
-    assert!(!format!("{:?}", ok.config.etcd3).contains("hunter"));
-    assert!(!format!("{:?}", ok.config.postgresql.authentication).contains("hunter"));
+    assert!(
+        !format!("{ok:?} {:?} {:?}", ok.sources, env_overrides([("PATRONI_CTL_PASSWORD".into(), "hunter8".into())]))
+            .contains("hunter")
+    );
     for (from, to) in [
         ("rewind: {username: rewinder, password: hunter5}", "rewind: {username: 5, password: hunter5}"),
         ("rewind: {username: rewinder, password: hunter5}", "rewind: {pasword: hunter5, username: 5}"),
@@ -174,13 +176,29 @@ fn passwords_show_nowhere() {
         ("    password: hunter2", "    password: \"hunter2"),
         ("  password: hunter3", "  passwrod: hunter3\n  host: 5"),
         ("etcd3:", "etcd3:\n  url: http://root:hunter7@h:1"),
+        ("    password: hunter2", "    password: #hunter2"),
+        ("    password: hunter2", "    password: 12 #hunter2"),
+        ("    password: hunter2", "    pass\n    word: hunter2"),
+        ("    password: hunter2", "    passphrase: hunter2"),
+        ("    password: hunter2", "    key: hunter2"),
+        ("password: hunter5", "passwor hunter5"),
+        ("password: hunter5", "passwordhunter5"),
+        ("password: hunter5", "password,hunter5"),
+        ("password: hunter5", "password: *hunter5"),
+        ("password: hunter5", "password: !hunter5"),
+        ("password: hunter5", "password: !!int hunter5"),
+        (", password: hunter5", ",&password: hunter5"),
+        ("password: hunter5", "passwrd=hunter5"),
+        ("10.0.0.12", "root:hunter7@10.0.0.12:1"),
         ("  hosts: ", "  url: http://root:hunter7@h:1\n  #"),
     ] {
         let text = sample().replace(from, to);
-        let shown =
-            format!("{}{}", validated(&text), loaded(&text, &[]).err().map_or_else(String::new, |e| e.to_string()));
+        let shown = match loaded(&text, &[]) {
+            Ok(loaded) => loaded.render_warnings(),
+            Err(error) => error.to_string(),
+        };
         assert!(!shown.is_empty(), "{to}");
-        assert!(!shown.contains("hunter"), "{to}:\n{shown}");
+        assert!(!shown.contains("hunter") && !validated(&text).contains("hunter"), "{to}:\n{shown}");
     }
 }
 
@@ -192,19 +210,19 @@ fn wrong_values_are_shown_with_their_line() {
         r#"warning: log.filenum: unknown key; did you mean `file_num`?
   --> node.yml:12:3
    |
-12 |   filenum: 9
+12 |   filenum: ***
    |   ^
 
 error: bootstrap.dcs.ttl: expected a whole number of seconds, at least 1, found the text "10s"
-  --> node.yml:29:10
+  --> node.yml:30:10
    |
-29 |     ttl: 10s
+30 |     ttl: 10s
    |          ^
 
 error: postgresql.pg_ctl_timeout: expected a whole number of seconds, at least 0, found the text "0o90"
-  --> node.yml:48:19
+  --> node.yml:49:19
    |
-48 |   pg_ctl_timeout: 0o90
+49 |   pg_ctl_timeout: 0o90
    |                   ^"#
     );
 }
@@ -405,7 +423,7 @@ fn files_that_are_none_have_one_clear_message() {
     assert_eq!(
         refused("scope: a\nlog: [1\nname: b\n"),
         "error: not valid YAML: while parsing a flow sequence, did not find expected ',' or ']'\n  --> node.yml:3:5\n  |\n\
-         3 | name: b\n  |     ^"
+         3 | name:***\n  |     ^"
     );
 }
 
@@ -420,4 +438,39 @@ fn the_layout_from_before_authentication_is_still_read() {
     assert_eq!(p.authentication.replication.password.as_ref().unwrap().reveal(), "123");
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].message.contains("a number without quotes"));
+}
+
+/// One slip of the finger anywhere in the file, and whatever is said about it shows no password.
+#[test]
+fn no_typing_mistake_brings_a_password_to_light() {
+    const SLIPS: &[u8] = b"a9:{}[]&*|!'\"# \n,-=%@";
+    for at in (0..SAMPLE.len()).step_by(3) {
+        let mut text = sample();
+        let slip = char::from(SLIPS[at * 7 % SLIPS.len()]).to_string();
+        text.replace_range(at.min(text.len())..(at + at / 3 % 3).min(text.len()), &slip);
+        // The password itself may have been what was hit.
+        if text.matches("hunter").count() < SAMPLE.matches("hunter").count() {
+            continue;
+        }
+        let shown = match loaded(&text, &[]) {
+            Ok(loaded) => loaded.render_warnings(),
+            Err(error) => error.to_string(),
+        };
+        assert!(!shown.contains("hunter"), "{shown}");
+    }
+}
+
+#[test]
+fn a_client_needs_only_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "ctl.yaml", "etcd3: {host: h}\nctl: {authentication: {username: u, password: p}}\n");
+    let client = load_client(Some(&path), []).unwrap();
+    assert_eq!((client.scope, client.namespace.as_str()), (None, "/service"));
+    assert_eq!(client.etcd3.hosts, ["h:2379"]);
+    assert_eq!(client.ctl.authentication.unwrap().username, "u");
+    let path = write(&dir, "node.yaml", &sample());
+    let client = load_client(Some(&path), []).unwrap();
+    assert_eq!((client.scope.as_deref(), client.ctl.authentication.unwrap().username.as_str()), (Some("herd"), "api"));
+    let path = write(&dir, "none.yaml", "scope: x\n");
+    assert!(load_client(Some(&path), []).unwrap_err().to_string().contains("distributed configuration store"));
 }

@@ -5,8 +5,9 @@
 //! that a complaint about it can show the line.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 
-use libyaml_safer::{Event, EventData, Mark, Parser};
+use libyaml_safer::{Encoding, Event, EventData, Mark, Parser};
 use serde_json::json;
 
 use super::resolve;
@@ -87,11 +88,30 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_source(text: &str, source: usize) -> Result<Node, SyntaxError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    only_printable(text)?;
     let mut input = text.as_bytes();
     let mut parser = Parser::new();
+    // Left to itself the library takes any first character that begins with the byte EF for a byte order mark.
+    parser.set_encoding(Encoding::Utf8);
     parser.set_input_string(&mut input);
-    let mut loader = Loader { parser, source, anchors: HashMap::new(), nodes: 0 };
+    let mut loader = Loader { parser, source, anchors: HashMap::new(), nodes: 0, last: Mark::default() };
     loader.document()
+}
+
+/// YAML has no control characters outside quoted escapes; the library refuses them too, but cannot say on which line.
+fn only_printable(text: &str) -> Result<(), SyntaxError> {
+    let printable = |c: char| {
+        matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}'
+            | '\u{10000}'..)
+    };
+    let Some((at, c)) = text.char_indices().find(|(_, c)| !printable(*c)) else { return Ok(()) };
+    let before = &text[..at];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let message = format!("the control character U+{:04X} is not allowed", u32::from(c));
+    Err(SyntaxError { line: number(line), column: number(column), message })
 }
 
 impl Node {
@@ -199,6 +219,8 @@ struct Loader<'a, 'b> {
     /// Completed anchored nodes with their sizes; an alias inside its own anchor finds nothing, as recursion should.
     anchors: HashMap<String, (Node, usize)>,
     nodes: usize,
+    /// Where the last event ended.
+    last: Mark,
 }
 
 impl Loader<'_, '_> {
@@ -222,16 +244,22 @@ impl Loader<'_, '_> {
     }
 
     fn event(&mut self) -> Result<Event, SyntaxError> {
-        self.parser.parse().map_err(|e| {
-            let message = match e.context() {
-                Some(context) => format!("{context}, {}", e.problem()),
-                None => e.problem().to_owned(),
-            };
-            e.problem_mark().map_or_else(
-                || SyntaxError { line: 0, column: 0, message: message.clone() },
-                |m| at(m, message.clone()),
-            )
-        })
+        // The library panics on a few texts that are no YAML (`{!,`). The parser is not used after any error.
+        let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| self.parser.parse()));
+        match parsed {
+            Ok(Ok(event)) => {
+                self.last = event.end_mark;
+                Ok(event)
+            }
+            Ok(Err(e)) => {
+                let message = match e.context() {
+                    Some(context) => format!("{context}, {}", e.problem()),
+                    None => e.problem().to_owned(),
+                };
+                Err(at(e.problem_mark().unwrap_or(self.last), message))
+            }
+            Err(_) => Err(at(self.last, "this cannot be read as YAML from here on".to_owned())),
+        }
     }
 
     fn spend(&mut self, nodes: usize, mark: Mark) -> Result<(), SyntaxError> {
@@ -281,7 +309,7 @@ impl Loader<'_, '_> {
 
     fn alias(&mut self, name: &str, mark: Mark) -> Result<Node, SyntaxError> {
         let Some(size) = self.anchors.get(name).map(|(_, size)| *size) else {
-            return Err(at(mark, format!("found undefined alias `{name}`")));
+            return Err(at(mark, "found an undefined alias; quote text that begins with `*`".to_owned()));
         };
         // Counted before it is copied: the copy is what the limit protects from.
         self.spend(size, mark)?;
@@ -375,7 +403,7 @@ fn merge(into: &mut Vec<(Node, Node)>, from: Node) -> Result<(), String> {
 }
 
 fn scalar(text: String, tag: Option<&str>, plain_implicit: bool) -> Result<Value, String> {
-    let not = |what: &str| format!("`{text}` is not {what}");
+    let not = |what: &str| format!("expected {what} after this tag");
     match tag {
         None | Some("!") if plain_implicit => resolve::plain(&text),
         None | Some("!" | libyaml_safer::STR_TAG | libyaml_safer::TIMESTAMP_TAG) => Ok(Value::Str(text)),
@@ -383,19 +411,20 @@ fn scalar(text: String, tag: Option<&str>, plain_implicit: bool) -> Result<Value
         Some(libyaml_safer::FLOAT_TAG) => resolve::float(&text).map(Value::Float).ok_or_else(|| not("a number")),
         Some(libyaml_safer::BOOL_TAG) => resolve::bool_word(&text).map(Value::Bool).ok_or_else(|| not("a boolean")),
         Some(libyaml_safer::NULL_TAG) => Ok(Value::Null),
-        Some(other) => Err(unknown_tag(other)),
+        Some(_) => Err(unknown_tag()),
     }
 }
 
 fn known_tag(tag: Option<&str>, expected: &str) -> Result<(), String> {
     match tag {
-        Some(tag) if tag != "!" && tag != expected => Err(unknown_tag(tag)),
+        Some(tag) if tag != "!" && tag != expected => Err(unknown_tag()),
         _ => Ok(()),
     }
 }
 
-fn unknown_tag(tag: &str) -> String {
-    format!("the tag `{tag}` is not supported here")
+/// Neither tag nor alias is repeated in a message: a password may begin with `!` or `*`.
+fn unknown_tag() -> String {
+    "this tag is not supported here; quote text that begins with `!`".to_owned()
 }
 
 fn place(mark: Mark) -> (u32, u32) {

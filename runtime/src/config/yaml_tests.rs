@@ -12,6 +12,8 @@ fn json(text: &str) -> String {
 fn documents_as_pyyaml_reads_them() {
     for (text, expected) in [
         ("", "null"),
+        ("\u{feff}a: 1\n", r#"{"a":1}"#),
+        ("\u{fe54}", "\"\u{fe54}\""),
         ("# nothing\n", "null"),
         ("a: 1\na: 2\n", r#"{"a":2}"#),
         ("b: &b {x: 1, y: 2}\nr: {<<: *b, y: 3}\n", r#"{"b":{"x":1,"y":2},"r":{"x":1,"y":3}}"#),
@@ -42,17 +44,19 @@ fn errors_say_where() {
             "line 2, column 1: while scanning a plain scalar, found a tab character that violates indentation",
         ),
         ("pg_hba: [\n- a,\n]\n", "line 2, column 1: while parsing a flow node, did not find expected node content"),
-        ("a: *x\n", "line 1, column 4: found undefined alias `x`"),
-        ("a: &x [*x]\n", "line 1, column 8: found undefined alias `x`"),
+        ("a: {!, b: 1}\n", "line 1, column 5: this cannot be read as YAML from here on"),
+        ("a: 1\nb: ä\u{7}\n", "line 2, column 5: the control character U+0007 is not allowed"),
+        ("a: *x\n", "line 1, column 4: found an undefined alias; quote text that begins with `*`"),
+        ("a: &x [*x]\n", "line 1, column 8: found an undefined alias; quote text that begins with `*`"),
         ("a: 1\n--- \nb: 2\n", "line 2, column 1: expected a single document, but found another one"),
         (
             "a: !!python/object:os.system x\n",
-            "line 1, column 4: the tag `tag:yaml.org,2002:python/object:os.system` is not supported here",
+            "line 1, column 4: this tag is not supported here; quote text that begins with `!`",
         ),
         ("a:\n  b: =\n", "line 2, column 6: `=` has a special meaning in YAML 1.1; quote it"),
         ("[a]: 1\n", "line 1, column 1: a list or a mapping cannot be a key"),
         ("a: {<<: 5}\n", "line 1, column 5: expected a mapping or a list of mappings after `<<`, found a whole number"),
-        ("a: !!int x\n", "line 1, column 4: `x` is not a whole number"),
+        ("a: !!int x\n", "line 1, column 4: expected a whole number after this tag"),
     ] {
         assert_eq!(json(text), expected, "{text:?}");
     }

@@ -217,16 +217,16 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// Makes a directory for PostgreSQL, 0700 and of the right owner; one that is there is left as it is.
+/// Makes a directory for PostgreSQL, with the right owner; one that is there is left as it is.
 ///
 /// # Errors
 /// Of the file system.
-pub fn make_dir(path: &Path, run_as: Option<&RunAs>) -> io::Result<()> {
+pub fn make_dir(path: &Path, mode: u32, run_as: Option<&RunAs>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     fs::create_dir_all(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     give(&File::open(path)?, run_as)?;
     sync_parent(path)
 }

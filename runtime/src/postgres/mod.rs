@@ -244,7 +244,8 @@ impl Postgres {
     }
 
     /// Has the standby take no more WAL from anywhere, and confirms that. Works while replay is paused or blocked.
-    /// Until [`Self::follow`] or a start as standby of somebody.
+    /// Until [`Self::follow`] or a start as standby of somebody. What it cannot stop: before PostgreSQL 14 a running
+    /// `restore_command` goes on.
     ///
     /// `Unknown` = the receiver may still acknowledge.
     pub async fn freeze(&self, deadline: Duration) -> Outcome<()> {
@@ -361,6 +362,13 @@ fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>
     }
     workdir::refuse_if_alive(settings)?;
     files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+    for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
+    {
+        if directory.starts_with('/') {
+            files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
+                .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
+        }
+    }
     conf::write_all(settings, known_major(settings)?, recovery)?;
     if let Some(standby) = standby {
         conf::write_signal(settings, standby)?;

@@ -60,6 +60,15 @@ pub fn observe(data_dir: &Path) -> Process {
     Process::Alive { pid: Pid(pid), phase: file.phase.unwrap_or(Phase::Starting) }
 }
 
+/// The postmaster of a data directory as core counts it: a single-user server, as initdb and crash recovery run it, lets
+/// no client in and can acknowledge nothing.
+pub fn observe_postmaster(data_dir: &Path) -> Process {
+    match PidFile::read(data_dir) {
+        Some(file) if file.pid < 0 => Process::Absent,
+        Some(_) | None => observe(data_dir),
+    }
+}
+
 /// Whether a living process `pid` is the server of `data_dir`. The pid file of a crashed server may name anything that
 /// has the number now: us, our parent (containers number alike), some other program.
 fn is_server(pid: i32, data_dir: &Path, started_s: i64) -> bool {

@@ -24,6 +24,8 @@ use super::tools;
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;
+/// How long processes of a dead postmaster are waited for.
+const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes of the server's log that are looked at for the reason of a failed start.
 const LOG_TAIL_BYTES: u64 = 8 << 10;
 /// Lines of it that are shown.
@@ -151,7 +153,8 @@ fn start_failed(settings: &Settings, started: &Started) -> Outcome<()> {
 fn log_tail(settings: &Settings, from: u64) -> String {
     let mut text = tail(&settings.server_log, from).unwrap_or_default();
     if text.contains("redirecting log output")
-        && let Some(newest) = newest_file(&settings.data_dir.join("log"))
+        && let Some(newest) =
+            newest_file(&settings.data_dir.join(settings.parameters.get("log_directory").map_or("log", String::as_str)))
     {
         text = tail(&newest, 0).unwrap_or(text);
     }
@@ -233,24 +236,26 @@ fn kill_all(pid: Pid, handle: &Handle) {
     let _ = handle.signal(Signal::KILL);
 }
 
-/// A dead postmaster is not a dead PostgreSQL: a backend goes on, and commits, until it notices.
+/// A dead postmaster is not a dead PostgreSQL: a backend goes on, and commits, until it notices. A postmaster that is
+/// about to exit has removed its pid file already and looks like such a one: so they get a moment to go by themselves.
 async fn end_orphans(settings: &Settings, mode: StopMode) -> Outcome<()> {
-    let orphans = proc::orphans(&settings.data_dir);
-    if orphans.is_empty() {
-        return Outcome::Done(());
-    }
-    if mode == StopMode::Immediate {
-        for orphan in &orphans {
-            let _ = proc::signal(*orphan, Signal::KILL);
+    let until = Instant::now() + ORPHAN_PATIENCE;
+    loop {
+        let orphans = proc::orphans(&settings.data_dir);
+        if orphans.is_empty() {
+            return Outcome::Done(());
         }
-        for _ in 0..200 {
-            if proc::orphans(&settings.data_dir).is_empty() {
-                return Outcome::Done(());
+        if Instant::now() >= until {
+            let count = orphans.len();
+            return Outcome::Unknown(format!("{count} processes of a dead postmaster still live: {orphans:?}"));
+        }
+        if mode == StopMode::Immediate {
+            for orphan in orphans {
+                let _ = proc::signal(orphan, Signal::KILL);
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Outcome::Unknown(format!("{} processes of a dead postmaster still live: {orphans:?}", orphans.len()))
 }
 
 /// Waits until `pg_control` says that the shutdown checkpoint is written: from then on no backend can exist, although

@@ -1,5 +1,8 @@
 //! Promotion by what `pg_ctl promote` does, without `pg_ctl`, its one-second polls and its single signal.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use matriarch_core::id::Timeline;
@@ -9,14 +12,20 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::control_data;
-use super::files;
 use super::inotify::Watch;
 use super::proc::{self, Handle};
 use super::settings::Settings;
 
-/// How often the postmaster is told again. The startup process may be woken by the signal, find nothing to do yet and
-/// sleep out its `wal_retrieve_retry_interval` (5 s by default); told again it looks again.
-const NUDGE: Duration = Duration::from_millis(100);
+/// How often the postmaster is told again, with the request made anew.
+///
+/// The race: the startup process has just found no more WAL locally and asked for a receiver, when the request comes. It
+/// takes the request (and removes the file) where it waits for the receiver's WAL, counts that as a failed source, and
+/// before it looks for the end of WAL once more it sleeps out its `wal_retrieve_retry_interval`, 5 s by default. That is
+/// likely right after the primary has stopped, which is when one promotes: 2 of 20 promotions here. The sleep ends with
+/// the next signal; but the postmaster passes none on without the file. So file and signal are repeated until
+/// `pg_control` says that it is done, at the cost of a few system calls each. PostgreSQL removes a file that is left
+/// over at its next start, before it could promote anything (`PostmasterMain`).
+const NUDGE: Duration = Duration::from_millis(20);
 
 /// Promotes the running standby and waits until `pg_control` says `in production`.
 ///
@@ -36,11 +45,11 @@ pub(super) async fn promote(settings: &Settings, deadline: Duration) -> Outcome<
     }
     let file = data_dir.join("promote");
     let watch = Watch::new().and(&data_dir.join("global/pg_control"));
-    if let Err(e) = files::write(&file, b"", Some(files::file_mode(data_dir)), settings.run_as.as_ref()) {
+    if let Err(e) = request(&file) {
         return refused(format!("{} cannot be written: {e}; free space or correct its owner", file.display()));
     }
     if let Err(e) = handle.signal(Signal::USR1) {
-        let _ = files::remove(&file);
+        let _ = std::fs::remove_file(&file);
         return refused(format!("PostgreSQL (pid {pid}) cannot be signalled: {e}"));
     }
     let until = Instant::now() + deadline;
@@ -49,16 +58,18 @@ pub(super) async fn promote(settings: &Settings, deadline: Duration) -> Outcome<
         if let Ok(Some(control)) = control_data::read(data_dir)
             && control.state == ControlState::InProduction
         {
+            let _ = std::fs::remove_file(&file);
             return Outcome::Done(control.timeline());
         }
         tokio::select! {
             biased;
             () = handle.exited() => {
-                let _ = files::remove(&file);
+                let _ = std::fs::remove_file(&file);
                 return Outcome::Unknown("PostgreSQL ended during its promotion; see the server's log".into());
             }
             () = watch.changed() => {}
             _ = nudge.tick() => {
+                let _ = request(&file);
                 let _ = handle.signal(Signal::USR1);
             }
             () = tokio::time::sleep_until(until) => {
@@ -69,4 +80,9 @@ pub(super) async fn promote(settings: &Settings, deadline: Duration) -> Outcome<
             }
         }
     }
+}
+
+/// Makes the file that asks for promotion. It is looked for, not read, and outlives no start: no need to sync it.
+fn request(file: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).open(file).map(|_| ())
 }

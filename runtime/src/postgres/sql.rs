@@ -6,7 +6,7 @@ use std::time::Duration;
 use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::Sql;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
@@ -63,11 +63,23 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Asks the monitoring query, within `deadline`.
+    /// Asks the monitoring query, within `deadline`. A lasting connection that turns out to be broken says nothing about
+    /// the server of now, so the question is asked once more on a new one.
     ///
     /// # Errors
     /// Classified as [`SqlFailure`].
     pub(super) async fn observe(&self, settings: &Settings, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
+        let until = Instant::now() + deadline;
+        let lasting = self.client.try_lock().is_ok_and(|c| c.is_some());
+        match self.observe_once(settings, deadline).await {
+            Err(SqlFailure::Unreachable(_)) if lasting && Instant::now() < until => {
+                self.observe_once(settings, until - Instant::now()).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn observe_once(&self, settings: &Settings, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
         let asked = clock::now();
         let rows = self.rows(settings, monitoring::QUERY, deadline).await?;
         let heard = clock::now();

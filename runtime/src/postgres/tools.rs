@@ -191,7 +191,7 @@ pub fn way_out(said: &str, settings: &Settings) -> String {
         "\nCorrect the password in postgresql.authentication".into()
     } else if said.contains("pre-existing shared memory block is still in use") {
         format!("\nProcesses of a dead postmaster still work in {data}: end them first")
-    } else if said.contains("Permission denied") {
+    } else if ["Permission denied", "Operation not permitted"].iter().any(|no| said.contains(no)) {
         format!("\nGive the account that PostgreSQL runs as access to what is named, and to {data}")
     } else {
         String::new()

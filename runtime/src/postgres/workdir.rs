@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use matriarch_core::view::postgres::{ControlState, DataDir, Process, Upstream};
 
@@ -79,9 +80,14 @@ pub(super) async fn rewind(settings: &Settings, upstream: &Upstream, progress: P
     let why = format!("rewind to {} ({}:{})", upstream.member, upstream.host, upstream.port);
     let tool = rewind_tool(settings, upstream, cluster.major_version);
     files::taint(&settings.data_dir, &why, settings.run_as.as_ref()).map_err(|e| e.to_string())?;
-    if let Err(said) = marked(settings, &why, tool.run(progress)).await {
-        // pg_rewind checks everything before it says that the target must not be used any more if it fails.
-        if untouched(&said) {
+    // With --progress pg_rewind says how much it will copy, and only then begins to change the directory.
+    let changing = AtomicBool::new(false);
+    let watched = |line: &str| {
+        changing.fetch_or(line.contains("need to copy"), Ordering::Relaxed);
+        progress(line);
+    };
+    if let Err(said) = marked(settings, &why, tool.run(&watched)).await {
+        if !changing.load(Ordering::Relaxed) {
             files::untaint(&settings.data_dir).map_err(|e| e.to_string())?;
         }
         return Err(said);
@@ -107,14 +113,6 @@ fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> T
     tool.args(&settings.rewind_options)
 }
 
-/// `pg_rewind` ended before it changed anything: it had not come to creating its backup label or copying.
-fn untouched(said: &str) -> bool {
-    ["could not connect to server", "connection to server", "must be shut down cleanly", "was not found; looked in"]
-        .iter()
-        .any(|early| said.contains(early))
-        && !said.contains("need to copy")
-}
-
 /// Lets a directory that was not shut down cleanly recover, in single-user mode: nobody can connect, nothing is archived.
 ///
 /// # Errors
@@ -122,7 +120,8 @@ fn untouched(said: &str) -> bool {
 pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -> Result<(), String> {
     refuse_if_alive(settings)?;
     files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
-    // Single-user mode refuses a standby's directory.
+    // Single-user mode refuses a standby's directory; a standby it remains all the same.
+    let standby = settings.data_dir.join("standby.signal").exists();
     conf::write_signal(settings, false)?;
     let mut tool = Tool::new(settings, "postgres").arg("--single").arg("-D").arg(&settings.data_dir);
     tool = tool.arg("-c").arg(format!("config_file={}", settings.main_conf().display()));
@@ -132,7 +131,9 @@ pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -
     for option in ["archive_mode=on", "archive_command=false"] {
         tool = tool.arg("-c").arg(option);
     }
-    tool.arg("template1").run(progress).await.map(|_| ())
+    let recovered = tool.arg("template1").run(progress).await;
+    conf::write_signal(settings, standby)?;
+    recovered.map(|_| ())
 }
 
 /// Nothing is done to a directory in which something may still write.
@@ -165,7 +166,7 @@ fn make_room(settings: &Settings) -> Result<(), String> {
     if data_dir.join(files::TAINT).exists() {
         wipe::wipe(data_dir)?;
     }
-    files::make_dir(data_dir, account)
+    files::make_dir(data_dir, 0o700, account)
         .map_err(|e| format!("{} cannot be made: {e}; make it for the account of PostgreSQL", data_dir.display()))
 }
 

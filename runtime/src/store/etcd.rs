@@ -262,6 +262,11 @@ impl Shared {
         Ok((reply, asked, heard))
     }
 
+    /// The store that answered last, 0 if none did yet.
+    pub(super) fn store_id(&self) -> StoreId {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner).store_id
+    }
+
     fn note_term(&self, head: &ResponseHeader) {
         let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
         if term.store_id.0 != head.cluster_id() {

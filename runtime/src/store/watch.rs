@@ -80,7 +80,7 @@ struct Common {
     prefix: String,
     /// The first revision that was not delivered yet.
     next: AtomicI64,
-    /// The store's id, 0 until one was heard.
+    /// The store's id: of the last read, which said where to watch from, or the first one heard; 0 for none yet.
     store_id: AtomicU64,
     /// The index of the member that each copy is at.
     homes: [AtomicUsize; COPIES],
@@ -100,7 +100,7 @@ pub(super) fn start(shared: Arc<Shared>, prefix: &str, from: Revision) -> mpsc::
     let common = Arc::new(Common {
         prefix: prefix.to_owned(),
         next: AtomicI64::new(from.0),
-        store_id: AtomicU64::new(0),
+        store_id: AtomicU64::new(shared.store_id().0),
         homes: [home(0), home(1)],
         shared,
     });

@@ -241,8 +241,12 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use etcd_client::proto::{PbPutRequest, PbRangeRequest};
     use tokio::time::sleep;
+    use tonic::Code;
 
+    use super::super::query;
+    use super::super::state::Effect;
     use super::*;
 
     /// The whole process stands still, as under SIGSTOP, and goes on after the lease's end.
@@ -271,5 +275,31 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the lease ends");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_writes_and_goes_on_serving_reads_and_keep_alives() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Journal::open(dir.path(), Moment::ZERO).unwrap();
+        let lease = Effect::Grant { id: 7, ttl_seconds: 60 };
+        opened.journal.commit(&opened.state, std::slice::from_ref(&lease)).unwrap();
+        opened.state.apply(&lease, Moment::ZERO);
+        opened.journal.fill_disk().unwrap();
+        let (engine, handle) = Engine::on_disk(opened);
+        tokio::spawn(engine.run());
+
+        let put = PbPutRequest { key: "a".into(), ..PbPutRequest::default() };
+        let read = PbRangeRequest { key: "a".into(), ..PbRangeRequest::default() };
+        // All three in one batch: the read and the keep-alive share the draft that could not be written.
+        let (written, seen, kept) = tokio::join!(
+            handle.call(move |draft| query::put(draft, put.clone())),
+            handle.call(move |draft| query::range(&draft.state, &read)),
+            handle.call(|draft| Ok(draft.keep_alive(7))),
+        );
+        let refused = written.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(refused.message().contains("nothing was changed"), "{refused}");
+        assert_eq!(seen.unwrap().count, 0, "nobody reads what was not written");
+        assert_eq!(kept.unwrap(), 60);
     }
 }

@@ -6,20 +6,22 @@ use etcd_client::proto::PbEvent;
 
 use super::query::KeyRange;
 
-/// How many changes are kept.
+/// How many changes are kept, and how many bytes of keys and values in them.
 const EVENTS_MAX: usize = 10_000;
+const BYTES_MAX: usize = 16 << 20;
 
 /// The changes of all revisions from [`History::oldest`] on.
 #[derive(Debug)]
 pub(super) struct History {
     oldest: i64,
     events: VecDeque<PbEvent>,
+    bytes: usize,
 }
 
 impl History {
     /// A history that begins after `revision`.
     pub(super) fn after(revision: i64) -> Self {
-        Self { oldest: revision + 1, events: VecDeque::new() }
+        Self { oldest: revision + 1, events: VecDeque::new(), bytes: 0 }
     }
 
     /// The oldest revision whose changes are all here.
@@ -27,10 +29,13 @@ impl History {
         self.oldest
     }
 
-    /// Adds changes, and forgets the oldest revisions above the limit, each as a whole.
+    /// Adds changes, and forgets the oldest revisions above the limits, each as a whole.
     pub(super) fn extend(&mut self, events: impl IntoIterator<Item = PbEvent>) {
-        self.events.extend(events);
-        while self.events.len() > EVENTS_MAX
+        for event in events {
+            self.bytes += bytes(&event);
+            self.events.push_back(event);
+        }
+        while (self.events.len() > EVENTS_MAX || self.bytes > BYTES_MAX)
             && let Some(front) = self.events.front()
         {
             self.forget_before(revision(front) + 1);
@@ -40,8 +45,8 @@ impl History {
     /// Forgets the changes before `oldest`.
     pub(super) fn forget_before(&mut self, oldest: i64) {
         self.oldest = self.oldest.max(oldest);
-        while self.events.front().is_some_and(|event| revision(event) < self.oldest) {
-            self.events.pop_front();
+        while let Some(event) = self.events.pop_front_if(|event| revision(event) < self.oldest) {
+            self.bytes -= bytes(&event);
         }
     }
 
@@ -54,6 +59,10 @@ impl History {
 
 pub(super) fn revision(event: &PbEvent) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+fn bytes(event: &PbEvent) -> usize {
+    [&event.kv, &event.prev_kv].into_iter().flatten().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
 
 pub(super) fn concerns(event: &PbEvent, range: &KeyRange) -> bool {
@@ -89,5 +98,19 @@ mod tests {
         history.extend((2..=EVENTS_MAX as i64).map(|revision| event("a", revision)));
         assert_eq!(history.oldest(), 2, "both changes of revision 1 are gone");
         assert_eq!(history.events.len(), EVENTS_MAX - 1);
+    }
+
+    #[test]
+    fn large_values_are_kept_in_smaller_numbers() {
+        let mut history = History::after(0);
+        let large = |mod_revision| {
+            let PbEvent { kv, .. } = event("a", mod_revision);
+            let kv = kv.map(|kv| PbKeyValue { value: vec![0; BYTES_MAX / 4], ..kv });
+            PbEvent { r#type: 0, kv, prev_kv: None }
+        };
+        history.extend((1..=9).map(large));
+        assert_eq!((history.oldest(), history.events.len()), (7, 3));
+        history.forget_before(10);
+        assert_eq!((history.bytes, history.events.len()), (0, 0));
     }
 }

@@ -155,6 +155,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes every write fail as on a full disk.
+    #[cfg(test)]
+    pub(super) fn fill_disk(&mut self) -> io::Result<File> {
+        let full = OpenOptions::new().write(true).open("/dev/full")?;
+        Ok(std::mem::replace(&mut self.file, full))
+    }
+
     fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(self.length)?;
         self.file.sync_all()

@@ -93,9 +93,10 @@ pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future
 }
 
 /// A store without a disk, for tests on a simulated network: serve the router on any stream of connections. Its leases
-/// run on tokio's clock. Must be called within a tokio runtime; the store ends when its last connection did.
-pub fn in_memory() -> Router {
-    let (engine, handle) = Engine::in_memory(State::new(1, 1));
+/// run on tokio's clock, and `raft_term` is what its replies carry. Must be called within a tokio runtime; the store ends
+/// when its last connection did.
+pub fn in_memory(raft_term: u64) -> Router {
+    let (engine, handle) = Engine::in_memory(State { raft_term, ..State::new(1, 1) });
     tokio::spawn(engine.run());
     Services::new(handle, "http://127.0.0.1:2379").router()
 }

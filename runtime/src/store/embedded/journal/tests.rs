@@ -148,8 +148,7 @@ fn a_full_disk_refuses_and_a_later_write_repairs() {
     let (dir, state) = filled();
     {
         let mut opened = Journal::open(dir.path(), Instant::ZERO).unwrap();
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let good = std::mem::replace(&mut opened.journal.file, full);
+        let good = opened.journal.fill_disk().unwrap();
         let error = opened.journal.commit(&opened.state, &[put("x", 5, 0)]).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("nothing was changed") && text.contains("No space left"), "{text}");

@@ -1,0 +1,112 @@
+//! What the API knows at one instant, in Patroni's words.
+
+use std::time::Duration;
+
+use matriarch_core::action::PostgresAction;
+use matriarch_core::id::Lsn;
+use matriarch_core::time::Instant;
+use matriarch_core::view::View;
+use matriarch_core::view::postgres::{Phase, Process, Sql};
+use serde_json::Value;
+
+use crate::agent::handle::Shared;
+
+/// An answer of PostgreSQL that is older is asked for again before anything is told from it.
+pub(super) const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How long a request waits for a fresh answer of PostgreSQL.
+pub(super) const ASK_LIMIT: Duration = Duration::from_millis(500);
+/// An answer of PostgreSQL that is older than this, although it was asked, means that it does not answer.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// Everything known, at one instant.
+pub(super) struct Facts<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) view: View<'a>,
+    /// What the running PostgreSQL told last, unless that is too long ago.
+    pub(super) sql: Option<&'a Sql>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn new(shared: &'a Shared, at: Instant) -> Self {
+        let view = View { at, state: &shared.core };
+        let ready = view.phase() == Some(Phase::Ready);
+        let seen = shared.core.postgres.sql.as_ref();
+        let sql = seen.filter(|seen| ready && at.since(seen.heard) < SILENT_AFTER).map(|seen| &seen.value);
+        Self { shared, view, sql }
+    }
+
+    /// PostgreSQL runs, and what it told is old.
+    pub(super) fn worth_asking(&self) -> bool {
+        let seen = self.shared.core.postgres.sql.as_ref();
+        self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| self.view.at.since(seen.asked) >= FRESH_FOR)
+    }
+
+    /// This node leads at this very instant: the tenure is held, the guard has acknowledged it, its instant has not
+    /// come, and writes are not on hold.
+    pub(super) fn leads(&self) -> bool {
+        self.view.authority() && !self.shared.core.guard.held
+    }
+
+    /// The state of PostgreSQL (spec A.1), `unknown` if it does not answer.
+    pub(super) fn state(&self) -> &'static str {
+        match self.view.controlling() {
+            Some(PostgresAction::Clone(_)) => return "creating replica",
+            Some(PostgresAction::Initdb) => return "initializing new cluster",
+            Some(PostgresAction::Restart) => return "restarting",
+            _ => {}
+        }
+        match self.shared.core.postgres.process {
+            Process::Absent if self.shared.core.memory.start_failures > 0 => "start failed",
+            Process::Absent => "stopped",
+            Process::Alive { phase: Phase::Starting, .. } => "starting",
+            Process::Alive { phase: Phase::Ready, .. } if self.sql.is_some() => "running",
+            Process::Unknown | Process::Alive { phase: Phase::Ready, .. } => "unknown",
+            Process::Alive { phase: Phase::Stopping, .. } => "stopping",
+        }
+    }
+
+    /// The role: what PostgreSQL says, and what the data directory says while it does not answer.
+    pub(super) fn role(&self) -> &'static str {
+        match (self.sql, self.view.dir()) {
+            (Some(sql), _) if sql.in_recovery => "replica",
+            (Some(_), _) => "primary",
+            (None, None) => "uninitialized",
+            (None, Some(_)) if matches!(self.view.controlling(), Some(PostgresAction::Promote)) => "promoted",
+            (None, Some(dir)) if dir.standby_signal => "replica",
+            (None, Some(_)) if self.view.held().is_some() => "primary",
+            (None, Some(_)) => "demoted",
+        }
+    }
+
+    /// `streaming` while a standby receives.
+    pub(super) fn replication_state(&self) -> Option<&'static str> {
+        let receiver = self.sql.filter(|sql| sql.in_recovery)?.receiver.as_ref()?;
+        receiver.streaming.then_some("streaming")
+    }
+
+    /// The newest position of the leader that this node has heard of, by the store or by its WAL receiver.
+    pub(super) fn leader_position(&self) -> Lsn {
+        let status = self.view.cluster().and_then(|cluster| cluster.status.as_ref()).map(|status| status.optime);
+        let receiver = self.sql.and_then(|sql| sql.receiver.as_ref()).map(|receiver| receiver.latest_end);
+        status.unwrap_or_default().max(receiver.unwrap_or_default())
+    }
+
+    /// The cluster is paused, by its configuration.
+    pub(super) fn paused(&self) -> bool {
+        let pause = self.shared.dynamic.as_ref().and_then(|dynamic| dynamic.get("pause"));
+        pause.and_then(crate::config::quantity::bool_of) == Some(true)
+    }
+
+    /// Nobody leads, as far as is known.
+    pub(super) fn unlocked(&self) -> bool {
+        self.view.leader().is_none()
+    }
+
+    /// An effective tag that is a true boolean.
+    pub(super) fn tagged(&self, name: &str) -> bool {
+        self.shared.tags.get(name).is_some_and(|value| match value {
+            Value::Bool(b) => *b,
+            other => crate::config::quantity::bool_of(other).unwrap_or(false),
+        })
+    }
+}

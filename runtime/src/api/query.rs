@@ -1,0 +1,59 @@
+//! The query of a URL.
+
+/// Names and values in their order, decoded.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Parses `a=1&b=x%20y`. Like Patroni's parser, it drops names without a value.
+    pub(super) fn parse(text: &str) -> Self {
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty());
+        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+    }
+
+    /// The first value of a name.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// All names and values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// `+` is a blank, `%XX` a byte; anything else that begins with `%` stands for itself.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        match (first, after) {
+            (b'+', _) => bytes.push(b' '),
+            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                bytes.push(hex(*high) << 4 | hex(*low));
+                rest = tail;
+            }
+            _ => bytes.push(first),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).unwrap_or(0) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_names_and_values_and_keeps_what_is_malformed() {
+        let query = Query::parse("lag=1%30MB&tag_a+b=x%2&empty=&flag&lag=2");
+        assert_eq!(query.get("lag"), Some("10MB"));
+        assert_eq!(query.get("tag_a b"), Some("x%2"));
+        assert_eq!(query.get("empty"), None);
+        assert_eq!(query.get("flag"), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! What this agent asks others, and how both kinds of answer are read: those of Matriarch and those of Patroni, whose
+//! status document is its protocol of the race.
+
+use std::time::Duration;
+
+use hyper::Method;
+use matriarch_core::id::{Lsn, Revision, Timeline};
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::timeline::{Ancestor, History};
+use matriarch_core::view::peers::PeerAnswer;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::http::{self, HttpError};
+
+/// How often a Patroni member is asked whether it has replayed far enough; it cannot wait for us.
+const PATRONI_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long beyond the wait that a long poll asks for its answer may take to arrive.
+const TRANSIT: Duration = Duration::from_millis(250);
+
+/// Asks how a member is: `GET api_url`, Matriarch or Patroni. Only the lease protects from a member asked this way: the
+/// answer carries no pledge, and the history is the bare timeline.
+pub async fn ask_status(api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
+    match http::request(Method::GET, api_url, None, None, deadline).await {
+        Ok((_, body)) => understood(api_url, &body, from_status),
+        Err(error) => unanswered(&error),
+    }
+}
+
+/// Asks a member for its position and, if it can (`pledges`), to stop receiving WAL first because the leader key is
+/// absent at `absent_at`. A Patroni member only tells its status.
+pub async fn ask_position(
+    api_url: &str,
+    pledges: bool,
+    absent_at: Revision,
+    deadline: Duration,
+) -> Outcome<PeerAnswer> {
+    if !pledges {
+        return ask_status(api_url, deadline).await;
+    }
+    let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
+    let body = json!({ "absent_at": absent_at.0 }).to_string();
+    let url = format!("{base}/matriarch/position");
+    match http::request(Method::POST, &url, None, Some(body), deadline).await {
+        Ok((200, body)) => understood(api_url, &body, from_position),
+        Ok((status, body)) => refused(format!("{url} answered {status}: {}", body.trim())),
+        Err(error) => unanswered(&error),
+    }
+}
+
+/// Waits until a member has replayed beyond a position, or `deadline` is over; the answer is the last that it told, so
+/// the caller compares. A Patroni member is asked again and again, ours waits itself and answers at once then.
+pub async fn await_replay(api_url: &str, pledges: bool, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
+    if !pledges {
+        return ask_until_replayed(api_url, beyond, deadline).await;
+    }
+    let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
+    let url = format!("{base}/matriarch/replayed?beyond={beyond}&deadline_ms={}", deadline.as_millis());
+    match http::request(Method::GET, &url, None, None, deadline + TRANSIT).await {
+        Ok((200, body)) => understood(api_url, &body, from_position),
+        Ok((status, body)) => refused(format!("{url} answered {status}: {}", body.trim())),
+        Err(error) => unanswered(&error),
+    }
+}
+
+async fn ask_until_replayed(api_url: &str, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
+    let end = Instant::now() + deadline;
+    let mut last = Outcome::Unknown(format!("{api_url} was not asked"));
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return last;
+        }
+        last = ask_status(api_url, left).await;
+        if matches!(&last, Outcome::Done(answer) if answer.replayed > beyond) {
+            return last;
+        }
+        tokio::time::sleep(PATRONI_PAUSE.min(left)).await;
+    }
+}
+
+/// Our own position as JSON, as `/matriarch/position` and `/matriarch/replayed` answer it.
+pub fn position_document(answer: &PeerAnswer) -> Value {
+    let ancestors = answer.history.ancestors.iter();
+    let history: Vec<Value> = ancestors.map(|a| json!([a.timeline.0, a.end.to_string()])).collect();
+    json!({
+        "primary": answer.primary,
+        "barred": answer.barred,
+        "timeline": answer.history.timeline.0,
+        "history": history,
+        "flushed": answer.flushed.to_string(),
+        "replayed": answer.replayed.to_string(),
+        "pledge": answer.pledge.map(|revision| revision.0),
+    })
+}
+
+fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
+    let lsn = |key: &str| Lsn::parse(document.get(key)?.as_str()?);
+    let ancestor = |line: &Value| {
+        let timeline = Timeline(u32::try_from(line.get(0)?.as_u64()?).ok()?);
+        Some(Ancestor { timeline, end: Lsn::parse(line.get(1)?.as_str()?)?, reason: String::new() })
+    };
+    let ancestors: Option<Vec<Ancestor>> = document.get("history")?.as_array()?.iter().map(ancestor).collect();
+    let timeline = Timeline(u32::try_from(document.get("timeline")?.as_u64()?).ok()?);
+    Some(PeerAnswer {
+        primary: document.get("primary")?.as_bool()?,
+        barred: document.get("barred")?.as_bool()?,
+        history: History { ancestors: ancestors?, timeline },
+        flushed: lsn("flushed")?,
+        replayed: lsn("replayed")?,
+        pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
+    })
+}
+
+/// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable; a primary is
+/// known by a position that is not 0, or by its role.
+fn from_status(document: &Map<String, Value>) -> Option<PeerAnswer> {
+    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
+    let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
+    let location = lsn("location");
+    let role = document.get("role").and_then(Value::as_str).unwrap_or_default();
+    let primary = location > Lsn(0) || matches!(role, "primary" | "master");
+    let nofailover = document.get("tags").and_then(|tags| tags.get("nofailover")).is_some_and(truthy);
+    let timeline = document.get("timeline").and_then(Value::as_u64).and_then(|t| u32::try_from(t).ok());
+    let replayed = lsn("replayed_location");
+    Some(PeerAnswer {
+        primary,
+        barred: nofailover || document.get("watchdog_failed").is_some_and(truthy),
+        history: History::first(Timeline(timeline.unwrap_or(0))),
+        flushed: if primary { location } else { lsn("received_location").max(replayed) },
+        replayed,
+        pledge: None,
+    })
+}
+
+/// What Python takes for true.
+fn truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(b) => *b,
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::String(s) => !s.is_empty(),
+        Value::Array(a) => !a.is_empty(),
+        Value::Object(o) => !o.is_empty(),
+    }
+}
+
+fn understood(
+    api_url: &str,
+    body: &str,
+    read: impl FnOnce(&Map<String, Value>) -> Option<PeerAnswer>,
+) -> Outcome<PeerAnswer> {
+    let document: Option<Value> = serde_json::from_str(body).ok();
+    let answer = document.as_ref().and_then(Value::as_object).and_then(read);
+    answer.map_or_else(|| refused(format!("{api_url} told no position")), Outcome::Done)
+}
+
+fn unanswered(error: &HttpError) -> Outcome<PeerAnswer> {
+    if error.is_ambiguous() { Outcome::Unknown(error.to_string()) } else { refused(error.to_string()) }
+}
+
+fn unusable(api_url: &str) -> Outcome<PeerAnswer> {
+    refused(format!("{api_url} is not a URL of a REST API"))
+}
+
+fn refused(why: String) -> Outcome<PeerAnswer> {
+    Outcome::Refused(Refusal::Failed(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn status(text: &str) -> Option<PeerAnswer> {
+        understood("http://n/patroni", text, from_status).done()
+    }
+
+    #[test]
+    fn documents_of_patroni_are_read_as_its_race_reads_them() {
+        let primary =
+            status(r#"{"state": "running", "role": "primary", "xlog": {"location": 67416760}, "timeline": 1}"#);
+        assert!(primary.is_some_and(|p| p.primary && !p.barred && p.flushed == Lsn(67_416_760)));
+        // The role is cached: a position of a primary says more.
+        let promoted = status(r#"{"role": "replica", "xlog": {"location": 5}, "timeline": 2}"#);
+        assert!(promoted.is_some_and(|p| p.primary));
+        let replica = status(
+            r#"{"role": "replica", "timeline": null, "wal": {"received_location": 7, "replayed_location": 9},
+                "tags": {"nofailover": true}}"#,
+        );
+        let replica = replica.unwrap();
+        assert!(!replica.primary && replica.barred);
+        assert_eq!((replica.flushed, replica.history), (Lsn(9), History::first(Timeline(0))));
+        let failed = status(r#"{"role": "replica", "xlog": {"replayed_location": 9}, "watchdog_failed": true}"#);
+        assert!(failed.is_some_and(|p| p.barred));
+        for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
+            assert_eq!(status(silent), None, "{silent}");
+        }
+    }
+
+    fn any_answer() -> impl Strategy<Value = PeerAnswer> {
+        let ancestor = (any::<u32>(), any::<u64>()).prop_map(|(timeline, end)| Ancestor {
+            timeline: Timeline(timeline),
+            end: Lsn(end),
+            reason: String::new(),
+        });
+        let history = (proptest::collection::vec(ancestor, 0..4), any::<u32>())
+            .prop_map(|(ancestors, timeline)| History { ancestors, timeline: Timeline(timeline) });
+        let pledge = proptest::option::of(any::<i64>().prop_map(Revision));
+        (any::<(bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
+            let (primary, barred, flushed, replayed) = told;
+            PeerAnswer { primary, barred, history, flushed: Lsn(flushed), replayed: Lsn(replayed), pledge }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn positions_are_read_as_they_were_written(answer in any_answer()) {
+            let text = position_document(&answer).to_string();
+            prop_assert_eq!(understood("http://n", &text, from_position), Outcome::Done(answer));
+        }
+
+        #[test]
+        fn nothing_that_a_peer_says_breaks_the_reader(text in ".{0,200}") {
+            let _ = understood("http://n", &text, from_position);
+            let _ = understood("http://n", &text, from_status);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Readings of JSON that never fail: what does not fit is absent.
+
+use serde_json::{Map, Value};
+
+/// A JSON object, or nothing.
+pub(super) fn object(text: &str) -> Option<Map<String, Value>> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+/// A number that is not negative, also as decimal digits in a string: some stores hold every value as a string.
+pub(super) fn unsigned(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// The number under `key`; 0 if there is none.
+pub(super) fn unsigned_at(object: &Map<String, Value>, key: &str) -> u64 {
+    object.get(key).and_then(unsigned).unwrap_or_default()
+}
+
+/// The string under `key`; empty if there is none.
+pub(super) fn text_at<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
+    object.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What Python takes for true: Patroni decides several tags by it.
+pub(super) fn truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(object) => !object.is_empty(),
+    }
+}
+
+/// A switch as people write it: a boolean, a number, or one of the words for "on".
+pub(super) fn switched_on(value: &Value) -> bool {
+    match value {
+        Value::String(text) => ["on", "true", "yes", "1"].iter().any(|word| text.trim().eq_ignore_ascii_case(word)),
+        Value::Bool(_) | Value::Number(_) => truthy(value),
+        _ => false,
+    }
+}

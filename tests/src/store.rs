@@ -1,0 +1,101 @@
+//! The stores under the clusters.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use matriarch::http;
+use matriarch::net::Connector;
+use matriarch::store::EtcdStore;
+use matriarch_core::op::Outcome;
+
+use crate::network::{Host, Network, free_port};
+use crate::plan::StoreKind;
+use crate::{Child, Process, eventually, tools};
+
+/// One store server.
+pub struct Store {
+    /// Where it lives.
+    pub host: Host,
+    /// `host:port` for clients.
+    pub client: String,
+    child: Child,
+    pub(crate) log: PathBuf,
+}
+
+impl Store {
+    /// Starts the servers of a store and waits until they answer.
+    pub(crate) async fn start(kind: StoreKind, network: &mut Network, dir: &Path) -> Vec<Self> {
+        let count = match kind {
+            StoreKind::Etcd(count) => count,
+            StoreKind::Embedded => 1,
+        };
+        let hosts: Vec<Host> = (0..count).map(|n| network.add(&format!("e{n}"), 5 + n)).collect();
+        // One etcd member is told of the others by their peer URLs, on a port of their own each.
+        let peers: Vec<String> = hosts.iter().map(|host| format!("http://{}:{}", host.address, free_port())).collect();
+        let cluster: Vec<String> = peers.iter().enumerate().map(|(n, url)| format!("e{n}={url}")).collect();
+        let mut stores = Vec::new();
+        for (n, host) in hosts.into_iter().enumerate() {
+            let client = format!("{}:{}", host.address, host.port(0, 2379));
+            let (log, data) = (dir.join(format!("e{n}.log")), dir.join(format!("e{n}")));
+            let mut command = match kind {
+                StoreKind::Embedded => {
+                    let mut command = host.command(&tools::matriarch().display().to_string(), None);
+                    command.args(["store", "--listen", &client, "--data"]).arg(&data);
+                    command
+                }
+                StoreKind::Etcd(_) => {
+                    let mut command = host.command("etcd", None);
+                    command.args(["--name", &format!("e{n}"), "--logger", "zap", "--log-level", "warn"]);
+                    command.args(["--initial-cluster", &cluster.join(",")]);
+                    let url = format!("http://{client}");
+                    command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+                    command.args(["--listen-peer-urls", &peers[n], "--initial-advertise-peer-urls", &peers[n]]);
+                    command.arg("--data-dir").arg(&data);
+                    command
+                }
+            };
+            let file = File::create(&log).expect("the store's log");
+            command.stdin(Stdio::null()).stderr(file.try_clone().expect("the log again")).stdout(file);
+            let child = Child::spawn(&mut command);
+            let child =
+                child.unwrap_or_else(|error| panic!("cannot start the store ({error}); tests/run installs etcd"));
+            stores.push(Self { host, client, child, log });
+        }
+        let connection = Self::connect(&stores);
+        eventually("the store answers", Duration::from_secs(30), async || {
+            match connection.read_key("ready", Duration::from_secs(1)).await {
+                Outcome::Done(_) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        stores
+    }
+
+    /// A client of all of them.
+    pub fn connect(stores: &[Self]) -> EtcdStore {
+        let hosts = stores.iter().map(|store| store.client.clone()).collect();
+        EtcdStore::new(hosts, None, Connector::tcp(Duration::from_secs(1)))
+    }
+
+    /// Whether this etcd member leads its cluster, by its own metrics.
+    pub async fn is_raft_leader(&self) -> bool {
+        let url = format!("http://{}/metrics", self.client);
+        let answer = http::request(hyper::Method::GET, &url, None, None, Duration::from_secs(2)).await;
+        answer.is_ok_and(|(_, body)| body.lines().any(|line| line == "etcd_server_is_leader 1"))
+    }
+
+    /// The server's process.
+    pub fn process(&self) -> Process {
+        self.child.process()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.process().kill();
+        self.child.wait(Duration::from_secs(10));
+    }
+}

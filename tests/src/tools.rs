@@ -1,0 +1,72 @@
+//! Programs of the system, and the account that servers run as.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
+
+use crate::{Child, Ended};
+
+/// Runs a program to its end; its output, or what went wrong.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    use std::io::Read;
+    let shown = || format!("{program} {}", arguments.join(" "));
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (child, mut pipes) = Child::spawn_piped(&mut command).map_err(|error| format!("{}: {error}", shown()))?;
+    let (mut output, mut complaints) = (String::new(), String::new());
+    if let Some(mut pipe) = pipes.stdout.take() {
+        pipe.read_to_string(&mut output).map_err(|error| error.to_string())?;
+    }
+    if let Some(mut pipe) = pipes.stderr.take() {
+        pipe.read_to_string(&mut complaints).map_err(|error| error.to_string())?;
+    }
+    match child.wait(Duration::from_secs(60)) {
+        Some(Ended::Exit(0)) => Ok(output),
+        ended => Err(format!("{}: {ended:?}: {}", shown(), complaints.trim())),
+    }
+}
+
+/// The binary under test, of the same profile as the test: `target/<profile>/matriarch`.
+pub(crate) fn matriarch() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's executable");
+    let found = test.ancestors().skip(1).map(|dir| dir.join("matriarch")).find(|path| path.is_file());
+    found
+        .unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
+}
+
+/// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put them.
+pub(crate) fn postgres_bin_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("MATRIARCH_TEST_PGBIN") {
+        return dir.into();
+    }
+    let version =
+        |dir: &Path| dir.parent().and_then(Path::file_name)?.to_str()?.trim_start_matches("pgsql-").parse().ok();
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    for parent in ["/usr/lib/postgresql", "/usr"] {
+        let dirs = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+        found.extend(dirs.filter(|dir| dir.join("initdb").exists()).filter_map(|dir| Some((version(&dir)?, dir))));
+    }
+    let in_path = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).find(|dir| dir.join("initdb").exists())
+    };
+    let newest = found.into_iter().max().map(|(_, dir)| dir).or_else(in_path);
+    newest.expect("PostgreSQL's binaries are not installed; tests/run installs them")
+}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// The account of the servers: ours, or if we are root `MATRIARCH_TEST_USER`, by default `postgres`.
+pub(crate) fn account() -> User {
+    if !is_root() {
+        return User::from_uid(Uid::effective()).ok().flatten().expect("our own account");
+    }
+    let name = std::env::var("MATRIARCH_TEST_USER").unwrap_or_else(|_| "postgres".to_owned());
+    let found = User::from_name(&name).ok().flatten();
+    found.unwrap_or_else(|| panic!("there is no account {name}; tests/run installs PostgreSQL, which makes one"))
+}
