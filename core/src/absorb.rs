@@ -475,6 +475,12 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Start(_), Outcome::Done(_)) => state.memory.start_failures = 0,
         (PostgresAction::Start(_), _) => state.memory.start_failures += 1,
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        // A look that saw nothing is repeated, but not as fast as it sees nothing.
+        (PostgresAction::Look, Outcome::Done(_))
+            if state.postgres.process == Process::Unknown || state.postgres.data == DataDir::Unknown =>
+        {
+            failed(state, at, &in_flight.action);
+        }
         (PostgresAction::Promote, Outcome::Refused(_)) => state.memory.promotion = false,
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
         (PostgresAction::Clone(_), Outcome::Done(_)) => {
