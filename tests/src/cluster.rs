@@ -116,12 +116,17 @@ impl Cluster {
                         return Err(format!("both {} and {} say that they are the primary", index + 1, other + 1));
                     }
                 } else if node.get("/replica").await.status != 200 {
-                    return Err(format!("{} is neither primary nor replica: {}", node.name, node.get("/patroni").await.body));
+                    return Err(format!(
+                        "{} is neither primary nor replica: {}",
+                        node.name,
+                        node.get("/patroni").await.body
+                    ));
                 }
             }
             let primary = primary.ok_or("nobody says that it is the primary")?;
             let client = self.nodes[primary].connect().await.map_err(|error| error.to_string())?;
-            let query = "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]+$'";
+            let query =
+                "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]+$'";
             let row = client.query_one(query, &[]).await.map_err(|error| error.to_string())?;
             let streaming: i64 = row.get(0);
             let wanted = nodes.len() as i64 - 1;
@@ -203,10 +208,8 @@ impl Drop for Cluster {
             eprintln!("kept: {}", self.dir.path().display());
             self.dir.disable_cleanup(true);
         }
-        for node in &self.nodes {
-            node.kill_everything();
-        }
-        // Before their network goes.
+        // Before their network and their directories go.
+        self.nodes.clear();
         self.stores.clear();
     }
 }

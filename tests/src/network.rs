@@ -61,9 +61,7 @@ impl Network {
     /// Adds a host. `number` is the last part of its address.
     pub(crate) fn add(&mut self, name: &str, number: u8) -> Host {
         let host = match &self.subnet {
-            None => {
-                Host { address: "127.0.0.1".into(), namespace: None, ports: Some([free_port(), free_port()]) }
-            }
+            None => Host { address: "127.0.0.1".into(), namespace: None, ports: Some([free_port(), free_port()]) },
             Some(subnet) => {
                 let (namespace, address) = (format!("{}{name}", self.prefix), format!("{subnet}.{number}"));
                 let outside = format!("v{namespace}");

@@ -41,7 +41,8 @@ impl Node {
         let dir = dir.join(name);
         fs::create_dir(&dir).expect("the node's directory");
         let account = tools::account();
-        chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw())).expect("the node's directory is its account's");
+        chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+            .expect("the node's directory is its account's");
         Self { name: name.to_owned(), host, dir, as_root, agent: None }
     }
 
@@ -75,7 +76,8 @@ impl Node {
         if self.as_root && tools::is_root() {
             command.args(["--user", &account.name]);
         }
-        let log = OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).expect("the agent's log");
+        let log =
+            OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).expect("the agent's log");
         command.current_dir(&self.dir).env("HOME", &self.dir).env("RUST_BACKTRACE", "1");
         command.env("RUST_LOG", std::env::var("MATRIARCH_TEST_LOG").unwrap_or_else(|_| "matriarch=debug".to_owned()));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PATRONI") || name.starts_with("PG")) {
@@ -171,5 +173,11 @@ impl Node {
         let (client, connection) = self.client_config().connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill_everything();
     }
 }

@@ -34,7 +34,8 @@ impl CommitLoop {
         });
         client.batch_execute("create table if not exists orphaned (id bigint)").await?;
         let task = tokio::spawn(async move {
-            let endless = "do $$ begin loop insert into orphaned values (1); commit; raise notice 'committed'; end loop; end $$";
+            let endless =
+                "do $$ begin loop insert into orphaned values (1); commit; raise notice 'committed'; end loop; end $$";
             // It ends with the server.
             client.batch_execute(endless).await.ok();
         });

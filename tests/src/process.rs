@@ -38,7 +38,8 @@ impl Process {
 
     /// Whether it runs, stopped or not. A zombie does not.
     pub fn is_alive(self) -> bool {
-        state(&Path::new("/proc").join(self.0.to_string()).join("stat")).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+        state(&Path::new("/proc").join(self.0.to_string()).join("stat"))
+            .is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
 
     /// The words of its command line; empty for a zombie.

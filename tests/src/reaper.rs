@@ -90,20 +90,24 @@ fn children() -> MutexGuard<'static, BTreeMap<i32, Option<Ended>>> {
 
 fn start_reaper() {
     set_child_subreaper(Some(getpid())).expect("becoming a child subreaper");
-    thread::Builder::new().name("reaper".into()).spawn(|| loop {
-        if waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err() {
-            // Nobody to wait for yet.
-            thread::sleep(Duration::from_millis(5));
-            continue;
-        }
-        let mut children = children();
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if let Some(known) = children.get_mut(&pid.as_raw_nonzero().get()) {
-                let signal = || Ended::Signal(status.terminating_signal().unwrap_or(0));
-                *known = Some(status.exit_status().map_or_else(signal, Ended::Exit));
+    thread::Builder::new()
+        .name("reaper".into())
+        .spawn(|| {
+            loop {
+                if waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err() {
+                    // Nobody to wait for yet.
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                let mut children = children();
+                while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                    if let Some(known) = children.get_mut(&pid.as_raw_nonzero().get()) {
+                        let signal = || Ended::Signal(status.terminating_signal().unwrap_or(0));
+                        *known = Some(status.exit_status().map_or_else(signal, Ended::Exit));
+                    }
+                }
+                SOMETHING_ENDED.notify_all();
             }
-        }
-        SOMETHING_ENDED.notify_all();
-    })
-    .expect("the reaper's thread");
+        })
+        .expect("the reaper's thread");
 }

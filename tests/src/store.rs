@@ -59,7 +59,8 @@ impl Store {
             let file = File::create(&log).expect("the store's log");
             command.stdin(Stdio::null()).stderr(file.try_clone().expect("the log again")).stdout(file);
             let child = Child::spawn(&mut command);
-            let child = child.unwrap_or_else(|error| panic!("cannot start the store ({error}); tests/run installs etcd"));
+            let child =
+                child.unwrap_or_else(|error| panic!("cannot start the store ({error}); tests/run installs etcd"));
             stores.push(Self { host, client, child, log });
         }
         let connection = Self::connect(&stores);

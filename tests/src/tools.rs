@@ -32,7 +32,8 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 pub(crate) fn matriarch() -> PathBuf {
     let test = std::env::current_exe().expect("the test's executable");
     let found = test.ancestors().skip(1).map(|dir| dir.join("matriarch")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
+    found
+        .unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
 }
 
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put them.
@@ -40,7 +41,8 @@ pub(crate) fn postgres_bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("MATRIARCH_TEST_PGBIN") {
         return dir.into();
     }
-    let version = |dir: &Path| dir.parent().and_then(Path::file_name)?.to_str()?.trim_start_matches("pgsql-").parse().ok();
+    let version =
+        |dir: &Path| dir.parent().and_then(Path::file_name)?.to_str()?.trim_start_matches("pgsql-").parse().ok();
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for parent in ["/usr/lib/postgresql", "/usr"] {
         let dirs = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
