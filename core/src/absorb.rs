@@ -115,21 +115,21 @@ pub(crate) fn kind(action: &Action) -> &'static str {
 
 fn store(state: &mut State, at: Instant, event: StoreEvent) {
     match event {
+        // A watch that still speaks is no answer: with only our packets lost it goes on, while nobody hears this node.
         StoreEvent::Watched(seen) => {
-            state.store.answered = state.store.answered.max(seen.heard);
             view_seen(state, seen);
         }
         StoreEvent::Completed { op, outcome, asked } => {
             let Some(in_flight) = state.ops.end(op) else { return };
             let Action::Store(action) = in_flight.action.clone() else { return };
             if !matches!(outcome, Outcome::Unknown(_)) {
-                state.store.answered = at;
+                state.store.answered = state.store.answered.max(asked);
             }
             match outcome {
                 Outcome::Done(done) => store_done(state, at, &action, done, asked),
                 Outcome::Refused(refusal) => {
                     failed(state, at, &in_flight.action);
-                    store_refused(state, &action, &refusal);
+                    store_refused(state, at, &action, &refusal);
                 }
                 Outcome::Unknown(_) => {
                     failed(state, at, &in_flight.action);
@@ -172,9 +172,18 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             state.session.published_at = at;
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
-        (StoreAction::CompleteInitialize { .. }, StoreDone::Written) => state.memory.initialising = false,
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
             crate::procedure::failover_written(state, action, true)
+        }
+        (
+            StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },
+            StoreDone::Written,
+        ) => {
+            if matches!(action, StoreAction::CompleteInitialize { .. }) {
+                state.memory.initialising = false;
+            }
+            state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt = true;
         }
         // Written, and nothing to remember: the watch brings it back.
         (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
@@ -203,14 +212,14 @@ fn released(state: &mut State) {
     state.memory.handover_announced = None;
 }
 
-fn store_refused(state: &mut State, action: &StoreAction, refusal: &Refusal) {
+fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: &Refusal) {
     match action {
         StoreAction::Renew { lease, .. } => {
             let ours = state.tenure.held().is_some_and(|held| held.lease == *lease);
             if ours {
                 // The store says that the key or the lease is not ours any more. What is there instead is in the view;
                 // until it is seen, authority is over and a reversible fence bridges.
-                suspend_or_spend(state, state.store.answered);
+                suspend_or_spend(state, at);
             }
             if matches!(state.tenure, Tenure::Adopting { .. }) {
                 state.tenure = Tenure::None;
@@ -609,7 +618,7 @@ fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             let in_flight = state.ops.end(op);
             match outcome {
                 Outcome::Done(answer) => {
-                    state.peers.answered = at;
+                    state.peers.answered = state.peers.answered.max(asked);
                     state.peers.unreachable.remove(&member);
                     let older = state.peers.answers.get(&member).is_some_and(|known| known.asked > asked);
                     if !older {

@@ -148,6 +148,8 @@ pub struct Memory {
     pub as_standby: bool,
     /// When the standby was last pointed to an upstream.
     pub turned: Instant,
+    /// A key was written when this revision was known: nothing is decided on the older keys once more.
+    pub written: Revision,
     /// What an operation on the store left behind is not known: the keys are read again at once.
     pub store_doubt: bool,
 }

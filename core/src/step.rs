@@ -170,6 +170,12 @@ impl Outbox<'_> {
                 }
                 due
             }
+            // Before the watch tells, the keys that asked for it would ask for it again.
+            Action::Store(
+                StoreAction::CompleteInitialize { .. }
+                | StoreAction::PutHistory { .. }
+                | StoreAction::ClearFailover { .. },
+            ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,
             _ => resume_at(self.state, action).is_none_or(|resume| self.at >= resume),
         }
     }

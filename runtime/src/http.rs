@@ -10,6 +10,7 @@ use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use crate::config::Credentials;
 use crate::net::tcp_connect;
 
 /// The largest answer that is read. A cluster document is a few kilobytes.
@@ -18,20 +19,10 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The name that this program gives itself in requests and, unless configured otherwise, in answers.
 pub const AGENT: &str = concat!("Matriarch/", env!("CARGO_PKG_VERSION"));
 
-/// User and password of HTTP basic authentication.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BasicAuth {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: crate::config::Secret,
-}
-
-impl BasicAuth {
-    /// The value of the header `Authorization` (RFC 7617).
-    pub fn header(&self) -> String {
-        format!("Basic {}", base64(format!("{}:{}", self.user, self.password.reveal()).as_bytes()))
-    }
+/// The value of the header `Authorization` for basic authentication (RFC 7617).
+pub fn basic_authorization(credentials: &Credentials) -> String {
+    let Credentials { username, password } = credentials;
+    format!("Basic {}", base64(format!("{username}:{}", password.reveal()).as_bytes()))
 }
 
 /// Why there is no answer.
@@ -76,7 +67,7 @@ impl HttpError {
 pub async fn request(
     method: Method,
     url: &str,
-    auth: Option<&BasicAuth>,
+    auth: Option<&Credentials>,
     body: Option<String>,
     deadline: Duration,
 ) -> Result<(u16, String), HttpError> {
@@ -100,7 +91,7 @@ pub fn base_url(api_url: &str) -> Option<&str> {
 fn build(
     method: Method,
     url: &str,
-    auth: Option<&BasicAuth>,
+    auth: Option<&Credentials>,
     body: Option<String>,
 ) -> Result<(String, Request<Full<Bytes>>), HttpError> {
     let bad = |why: &str| HttpError::Url { url: url.to_owned(), why: why.to_owned() };
@@ -115,7 +106,7 @@ fn build(
     let mut builder = Request::builder().method(method).uri(path);
     builder = builder.header(HOST, authority.as_str()).header(USER_AGENT, AGENT).header(CONNECTION, "close");
     if let Some(auth) = auth {
-        builder = builder.header(AUTHORIZATION, auth.header());
+        builder = builder.header(AUTHORIZATION, basic_authorization(auth));
     }
     if let Some(body) = &body {
         // Told even if it is empty: Patroni answers 411 to a POST without a length.
@@ -203,7 +194,7 @@ mod tests {
     async fn an_answer_that_ends_with_the_connection_is_complete() {
         // Patroni answers with HTTP/1.0 and without Content-Length.
         let (url, served) = answers("HTTP/1.0 503 Service Unavailable\r\nServer: BaseHTTP\r\n\r\n{\"a\": 1}").await;
-        let auth = BasicAuth { user: "u".into(), password: crate::config::Secret::new("p") };
+        let auth = Credentials { username: "u".into(), password: crate::config::Secret::new("p") };
         let path = format!("{url}/patroni?x=1");
         let answer = request(Method::POST, &path, Some(&auth), Some("{}".into()), Duration::from_secs(5)).await;
         assert_eq!(answer.unwrap(), (503, "{\"a\": 1}".to_owned()));

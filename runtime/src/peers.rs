@@ -167,3 +167,65 @@ fn unusable(api_url: &str) -> Outcome<PeerAnswer> {
 fn refused(why: String) -> Outcome<PeerAnswer> {
     Outcome::Refused(Refusal::Failed(why))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn status(text: &str) -> Option<PeerAnswer> {
+        understood("http://n/patroni", text, from_status).done()
+    }
+
+    #[test]
+    fn documents_of_patroni_are_read_as_its_race_reads_them() {
+        let primary =
+            status(r#"{"state": "running", "role": "primary", "xlog": {"location": 67416760}, "timeline": 1}"#);
+        assert!(primary.is_some_and(|p| p.primary && !p.barred && p.flushed == Lsn(67_416_760)));
+        // The role is cached: a position of a primary says more.
+        let promoted = status(r#"{"role": "replica", "xlog": {"location": 5}, "timeline": 2}"#);
+        assert!(promoted.is_some_and(|p| p.primary));
+        let replica = status(
+            r#"{"role": "replica", "timeline": null, "wal": {"received_location": 7, "replayed_location": 9},
+                "tags": {"nofailover": true}}"#,
+        );
+        let replica = replica.unwrap();
+        assert!(!replica.primary && replica.barred);
+        assert_eq!((replica.flushed, replica.history), (Lsn(9), History::first(Timeline(0))));
+        let failed = status(r#"{"role": "replica", "xlog": {"replayed_location": 9}, "watchdog_failed": true}"#);
+        assert!(failed.is_some_and(|p| p.barred));
+        for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
+            assert_eq!(status(silent), None, "{silent}");
+        }
+    }
+
+    fn any_answer() -> impl Strategy<Value = PeerAnswer> {
+        let ancestor = (any::<u32>(), any::<u64>()).prop_map(|(timeline, end)| Ancestor {
+            timeline: Timeline(timeline),
+            end: Lsn(end),
+            reason: String::new(),
+        });
+        let history = (proptest::collection::vec(ancestor, 0..4), any::<u32>())
+            .prop_map(|(ancestors, timeline)| History { ancestors, timeline: Timeline(timeline) });
+        let pledge = proptest::option::of(any::<i64>().prop_map(Revision));
+        (any::<(bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
+            let (primary, barred, flushed, replayed) = told;
+            PeerAnswer { primary, barred, history, flushed: Lsn(flushed), replayed: Lsn(replayed), pledge }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn positions_are_read_as_they_were_written(answer in any_answer()) {
+            let text = position_document(&answer).to_string();
+            prop_assert_eq!(understood("http://n", &text, from_position), Outcome::Done(answer));
+        }
+
+        #[test]
+        fn nothing_that_a_peer_says_breaks_the_reader(text in ".{0,200}") {
+            let _ = understood("http://n", &text, from_position);
+            let _ = understood("http://n", &text, from_status);
+        }
+    }
+}

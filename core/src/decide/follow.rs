@@ -68,19 +68,16 @@ fn running(view: &View<'_>) -> Verdict {
     }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
     let wanted = (!view.config().nostream).then_some(upstream);
+    // Turning takes a moment, the next answer as well; and a receiver may call its sender by another name.
+    let turning = view.state.memory.followed == wanted && view.at.since(view.state.memory.turned) < STREAM_PATIENCE;
     let right = match (&wanted, &sql.receiver) {
-        // A receiver needs a moment to turn, and may call its sender by another name.
-        (Some(upstream), Some(receiver)) => {
-            let turning =
-                view.state.memory.followed == wanted && view.at.since(view.state.memory.turned) < STREAM_PATIENCE;
-            receiver.upstream == address(upstream) || turning
-        }
+        (Some(upstream), Some(receiver)) => receiver.upstream == address(upstream),
         // Without a receiver only what was last ordered is known.
         (Some(_), None) => sql.upstream_set && view.state.memory.followed == wanted,
         (None, receiver) => receiver.is_none() && !sql.upstream_set,
     };
     let who = wanted.as_ref().map_or_else(|| leader.member.clone(), |upstream| upstream.member.clone());
-    if !right {
+    if !right && !turning {
         return Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)));
     }
     Verdict::steady(Reason::FollowingLeader { who })

@@ -121,7 +121,7 @@ pub(super) fn answer(
 /// The view is newer than the request: a key that is not in it is gone, not "not there yet".
 fn heard_since(view: &View<'_>, since: Instant) -> bool {
     let settled = since + Duration::from_millis(500);
-    view.state.store.cluster.as_ref().is_some_and(|seen| seen.heard > settled || view.at > settled)
+    view.state.store.cluster.as_ref().is_some_and(|seen| seen.heard >= settled || view.at >= settled)
 }
 
 /// What can be refused without asking anybody, in the order of the contract.

@@ -18,7 +18,7 @@ use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
 use crate::view::store::{Initialize, StatusKey, Vanished};
 
-const VIEWS: usize = 100_000;
+const VIEWS: usize = 60_000;
 
 #[test]
 fn every_view_has_a_verdict_and_every_rung_is_reached() {

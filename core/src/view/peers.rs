@@ -13,7 +13,7 @@ pub struct PeerFacts {
     pub answers: BTreeMap<Member, Seen<PeerAnswer>>,
     /// When each was last found unreachable.
     pub unreachable: BTreeMap<Member, Instant>,
-    /// When any of them last answered anything.
+    /// When the newest question that any of them has answered was asked.
     pub answered: Instant,
 }
 

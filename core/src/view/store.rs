@@ -12,7 +12,7 @@ use crate::time::{Instant, Seen, WallMillis};
 pub struct StoreFacts {
     /// The keys of the cluster as last seen, by a read or by a watch.
     pub cluster: Option<Seen<ClusterView>>,
-    /// When any member of the store last answered anything.
+    /// When the newest question that any member of the store has answered was asked.
     pub answered: Instant,
     /// When the leader key was heard to be gone, and who had held it; cleared when a leader is seen.
     pub vanished: Option<Vanished>,

@@ -20,8 +20,9 @@ use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreEv
 use matriarch_core::id::{Pid, RequestId, Revision};
 use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::{ApiSettings, FreshRead};
 use crate::clock;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
@@ -85,6 +86,8 @@ pub struct Agent {
     config_seen: Option<Revision>,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
+    api: Arc<watch::Sender<ApiSettings>>,
+    fresh: FreshRead,
     ended: Option<Ended>,
 }
 
@@ -238,6 +241,9 @@ impl Agent {
         let local = (self.reload)()?;
         tracing::info!("the configuration file was read again");
         self.local = local;
+        let (local, fresh, api) = (self.local.clone(), self.fresh.clone(), Arc::clone(&self.api));
+        // Names in the allowlist are looked up: nothing waits for a name server.
+        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, fresh).await) });
         self.configure()
     }
 

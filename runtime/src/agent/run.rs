@@ -19,12 +19,13 @@ use super::keys::{Extras, Keys};
 use super::lanes::Lanes;
 use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
+use crate::api::{self, ApiSettings};
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
 use crate::postgres::{Postgres, tools};
 use crate::store::EtcdStore;
-use crate::{api, clock, http};
+use crate::{clock, http};
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -130,8 +131,9 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let (_api_settings, api_settings_seen) = watch::channel(api_settings(&local, &store));
-    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings_seen));
+    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
+    let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone()).await);
+    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings));
 
     let file = options.file.clone();
     let mut agent = Agent {
@@ -150,6 +152,8 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         config_seen: None,
         server_major,
         unreachable_since: None,
+        api: Arc::new(api),
+        fresh,
         ended: None,
     };
     let first = [Event::Guard(connected), Event::Ticked(clock::wall()), Event::Started(started)];
@@ -288,15 +292,4 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
             other => bail!("tenure {tenure} could not be revoked at {}: {other:?}", local.etcd3.hosts.join(", ")),
         }
     })
-}
-
-/// What the REST API is configured with.
-fn api_settings(local: &LocalConfig, store: &EtcdStore) -> api::ApiSettings {
-    let auth = local.restapi.authentication.as_ref();
-    api::ApiSettings {
-        authentication: auth.map(|a| http::BasicAuth { user: a.username.clone(), password: a.password.clone() }),
-        extra_headers: local.restapi.http_extra_headers.clone(),
-        server_tokens: local.restapi.server_tokens.clone(),
-        fresh: api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT),
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use matriarch_core::id::Lsn;
 use serde_json::Value;
 
@@ -11,43 +12,74 @@ use super::reply::Reply;
 use super::{Api, Call, status};
 use crate::config::quantity::parse_int;
 
+/// What a path asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Question {
+    /// Nothing that this node could say yes to.
+    Never,
+    Leader,
+    Replica,
+    LeaderOrReplica,
+    Running,
+    /// A replica, and neither synchronous nor in a quorum.
+    Asynchronous,
+    /// The leader, or a synchronous or quorum standby.
+    LeaderOrSynchronous,
+}
+
+impl Question {
+    /// The first rule of spec 2.2 that fits the path. Most are tested by substring.
+    fn of(path: &str) -> Self {
+        let path = if path == "/" { "/primary" } else { path };
+        let contains = |words: &[&str]| words.iter().any(|word| path.contains(word));
+        if contains(&["standby_leader", "standby-leader"]) {
+            // Only a standby cluster has one, and that is not supported yet.
+            Self::Never
+        } else if contains(&["leader", "master", "primary", "read-write"]) {
+            Self::Leader
+        } else if contains(&["replica"]) {
+            Self::Replica
+        } else if contains(&["read-only"]) && !contains(&["sync", "quorum"]) {
+            Self::LeaderOrReplica
+        } else if contains(&["health"]) {
+            Self::Running
+        } else {
+            match path {
+                "/async" | "/asynchronous" => Self::Asynchronous,
+                "/read-only-quorum" | "/read-only-sync" | "/read-only-synchronous" => Self::LeaderOrSynchronous,
+                // Synchronous modes are not supported: no node is a synchronous or quorum standby.
+                _ => Self::Never,
+            }
+        }
+    }
+}
+
 /// Any path that has no endpoint of its own: a code by the rules of spec 2.2, and the status document with it.
 pub(super) async fn check(api: &Api, call: &Call) -> Reply {
-    api.freshen().await;
+    let question = Question::of(&call.path);
+    // Whether this node leads is known without PostgreSQL: a check that wants nothing else never waits for it.
+    if call.method == Method::GET || !matches!(question, Question::Leader | Question::Never) {
+        api.freshen().await;
+    }
     api.with_facts(|facts| {
-        let ok = healthy(facts, &call.path, &call.query);
+        let ok = healthy(facts, question, &call.query);
         Reply::json(if ok { 200 } else { 503 }, &status::document(facts))
     })
 }
 
-/// Whether the path's condition holds. The first rule that fits the path decides; most are tested by substring.
-fn healthy(facts: &Facts<'_>, path: &str, query: &Query) -> bool {
-    let path = if path == "/" { "/primary" } else { path };
-    let contains = |words: &[&str]| words.iter().any(|word| path.contains(word));
-    let leads = facts.leads();
-    let replica = || replica(facts, query);
-    let code = if contains(&["standby_leader", "standby-leader"]) {
-        // Only a standby cluster has one.
-        return false;
-    } else if contains(&["leader", "master", "primary", "read-write"]) {
-        return leads;
-    } else if contains(&["replica"]) {
-        replica()
-    } else if contains(&["read-only"]) && !contains(&["sync", "quorum"]) {
-        leads || replica()
-    } else if contains(&["health"]) {
-        facts.state() == "running"
-    } else {
-        match path {
-            // Synchronous modes are not supported: no node is a synchronous or quorum standby.
-            "/async" | "/asynchronous" if facts.view.cluster().is_some() => replica(),
-            "/read-only-quorum" | "/read-only-sync" | "/read-only-synchronous" if facts.view.cluster().is_some() => {
-                leads
-            }
-            _ => return false,
-        }
+fn healthy(facts: &Facts<'_>, question: Question, query: &Query) -> bool {
+    let seen = facts.view.cluster().is_some();
+    let yes = match question {
+        Question::Never => return false,
+        // Tags filter what takes load, not who leads.
+        Question::Leader => return facts.leads(),
+        Question::Replica => replica(facts, query),
+        Question::LeaderOrReplica => facts.leads() || replica(facts, query),
+        Question::Running => facts.state() == "running",
+        Question::Asynchronous => seen && replica(facts, query),
+        Question::LeaderOrSynchronous => seen && facts.leads(),
     };
-    code && tags_match(facts, query)
+    yes && tags_match(facts, query)
 }
 
 /// A running standby that takes load and does not lag beyond the argument `lag`.

@@ -4,6 +4,7 @@
 //! `OPTIONS` is a health check on the whole path. Nothing here remembers a role: each answer compares the clock with
 //! what the guard has acknowledged.
 
+mod allow;
 mod cluster;
 mod control;
 mod facts;
@@ -20,6 +21,7 @@ mod tests;
 mod why;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +37,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::handle::Handle;
-use crate::http::BasicAuth;
+use crate::config::{Credentials, LocalConfig};
+use crate::http::basic_authorization;
+pub use allow::Allowlist;
 use facts::Facts;
 use query::Query;
 pub use read::{ClusterRead, FreshRead, fresh_read, read_cluster};
@@ -54,7 +58,9 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct ApiSettings {
     /// Who may use the unsafe endpoints; anyone if absent.
-    pub authentication: Option<BasicAuth>,
+    pub authentication: Option<Credentials>,
+    /// From where the unsafe endpoints may be used.
+    pub allowlist: Allowlist,
     /// Headers added to every answer that has a body (`restapi.http_extra_headers`).
     pub extra_headers: Vec<(String, String)>,
     /// `restapi.server_tokens`: `original`, `minimal` or `productonly`.
@@ -63,14 +69,28 @@ pub struct ApiSettings {
     pub fresh: FreshRead,
 }
 
+impl ApiSettings {
+    /// What the local configuration says. Names in the allowlist are resolved now.
+    pub async fn new(local: &LocalConfig, fresh: FreshRead) -> Self {
+        let restapi = &local.restapi;
+        Self {
+            authentication: restapi.authentication.clone(),
+            allowlist: Allowlist::resolve(&restapi.allowlist, restapi.allowlist_include_members).await,
+            extra_headers: restapi.http_extra_headers.clone(),
+            server_tokens: restapi.server_tokens.clone(),
+            fresh,
+        }
+    }
+}
+
 /// Serves the API on `listener` until it is dropped. `settings` may change while it serves (a reload).
 pub async fn serve(listener: TcpListener, handle: Handle, settings: watch::Receiver<ApiSettings>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let api = Api { handle: handle.clone(), settings: settings.clone() };
+            Ok((stream, client)) => {
+                let api = Api { handle: handle.clone(), settings: settings.clone(), client: client.ip() };
                 tokio::spawn(async move {
                     api.connection(stream).await;
                     drop(place);
@@ -90,6 +110,7 @@ pub async fn serve(listener: TcpListener, handle: Handle, settings: watch::Recei
 struct Api {
     handle: Handle,
     settings: watch::Receiver<ApiSettings>,
+    client: IpAddr,
 }
 
 impl Api {
@@ -139,19 +160,30 @@ impl Api {
             }
             (&Method::GET, _) => health::check(self, call).await,
             (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload") => {
-                if let Some(refusal) = self.denied(call) {
-                    return refusal;
-                }
-                control::control(self, endpoint, call, body).await
+                let reply = match self.denied(call).await {
+                    Some(refusal) => refusal,
+                    None => control::control(self, endpoint, call, body).await,
+                };
+                tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
+                reply
             }
             (method, _) => Reply::error_page(501, &format!("Unsupported method ('{method}')")),
         }
     }
 
-    /// Access to the unsafe endpoints (spec 2.7). `allowlist` is not supported yet.
-    fn denied(&self, call: &Call) -> Option<Reply> {
-        let settings = self.settings.borrow();
-        let expected = settings.authentication.as_ref()?.header();
+    /// Access to the unsafe endpoints (spec 2.7): first from where, then who.
+    async fn denied(&self, call: &Call) -> Option<Reply> {
+        let settings = self.settings.borrow().clone();
+        let api_urls = || {
+            self.with_facts(|facts| {
+                let members = facts.view.cluster().into_iter().flat_map(|cluster| cluster.members.values());
+                members.map(|key| key.record.api_url.clone()).collect()
+            })
+        };
+        if !settings.allowlist.permits(self.client, api_urls).await {
+            return Some(Reply::text(403, "Access is denied"));
+        }
+        let expected = basic_authorization(settings.authentication.as_ref()?);
         match &call.authorization {
             None => Some(Reply::unauthorized("no auth header received")),
             Some(given) if same(given.as_bytes(), expected.as_bytes()) => None,

@@ -8,7 +8,6 @@ use matriarch_core::action::Answer;
 use matriarch_core::event::PeerEvent;
 use matriarch_core::id::{Lsn, Revision};
 use matriarch_core::view::peers::PeerAnswer;
-use matriarch_core::view::postgres::Phase;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -66,10 +65,9 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
 /// Where this node is now, without any promise.
 fn own(facts: &Facts<'_>) -> PeerAnswer {
     let position = facts.view.position();
-    let running = facts.view.phase() == Some(Phase::Ready);
     PeerAnswer {
         primary: facts.view.is_primary(),
-        barred: facts.view.config().nofailover || facts.view.complete_dir().is_none() || !running,
+        barred: facts.view.config().nofailover || facts.view.complete_dir().is_none(),
         history: position.as_ref().map(|position| position.history.clone()).unwrap_or_default(),
         flushed: position.map(|position| position.flushed).unwrap_or_default(),
         replayed: facts.sql.map(|sql| sql.replayed).unwrap_or_default(),

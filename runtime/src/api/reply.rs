@@ -62,6 +62,11 @@ impl Reply {
         Self::new(status, "text/html;charset=utf-8", page)
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
     /// The same without a body, as `HEAD` and `OPTIONS` are answered.
     pub(super) fn without_body(self) -> Self {
         Self { body: None, ..self }

@@ -30,7 +30,7 @@ use format::Format;
 use settings::Settings;
 
 /// How long the store may take to answer. Then the command fails, and names what it tried.
-const STORE_LIMIT: Duration = Duration::from_secs(10);
+const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 /// `patronictl`, or `matriarch` with one of its commands.
 #[derive(Parser, Clone, Debug)]

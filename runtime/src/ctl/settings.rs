@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{CtlError, CtlOptions, failed};
-use crate::config::{Secret, yaml};
-use crate::http::BasicAuth;
+use crate::config::{Credentials, Secret, yaml};
 
 /// The port of etcd.
 const ETCD_PORT: u16 = 2379;
@@ -21,7 +20,7 @@ pub(super) struct Settings {
     pub(super) namespace: String,
     pub(super) scope: Option<String>,
     /// For the unsafe endpoints of members.
-    pub(super) auth: Option<BasicAuth>,
+    pub(super) auth: Option<Credentials>,
 }
 
 impl Settings {
@@ -66,7 +65,7 @@ impl Settings {
                 .or_else(|| text("/namespace"))
                 .unwrap_or_else(|| "service".to_owned()),
             scope: variable("PATRONI_SCOPE").or_else(|| text("/scope")),
-            auth: auth.map(|(user, password)| BasicAuth { user, password: Secret::new(password) }),
+            auth: auth.map(|(username, password)| Credentials { username, password: Secret::new(password) }),
         })
     }
 }
@@ -150,6 +149,7 @@ fn store_url(url: &str) -> Result<(Vec<String>, Option<String>), CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::basic_authorization;
 
     fn load(file: &str, url: Option<&str>, env: &[(&str, &str)]) -> Result<Settings, CtlError> {
         let directory = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ mod tests {
         let settings = load(file, None, &[]).unwrap();
         assert_eq!(settings.hosts, ["10.0.0.1:2379", "10.0.0.2:2379"]);
         assert_eq!((settings.scope.as_deref(), settings.namespace.as_str()), (Some("demo"), "/db/"));
-        assert_eq!(settings.auth.map(|auth| auth.header()), Some("Basic YWRtaW46MTIz".to_owned()));
+        assert_eq!(settings.auth.map(|auth| basic_authorization(&auth)), Some("Basic YWRtaW46MTIz".to_owned()));
         let settings = load(file, Some("etcd3://h1:1,h2/ns"), &[("PATRONI_SCOPE", "other")]).unwrap();
         assert_eq!(settings.hosts, ["h1:1", "h2:2379"]);
         assert_eq!((settings.scope.as_deref(), settings.namespace.as_str()), (Some("other"), "ns"));

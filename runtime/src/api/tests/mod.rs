@@ -1,276 +1,33 @@
 //! The API over a real socket, in front of a fabricated agent.
 
-use std::collections::VecDeque;
+mod node;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::Method;
-use matriarch_core::action::Answer;
-use matriarch_core::config::{Config, Published};
 use matriarch_core::decide::Rung;
 use matriarch_core::effects::Decision;
-use matriarch_core::event::{PeerEvent, Request};
-use matriarch_core::id::{LeaseId, Lsn, Member, Pid, Revision, StoreId, SystemId, Timeline};
-use matriarch_core::lease::{Bounds, Held, Tenure};
+use matriarch_core::event::PeerEvent;
+use matriarch_core::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
-use matriarch_core::state::State;
-use matriarch_core::time::{Seen, WallMillis};
-use matriarch_core::timeline::{Ancestor, History};
+use matriarch_core::time::WallMillis;
+use matriarch_core::timeline::History;
 use matriarch_core::view::guard::Armed;
-use matriarch_core::view::peers::PeerAnswer;
-use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Receiver, Sender, Sql};
+use matriarch_core::view::postgres::Process;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::{ApiSettings, ClusterRead, serve};
-use crate::agent::handle::{Handle, Message, Shared};
+use super::{Allowlist, ApiSettings, serve};
+use crate::agent::handle::{Handle, Shared};
 use crate::clock;
-use crate::config::Secret;
-use crate::http::{BasicAuth, request};
+use crate::config::{Credentials, Secret};
+use crate::http::request;
 use crate::peers;
-use crate::wire::{RawEntry, cluster_view};
-
-const LIMIT: Duration = Duration::from_secs(10);
-
-fn config() -> Config {
-    Config {
-        me: Member::new("n1"),
-        ttl: Duration::from_secs(30),
-        loop_wait: Duration::from_secs(10),
-        retry_timeout: Duration::from_secs(10),
-        maximum_lag_on_failover_bytes: 1_048_576,
-        primary_start_timeout: Duration::from_mins(5),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        use_pg_rewind: true,
-        clone_when_diverged: true,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "127.0.0.1".into(), port: 5432, api_url: "http://127.0.0.1:8008/patroni".into() },
-        isolation_timeout: Duration::from_secs(3),
-        bounds: Bounds::default(),
-    }
-}
-
-fn entry<'a>(key: &'a str, value: &'a str) -> RawEntry<'a> {
-    RawEntry { key, value, create_revision: 5, mod_revision: 7, lease: 42 }
-}
-
-const KEYS: &[(&str, &str)] = &[
-    ("initialize", "7711071687290272793"),
-    ("leader", "n1"),
-    (
-        "members/n1",
-        r#"{"conn_url":"postgres://10.0.0.1:5432/postgres","api_url":"http://10.0.0.1:8008/patroni","state":"running","role":"primary","version":"4.1.5","xlog_location":67416760,"timeline":2}"#,
-    ),
-    (
-        "members/n2",
-        r#"{"conn_url":"postgres://10.0.0.2:5432/postgres","api_url":"http://10.0.0.2:8008/patroni","state":"running","role":"replica","version":"4.1.5","xlog_location":67416760,"replay_lsn":67416760,"receive_lsn":67416760,"replication_state":"streaming","timeline":2}"#,
-    ),
-    ("status", r#"{"optime":67417552}"#),
-    ("history", r#"[[1,67417056,"no recovery target specified","2026-11-22T18:59:36.068758+00:00","n2"]]"#),
-];
-
-fn cluster_read() -> ClusterRead {
-    let entries: Vec<RawEntry<'_>> = KEYS.iter().map(|(key, value)| entry(key, value)).collect();
-    ClusterRead::new("demo", cluster_view(StoreId(1), Revision(7), &entries), &entries)
-}
-
-/// A node that runs PostgreSQL, has seen the cluster, and holds nothing.
-fn node(sql: Sql) -> Shared {
-    let now = clock::now();
-    let mut core = State::new(config(), now);
-    core.tenure = Tenure::None;
-    core.wall = (now, WallMillis(1));
-    core.store.answered = now;
-    core.store.cluster = Some(Seen::new(cluster_read().view, now, now));
-    core.postgres.process = Process::Alive { pid: Pid(100), phase: Phase::Ready };
-    core.postgres.data = DataDir::Cluster(Cluster {
-        system_id: SystemId(7_711_071_687_290_272_793),
-        major_version: 15,
-        state: if sql.in_recovery { ControlState::InArchiveRecovery } else { ControlState::InProduction },
-        checkpoint: Lsn(1),
-        checkpoint_timeline: Timeline(2),
-        min_recovery: Lsn(0),
-        min_recovery_timeline: Timeline(0),
-        rewindable: true,
-        standby_signal: sql.in_recovery,
-        backup_label: false,
-        tainted: None,
-        history: History {
-            ancestors: vec![Ancestor { timeline: Timeline(1), end: Lsn(0x404_0000), reason: String::new() }],
-            timeline: Timeline(2),
-        },
-    });
-    core.postgres.sql = Some(Seen::new(sql, now, now));
-    Shared {
-        core,
-        journal: VecDeque::new(),
-        dynamic: Some(json!({"ttl": 30, "loop_wait": 10})),
-        tags: serde_json::Map::new(),
-        scope: "demo".into(),
-        system_identifier: Some("7711071687290272793".into()),
-        store_last_seen_s: 1_795_373_943,
-        guard_wishes_refused: vec!["real-time priority: not permitted".into()],
-        configuration_warnings: vec!["ttl was raised".into()],
-    }
-}
-
-fn standby() -> Sql {
-    Sql {
-        in_recovery: true,
-        timeline: Timeline(2),
-        received: Lsn(67_417_552),
-        replayed: Lsn(67_416_528),
-        replayed_at: Some(1_795_373_612_523),
-        receiver: Some(Receiver { pid: 7, streaming: true, latest_end: Lsn(67_417_552), ..Receiver::default() }),
-        server_version: 150_018,
-        postmaster_start_us: 1_795_373_785_733_225,
-        pending_restart: vec![("max_connections".into(), "100".into(), "150".into())],
-        ..Sql::default()
-    }
-}
-
-fn primary() -> Sql {
-    let sender = Sender {
-        application_name: Member::new("n2"),
-        user: "repl".into(),
-        address: Some("10.0.0.2".into()),
-        state: "streaming".into(),
-        sync_state: "async".into(),
-        ..Sender::default()
-    };
-    Sql {
-        timeline: Timeline(2),
-        flushed: Lsn(67_416_760),
-        senders: vec![sender],
-        server_version: 150_018,
-        postmaster_start_us: 1_795_373_785_733_225,
-        ..Sql::default()
-    }
-}
-
-/// The same node with a tenure that the guard has acknowledged for another `left`.
-fn leading(left: Duration) -> Shared {
-    let mut shared = node(primary());
-    let now = clock::now();
-    let held = Held { lease: LeaseId(42), epoch: Revision(5), ttl: Duration::from_secs(30), confirmed: now };
-    shared.core.tenure = Tenure::Held(held);
-    shared.core.guard.present = true;
-    shared.core.guard.armed = Some(Armed { tenure: LeaseId(42), at: now + left });
-    shared
-}
-
-/// What the fabricated loop was told.
-type Told = Arc<Mutex<Vec<String>>>;
-
-struct Node {
-    base: String,
-    shared: Arc<Mutex<Shared>>,
-    told: Told,
-}
-
-/// Serves a node. Its loop grants every request, and an observation lets replay go on by 512 bytes.
-async fn serve_node(shared: Shared, authentication: Option<BasicAuth>) -> Node {
-    let shared = Arc::new(Mutex::new(shared));
-    let (messages, mut inbox) = mpsc::channel(16);
-    let told = Told::default();
-    let (state, heard) = (Arc::clone(&shared), Arc::clone(&told));
-    tokio::spawn(async move {
-        while let Some(message) = inbox.recv().await {
-            let text = match message {
-                Message::Operator(request, answer) => {
-                    let text = format!("{request:?}");
-                    let body = match request {
-                        Request::Move(_) => "Successfully switched over to \"n2\"",
-                        Request::Restart => "restarted successfully",
-                        Request::Reinitialize { .. } => "reinitialize started",
-                    };
-                    let _ = answer.send(Answer::Text { status: 200, body: body.into() });
-                    text
-                }
-                Message::PositionAsked(absent_at, answer) => {
-                    let _ = answer.send(Answer::Position(pledged(absent_at)));
-                    format!("PositionAsked({absent_at})")
-                }
-                Message::Observe(done) => {
-                    let mut state = state.lock().unwrap();
-                    let now = clock::now();
-                    if let Some(seen) = state.core.postgres.sql.as_mut() {
-                        seen.value.replayed.0 += 512;
-                        (seen.asked, seen.heard) = (now, now);
-                    }
-                    let _ = done.send(());
-                    "Observe".into()
-                }
-                other => format!("{other:?}"),
-            };
-            heard.lock().unwrap().push(text);
-        }
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let settings = ApiSettings {
-        authentication,
-        extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
-        server_tokens: "original".into(),
-        fresh: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
-    };
-    let (_keep, settings) = watch::channel(settings);
-    tokio::spawn(serve(listener, Handle::new(Arc::clone(&shared), messages), settings));
-    Node { base, shared, told }
-}
-
-fn pledged(absent_at: Revision) -> PeerAnswer {
-    PeerAnswer {
-        primary: false,
-        barred: false,
-        history: History {
-            ancestors: vec![Ancestor { timeline: Timeline(1), end: Lsn(0x404_0000), reason: String::new() }],
-            timeline: Timeline(2),
-        },
-        flushed: Lsn(67_417_552),
-        replayed: Lsn(67_416_528),
-        pledge: Some(absent_at),
-    }
-}
-
-impl Node {
-    async fn ask(&self, method: Method, path: &str, body: Option<&str>) -> (u16, String) {
-        let url = format!("{}{path}", self.base);
-        request(method, &url, None, body.map(str::to_owned), LIMIT).await.unwrap()
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        self.ask(Method::GET, path, None).await
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    async fn codes(&self, expected: &[(&str, u16)]) {
-        for (path, code) in expected {
-            assert_eq!(self.get(path).await.0, *code, "GET {path}");
-            let (status, body) = self.ask(Method::OPTIONS, path, None).await;
-            assert_eq!((status, body.as_str()), (*code, ""), "OPTIONS {path}");
-        }
-    }
-
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
-    }
-}
+use node::*;
 
 #[tokio::test]
 async fn the_leader_answers_by_its_tenure() {
@@ -375,13 +132,7 @@ async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     let shared = Arc::new(Mutex::new(aged()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/replica", listener.local_addr().unwrap());
-    let settings = ApiSettings {
-        authentication: None,
-        extra_headers: Vec::new(),
-        server_tokens: "minimal".into(),
-        fresh: Arc::new(|| Box::pin(async { Err("no store".into()) })),
-    };
-    let (_keep, settings) = watch::channel(settings);
+    let (_keep, settings) = watch::channel(settings());
     tokio::spawn(serve(listener, Handle::new(shared, messages), settings));
     let (status, body) = request(Method::GET, &url, None, None, LIMIT).await.unwrap();
     let document: Value = serde_json::from_str(&body).unwrap();
@@ -431,15 +182,19 @@ async fn cluster_history_and_config_are_those_of_the_store() {
     assert_eq!(node.json("/config/xyz").await, json!({"ttl": 30, "loop_wait": 10}));
     node.shared.lock().unwrap().dynamic = None;
     assert_eq!(node.get("/config").await.0, 502);
+
+    let silent = ApiSettings { fresh: Arc::new(|| Box::pin(async { Err("no store".into()) })), ..settings() };
+    let node = serve_with(node::node(standby()), silent).await;
+    assert_eq!(node.get("/cluster").await, (503, "no store".into()));
 }
 
 #[tokio::test]
 async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
-    let auth = BasicAuth { user: "admin".into(), password: Secret::new("s3cret") };
+    let auth = Credentials { username: "admin".into(), password: Secret::new("s3cret") };
     let node = serve_node(leading(Duration::from_secs(20)), Some(auth.clone())).await;
     let url = format!("{}/restart", node.base);
     assert_eq!(node.ask(Method::POST, "/restart", None).await, (401, "no auth header received".into()));
-    let wrong = BasicAuth { password: Secret::new("s3creT"), ..auth.clone() };
+    let wrong = Credentials { password: Secret::new("s3creT"), ..auth.clone() };
     let answer = request(Method::POST, &url, Some(&wrong), None, LIMIT).await.unwrap();
     assert_eq!(answer, (401, "not authenticated".into()));
     assert_eq!(node.told(), [""; 0]);
@@ -454,6 +209,41 @@ async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
 }
 
 #[tokio::test]
+async fn an_allowlist_closes_the_unsafe_endpoints_only() {
+    let allowlist = Allowlist::resolve(&["192.0.2.0/24".to_owned()], true).await;
+    let node = serve_with(leading(Duration::from_secs(20)), ApiSettings { allowlist, ..settings() }).await;
+    assert_eq!(node.ask(Method::POST, "/reload", None).await, (403, "Access is denied".into()));
+    assert_eq!(node.told(), [""; 0]);
+    assert_eq!(node.get("/patroni").await.0, 200);
+    // A member's address is listed as soon as the member is.
+    if let Some(seen) = node.shared.lock().unwrap().core.store.cluster.as_mut() {
+        seen.value.members.get_mut(&Member::new("n2")).unwrap().record.api_url = "http://127.0.0.1:1/patroni".into();
+    }
+    assert_eq!(node.ask(Method::POST, "/reload", None).await.0, 202);
+}
+
+#[tokio::test]
+async fn answers_carry_patronis_headers() {
+    let node =
+        serve_with(leading(Duration::from_secs(20)), ApiSettings { server_tokens: "Minimal".into(), ..settings() });
+    let base = node.await.base;
+    let address = base.trim_start_matches("http://");
+    for (request, expected, absent) in [
+        ("GET /patroni HTTP/1.0\r\n\r\n", "server: patroni/4.1.5\r\n", "x-none"),
+        ("GET /patroni HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "x-frame-options: deny\r\n", "x-none"),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", "http/1.0 200 ok\r\n", "x-frame-options"),
+        ("POST /unknown HTTP/1.0\r\n\r\n", "content-type: text/html;charset=utf-8\r\n", "x-none"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = answer.to_lowercase();
+        assert!(answer.contains(expected) && !answer.contains(absent), "{request}\n{answer}");
+    }
+}
+
+#[tokio::test]
 async fn operators_reach_core_and_bad_bodies_do_not() {
     let node = serve_node(leading(Duration::from_secs(20)), None).await;
     let body = r#"{"leader": "n1", "candidate": "n2"}"#;
@@ -465,6 +255,7 @@ async fn operators_reach_core_and_bad_bodies_do_not() {
         assert!(status == 400 && page.contains("Bad Request"), "{body}: {status}");
     }
     assert_eq!(node.ask(Method::POST, "/restart", Some("[")).await.0, 400);
+    assert_eq!(node.ask(Method::POST, "/switchover", None).await.0, 411);
     assert_eq!(node.ask(Method::POST, "/restart", Some(r#"{"role": "replica"}"#)).await.0, 503);
     let scheduled = r#"{"schedule": "2199-01-01T00:00:00Z"}"#;
     let (status, text) = node.ask(Method::POST, "/restart", Some(scheduled)).await;

@@ -1,0 +1,720 @@
+//! The world around the agent: a store, a PostgreSQL, a guard and peers that do what they are told after a fixed while.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use matriarch_core::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
+use matriarch_core::config::{Config, Published};
+use matriarch_core::effects::{Effects, Order, Wake};
+use matriarch_core::event::{
+    EpochFile, Event, GuardEvent, HostEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, Started,
+    StoreDone, StoreEvent,
+};
+use matriarch_core::id::{LeaseId, Lsn, Member, OpId, Pid, RequestId, Revision, StoreId, SystemId, Timeline};
+use matriarch_core::lease::Bounds;
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::state::State;
+use matriarch_core::step;
+use matriarch_core::time::{Instant, Seen, WallMillis};
+use matriarch_core::timeline::{Ancestor, History};
+use matriarch_core::view::guard::Armed;
+use matriarch_core::view::peers::PeerAnswer;
+use matriarch_core::view::postgres::{
+    Cluster, ControlState, DataDir, Phase, Process, Receiver, Slot, Sql, StartAs, StopMode, Upstream,
+};
+use matriarch_core::view::store::{
+    ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord, StatusKey,
+};
+
+use crate::describe::{describe, time};
+
+/// The script's 0s: the host has been up for a while.
+pub(crate) const BEGIN: Instant = Instant(1_000_000_000_000);
+const SYSTEM: SystemId = SystemId(4711);
+const HERE: Lsn = Lsn(0x300_0060);
+const TTL: Duration = Duration::from_secs(30);
+
+/// What is in the data directory.
+#[derive(Clone, Copy)]
+pub(crate) enum Disk {
+    Empty,
+    Standby,
+    CleanPrimary,
+    CrashedPrimary,
+    Foreign,
+}
+
+/// Something that will happen.
+enum Due {
+    Ends(Order),
+    GuardStarted,
+    GuardFires(Instant),
+    Told,
+}
+
+pub(crate) struct World {
+    state: State,
+    now: Instant,
+    started: bool,
+    left: bool,
+    started_with: Started,
+    keys: ClusterView,
+    frozen: bool,
+    lease: i64,
+    process: Process,
+    pid: i32,
+    data: DataDir,
+    sql: Sql,
+    diverged: Option<Lsn>,
+    present: bool,
+    startable: bool,
+    armed: Option<Armed>,
+    held: bool,
+    peers: BTreeMap<Member, Option<PeerAnswer>>,
+    due: BTreeMap<(Instant, u64), Due>,
+    sequence: u64,
+    cancelled: BTreeSet<OpId>,
+    wake: Wake,
+    /// The tenure that was last armed: renewals arm it again and again.
+    told_armed: Option<LeaseId>,
+    out: VecDeque<String>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let state = State::new(config(), BEGIN);
+        let mut world = Self {
+            now: BEGIN,
+            started: false,
+            left: false,
+            started_with: Started::default(),
+            keys: ClusterView {
+                store: StoreId(1),
+                revision: Revision(100),
+                initialize: Some(Initialize { revision: Revision(5), system_id: Some(SYSTEM) }),
+                config_revision: Revision(6),
+                ..ClusterView::default()
+            },
+            frozen: false,
+            lease: 500,
+            process: Process::Absent,
+            pid: 1000,
+            data: DataDir::Cluster(dir(ControlState::ShutDownInRecovery, true)),
+            sql: Sql::default(),
+            diverged: None,
+            present: false,
+            startable: true,
+            armed: None,
+            held: false,
+            peers: BTreeMap::new(),
+            due: BTreeMap::new(),
+            sequence: 0,
+            cancelled: BTreeSet::new(),
+            wake: Wake { at: None, because: matriarch_core::reason::Reason::AtGoal },
+            told_armed: None,
+            out: VecDeque::new(),
+            state,
+        };
+        for name in ["b", "c"] {
+            world.member(name, "replica", false);
+            world.peer(name, HERE, true);
+        }
+        world
+    }
+
+    /// What was said since the last time, and when the agent wants to be woken.
+    pub(crate) fn told(&mut self) -> Vec<String> {
+        let mut told: Vec<String> = self.out.drain(..).collect();
+        if let Some(at) = self.wake.at.filter(|_| self.started && !self.left && !told.is_empty()) {
+            told.push(format!("           next      {} for {}", time(at.0), self.wake.because));
+        }
+        told
+    }
+
+    // --- what scripts say -------------------------------------------------------------------------------------------
+
+    pub(crate) fn start(&mut self) {
+        self.started = true;
+        self.state = State::new(self.state.config.clone(), self.now);
+        self.event(Event::Started(self.started_with));
+    }
+
+    pub(crate) fn shutdown(&mut self) {
+        self.event(Event::ShutdownAsked);
+    }
+
+    pub(crate) fn uninitialise(&mut self) {
+        self.keys.initialize = None;
+        self.keys.config_revision = Revision(0);
+        self.keys.members.clear();
+    }
+
+    pub(crate) fn unsupported(&mut self, mode: &str) {
+        self.state.config.unsupported = Some(mode.into());
+        let config = self.state.config.clone();
+        self.event(Event::Configured(config));
+    }
+
+    pub(crate) fn disk(&mut self, disk: Disk) {
+        self.data = match disk {
+            Disk::Empty => DataDir::Empty,
+            Disk::Standby => DataDir::Cluster(dir(ControlState::ShutDownInRecovery, true)),
+            Disk::CleanPrimary => DataDir::Cluster(dir(ControlState::ShutDown, false)),
+            Disk::CrashedPrimary => DataDir::Cluster(dir(ControlState::InProduction, false)),
+            Disk::Foreign => {
+                DataDir::Cluster(Cluster { system_id: SystemId(99), ..dir(ControlState::ShutDown, false) })
+            }
+        };
+    }
+
+    pub(crate) fn epoch_file(&mut self, epoch: Revision) {
+        let file = EpochFile { system_id: SYSTEM, store: StoreId(1), epoch, timeline: Timeline(1) };
+        self.started_with.epoch = Some(file);
+    }
+
+    pub(crate) fn postgres_runs(&mut self, standby: bool, upstream: Option<&&str>) {
+        let state = if standby { ControlState::InArchiveRecovery } else { ControlState::InProduction };
+        self.data = DataDir::Cluster(dir(state, standby));
+        self.come_up(standby, upstream.map(|name| upstream_of(name)));
+    }
+
+    pub(crate) fn position(&mut self, position: Lsn) {
+        (self.sql.flushed, self.sql.received, self.sql.replayed) = (position, position, position);
+    }
+
+    pub(crate) fn diverged(&mut self, at: Lsn) {
+        self.diverged = Some(at);
+    }
+
+    pub(crate) fn postmaster_dies(&mut self) {
+        self.process = Process::Absent;
+        self.look();
+    }
+
+    pub(crate) fn leader(&mut self, name: &str, created: Revision, lease: LeaseId) {
+        self.keys.leader = Some(LeaderKey { member: Member::new(name), lease, created, modified: created });
+        if name != "a" {
+            self.member(name, "primary", false);
+        }
+        self.changed();
+    }
+
+    pub(crate) fn leader_vanishes(&mut self) {
+        self.keys.leader = None;
+        self.changed();
+    }
+
+    pub(crate) fn member_vanishes(&mut self, name: &str) {
+        self.keys.members.remove(&Member::new(name));
+        self.changed();
+    }
+
+    pub(crate) fn member(&mut self, name: &str, role: &str, checkpoint_pending: bool) {
+        let record = MemberRecord {
+            host: name.into(),
+            port: 5432,
+            api_url: format!("http://{name}:8008/patroni"),
+            state: "running".into(),
+            role: role.into(),
+            timeline: Timeline(1),
+            position: HERE,
+            failover_priority: 1,
+            pledges: true,
+            checkpoint_pending,
+            ..MemberRecord::default()
+        };
+        let key = MemberKey { revision: self.keys.revision, lease: LeaseId(300), record };
+        self.keys.members.insert(Member::new(name), key);
+        self.changed();
+    }
+
+    pub(crate) fn peer(&mut self, name: &str, position: Lsn, pledged: bool) {
+        let answer = PeerAnswer {
+            primary: false,
+            barred: false,
+            history: History::first(Timeline(1)),
+            flushed: position,
+            replayed: Lsn(position.0 + 0x78),
+            pledge: pledged.then_some(self.keys.revision),
+        };
+        self.peers.insert(Member::new(name), Some(answer));
+    }
+
+    pub(crate) fn peer_unreachable(&mut self, name: &str) {
+        self.peers.insert(Member::new(name), None);
+    }
+
+    pub(crate) fn freeze_store(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
+
+    pub(crate) fn guard_armed(&mut self, tenure: LeaseId, at: Duration) {
+        self.armed = Some(Armed { tenure, at: BEGIN + at });
+    }
+
+    pub(crate) fn guard_dies(&mut self, startable: bool) {
+        (self.present, self.startable, self.armed) = (false, startable, None);
+        self.event(Event::Guard(GuardEvent::Gone));
+    }
+
+    pub(crate) fn failover(&mut self, leader: Option<&str>, candidate: Option<&str>) {
+        self.keys.failover_revision = Revision(self.keys.revision.0 + 1);
+        self.keys.failover = Some(FailoverKey {
+            revision: self.keys.failover_revision,
+            leader: leader.map(Member::new),
+            candidate: candidate.map(Member::new),
+            scheduled_at: None,
+        });
+        self.changed();
+    }
+
+    pub(crate) fn operator(&mut self, request: Request) {
+        self.event(Event::Operator(RequestId(1), request));
+    }
+
+    pub(crate) fn switchover(leader: Member, candidate: Member) -> Request {
+        Request::Move(MoveRequest {
+            switchover: true,
+            leader: Some(leader),
+            candidate: Some(candidate),
+            scheduled_at: None,
+            refused: false,
+        })
+    }
+
+    // --- time -------------------------------------------------------------------------------------------------------
+
+    /// Everything that happens before `time`.
+    pub(crate) fn run_until(&mut self, time: Duration) {
+        let end = BEGIN + time;
+        for _ in 0..10_000 {
+            let due = self.due.keys().next().map(|(at, _)| *at);
+            let wake = self.wake.at.filter(|_| self.started);
+            let Some(next) = due.into_iter().chain(wake).min().filter(|next| *next < end && !self.left) else { return };
+            self.now = self.now.max(next);
+            match self.due.first_key_value().filter(|((at, _), _)| *at <= self.now) {
+                Some(_) => {
+                    if let Some((_, due)) = self.due.pop_first() {
+                        self.happens(due);
+                    }
+                }
+                None => self.event(Event::Ticked(WallMillis((self.now.0 / 1_000_000) as i64))),
+            }
+        }
+        panic!("the script never comes to rest: {:?}", self.out.iter().rev().take(8).collect::<Vec<_>>());
+    }
+
+    pub(crate) fn sleep_until(&mut self, time: Duration) {
+        self.now = self.now.max(BEGIN + time);
+    }
+
+    fn later(&mut self, after: Duration, due: Due) {
+        self.sequence += 1;
+        self.due.insert((self.now + after, self.sequence), due);
+    }
+
+    fn happens(&mut self, due: Due) {
+        match due {
+            Due::Told => {
+                let seen = Seen::new(self.keys.clone(), self.now, self.now);
+                if !self.frozen {
+                    self.event(Event::Store(StoreEvent::Watched(seen)));
+                }
+            }
+            Due::GuardStarted if self.startable => {
+                self.present = true;
+                if let Some(armed) = self.armed {
+                    self.later(armed.at.since(self.now), Due::GuardFires(armed.at));
+                }
+                let connected = GuardEvent::Connected { armed: self.armed, held: self.held, fired: None };
+                self.event(Event::Guard(connected));
+            }
+            Due::GuardStarted => self.event(Event::Guard(GuardEvent::Gone)),
+            Due::GuardFires(at) => {
+                if self.armed.is_some_and(|armed| armed.at == at) && self.present {
+                    self.tell("guard", "the end of the tenure is here: PostgreSQL is killed");
+                    self.fires();
+                }
+            }
+            Due::Ends(order) if self.cancelled.remove(&order.op) => {}
+            Due::Ends(order) => self.ends(order),
+        }
+    }
+
+    // --- the agent --------------------------------------------------------------------------------------------------
+
+    fn event(&mut self, event: Event) {
+        if !self.started || self.left {
+            return;
+        }
+        let Effects { orders, cancelled, wake, decision } = step(&mut self.state, self.now, event);
+        self.wake = wake;
+        self.cancelled.extend(cancelled);
+        if let Some(decision) = decision {
+            let told = format!("{} / {}: {}", decision.rung.name(), decision.reason.code(), decision.reason);
+            self.tell("decision", &told);
+        }
+        for order in orders {
+            self.ordered(order);
+        }
+    }
+
+    fn tell(&mut self, what: &str, text: &str) {
+        self.out.push_back(format!("{:<10} {what:<9} {text}", time(self.now.0)));
+    }
+
+    fn ordered(&mut self, order: Order) {
+        let again = matches!(&order.action, Action::Guard(GuardAction::Arm { tenure, .. })
+            if self.told_armed.replace(*tenure) == Some(*tenure));
+        // Contact is sought every second while nobody speaks by himself.
+        let routine = again || order.because.code() == "contact_due";
+        if let Some(text) = describe(&order.action).filter(|_| !routine) {
+            self.tell("order", &format!("{text}  ({})", order.because.code()));
+        }
+        match &order.action {
+            Action::Host(HostAction::Exit { .. }) => self.left = true,
+            Action::Host(HostAction::StartGuard) => self.later(Duration::from_millis(5), Due::GuardStarted),
+            Action::Answer(..) => {}
+            // A frozen store answers nothing, for as long as anybody waits.
+            Action::Store(_) if self.frozen => {}
+            Action::Guard(_) if !self.present => {}
+            Action::Peer(action) if self.peers.get(asked_of(action)).is_none_or(Option::is_none) => {
+                self.later(Duration::from_millis(100), Due::Ends(order));
+            }
+            action => {
+                let after = takes(action);
+                self.later(after, Due::Ends(order));
+            }
+        }
+    }
+
+    /// The keys changed: watches tell a little later.
+    fn changed(&mut self) {
+        self.keys.revision.0 += 1;
+        if self.started {
+            self.later(Duration::from_millis(1), Due::Told);
+        }
+    }
+
+    /// What the runtime sees of process and data.
+    fn look(&mut self) {
+        self.event(Event::Postgres(PostgresEvent::ProcessSeen(self.process)));
+        self.event(Event::Postgres(PostgresEvent::DataSeen(self.data.clone())));
+    }
+
+    // --- the guard --------------------------------------------------------------------------------------------------
+
+    fn fires(&mut self) {
+        let tenure = self.armed.take().map_or(LeaseId(0), |armed| armed.tenure);
+        (self.held, self.process) = (false, Process::Absent);
+        self.event(Event::Guard(GuardEvent::Fired { tenure }));
+        self.look();
+    }
+
+    fn guard(&mut self, action: GuardAction) {
+        let event = match action {
+            GuardAction::Arm { tenure, at } => {
+                let armed = Armed { tenure, at };
+                self.armed = Some(armed);
+                let left = at.since(self.now);
+                self.later(left, Due::GuardFires(at));
+                GuardEvent::Armed(armed)
+            }
+            GuardAction::Disarm => {
+                self.armed = None;
+                GuardEvent::Disarmed
+            }
+            GuardAction::Hold => {
+                self.held = true;
+                GuardEvent::Held
+            }
+            GuardAction::Resume => {
+                self.held = false;
+                GuardEvent::Resumed
+            }
+            GuardAction::Fire => return self.fires(),
+            GuardAction::KillOrphans => GuardEvent::OrphansDead,
+        };
+        self.event(Event::Guard(event));
+    }
+
+    // --- orders that end --------------------------------------------------------------------------------------------
+
+    fn ends(&mut self, order: Order) {
+        let (op, since) = (order.op, self.state.ops.iter().find(|(_, f)| f.op == order.op).map(|(_, f)| f.since));
+        let asked = since.unwrap_or(self.now);
+        match order.action {
+            Action::Store(action) => {
+                if self.frozen {
+                    return;
+                }
+                let before = self.keys.revision;
+                let outcome = self.store(action);
+                self.event(Event::Store(StoreEvent::Completed { op, outcome, asked }));
+                if self.keys.revision != before {
+                    self.happens(Due::Told);
+                }
+            }
+            Action::Postgres(PostgresAction::Observe) => {
+                let ready = matches!(self.process, Process::Alive { phase: Phase::Ready, .. }) && !self.held;
+                let sql = ready.then(|| Seen::new(self.sql.clone(), asked, self.now));
+                self.event(Event::Postgres(PostgresEvent::Answered { op, sql }));
+            }
+            Action::Postgres(action) => {
+                let done = self.postgres(action);
+                self.look();
+                self.event(Event::Postgres(PostgresEvent::Completed { op, outcome: Outcome::Done(done) }));
+            }
+            Action::Host(_) => self.event(Event::Host(HostEvent::Completed { op, outcome: Outcome::Done(()) })),
+            Action::Guard(action) => self.guard(action),
+            Action::Peer(action) => {
+                let member = asked_of(&action).clone();
+                let answer = self.peers.get(&member).cloned().flatten();
+                let outcome = answer.map_or_else(|| Outcome::Unknown("no answer".into()), Outcome::Done);
+                self.event(Event::Peer(PeerEvent::Answered { op, member, outcome, asked }));
+            }
+            Action::Answer(..) => {}
+        }
+    }
+
+    fn store(&mut self, action: StoreAction) -> Outcome<StoreDone> {
+        let ours = |leader: &Option<LeaderKey>, lease| leader.as_ref().is_some_and(|leader| leader.lease == lease);
+        let next = Revision(self.keys.revision.0 + 1);
+        match action {
+            StoreAction::Read => return Outcome::Done(StoreDone::Read(self.keys.clone())),
+            StoreAction::GrantTenure { .. } | StoreAction::GrantSession { .. } => {
+                self.lease += 1;
+                return Outcome::Done(StoreDone::Granted { lease: LeaseId(self.lease), ttl: TTL });
+            }
+            StoreAction::Renew { lease, .. } if ours(&self.keys.leader, lease) => {
+                return Outcome::Done(StoreDone::Renewed { ttl: TTL });
+            }
+            StoreAction::Renew { .. } => return Outcome::Refused(Refusal::Conflict),
+            StoreAction::KeepSession { .. } => return Outcome::Done(StoreDone::SessionKept),
+            StoreAction::Acquire(_) | StoreAction::Release { .. } | StoreAction::TakeOver { .. }
+                if !self.allowed(&action) =>
+            {
+                return Outcome::Refused(Refusal::Conflict);
+            }
+            _ => self.keys.revision = next,
+        }
+        let key = |created, lease| LeaderKey { member: Member::new("a"), lease, created, modified: next };
+        match action {
+            StoreAction::Acquire(acquire) => {
+                self.keys.leader = Some(key(next, acquire.lease));
+                self.keys.epoch = Some(EpochRecord {
+                    revision: next,
+                    store: StoreId(1),
+                    epoch: next,
+                    member: Member::new("a"),
+                    timeline: acquire.timeline,
+                    position: acquire.position,
+                });
+                return Outcome::Done(StoreDone::Acquired(self.keys.clone()));
+            }
+            StoreAction::TakeOver { lease, .. } => {
+                let created = self.keys.leader.as_ref().map_or(next, |leader| leader.created);
+                self.keys.leader = Some(key(created, lease));
+                return Outcome::Done(StoreDone::Acquired(self.keys.clone()));
+            }
+            StoreAction::Release { .. } => {
+                self.keys.leader = None;
+                return Outcome::Done(StoreDone::Released);
+            }
+            StoreAction::Revoke { lease } => {
+                self.keys.leader = self.keys.leader.take().filter(|leader| leader.lease != lease);
+                return Outcome::Done(StoreDone::Revoked);
+            }
+            StoreAction::PutMember { lease, record } => {
+                self.keys.members.insert(Member::new("a"), MemberKey { revision: next, lease, record });
+            }
+            StoreAction::RaceInitialize => {
+                self.keys.initialize = Some(Initialize { revision: next, system_id: None });
+            }
+            StoreAction::CompleteInitialize { system_id, .. } => {
+                self.keys.initialize = Some(Initialize { revision: next, system_id: Some(system_id) });
+                self.keys.config_revision = next;
+            }
+            StoreAction::AbandonInitialize { .. } => self.keys.initialize = None,
+            StoreAction::PutStatus { position, .. } => {
+                self.keys.status = Some(StatusKey { revision: next, optime: position, ..StatusKey::default() });
+            }
+            StoreAction::PutHistory { lines, .. } => {
+                (self.keys.history.revision, self.keys.history.lines) = (next, lines);
+            }
+            StoreAction::PutFailover { leader, candidate, .. } => {
+                self.keys.failover_revision = next;
+                self.keys.failover = Some(FailoverKey { revision: next, leader, candidate, scheduled_at: None });
+            }
+            StoreAction::ClearFailover { .. } => (self.keys.failover, self.keys.failover_revision) = (None, next),
+            _ => {}
+        }
+        Outcome::Done(StoreDone::Written)
+    }
+
+    fn allowed(&self, action: &StoreAction) -> bool {
+        match action {
+            StoreAction::Acquire(_) => self.keys.leader.is_none(),
+            StoreAction::Release { epoch, .. } => self.keys.leader.as_ref().is_some_and(|l| l.created == *epoch),
+            StoreAction::TakeOver { modified, .. } => {
+                self.keys.leader.as_ref().is_some_and(|leader| leader.modified == *modified)
+            }
+            _ => true,
+        }
+    }
+
+    fn postgres(&mut self, action: PostgresAction) -> PostgresDone {
+        match action {
+            PostgresAction::Initdb => self.data = DataDir::Cluster(dir(ControlState::ShutDown, false)),
+            PostgresAction::Clone(_) => {
+                self.data = DataDir::Cluster(dir(ControlState::ShutDownInRecovery, true));
+                self.diverged = None;
+            }
+            PostgresAction::Start(StartAs::Primary) => self.come_up(false, None),
+            PostgresAction::Start(StartAs::Standby(upstream)) => self.come_up(true, upstream),
+            PostgresAction::Restart => self.come_up(self.sql.in_recovery, self.state.memory.followed.clone()),
+            PostgresAction::Stop(mode) => self.goes_down(mode),
+            PostgresAction::Promote => self.promoted(),
+            PostgresAction::Follow(upstream) => self.follow(upstream.as_ref()),
+            PostgresAction::Freeze => self.follow(None),
+            PostgresAction::Checkpoint => {
+                let timeline = self.sql.timeline;
+                self.dir(|dir| dir.checkpoint_timeline = timeline);
+            }
+            PostgresAction::Compare(_) => return PostgresDone::Compared(self.diverged),
+            PostgresAction::RecoverSingleUser => self.dir(|dir| dir.state = ControlState::ShutDown),
+            PostgresAction::Rewind(_) => {
+                self.diverged = None;
+                self.dir(|dir| dir.standby_signal = true);
+            }
+            PostgresAction::Configure { generation } => return PostgresDone::Configured { generation },
+            PostgresAction::CreateSlot(name) => {
+                self.sql.slots.push(Slot { name, physical: true, active: true, ..Slot::default() });
+            }
+            PostgresAction::DropSlot(name) => self.sql.slots.retain(|slot| slot.name != name),
+            PostgresAction::CreateRoles | PostgresAction::Observe | PostgresAction::Look => {}
+        }
+        PostgresDone::Done
+    }
+
+    fn dir(&mut self, change: impl FnOnce(&mut Cluster)) {
+        if let DataDir::Cluster(dir) = &mut self.data {
+            change(dir);
+        }
+    }
+
+    fn come_up(&mut self, standby: bool, upstream: Option<Upstream>) {
+        self.pid += 1;
+        self.process = Process::Alive { pid: Pid(self.pid), phase: Phase::Ready };
+        let state = if standby { ControlState::InArchiveRecovery } else { ControlState::InProduction };
+        let mut timeline = Timeline(1);
+        self.dir(|dir| {
+            (dir.state, dir.standby_signal) = (state, standby);
+            timeline = dir.history.timeline;
+        });
+        self.sql = Sql { in_recovery: standby, timeline, server_version: 150_000, ..Sql::default() };
+        self.position(HERE);
+        self.follow(upstream.as_ref().filter(|_| standby));
+    }
+
+    fn follow(&mut self, upstream: Option<&Upstream>) {
+        self.sql.upstream_set = upstream.is_some();
+        self.sql.receiver = upstream.filter(|_| self.diverged.is_none()).map(|upstream| Receiver {
+            pid: 99,
+            streaming: true,
+            timeline: self.sql.timeline,
+            latest_end: HERE,
+            upstream: format!("{}:{}", upstream.host, upstream.port),
+        });
+    }
+
+    fn goes_down(&mut self, mode: StopMode) {
+        self.process = Process::Absent;
+        let state = if self.sql.in_recovery { ControlState::ShutDownInRecovery } else { ControlState::ShutDown };
+        let position = self.sql.flushed;
+        if mode == StopMode::Fast {
+            self.dir(|dir| (dir.state, dir.checkpoint) = (state, position));
+        }
+    }
+
+    fn promoted(&mut self) {
+        let (ended, end) = (self.sql.timeline, self.sql.received);
+        self.sql.in_recovery = false;
+        self.sql.timeline = Timeline(ended.0 + 1);
+        let timeline = self.sql.timeline;
+        self.dir(|dir| {
+            (dir.state, dir.standby_signal, dir.history.timeline) = (ControlState::InProduction, false, timeline);
+            let reason = "no recovery target specified".into();
+            dir.history.ancestors.push(Ancestor { timeline: ended, end, reason });
+        });
+    }
+}
+
+fn asked_of(action: &PeerAction) -> &Member {
+    match action {
+        PeerAction::AskPosition { member, .. }
+        | PeerAction::AskStatus { member, .. }
+        | PeerAction::AwaitReplay { member, .. } => member,
+    }
+}
+
+/// How long things take in this world.
+fn takes(action: &Action) -> Duration {
+    Duration::from_millis(match action {
+        Action::Postgres(PostgresAction::Start(_) | PostgresAction::Stop(_)) => 50,
+        Action::Postgres(PostgresAction::Restart) => 100,
+        Action::Postgres(PostgresAction::Promote | PostgresAction::Checkpoint) => 40,
+        Action::Postgres(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_)) => 2_000,
+        Action::Postgres(PostgresAction::RecoverSingleUser) => 300,
+        Action::Postgres(PostgresAction::Observe | PostgresAction::Look) | Action::Guard(_) | Action::Host(_) => 1,
+        Action::Postgres(_) | Action::Peer(_) => 5,
+        Action::Store(_) | Action::Answer(..) => 2,
+    })
+}
+
+fn upstream_of(name: &str) -> Upstream {
+    Upstream { member: Member::new(name), host: name.into(), port: 5432 }
+}
+
+fn dir(state: ControlState, standby_signal: bool) -> Cluster {
+    Cluster {
+        system_id: SYSTEM,
+        major_version: 15,
+        state,
+        checkpoint: Lsn(0x300_0028),
+        checkpoint_timeline: Timeline(1),
+        min_recovery: if standby_signal { HERE } else { Lsn(0) },
+        min_recovery_timeline: Timeline(u32::from(standby_signal)),
+        rewindable: true,
+        standby_signal,
+        backup_label: false,
+        tainted: None,
+        history: History::first(Timeline(1)),
+    }
+}
+
+fn config() -> Config {
+    Config {
+        me: Member::new("a"),
+        ttl: TTL,
+        loop_wait: Duration::from_secs(10),
+        retry_timeout: Duration::from_secs(10),
+        maximum_lag_on_failover_bytes: 1 << 20,
+        primary_start_timeout: Duration::from_secs(300),
+        max_timelines_history: 0,
+        nofailover: false,
+        failover_priority: 1,
+        nostream: false,
+        clonefrom: false,
+        replicatefrom: None,
+        use_slots: true,
+        use_pg_rewind: true,
+        clone_when_diverged: false,
+        may_bootstrap: true,
+        unsupported: None,
+        parameters_generation: 1,
+        published: Published { host: "a".into(), port: 5432, api_url: "http://a:8008/patroni".into() },
+        isolation_timeout: Duration::from_secs(3),
+        bounds: Bounds::default(),
+    }
+}
