@@ -104,12 +104,12 @@ impl Report {
             lines.push("* Replication is asynchronous here: a primary that is lost or silenced at once may take along the last rows".to_owned());
             lines.push("  that no standby had received yet. They are counted. Synchronous replication is what keeps those, too.".to_owned());
         }
-        lines.push(match self.holds() {
-            true => "One writer at every instant, and nothing lost that was promised.".to_owned(),
-            false => {
-                "BROKEN: two nodes acknowledged writes at one instant, or rows were lost that must not be.".to_owned()
-            }
-        });
+        let outcome = if self.holds() {
+            "One writer at every instant, and nothing lost that was promised."
+        } else {
+            "BROKEN: two nodes acknowledged writes at one instant, or rows were lost that must not be."
+        };
+        lines.push(outcome.to_owned());
         lines
     }
 
