@@ -173,7 +173,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
-            crate::procedure::failover_written(state, action, true)
+            crate::procedure::failover_written(state, action, true);
         }
         (
             StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },

@@ -493,7 +493,9 @@ fn positions_are_collected_for_as_long_as_the_window_and_no_longer() {
     assert_eq!(node.clone().later(149).concludes().1, "collecting_positions");
     assert_eq!(node.clone().later(150).concludes().1, "asking_lease");
     let now = node.now;
-    let unreachable = node.with(|state| drop(state.peers.unreachable.insert(Member::new("c"), now)));
+    let unreachable = node.with(|state| {
+        state.peers.unreachable.insert(Member::new("c"), now);
+    });
     assert_eq!(unreachable.concludes().1, "asking_lease");
 }
 
@@ -759,15 +761,16 @@ fn a_switchover_asks_checkpoints_and_stops() {
 #[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
-    type Change = fn(&mut crate::view::peers::PeerAnswer);
-    let bad: [Change; 3] =
+    let bad: [fn(&mut crate::view::peers::PeerAnswer); 3] =
         [|answer| answer.barred = true, |answer| answer.primary = true, |answer| answer.flushed = Lsn(8)];
     for change in bad {
         let node = b_answers(moving(), change);
         concludes(&node, Rung::Switchover, "no_good_candidate", Fate::Keep, std::slice::from_ref(&clear));
     }
     let now = moving().now;
-    let silent = moving().with(|state| drop(state.peers.unreachable.insert(Member::new("b"), now)));
+    let silent = moving().with(|state| {
+        state.peers.unreachable.insert(Member::new("b"), now);
+    });
     assert_eq!(silent.concludes().1, "no_good_candidate");
 }
 
