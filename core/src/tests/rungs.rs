@@ -168,12 +168,28 @@ fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
 fn a_start_never_takes_the_key_of_another_even_before_the_data_are_known() {
     let mut node = adopting(Node::primary()).with(|state| state.postgres.data = DataDir::Unknown);
     node.set_cluster(led_by("b", 101));
-    assert_eq!(node.wants(), [FIRE]);
+    concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[]);
     let ordered = actions(&node.tick());
+    assert!(ordered.contains(&FIRE), "{ordered:?}");
     let takes = |action: &Action| {
         matches!(action, Action::Store(StoreAction::GrantTenure { .. } | StoreAction::TakeOver { .. }))
     };
     assert!(!ordered.iter().any(takes), "{ordered:?}");
+}
+
+#[test]
+fn another_node_of_the_same_name_does_not_lose_its_key_to_this_one() {
+    let node = adopting(Node::primary()).with(|state| state.epoch_file = None).cluster(|cluster| {
+        cluster.epoch = Some(EpochRecord {
+            revision: EPOCH,
+            store: STORE,
+            epoch: EPOCH,
+            member: Member::new("a"),
+            timeline: crate::id::Timeline(1),
+            position: HERE,
+        });
+    });
+    concludes(&node, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
 }
 
 #[test]
