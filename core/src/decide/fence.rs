@@ -108,7 +108,11 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         let orders = if view.may_write() { stop_writes(view) } else { vec![] };
         return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
     }
-    let reason = Reason::Adopting { left_ms: ms(view.at.until(deadline)) };
+    // Nothing writes: there is no hurry, and nothing to be stopped.
+    let reason = match view.may_write() {
+        true => Reason::Adopting { left_ms: ms(view.at.until(deadline)) },
+        false => Reason::Observing,
+    };
     let Some(cluster) = view.cluster() else { return Some(Verdict::wait(reason)) };
     // Whose key it is cannot be told before the data are known.
     if view.state.postgres.data == DataDir::Unknown {
