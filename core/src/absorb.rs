@@ -372,6 +372,7 @@ fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             if state.postgres.data != data {
                 state.memory.changed = at;
                 state.postgres.data = data;
+                state.memory.owned |= is_ours(state);
             }
         }
         PostgresEvent::Answered { op, sql } => {
@@ -391,6 +392,12 @@ fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             control_ended(state, at, &in_flight, outcome);
         }
     }
+}
+
+/// The data directory is a part of this cluster.
+fn is_ours(state: &State) -> bool {
+    let DataDir::Cluster(dir) = &state.postgres.data else { return false };
+    state.store.cluster.as_ref().and_then(|seen| seen.value.system_id()) == Some(dir.system_id)
 }
 
 fn process_seen(state: &mut State, at: Instant, process: Process) {

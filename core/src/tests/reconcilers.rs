@@ -249,7 +249,7 @@ fn a_slot_is_not_made_twice_because_the_answer_is_from_before_it_was_made() {
 fn a_new_generation_of_parameters_is_written_while_the_role_is_settled_and_only_then() {
     let changed = |config: &mut Config| config.parameters_generation = 2;
     let configure = Action::Postgres(PostgresAction::Configure { generation: 2 });
-    assert_eq!(ordered(Node::primary().config(changed)), [configure.clone()]);
+    assert_eq!(ordered(Node::primary().config(changed)), std::slice::from_ref(&configure));
     let unsettled = Node::racing().config(changed);
     assert!(!orders(unsettled, |action| *action == configure));
 }

@@ -168,12 +168,28 @@ fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
 fn a_start_never_takes_the_key_of_another_even_before_the_data_are_known() {
     let mut node = adopting(Node::primary()).with(|state| state.postgres.data = DataDir::Unknown);
     node.set_cluster(led_by("b", 101));
-    assert_eq!(node.wants(), [FIRE]);
+    concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[]);
     let ordered = actions(&node.tick());
+    assert!(ordered.contains(&FIRE), "{ordered:?}");
     let takes = |action: &Action| {
         matches!(action, Action::Store(StoreAction::GrantTenure { .. } | StoreAction::TakeOver { .. }))
     };
     assert!(!ordered.iter().any(takes), "{ordered:?}");
+}
+
+#[test]
+fn another_node_of_the_same_name_does_not_lose_its_key_to_this_one() {
+    let node = adopting(Node::primary()).with(|state| state.epoch_file = None).cluster(|cluster| {
+        cluster.epoch = Some(EpochRecord {
+            revision: EPOCH,
+            store: STORE,
+            epoch: EPOCH,
+            member: Member::new("a"),
+            timeline: crate::id::Timeline(1),
+            position: HERE,
+        });
+    });
+    concludes(&node, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
 }
 
 #[test]
@@ -493,7 +509,9 @@ fn positions_are_collected_for_as_long_as_the_window_and_no_longer() {
     assert_eq!(node.clone().later(149).concludes().1, "collecting_positions");
     assert_eq!(node.clone().later(150).concludes().1, "asking_lease");
     let now = node.now;
-    let unreachable = node.with(|state| drop(state.peers.unreachable.insert(Member::new("c"), now)));
+    let unreachable = node.with(|state| {
+        state.peers.unreachable.insert(Member::new("c"), now);
+    });
     assert_eq!(unreachable.concludes().1, "asking_lease");
 }
 
@@ -759,15 +777,16 @@ fn a_switchover_asks_checkpoints_and_stops() {
 #[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
-    type Change = fn(&mut crate::view::peers::PeerAnswer);
-    let bad: [Change; 3] =
+    let bad: [fn(&mut crate::view::peers::PeerAnswer); 3] =
         [|answer| answer.barred = true, |answer| answer.primary = true, |answer| answer.flushed = Lsn(8)];
     for change in bad {
         let node = b_answers(moving(), change);
         concludes(&node, Rung::Switchover, "no_good_candidate", Fate::Keep, std::slice::from_ref(&clear));
     }
     let now = moving().now;
-    let silent = moving().with(|state| drop(state.peers.unreachable.insert(Member::new("b"), now)));
+    let silent = moving().with(|state| {
+        state.peers.unreachable.insert(Member::new("b"), now);
+    });
     assert_eq!(silent.concludes().1, "no_good_candidate");
 }
 

@@ -135,12 +135,7 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
     Some(match action {
         Action::Store(action) => {
             let view = node.state.store.cluster.as_ref().map(|seen| seen.value.clone()).unwrap_or_default();
-            let outcome = if !done {
-                match fail() {
-                    Outcome::Unknown(why) => Outcome::Unknown(why),
-                    _ => Outcome::Refused(Refusal::Conflict),
-                }
-            } else {
+            let outcome = if done {
                 match action {
                     StoreAction::Read => Outcome::Done(StoreDone::Read(view)),
                     StoreAction::GrantTenure { ttl } | StoreAction::GrantSession { ttl } => {
@@ -153,6 +148,10 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                     StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => Outcome::Refused(Refusal::Conflict),
                     _ => Outcome::Done(StoreDone::Written),
                 }
+            } else if refused {
+                Outcome::Refused(Refusal::Conflict)
+            } else {
+                failed(false)
             };
             Event::Store(StoreEvent::Completed { op, outcome, asked })
         }

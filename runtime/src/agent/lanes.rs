@@ -117,7 +117,7 @@ impl Lanes {
 
     /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
     pub(super) fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
-        drop(self.observe(OpId(0), Some(done)));
+        drop(self.observe(OpId::UNASKED, Some(done)));
     }
 
     fn observe(&self, op: OpId, done: Option<tokio::sync::oneshot::Sender<()>>) -> tokio::task::JoinHandle<()> {
@@ -238,7 +238,7 @@ fn send(events: &mpsc::UnboundedSender<Event>, event: Event) {
 
 /// A line of a tool, for the operator.
 fn progress(line: &str) {
-    tracing::info!(tool = line);
+    tracing::debug!(tool = line);
 }
 
 async fn control(postgres: &Postgres, action: PostgresAction) -> Outcome<PostgresDone> {
@@ -282,7 +282,11 @@ fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
 
 /// What is in the data directory goes first; core has decided that it may.
 async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
-    match postgres.wipe_data_dir("it is cloned again").await {
+    let room = match postgres.observe_data().await {
+        DataDir::Empty => Outcome::Done(()),
+        _ => postgres.wipe_data_dir("it is cloned again").await,
+    };
+    match room {
         Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
         other => done(other),
     }
