@@ -151,12 +151,12 @@ impl Cluster {
 
     /// Cuts a node off from the store, and from the other nodes if `peers` is set. Clients reach it still.
     pub fn cut_off(&self, index: usize, peers: bool) {
-        self.for_each_neighbour(index, peers, |host, other| host.cut(other));
+        self.for_each_neighbour(index, peers, crate::Host::cut);
     }
 
     /// Undoes [`Self::cut_off`].
     pub fn mend(&self, index: usize, peers: bool) {
-        self.for_each_neighbour(index, peers, |host, other| host.mend(other));
+        self.for_each_neighbour(index, peers, crate::Host::mend);
     }
 
     fn for_each_neighbour(&self, index: usize, peers: bool, act: impl Fn(&crate::Host, &crate::Host)) {

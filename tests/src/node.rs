@@ -126,10 +126,14 @@ impl Node {
         // Stopped first, the agent before the guard before PostgreSQL: a machine that loses its power does not get to see
         // its own end.
         let mut first: Vec<Process> = self.agent.iter().map(Child::process).chain(self.guard()).collect();
-        first.iter().for_each(|process| process.signal(rustix::process::Signal::STOP));
+        for process in &first {
+            process.signal(rustix::process::Signal::STOP);
+        }
         loop {
             first.extend(self.processes());
-            first.iter().for_each(|process| process.kill());
+            for process in &first {
+                process.kill();
+            }
             first = self.processes();
             if first.is_empty() {
                 break;
