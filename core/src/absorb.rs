@@ -173,7 +173,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
-            crate::procedure::failover_written(state, action, true)
+            crate::procedure::failover_written(state, action, true);
         }
         (
             StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },
@@ -372,6 +372,7 @@ fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             if state.postgres.data != data {
                 state.memory.changed = at;
                 state.postgres.data = data;
+                state.memory.owned |= is_ours(state);
             }
         }
         PostgresEvent::Answered { op, sql } => {
@@ -391,6 +392,12 @@ fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             control_ended(state, at, &in_flight, outcome);
         }
     }
+}
+
+/// The data directory is a part of this cluster.
+fn is_ours(state: &State) -> bool {
+    let DataDir::Cluster(dir) = &state.postgres.data else { return false };
+    state.store.cluster.as_ref().and_then(|seen| seen.value.system_id()) == Some(dir.system_id)
 }
 
 fn process_seen(state: &mut State, at: Instant, process: Process) {
@@ -475,6 +482,12 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Start(_), Outcome::Done(_)) => state.memory.start_failures = 0,
         (PostgresAction::Start(_), _) => state.memory.start_failures += 1,
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        // A look that saw nothing is repeated, but not as fast as it sees nothing.
+        (PostgresAction::Look, Outcome::Done(_))
+            if state.postgres.process == Process::Unknown || state.postgres.data == DataDir::Unknown =>
+        {
+            failed(state, at, &in_flight.action);
+        }
         (PostgresAction::Promote, Outcome::Refused(_)) => state.memory.promotion = false,
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
         (PostgresAction::Clone(_), Outcome::Done(_)) => {

@@ -43,6 +43,11 @@ number! {
     /// An operation that core ordered; its completion carries the same number.
     OpId(u64)
 }
+impl OpId {
+    /// What was observed without an order of core, for a health check.
+    pub const UNASKED: Self = Self(0);
+}
+
 number! {
     /// A request of an operator; its answer carries the same number.
     RequestId(u64)

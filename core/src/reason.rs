@@ -47,7 +47,7 @@ reasons! {
     /// Guard is missing.
     GuardMissing { for_ms: u64 } => "guard_missing", "the guard is gone for {for_ms} ms and could not be armed: PostgreSQL is stopped";
     /// Orphans live on.
-    OrphansAlive => "orphans_alive", "the postmaster is dead but its processes may still commit: they are killed before anything else";
+    OrphansAlive => "orphans_alive", "no postmaster runs; whatever a dead one may have left behind could still commit and is killed before anything else";
     // unsupported
     /// The cluster asks for a mode that is not built yet.
     UnsupportedMode { mode: String } => "unsupported_mode", "the cluster asks for {mode}, which is not supported yet: this agent only observes";
@@ -56,6 +56,8 @@ reasons! {
     SystemIdMismatch { ours: SystemId, cluster: SystemId } => "system_id_mismatch", "the data directory has system identifier {ours}, the cluster has {cluster}: this is another cluster's data; nothing is touched";
     /// The data directory cannot be used.
     DataDirUnusable { why: String } => "data_dir_unusable", "the data directory cannot be used: {why}";
+    /// The directory was ours a moment ago.
+    DataDirVanishing => "data_dir_vanishing", "the data directory has lost what makes it a database cluster, as while it is being removed: nothing is done until it is whole or empty";
     // isolated
     /// Nobody answers.
     AloneFor { ms: u64, store_ms: u64, peer_ms: u64, walsender_ms: u64 } => "alone", "no answer from anyone for {ms} ms (store {store_ms}, peers {peer_ms}, standbys {walsender_ms}): writes are held";
@@ -64,6 +66,8 @@ reasons! {
     CrashRecovery { since_ms: u64, limit_ms: u64 } => "starting", "PostgreSQL is starting or recovering for {since_ms} ms (limit {limit_ms} ms)";
     /// Recovery takes too long and others could serve.
     RecoveryTooLong { since_ms: u64, limit_ms: u64 } => "recovery_too_long", "PostgreSQL has been recovering for {since_ms} ms, longer than the {limit_ms} ms allowed: leadership is given up";
+    /// PostgreSQL stops.
+    Stopping => "stopping", "PostgreSQL is stopping";
     /// An initdb is under way.
     InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
     /// A clone is under way.

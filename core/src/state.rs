@@ -132,6 +132,8 @@ pub struct Memory {
     pub configured: u64,
     /// When a kind of order last failed.
     pub failed: BTreeMap<&'static str, Instant>,
+    /// The data directory was seen as this cluster's.
+    pub owned: bool,
     /// An operator wants this node cloned again.
     pub reinit: bool,
     /// When the last contact was sought because nobody had answered.
@@ -261,7 +263,7 @@ impl Ops {
     /// Ends the operation `op`; `None`: it is not in flight any more, its completion is stale.
     pub(crate) fn end(&mut self, op: OpId) -> Option<InFlight> {
         let lane = self.lanes.iter().find(|(_, f)| f.op == op).map(|(lane, _)| lane.clone());
-        if lane.is_none() {
+        if lane.is_none() && op != OpId::UNASKED {
             self.stale += 1;
         }
         self.lanes.remove(&lane?)

@@ -66,8 +66,9 @@ impl History {
             let parsed = words.next().and_then(|w| w.parse().ok()).zip(words.next().and_then(Lsn::parse));
             let (parent, end) = parsed.ok_or(number + 1)?;
             let parent = Timeline(parent);
-            let last = ancestors.last().map_or(Timeline(0), |a| a.timeline);
-            if parent <= last || parent >= timeline {
+            // A timeline begins where its parent ended, and cannot end before it began.
+            let (last, begin) = ancestors.last().map_or((Timeline(0), Lsn(0)), |a| (a.timeline, a.end));
+            if parent <= last || parent >= timeline || end < begin {
                 return Err(number + 1);
             }
             let reason = String::from(words.next().unwrap_or("").trim());
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(History::parse(Timeline(3), "2\t0/1\tx\n1\t0/2\tx\n"), Err(2));
         assert_eq!(History::parse(Timeline(2), "2\t0/1\tx\n"), Err(1));
         assert_eq!(History::parse(Timeline(2), "one\t0/1\tx\n"), Err(1));
+        assert_eq!(History::parse(Timeline(3), "1\t0/5\tx\n2\t0/4\tx\n"), Err(2));
     }
 
     #[test]

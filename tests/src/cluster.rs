@@ -208,10 +208,8 @@ impl Drop for Cluster {
             eprintln!("kept: {}", self.dir.path().display());
             self.dir.disable_cleanup(true);
         }
-        for node in &self.nodes {
-            node.kill_everything();
-        }
-        // Before their network goes.
+        // Before their network and their directories go.
+        self.nodes.clear();
         self.stores.clear();
     }
 }

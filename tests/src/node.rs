@@ -175,3 +175,9 @@ impl Node {
         Ok(client)
     }
 }
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill_everything();
+    }
+}

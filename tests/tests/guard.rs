@@ -37,7 +37,10 @@ async fn nothing_is_acknowledged_after_the_fence() {
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
     let at = clock::now() + Duration::from_secs(1);
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, Report::Armed(Armed { tenure: TENURE, at }));
+    assert_eq!(
+        ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await,
+        Report::Armed(Armed { tenure: TENURE, at })
+    );
     let Report::Fired(fired) = next(&mut guard).await else { panic!("not fired") };
     assert_eq!(node.alive(), NOBODY, "alive after the guard said that all are dead");
     assert_eq!(fired.tenure, Some(TENURE));
@@ -51,9 +54,12 @@ async fn nothing_is_acknowledged_after_the_fence() {
     node.start();
     node.watch(&mut guard).await;
     let at = clock::now() + FAR;
-    assert!(matches!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, Report::Refused { .. }));
+    assert!(matches!(
+        ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await,
+        Report::Refused { .. }
+    ));
     let tenure = LeaseId(43);
-    assert_eq!(ask(&mut guard, Order::Arm { tenure, at }).await, Report::Armed(Armed { tenure, at }));
+    assert_eq!(ask(&mut guard, Order::Arm { tenure, at, instead_of: None }).await, Report::Armed(Armed { tenure, at }));
     assert!(node.alive().len() > 3);
 }
 
@@ -65,7 +71,7 @@ async fn a_postmaster_that_is_stopped_dies_too() {
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
     let at = clock::now() + Duration::from_secs(1);
-    ask(&mut guard, Order::Arm { tenure: TENURE, at }).await;
+    ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await;
     node.postmaster().signal(Signal::STOP).unwrap();
     let Report::Fired(fired) = next(&mut guard).await else { panic!("not fired") };
     assert_eq!(node.alive(), NOBODY);
@@ -113,7 +119,7 @@ async fn a_hold_is_noticed_by_no_client() {
     node.watch(&mut guard).await;
     assert!(matches!(ask(&mut guard, Order::Hold).await, Report::Refused { .. }), "nothing would end it");
     let at = clock::now() + FAR;
-    ask(&mut guard, Order::Arm { tenure: TENURE, at }).await;
+    ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await;
     let load = Load::start(&node, 8);
     load.wait_for(load.count() + 200);
     let Report::Held { processes, .. } = ask(&mut guard, Order::Hold).await else { panic!("not held") };
@@ -138,7 +144,7 @@ async fn what_is_held_is_killed_at_the_end_of_authority() {
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
     let at = clock::now() + Duration::from_secs(1);
-    ask(&mut guard, Order::Arm { tenure: TENURE, at }).await;
+    ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await;
     assert!(matches!(ask(&mut guard, Order::Hold).await, Report::Held { .. }));
     assert!(matches!(next(&mut guard).await, Report::Fired(fired) if fired.all_dead_at >= at));
     assert_eq!(node.alive(), NOBODY);
@@ -151,7 +157,7 @@ async fn orphans_are_not_resumed_without_their_postmaster() {
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
     let at = clock::now() + FAR;
-    ask(&mut guard, Order::Arm { tenure: TENURE, at }).await;
+    ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await;
     assert!(matches!(ask(&mut guard, Order::Hold).await, Report::Held { .. }));
     node.postmaster().signal(Signal::KILL).unwrap();
     until(|| !node.postmaster().is_alive());
@@ -257,18 +263,24 @@ async fn arming_only_grows_and_only_for_one_tenure() {
     assert_eq!((hello.armed, hello.held, hello.fired), (None, false, None));
     let at = clock::now() + FAR;
     let armed = Report::Armed(Armed { tenure: TENURE, at });
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, armed);
+    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await, armed);
     let sooner = at.back(Duration::from_mins(1));
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at: sooner }).await, armed);
+    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at: sooner, instead_of: None }).await, armed);
     let past = clock::now();
-    assert!(matches!(ask(&mut guard, Order::Arm { tenure: TENURE, at: past }).await, Report::Refused { .. }));
+    assert!(matches!(
+        ask(&mut guard, Order::Arm { tenure: TENURE, at: past, instead_of: None }).await,
+        Report::Refused { .. }
+    ));
     let other = LeaseId(43);
-    assert!(matches!(ask(&mut guard, Order::Arm { tenure: other, at }).await, Report::Refused { .. }));
+    assert!(matches!(
+        ask(&mut guard, Order::Arm { tenure: other, at, instead_of: None }).await,
+        Report::Refused { .. }
+    ));
     assert!(matches!(ask(&mut guard, Order::Disarm { tenure: other }).await, Report::Refused { .. }));
     assert!(matches!(ask(&mut guard, Order::Retire).await, Report::Refused { .. }));
     assert_eq!(ask(&mut guard, Order::Disarm { tenure: TENURE }).await, Report::Disarmed { tenure: TENURE });
     let armed = Report::Armed(Armed { tenure: other, at });
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: other, at }).await, armed);
+    assert_eq!(ask(&mut guard, Order::Arm { tenure: other, at, instead_of: None }).await, armed);
     assert_eq!(ask(&mut guard, Order::Disarm { tenure: other }).await, Report::Disarmed { tenure: other });
     assert_eq!(ask(&mut guard, Order::Retire).await, Report::Gone);
 }
@@ -290,7 +302,7 @@ async fn a_foreign_user_gives_no_orders() {
     let (mut guard, _) = node.connect().await;
     let at = clock::now() + FAR;
     let armed = Report::Armed(Armed { tenure: TENURE, at });
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, armed);
+    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await, armed);
     assert!(rustix::process::geteuid().is_root(), "this test needs root to become another user");
     // The directory alone keeps others out; here the credentials have to.
     for path in [node.directory.path(), &node.options.state_dir] {
@@ -307,7 +319,11 @@ async fn a_foreign_user_gives_no_orders() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&foreign.stdout), "0\n", "{}", String::from_utf8_lossy(&foreign.stderr));
-    assert_eq!(ask(&mut guard, Order::Arm { tenure: TENURE, at }).await, armed, "the agent is the agent still");
+    assert_eq!(
+        ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await,
+        armed,
+        "the agent is the agent still"
+    );
 }
 
 #[tokio::test]
@@ -317,7 +333,7 @@ async fn a_guard_executes_itself_anew_and_fences_in_time() {
     let (mut guard, hello) = node.connect().await;
     node.watch(&mut guard).await;
     let at = clock::now() + Duration::from_secs(4);
-    ask(&mut guard, Order::Arm { tenure: TENURE, at }).await;
+    ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await;
     let process = Process::find(hello.pid).unwrap().unwrap();
     process.signal(Signal::USR2).unwrap();
     let Report::Hello(again) = next(&mut guard).await else { panic!("no hello") };
@@ -334,7 +350,7 @@ async fn a_signal_ends_a_guard_only_when_nothing_is_armed() {
     let node = Node::new();
     let (mut guard, hello) = node.connect().await;
     let at = clock::now() + FAR;
-    let arm = Order::Arm { tenure: TENURE, at };
+    let arm = Order::Arm { tenure: TENURE, at, instead_of: None };
     ask(&mut guard, arm.clone()).await;
     let process = Process::find(hello.pid).unwrap().unwrap();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
@@ -378,7 +394,10 @@ fn agent_process() {
         assert_eq!(ask(&mut guard, Order::Postmaster { pid, start_ticks }).await, Report::Watching { pid });
         if !arms_for.is_zero() {
             let at = clock::now() + arms_for;
-            let Report::Armed(armed) = ask(&mut guard, Order::Arm { tenure: TENURE, at }).await else { panic!() };
+            let Report::Armed(armed) = ask(&mut guard, Order::Arm { tenure: TENURE, at, instead_of: None }).await
+            else {
+                panic!()
+            };
             hello.armed = Some(armed);
         }
         let ready = format!("{directory}/ready");

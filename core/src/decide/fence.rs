@@ -108,8 +108,18 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         let orders = if view.may_write() { stop_writes(view) } else { vec![] };
         return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
     }
-    let reason = Reason::Adopting { left_ms: ms(view.at.until(deadline)) };
+    // Nothing writes: there is no hurry, and nothing to be stopped.
+    let reason = match view.may_write() {
+        true => Reason::Adopting { left_ms: ms(view.at.until(deadline)) },
+        false => Reason::Observing,
+    };
     let Some(cluster) = view.cluster() else { return Some(Verdict::wait(reason)) };
+    // Whose key it is cannot be told before the data are known.
+    if view.state.postgres.data == DataDir::Unknown {
+        return Some(Verdict::wait(reason));
+    }
+    // A tenure of one of ours, and not the one on disk: another node goes by our name, and may write this very moment.
+    let ours_kind = |created| cluster.epoch.as_ref().is_some_and(|record| record.epoch == created);
     match &cluster.leader {
         // The epoch file proves that this key is ours: a name alone proves nothing.
         Some(leader) if ours_by_epoch(view, leader.created) => {
@@ -118,14 +128,14 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
             Some(Verdict::order(reason, Action::Store(renew)))
         }
         // Our name, under a lease that this agent's predecessor (a Patroni, perhaps) held beside this very primary.
-        Some(leader) if leader.member == view.config().me => {
+        Some(leader) if leader.member == view.config().me && !ours_kind(leader.created) => {
             let action = match view.state.granted {
                 None => StoreAction::GrantTenure { ttl: view.config().ttl },
                 Some(granted) => StoreAction::TakeOver { lease: granted.lease, modified: leader.modified },
             };
             Some(Verdict::order(reason, Action::Store(action)))
         }
-        // Another leads: the search is over.
+        // Another leads, under whatever name: the search is over.
         Some(_) => without_tenure(view),
         None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
     }

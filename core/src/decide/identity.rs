@@ -15,6 +15,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     let reason = match &view.state.postgres.data {
         DataDir::Unknown => return Some(Verdict::wait(Reason::Observing)),
+        // A removal is not done in one moment: what is left of our own data is no other cluster's.
+        DataDir::Foreign(_) if view.state.memory.owned => return Some(Verdict::wait(Reason::DataDirVanishing)),
         DataDir::Unreadable(why) | DataDir::Foreign(why) => Reason::DataDirUnusable { why: why.clone() },
         DataDir::Empty => return None,
         DataDir::Cluster(dir) => {

@@ -25,7 +25,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     Some(match view.phase() {
         None => dead(view, &held, dir),
-        Some(Phase::Starting | Phase::Stopping) => Verdict::wait(Reason::CrashRecovery {
+        Some(Phase::Stopping) => Verdict::wait(Reason::Stopping),
+        Some(Phase::Starting) => Verdict::wait(Reason::CrashRecovery {
             since_ms: ms(view.at.since(view.state.memory.starting_since.unwrap_or(view.at))),
             limit_ms: ms(view.config().primary_start_timeout),
         }),
@@ -106,7 +107,12 @@ fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Ver
         verdict.reason = Reason::CreatingRoles;
         verdict.orders.push(Action::Postgres(PostgresAction::CreateRoles));
         verdict.steady = false;
-    } else if dir.checkpoint_timeline != timeline && timeline > Timeline(0) && !just_checkpointed(view) {
+    } else if dir.checkpoint_timeline != timeline
+        && timeline > Timeline(0)
+        && !just_checkpointed(view)
+        && super::slots::order(view).is_none()
+    {
+        // Slots first: standbys wait for them to attach again, and a checkpoint would keep their lane.
         // PostgreSQL spreads its first checkpoint after a promotion over minutes; nobody can be rewound before it.
         verdict.orders = [verdict.orders, vec![Action::Postgres(PostgresAction::Checkpoint)]].concat();
     }

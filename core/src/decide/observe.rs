@@ -21,7 +21,9 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
     let interval = if steady { view.config().loop_wait } else { UNSETTLED };
     let postgres = &view.state.postgres;
-    if postgres.process == Process::Unknown || postgres.data == DataDir::Unknown {
+    let unseen = postgres.process == Process::Unknown || postgres.data == DataDir::Unknown;
+    let vanishing = matches!(postgres.data, DataDir::Foreign(_)) && view.state.memory.owned;
+    if unseen || (vanishing && view.at >= view.state.memory.changed + UNSETTLED) {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
     } else if view.phase() == Some(Phase::Ready) && view.at >= next_question(view, interval) {
         orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));

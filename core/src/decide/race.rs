@@ -91,7 +91,9 @@ fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
     let holder = &cluster.members.get(&vanished.who)?.record;
     let serving = holder.state == "running" && matches!(holder.role.as_str(), "primary" | "master");
-    let end = vanished.heard + VANISH_GRACE;
+    // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
+    let speaks = told(view, &vanished.who, vanished.heard).is_some();
+    let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
     let lives = !unreachable(view, &vanished.who, vanished.heard);
     if !serving || !lives || vanished.who == view.config().me || view.at >= end {
         return None;

@@ -1,6 +1,9 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
 mod proof;
+mod races;
 mod random;
+mod reconcilers;
+mod rungs;
 mod safety;
 mod walk;

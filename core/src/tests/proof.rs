@@ -119,6 +119,10 @@ pub(super) fn concluded(before: &Node, after: &Node) -> Verdict {
     asked.decide().1
 }
 
+type Change = fn(&mut State, Instant, &mut Random);
+const CHANGES: &[Change] =
+    &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers];
+
 /// A node in any situation: a usual one, with some of its facts replaced.
 pub(super) fn any_node(random: &mut Random) -> Node {
     let mut node = match random.below(6) {
@@ -132,9 +136,6 @@ pub(super) fn any_node(random: &mut Random) -> Node {
     // Few changes leave a usual situation nearly as it was, many mix everything with everything.
     let chances = random.pick(&[2, 4, 8]);
     let now = node.now;
-    type Change = fn(&mut State, Instant, &mut Random);
-    const CHANGES: &[Change] =
-        &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers];
     for change in CHANGES {
         if random.one_in(chances) {
             change(&mut node.state, now, random);
@@ -372,7 +373,9 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
         let name = Member::new(name);
         match random.below(3) {
             0 => drop(state.peers.answers.remove(&name)),
-            1 => drop(state.peers.unreachable.insert(name, now)),
+            1 => {
+                state.peers.unreachable.insert(name, now);
+            }
             _ => drop(state.peers.answers.insert(name, Seen::new(told, now, now))),
         }
     }

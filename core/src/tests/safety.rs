@@ -120,7 +120,7 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     match &view.state.tenure {
         Tenure::None => assert!(killed, "writes without a tenure go on: {verdict:?} {:?}", effects.orders),
         Tenure::Suspended { .. } => {
-            assert!(killed || held || paused, "writes go on beside a vanished key: {verdict:?}")
+            assert!(killed || held || paused, "writes go on beside a vanished key: {verdict:?}");
         }
         Tenure::Held(held) => {
             let end = view.config().bounds.arm_at(held.confirmed, held.ttl);
@@ -128,7 +128,7 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
             assert!(verdict.fate != Fate::LetLapse, "a tenure that lapsed is held");
         }
         Tenure::Adopting { deadline } => {
-            assert!(view.at < *deadline || view.phase().is_none(), "the search for a tenure goes on too long")
+            assert!(view.at < *deadline || view.phase().is_none(), "the search for a tenure goes on too long");
         }
     }
     let exits =

@@ -65,7 +65,7 @@ impl Mirror {
 /// What the feed tells.
 pub enum Fed {
     /// The keys.
-    View(Seen<ClusterView>),
+    View(Box<Seen<ClusterView>>),
     /// The store does not answer; for the log.
     Unreachable(String),
 }
@@ -94,7 +94,7 @@ pub async fn run(store: EtcdStore, mirror: Mirror, out: mpsc::Sender<Fed>) {
             }
         };
         let view = mirror.apply(&snapshot);
-        if out.send(Fed::View(Seen::new(view, snapshot.asked, snapshot.heard))).await.is_err() {
+        if out.send(Fed::View(Box::new(Seen::new(view, snapshot.asked, snapshot.heard)))).await.is_err() {
             return;
         }
         let next = matriarch_core::id::Revision(snapshot.revision.0 + 1);
@@ -109,7 +109,7 @@ pub async fn run(store: EtcdStore, mirror: Mirror, out: mpsc::Sender<Fed>) {
                     };
                     // Nothing was asked: the oldest instant that it may be true of is when it was heard.
                     let heard: Instant = heard.min(clock::now());
-                    if out.send(Fed::View(Seen::new(view, heard, heard))).await.is_err() {
+                    if out.send(Fed::View(Box::new(Seen::new(view, heard, heard)))).await.is_err() {
                         return;
                     }
                 }

@@ -102,7 +102,12 @@ impl GuardLink {
                 GuardEvent::Disarmed
             }
             Report::Refused { what, why } => {
-                tracing::warn!(order = what, why, "the guard refuses");
+                // A postmaster removes its pid file a moment before it ends: orphans are asked for again.
+                if what.starts_with("KillOrphans") {
+                    tracing::debug!(order = what, why, "the guard refuses");
+                } else {
+                    tracing::warn!(order = what, why, "the guard refuses");
+                }
                 GuardEvent::Refused(why)
             }
             Report::Held { processes, took_us } => {

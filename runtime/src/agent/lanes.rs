@@ -30,13 +30,13 @@ const POSITION_DEADLINE: Duration = Duration::from_millis(1000);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What orders are executed with.
-pub struct Lanes {
+pub(super) struct Lanes {
     /// The keys of the cluster.
-    pub keys: Arc<Keys>,
+    pub(super) keys: Arc<Keys>,
     /// The local PostgreSQL.
-    pub postgres: Arc<Postgres>,
+    pub(super) postgres: Arc<Postgres>,
     /// Small files.
-    pub promises: Promises,
+    pub(super) promises: Promises,
     events: mpsc::UnboundedSender<Event>,
     running: BTreeMap<OpId, AbortHandle>,
     timeline: Arc<Mutex<Timeline>>,
@@ -44,7 +44,7 @@ pub struct Lanes {
 
 impl Lanes {
     /// Lanes that end in `events`. The channel is bounded by what core has in flight: one operation a lane.
-    pub fn new(
+    pub(super) fn new(
         keys: Arc<Keys>,
         postgres: Arc<Postgres>,
         promises: Promises,
@@ -55,14 +55,14 @@ impl Lanes {
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
-    pub fn cancel(&mut self, op: OpId) {
+    pub(super) fn cancel(&mut self, op: OpId) {
         if let Some(task) = self.running.remove(&op) {
             task.abort();
         }
     }
 
     /// Begins an operation.
-    pub fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
+    pub(super) fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
         self.running.retain(|_, task| !task.is_finished());
         let task = match action {
             Action::Store(action) => {
@@ -116,8 +116,8 @@ impl Lanes {
     }
 
     /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
-    pub fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
-        drop(self.observe(OpId(0), Some(done)));
+    pub(super) fn observe_for(&self, done: tokio::sync::oneshot::Sender<()>) {
+        drop(self.observe(OpId::UNASKED, Some(done)));
     }
 
     fn observe(&self, op: OpId, done: Option<tokio::sync::oneshot::Sender<()>>) -> tokio::task::JoinHandle<()> {
@@ -166,7 +166,7 @@ impl Lanes {
     }
 
     /// A way to look at PostgreSQL and tell what is seen.
-    pub fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), timeline: Arc::clone(&self.timeline) }
     }
 }
@@ -182,7 +182,7 @@ fn answered(
 
 /// Looks at process and data directory, and tells core.
 #[derive(Clone)]
-pub struct Look {
+pub(super) struct Look {
     postgres: Arc<Postgres>,
     events: mpsc::UnboundedSender<Event>,
     /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
@@ -192,7 +192,7 @@ pub struct Look {
 impl Look {
     /// Both. The directory is looked at after the process and told before it: what a postmaster was started as stands
     /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
-    pub async fn all(&self) {
+    pub(super) async fn all(&self) {
         let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
         if process == Process::Absent {
             *self.newest() = Timeline(0);
@@ -202,7 +202,7 @@ impl Look {
     }
 
     /// The data directory.
-    pub async fn data(&self) {
+    pub(super) async fn data(&self) {
         let mut data = self.postgres.observe_data().await;
         let newest = *self.newest();
         if let DataDir::Cluster(cluster) = &mut data
@@ -238,7 +238,7 @@ fn send(events: &mpsc::UnboundedSender<Event>, event: Event) {
 
 /// A line of a tool, for the operator.
 fn progress(line: &str) {
-    tracing::info!(tool = line);
+    tracing::debug!(tool = line);
 }
 
 async fn control(postgres: &Postgres, action: PostgresAction) -> Outcome<PostgresDone> {
@@ -282,7 +282,11 @@ fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
 
 /// What is in the data directory goes first; core has decided that it may.
 async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
-    match postgres.wipe_data_dir("it is cloned again").await {
+    let room = match postgres.observe_data().await {
+        DataDir::Empty => Outcome::Done(()),
+        _ => postgres.wipe_data_dir("it is cloned again").await,
+    };
+    match room {
         Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
         other => done(other),
     }

@@ -277,7 +277,7 @@ impl Agent {
                 }
                 let config = seen.value.config_revision;
                 self.shared().store_last_seen_s = clock::wall().0 / 1000;
-                let mut effects = self.step(Event::Store(StoreEvent::Watched(seen)));
+                let mut effects = self.step(Event::Store(StoreEvent::Watched(*seen)));
                 if self.config_seen != Some(config) {
                     self.config_seen = Some(config);
                     self.hand_out(effects);

@@ -45,7 +45,13 @@ pub fn effective(
     server_major: u32,
 ) -> Effective {
     let shared = effective_postgresql(local, dynamic);
-    let parameters = effective_parameters(local, dynamic, server_major);
+    let mut parameters = effective_parameters(local, dynamic, server_major);
+    if server_major >= 14 {
+        // After a crash of PostgreSQL alone nothing is lost from the kernel's cache, yet recovery would fsync every file
+        // of the data directory one by one before it begins: seconds to minutes in which nobody writes. One syncfs is
+        // as safe. An operator's own value wins.
+        parameters.all.entry("recovery_init_sync_method".to_owned()).or_insert_with(|| "syncfs".to_owned());
+    }
     warnings.extend(parameters.warnings);
     let own = &local.postgresql;
     let published = own.connect_address.clone();

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
 
 /// The account to run as: `None` if the agent is not root.
-pub fn chosen(wanted: Option<&str>) -> anyhow::Result<Option<User>> {
+pub(super) fn chosen(wanted: Option<&str>) -> anyhow::Result<Option<User>> {
     if !Uid::effective().is_root() {
         if let Some(name) = wanted {
             let me = User::from_uid(Uid::effective())?.map(|user| user.name);
@@ -31,7 +31,7 @@ pub fn chosen(wanted: Option<&str>) -> anyhow::Result<Option<User>> {
 }
 
 /// Makes a directory for the account, and leaves one that is there alone.
-pub fn make_directory(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
+pub(super) fn make_directory(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
     if path.exists() {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub fn make_directory(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
 }
 
 /// Becomes the account, for good.
-pub fn become_user(user: &User) -> anyhow::Result<()> {
+pub(super) fn become_user(user: &User) -> anyhow::Result<()> {
     let name = std::ffi::CString::new(user.name.as_str())?;
     initgroups(&name, user.gid).with_context(|| format!("groups of {}", user.name))?;
     setgid(user.gid).with_context(|| format!("becoming group {}", user.gid))?;

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use crate::http::base_url;
 
-/// How long the names of members may take to resolve, all together.
+/// How long a name of the list, or the names of all members together, may take to resolve: a name server that is
+/// away must not keep an agent from starting.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Networks, and whether members count as listed. Empty and without members: anywhere.
@@ -33,7 +35,7 @@ impl Allowlist {
         for entry in entries {
             match Network::parse(entry) {
                 Some(network) => networks.push(network),
-                None => match resolved(entry).await {
+                None => match timeout(RESOLVE_LIMIT, resolved(entry)).await.unwrap_or_default() {
                     addresses if addresses.is_empty() => {
                         tracing::warn!(entry, "restapi.allowlist: neither a network nor a name that resolves; ignored");
                     }
@@ -64,7 +66,7 @@ impl Allowlist {
             }
             false
         };
-        tokio::time::timeout(RESOLVE_LIMIT, any).await.unwrap_or(false)
+        timeout(RESOLVE_LIMIT, any).await.unwrap_or(false)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{CtlError, CtlOptions, failed};
-use crate::config::{Credentials, Secret, yaml};
+use crate::config::{Credentials, Secret, load_client};
 
 /// The port of etcd.
 const ETCD_PORT: u16 = 2379;
+
+/// Members of the store, and the namespace if it is named.
+type StoreUrl = (Vec<String>, Option<String>);
 
 /// What a command needs to know. Unlike the agent's, the file may hold as little as the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,43 +29,53 @@ impl Settings {
         options: &CtlOptions,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, CtlError> {
-        let env: Vec<(String, String)> = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let mut env: Vec<(String, String)> = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let variable = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let file = read(options.config_file.as_deref(), default_file(&variable))?;
-        let text = |path: &str| file.pointer(path).and_then(scalar);
-        let (mut hosts, mut namespace) = (Vec::new(), None);
-        if let Some(url) = &options.dcs_url {
-            (hosts, namespace) = store_url(url)?;
+        let url = options.dcs_url.as_deref().map(store_url).transpose()?;
+        let file = readable(options.config_file.as_deref(), default_file(&variable))?;
+        if file.is_none() && variable("PATRONI_CONFIGURATION").is_none() {
+            return Self::without_file(url, &variable);
         }
-        if hosts.is_empty() {
-            hosts = hosts_from(&file, &variable)?;
+        let (hosts, namespace) = url.unzip();
+        if let Some(hosts) = &hosts {
+            // As if the environment had named them: then the file need not.
+            env.retain(|(name, _)| {
+                !matches!(name.as_str(), "PATRONI_ETCD3_HOST" | "PATRONI_ETCD3_HOSTS" | "PATRONI_ETCD3_URL")
+            });
+            env.push(("PATRONI_ETCD3_HOSTS".to_owned(), hosts.join(",")));
         }
+        let client = load_client(file.as_deref(), env).map_err(|error| CtlError::Failed(error.to_string()))?;
+        let password = client.etcd3.password.map(|password| password.reveal().to_owned()).unwrap_or_default();
+        Ok(Self {
+            hosts: hosts.unwrap_or(client.etcd3.hosts),
+            store_login: client.etcd3.username.map(|username| (username, password)),
+            namespace: namespace.flatten().unwrap_or(client.namespace),
+            scope: client.scope,
+            auth: client.ctl.authentication,
+        })
+    }
+
+    /// From options and environment alone.
+    fn without_file(url: Option<StoreUrl>, variable: &impl Fn(&str) -> Option<String>) -> Result<Self, CtlError> {
+        let named =
+            || ["PATRONI_ETCD3_HOSTS", "PATRONI_ETCD3_HOST", "PATRONI_ETCD3_URL"].into_iter().find_map(variable);
+        let (hosts, namespace) = match url {
+            Some(url) => url,
+            None => (listed(&named().unwrap_or_default().replace(['\'', '"', '[', ']'], ""))?, None),
+        };
         if hosts.is_empty() {
             return failed(
                 "Can not find suitable configuration of distributed configuration store\nAvailable implementations: \
                  etcd3\nName it with -d etcd3://HOST:PORT, or in section etcd3 of the file given with -c",
             );
         }
-        let login =
-            |user: Option<String>, password: Option<String>| user.map(|user| (user, password.unwrap_or_default()));
-        let member_login = |section: &str| {
-            login(
-                text(&format!("/{section}/authentication/username")),
-                text(&format!("/{section}/authentication/password")),
-            )
-        };
-        let restapi = login(variable("PATRONI_RESTAPI_USERNAME"), variable("PATRONI_RESTAPI_PASSWORD"));
-        let auth = member_login("ctl").or(restapi).or_else(|| member_login("restapi"));
-        let store_user = variable("PATRONI_ETCD3_USERNAME").or_else(|| text("/etcd3/username"));
-        let store_password = variable("PATRONI_ETCD3_PASSWORD").or_else(|| text("/etcd3/password"));
+        let login = |user: &str, password: &str| Some((variable(user)?, variable(password).unwrap_or_default()));
+        let auth = login("PATRONI_RESTAPI_USERNAME", "PATRONI_RESTAPI_PASSWORD");
         Ok(Self {
             hosts,
-            store_login: login(store_user, store_password),
-            namespace: namespace
-                .or_else(|| variable("PATRONI_NAMESPACE"))
-                .or_else(|| text("/namespace"))
-                .unwrap_or_else(|| "service".to_owned()),
-            scope: variable("PATRONI_SCOPE").or_else(|| text("/scope")),
+            store_login: login("PATRONI_ETCD3_USERNAME", "PATRONI_ETCD3_PASSWORD"),
+            namespace: namespace.or_else(|| variable("PATRONI_NAMESPACE")).unwrap_or_else(|| "service".to_owned()),
+            scope: variable("PATRONI_SCOPE"),
             auth: auth.map(|(username, password)| Credentials { username, password: Secret::new(password) }),
         })
     }
@@ -76,41 +87,16 @@ fn default_file(variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     base.map(|base| base.join("patroni/patronictl.yaml")).filter(|file| file.exists())
 }
 
-fn read(named: Option<&Path>, default: Option<PathBuf>) -> Result<Value, CtlError> {
-    let Some(path) = named.map(Path::to_path_buf).or(default) else { return Ok(Value::Null) };
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        let path = path.display();
-        return failed(format!(
-            "Provided config file {path} not existing or no read rights. Check the -c/--config-file parameter"
-        ));
-    };
-    match yaml::parse(&text) {
-        Ok(node) => Ok(node.to_json()),
-        Err(error) => {
-            failed(format!("{}:{}:{}: not valid YAML: {}", path.display(), error.line, error.column, error.message))
-        }
+/// The file to read: one that is named must be there.
+fn readable(named: Option<&Path>, default: Option<PathBuf>) -> Result<Option<PathBuf>, CtlError> {
+    let Some(named) = named else { return Ok(default) };
+    if named.is_dir() || std::fs::File::open(named).is_ok() {
+        return Ok(Some(named.to_path_buf()));
     }
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn hosts_from(file: &Value, variable: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, CtlError> {
-    let named = ["PATRONI_ETCD3_HOSTS", "PATRONI_ETCD3_HOST", "PATRONI_ETCD3_URL"].into_iter().find_map(variable);
-    if let Some(text) = named {
-        return listed(&text.replace(['\'', '"', '[', ']'], ""));
-    }
-    let Some(section) = file.get("etcd3") else { return Ok(Vec::new()) };
-    match ["hosts", "host", "url"].into_iter().find_map(|key| section.get(key)) {
-        Some(Value::String(text)) => listed(text),
-        Some(Value::Array(items)) => listed(&items.iter().filter_map(scalar).collect::<Vec<_>>().join(",")),
-        _ => Ok(Vec::new()),
-    }
+    failed(format!(
+        "Provided config file {} not existing or no read rights. Check the -c/--config-file parameter",
+        named.display()
+    ))
 }
 
 fn listed(text: &str) -> Result<Vec<String>, CtlError> {
@@ -132,7 +118,7 @@ fn host_port(text: &str) -> Result<String, CtlError> {
 }
 
 /// `[scheme://]host[:port][,host...][/namespace]`.
-fn store_url(url: &str) -> Result<(Vec<String>, Option<String>), CtlError> {
+fn store_url(url: &str) -> Result<StoreUrl, CtlError> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("etcd3", url));
     match scheme {
         "etcd3" => {}
@@ -170,7 +156,8 @@ mod tests {
         let settings = load(file, Some("etcd3://h1:1,h2/ns"), &[("PATRONI_SCOPE", "other")]).unwrap();
         assert_eq!(settings.hosts, ["h1:1", "h2:2379"]);
         assert_eq!((settings.scope.as_deref(), settings.namespace.as_str()), (Some("other"), "ns"));
-        let settings = load("{}", None, &[("PATRONI_ETCD3_HOSTS", "'a:1','b:2'")]).unwrap();
+        let environment = [("PATRONI_ETCD3_HOSTS".to_owned(), "'a:1','b:2'".to_owned())];
+        let settings = Settings::load(&CtlOptions::default(), environment).unwrap();
         assert_eq!((settings.hosts, settings.namespace), (vec!["a:1".into(), "b:2".into()], "service".to_owned()));
     }
 
@@ -182,7 +169,9 @@ mod tests {
         };
         assert_eq!(text(load("{}", Some("http://h"), &[])), "Unknown dcs scheme: http");
         assert!(text(load("{}", Some("consul://h"), &[])).contains("consul is not supported yet"));
-        assert!(text(load("{}", None, &[])).starts_with("Can not find suitable configuration of distributed"));
+        assert!(text(load("scope: x", None, &[])).contains("distributed configuration store"));
+        let nothing = text(Settings::load(&CtlOptions::default(), []));
+        assert!(nothing.starts_with("Can not find suitable configuration of distributed"));
         assert!(text(load("a: [", None, &[])).contains("not valid YAML"));
         let missing = CtlOptions { config_file: Some("/nowhere/x.yaml".into()), ..CtlOptions::default() };
         let expected = "Provided config file /nowhere/x.yaml not existing or no read rights. Check the \

@@ -356,6 +356,7 @@ async fn why_reads_what_members_say() {
     let document = r#"{"name": "n1", "role": "primary", "state": "running",
         "decision": {"rung": "leader", "code": "tenure_held", "sentence": "this node is the primary"},
         "rungs": [{"rung": "leader", "code": "tenure_held", "sentence": "x"}, {"rung": "race", "code": null},
+                  {"rung": "rewind", "code": "wal_gone", "sentence": "WAL is gone"},
                   {"rung": "follow", "code": "no_source", "sentence": "there is nobody to follow"}],
         "tenure": {"state": "held", "epoch": 5, "left_ms": 19000, "renewed_ms_ago": 100},
         "guard": {"present": true, "fires_in_ms": 19000, "wishes_refused": ["locked memory"]},
@@ -370,7 +371,7 @@ n1 (primary, PostgreSQL running)
   now        this node is the primary  [leader/tenure_held]
   tenure     held, epoch 5, 19000 ms left, renewed 100 ms ago
   guard      armed, stops PostgreSQL in 19000 ms unless the tenure is renewed; could not get: locked memory
-  otherwise  follow: there is nobody to follow
+  otherwise  rewind: WAL is gone
   under way  Renew for 3 ms
   warning    ttl was raised
   before     T  PostgreSQL is promoted  [promoting]

@@ -77,7 +77,9 @@ fn told(document: &Value) -> String {
     say("tenure", &tenure(document));
     say("guard", &guard(document));
     let all = |pointer: &str| document.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    for rung in all("/rungs").filter(|rung| rung["code"].is_string() && rung["rung"] != document["decision"]["rung"]) {
+    // The last rung concludes always: what it would say is no news.
+    let others = |rung: &&Value| rung["rung"] != document["decision"]["rung"] && rung["rung"] != "follow";
+    for rung in all("/rungs").filter(|rung| rung["code"].is_string()).filter(others) {
         say("otherwise", &format!("{}: {}", text_of(&rung["rung"]), text_of(&rung["sentence"])));
     }
     for operation in all("/operations") {

@@ -46,7 +46,7 @@ pub(crate) enum Disk {
 
 /// Something that will happen.
 enum Due {
-    Ends(Order),
+    Ends(Box<Order>),
     GuardStarted,
     GuardFires(Instant),
     Told,
@@ -337,7 +337,7 @@ impl World {
                 }
             }
             Due::Ends(order) if self.cancelled.remove(&order.op) => {}
-            Due::Ends(order) => self.ends(order),
+            Due::Ends(order) => self.ends(*order),
         }
     }
 
@@ -379,11 +379,11 @@ impl World {
             Action::Store(_) if self.frozen => {}
             Action::Guard(_) if !self.present => {}
             Action::Peer(action) if self.peers.get(asked_of(action)).is_none_or(Option::is_none) => {
-                self.later(Duration::from_millis(100), Due::Ends(order));
+                self.later(Duration::from_millis(100), Due::Ends(Box::new(order)));
             }
             action => {
                 let after = takes(action);
-                self.later(after, Due::Ends(order));
+                self.later(after, Due::Ends(Box::new(order)));
             }
         }
     }

@@ -1,0 +1,416 @@
+//! Races that were bugs once: completions, views and guards that come late, twice, or never.
+
+use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::event::{
+    Event, GuardEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
+};
+use crate::id::{LeaseId, Lsn, Member, RequestId, Revision};
+use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
+use crate::state::{Granted, Pledge};
+use crate::testing::*;
+use crate::time::{Seen, WallMillis};
+use crate::view::guard::Armed;
+use crate::view::postgres::{DataDir, Phase, Process, StartAs, StopMode};
+use crate::view::store::ClusterView;
+
+const FIRE: Action = Action::Guard(GuardAction::Fire);
+const KILL: Action = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+
+fn watched(node: &Node, view: ClusterView) -> Event {
+    Event::Store(StoreEvent::Watched(Seen::new(view, node.now, node.now)))
+}
+
+fn process(process: Process) -> Event {
+    Event::Postgres(PostgresEvent::ProcessSeen(process))
+}
+
+fn ended(node: &Node, lane: &Lane, outcome: Outcome<PostgresDone>) -> Event {
+    Event::Postgres(PostgresEvent::Completed { op: node.op(lane), outcome })
+}
+
+#[test]
+fn a_tenure_that_ends_while_its_primary_is_being_started_is_not_revoked_beside_it() {
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+    let mut node = Node::primary().dead().doing(start, 0).later(29_700);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&FIRE) && ordered.contains(&KILL), "{ordered:?}");
+    let gives_away = |action: &Action| {
+        matches!(action, Action::Store(StoreAction::Revoke { .. }) | Action::Guard(GuardAction::Disarm))
+    };
+    assert!(!ordered.iter().any(gives_away), "{ordered:?}");
+    // The start may have brought a postmaster up and the stop killed it, between two looks.
+    assert_eq!(node.state.postgres.orphans, None);
+}
+
+#[test]
+fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
+    let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));
+    assert!(actions(&node.tick()).contains(&Action::Postgres(PostgresAction::Promote)));
+    node.step(ended(&node, &Lane::PgControl, Outcome::Unknown("the connection broke".into())));
+    node = node.later(29_700);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&FIRE), "{ordered:?}");
+    assert!(!ordered.contains(&Action::Guard(GuardAction::Disarm)));
+    node.step(process(Process::Absent));
+    assert!(!node.state.memory.promotion, "it died with its postmaster");
+}
+
+#[test]
+fn without_a_guard_a_tenure_that_ends_still_stops_postgresql() {
+    let mut node = Node::primary().with(|state| {
+        (state.guard.present, state.guard.armed, state.guard.gone) = (false, None, Some(at(29_000)));
+    });
+    node = node.later(29_700);
+    assert!(actions(&node.tick()).contains(&KILL));
+}
+
+#[test]
+fn a_guard_that_cannot_be_started_does_not_set_the_time_without_one_back() {
+    let mut node = Node::primary();
+    node.step(Event::Guard(GuardEvent::Gone));
+    for _ in 0..9 {
+        node = node.later(100);
+        node.step(Event::Guard(GuardEvent::Gone));
+    }
+    node = node.later(100);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&Action::Postgres(PostgresAction::Stop(StopMode::Fast))), "{ordered:?}");
+}
+
+#[test]
+fn a_guard_that_was_never_there_is_missing_since_the_start() {
+    let mut node = Node::primary();
+    let state = crate::state::State::new(config(), at(0));
+    node.state.guard = state.guard;
+    assert_eq!(node.later(1_000).concludes().1, "guard_missing");
+}
+
+#[test]
+fn a_new_guard_lets_go_on_what_the_last_one_held() {
+    let mut node = Node::primary().with(|state| state.guard.held = true);
+    node.step(Event::Guard(GuardEvent::Gone));
+    node.step(Event::Guard(GuardEvent::Connected { armed: None, held: false, fired: None }));
+    let at = at(0) + millis(29_690);
+    let effects = node.step(Event::Guard(GuardEvent::Armed(Armed { tenure: OURS, at })));
+    assert!(actions(&effects).contains(&Action::Guard(GuardAction::Resume)));
+}
+
+#[test]
+fn a_guard_that_refuses_is_not_asked_as_fast_as_it_refuses() {
+    let mut node = Node::primary().with(|state| state.guard.armed = None);
+    let arms =
+        |ordered: &[Action]| ordered.iter().any(|action| matches!(action, Action::Guard(GuardAction::Arm { .. })));
+    assert!(arms(&actions(&node.tick())));
+    let effects = node.step(Event::Guard(GuardEvent::Refused("no".into())));
+    assert!(!arms(&actions(&effects)));
+    assert_eq!(effects.wake.at, Some(at(10)), "pauses end one after the other");
+    node = node.later(50);
+    assert!(arms(&actions(&node.tick())));
+}
+
+#[test]
+fn a_tenure_that_the_guard_fired_while_nobody_listened_is_not_adopted() {
+    let mut node = Node::primary().dead().with(|state| {
+        state.tenure = Tenure::Adopting { deadline: at(9_000) };
+        state.guard.present = false;
+    });
+    let effects = node.step(Event::Guard(GuardEvent::Connected { armed: None, held: false, fired: Some(OURS) }));
+    assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
+    assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: OURS })));
+    // The tenure that fired before the one whose key is there is history.
+    let mut node = Node::primary().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+    node.step(Event::Guard(GuardEvent::Connected { armed: None, held: false, fired: Some(LeaseId(3)) }));
+    assert!(matches!(node.state.tenure, Tenure::Adopting { .. }));
+}
+
+#[test]
+fn a_late_view_of_the_key_that_is_gone_does_not_turn_a_hold_into_a_kill() {
+    let mut node = Node::primary().later(10_000);
+    node.tick();
+    let op = node.op(&Lane::Renew);
+    let outcome = Outcome::Refused(Refusal::LeaseGone);
+    node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    node.step(watched(&node, led_by("a", 101)));
+    assert!(matches!(node.state.tenure, Tenure::Suspended { .. }));
+    node.step(watched(&node, led_by("b", 102)));
+    assert_eq!(node.state.tenure, Tenure::None);
+}
+
+#[test]
+fn an_older_view_is_no_news() {
+    let mut node = Node::primary();
+    node.step(watched(&node, led_by("b", 99)));
+    assert!(node.state.tenure.held().is_some());
+    let mut replaced = led_by("b", 1);
+    replaced.store = crate::id::StoreId(2);
+    node.step(watched(&node, replaced));
+    assert!(node.state.tenure.held().is_none(), "the revisions of another store begin anew");
+}
+
+#[test]
+fn a_key_whose_acquisition_was_unknown_is_ours_when_a_view_shows_it() {
+    let granted = Granted { lease: LeaseId(9), ttl: seconds(30), asked: at(0) };
+    let mut node = Node::racing().with(|state| state.granted = Some(granted));
+    assert!(actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::Acquire(_)))));
+    let (op, outcome) = (node.op(&Lane::Lead), Outcome::Unknown("no answer".into()));
+    let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    assert!(actions(&effects).contains(&Action::Store(StoreAction::Read)), "with watches silent nobody else tells");
+    let mut view = cluster(102);
+    view.leader = Some(leader("a", LeaseId(9), Revision(102)));
+    node = node.later(100);
+    node.step(watched(&node, view));
+    let held = node.state.tenure.held().copied().expect("the key is ours");
+    assert_eq!((held.lease, held.epoch, held.confirmed), (LeaseId(9), Revision(102), at(0)));
+}
+
+#[test]
+fn a_lease_that_ran_out_between_acquire_and_arm_is_no_tenure() {
+    let granted = Granted { lease: LeaseId(9), ttl: seconds(30), asked: at(0) };
+    let mut node = Node::racing().with(|state| state.granted = Some(granted)).later(29_700);
+    let mut view = cluster(102);
+    view.leader = Some(leader("a", LeaseId(9), Revision(102)));
+    let effects = node.step(watched(&node, view));
+    assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(LeaseId(9))));
+    assert!(!actions(&effects).iter().any(|action| matches!(action, Action::Guard(GuardAction::Arm { .. }))));
+}
+
+#[test]
+fn a_renewal_that_ends_after_its_tenure_was_lost_does_not_bring_it_back() {
+    let mut node = Node::primary().later(10_000);
+    node.tick();
+    let op = node.op(&Lane::Renew);
+    node.step(watched(&node, led_by("b", 101)));
+    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30) });
+    node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: at(10_000) }));
+    assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
+}
+
+#[test]
+fn a_release_of_unknown_outcome_spends_the_tenure() {
+    let mut node = Node::handing_over().with(|state| {
+        let told = Seen::new(answer(HERE, None), at(0), at(0));
+        state.peers.answers.insert(Member::new("b"), told);
+    });
+    node.tick();
+    let (op, outcome) = (node.op(&Lane::Lead), Outcome::Unknown("no answer".into()));
+    let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
+    assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: OURS })));
+}
+
+#[test]
+fn what_was_found_out_of_one_leader_is_not_believed_of_the_next() {
+    let mut node = Node::standby().dead();
+    assert!(actions(&node.tick()).contains(&Action::Postgres(PostgresAction::Compare(upstream("b")))));
+    let mut next = led_by("c", 120);
+    next.leader = Some(leader("c", LeaseId(9), Revision(120)));
+    node.step(watched(&node, next));
+    let effects = node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::Compared(None))));
+    assert_eq!(node.state.memory.compared, Some((THEIR_EPOCH, None)));
+    assert!(actions(&effects).contains(&Action::Postgres(PostgresAction::Compare(upstream("c")))));
+}
+
+#[test]
+fn a_standby_whose_process_is_seen_before_its_signal_file_is_not_killed() {
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Standby(Some(upstream("b")))));
+    let mut node =
+        Node::standby().dead().dir(primary_dir(crate::view::postgres::ControlState::ShutDown)).doing(start, 5);
+    let effects = node.step(process(alive(Phase::Starting)));
+    assert!(!actions(&effects).contains(&FIRE));
+    node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::Done)));
+    assert!(node.view().may_write(), "after its end only what was seen counts");
+}
+
+#[test]
+fn a_pledged_answer_waits_for_a_position_from_after_the_receiver_stopped() {
+    let pledge = Pledge { absent_at: Revision(101), since: at(0), frozen: true, on_disk: true };
+    let mut node = Node::racing().with(|state| (state.pledge, state.memory.changed) = (Some(pledge), at(1))).later(2);
+    let asked = PeerEvent::PositionAsked { request: RequestId(5), absent_at: Revision(101) };
+    let effects = node.step(Event::Peer(asked));
+    assert!(answers(&effects).is_empty());
+    let op = node.op(&Lane::PgObserve);
+    let mut sql = standby_sql(None);
+    sql.received = Lsn(HERE.0 + 64);
+    let effects =
+        node.step(Event::Postgres(PostgresEvent::Answered { op, sql: Some(Seen::new(sql, node.now, node.now)) }));
+    let told = answers(&effects);
+    assert!(matches!(&told[&RequestId(5)], Answer::Position(answer)
+        if answer.flushed == Lsn(HERE.0 + 64) && answer.pledge == Some(Revision(101))));
+}
+
+#[test]
+fn a_receiver_that_came_back_is_not_frozen_whatever_was_confirmed_before() {
+    let pledge = Pledge { absent_at: Revision(101), since: at(0), frozen: true, on_disk: true };
+    let mut node = Node::racing().with(|state| state.pledge = Some(pledge)).later(300);
+    node.tick();
+    let op = node.op(&Lane::PgObserve);
+    let sql = Seen::new(standby_sql(Some("b")), node.now, node.now);
+    node.step(Event::Postgres(PostgresEvent::Answered { op, sql: Some(sql) }));
+    assert_eq!(node.state.pledge.map(|pledge| pledge.frozen), Some(false));
+}
+
+#[test]
+fn a_restart_that_loses_its_lane_is_answered() {
+    let mut node = Node::primary();
+    let effects = node.step(Event::Operator(RequestId(1), Request::Restart));
+    assert!(actions(&effects).contains(&Action::Postgres(PostgresAction::Restart)));
+    // Another leads: the restart must not bring a primary up again.
+    let told = answers(&node.step(watched(&node, led_by("b", 101))));
+    assert_eq!(told.get(&RequestId(1)), Some(&Answer::Text { status: 503, body: "restart failed".into() }));
+}
+
+#[test]
+fn a_restart_that_no_rung_takes_up_is_answered_in_the_end() {
+    let mut node = Node::racing().config(|config| config.nofailover = true);
+    node.step(Event::Operator(RequestId(1), Request::Restart));
+    node = node.later(20_000);
+    assert_eq!(answers(&node.tick()).len(), 1);
+    assert!(node.state.requests.is_empty());
+}
+
+#[test]
+fn answers_that_find_no_room_in_a_step_are_given_in_the_next() {
+    let mut node = Node::standby();
+    for id in 0..30 {
+        node.state.requests.insert(
+            RequestId(id),
+            crate::state::Pending { kind: crate::state::PendingKind::Restarted { refused: None }, since: node.now },
+        );
+    }
+    let mut told = std::collections::BTreeMap::new();
+    for _ in 0..3 {
+        let effects = node.step(Event::Ticked(WallMillis(0)));
+        told.extend(answers(&effects));
+        assert!(effects.orders.len() <= crate::effects::ORDERS_MAX);
+        node = node.later(1);
+    }
+    assert_eq!(told.len(), 30);
+}
+
+fn asks(leader: Option<&str>, candidate: Option<&str>, switchover: bool) -> Request {
+    Request::Move(MoveRequest {
+        switchover,
+        leader: leader.map(Member::new),
+        candidate: candidate.map(Member::new),
+        scheduled_at: None,
+        refused: false,
+    })
+}
+
+/// The answer that a request gets in the same step.
+fn at_once(mut node: Node, request: Request) -> Option<(u16, String)> {
+    let effects = node.step(Event::Operator(RequestId(1), request));
+    match answers(&effects).remove(&RequestId(1)) {
+        Some(Answer::Text { status, body }) => Some((status, body)),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
+    let node = Node::primary;
+    let cases = [
+        (asks(None, None, false), 400, "Failover could be performed only to a specific candidate"),
+        (asks(None, Some("b"), true), 400, "Switchover could be performed only from a specific leader"),
+        (asks(Some("a"), Some("a"), true), 400, "Switchover target and source are the same"),
+        (asks(Some("b"), Some("c"), true), 412, "leader name does not match"),
+        (asks(Some("a"), Some("z"), true), 412, "candidate does not exists"),
+        (Request::Reinitialize { force: true }, 503, "I am the leader, can not reinitialize"),
+    ];
+    for (request, status, body) in cases {
+        assert_eq!(at_once(node(), request), Some((status, body.to_owned())));
+    }
+    let alone = || node().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a"));
+    let body = "switchover is not possible: cluster does not have members except leader";
+    assert_eq!(at_once(alone(), asks(Some("a"), None, true)), Some((412, body.to_owned())));
+    let body = "Cluster has no leader, can not reinitialize";
+    assert_eq!(at_once(Node::racing(), Request::Reinitialize { force: true }), Some((503, body.to_owned())));
+    let body = "postgres is still starting";
+    assert_eq!(at_once(node().phase(Phase::Starting), Request::Restart), Some((503, body.to_owned())));
+    let body = "reinitialize already in progress";
+    let again = Node::standby().with(|state| state.memory.reinit = true);
+    assert_eq!(at_once(again, Request::Reinitialize { force: false }), Some((503, body.to_owned())));
+    assert_eq!(
+        at_once(Node::standby(), Request::Reinitialize { force: false }),
+        Some((200, "reinitialize started".into()))
+    );
+}
+
+#[test]
+fn candidates_that_all_say_no_are_no_good_and_silent_ones_are_after_two_seconds() {
+    let body = "switchover is not possible: no good candidates have been found";
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), asks(Some("a"), Some("b"), true)));
+    node = node.later(2_000);
+    let told = answers(&node.tick());
+    assert_eq!(told.get(&RequestId(1)), Some(&Answer::Text { status: 412, body: body.into() }));
+}
+
+/// A switchover from a to b whose key is written.
+fn moving(candidate: Option<&str>) -> Node {
+    let mut node = Node::standby().cluster(|cluster| *cluster = led_by("b", 100));
+    node.step(Event::Operator(RequestId(1), asks(Some("b"), candidate, true)));
+    for pending in node.state.requests.values_mut() {
+        if let crate::state::PendingKind::Move { written, .. } = &mut pending.kind {
+            *written = true;
+        }
+    }
+    node
+}
+
+fn body_after(mut node: Node, view: ClusterView) -> Option<String> {
+    let effects = node.step(watched(&node, view));
+    match answers(&effects).remove(&RequestId(1)) {
+        Some(Answer::Text { body, .. }) => Some(body),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_outcome_of_a_switchover_is_told_in_the_words_of_the_contract() {
+    let led = |name: &str| {
+        let mut view = led_by("b", 110);
+        view.leader = Some(leader(name, LeaseId(9), Revision(110)));
+        view
+    };
+    assert_eq!(body_after(moving(Some("c")), led("c")).as_deref(), Some("Successfully switched over to \"c\""));
+    assert_eq!(body_after(moving(Some("a")), led("c")).as_deref(), Some("Switched over to \"c\" instead of \"a\""));
+    assert_eq!(body_after(moving(Some("c")).later(500), led_by("b", 110)).as_deref(), Some("Switchover failed"));
+    let mut pending = led_by("b", 110);
+    pending.failover = Some(failover(Some("b"), Some("c")));
+    assert_eq!(body_after(moving(Some("c")).later(500), pending.clone()), None);
+    assert_eq!(body_after(moving(Some("c")).later(20_000), pending).as_deref(), Some("Switchover status unknown"));
+}
+
+#[test]
+fn the_key_of_one_request_is_not_the_key_of_another() {
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), asks(Some("a"), Some("b"), true)));
+    node.step(Event::Operator(RequestId(2), asks(Some("a"), Some("c"), true)));
+    let told = Seen::new(answer(HERE, None), node.now, node.now);
+    node.state.peers.answers.insert(Member::new("b"), told);
+    let effects = node.tick();
+    assert!(actions(&effects).iter().any(|action| matches!(action, Action::Store(StoreAction::PutFailover { .. }))));
+    let (op, outcome) = (node.op(&Lane::Publish), Outcome::Done(StoreDone::Written));
+    node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    let written: Vec<bool> = node
+        .state
+        .requests
+        .values()
+        .map(|pending| matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. }))
+        .collect();
+    assert_eq!(written, [true, false]);
+}
+
+#[test]
+fn data_that_come_after_the_process_do_not_let_an_agent_take_the_key_of_another() {
+    let mut node = Node::primary().with(|state| {
+        state.tenure = Tenure::Adopting { deadline: at(9_000) };
+        state.postgres.data = DataDir::Unknown;
+        state.store.cluster = None;
+    });
+    let effects = node.step(watched(&node, led_by("b", 101)));
+    assert_eq!(node.state.tenure, Tenure::None);
+    assert!(actions(&effects).contains(&FIRE));
+}

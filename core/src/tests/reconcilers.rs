@@ -1,0 +1,292 @@
+//! What goes beside the verdict: tenure, member record, keys of the cluster, history, slots, parameters, observations.
+
+use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
+use crate::config::Config;
+use crate::event::{Event, GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
+use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
+use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
+use crate::testing::*;
+use crate::timeline::{Ancestor, History};
+use crate::view::guard::Armed;
+use crate::view::postgres::{Cluster, ControlState, Slot, Sql};
+use crate::view::store::MemberRecord;
+
+fn ordered(mut node: Node) -> Vec<Action> {
+    actions(&node.tick())
+}
+
+fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
+    ordered(node).iter().any(wanted)
+}
+
+#[test]
+fn a_primary_at_its_goal_orders_nothing() {
+    assert_eq!(ordered(Node::primary()), []);
+    assert_eq!(ordered(Node::standby()), []);
+}
+
+#[test]
+fn the_tenure_is_renewed_every_third_of_its_ttl_dated_from_the_sending() {
+    let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { lease: OURS, .. }));
+    assert!(!orders(Node::primary().later(9_999), renews));
+    let mut node = Node::primary().later(10_000);
+    node.tick();
+    let op = node.op(&Lane::Renew);
+    node.now = node.now + millis(400);
+    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30) });
+    let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: at(10_000) }));
+    assert_eq!(node.state.tenure.held().map(|held| held.confirmed), Some(at(10_000)));
+    let arm = GuardAction::Arm { tenure: OURS, at: at(10_000) + millis(29_690) };
+    assert!(actions(&effects).contains(&Action::Guard(arm)));
+}
+
+#[test]
+fn a_renewal_that_is_refused_suspends_and_one_that_is_unknown_changes_nothing() {
+    let ended = |outcome| {
+        let mut node = Node::primary().later(10_000);
+        node.tick();
+        let op = node.op(&Lane::Renew);
+        node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: at(10_000) }));
+        node.state.tenure
+    };
+    assert!(matches!(ended(Outcome::Refused(Refusal::LeaseGone)), Tenure::Suspended { .. }));
+    assert!(matches!(ended(Outcome::Unknown("no answer".into())), Tenure::Held(_)));
+}
+
+#[test]
+fn a_guard_that_is_missing_is_started_once_a_second() {
+    let starts = Action::Host(HostAction::StartGuard);
+    let mut node = Node::standby().with(|state| state.guard.present = false);
+    assert!(actions(&node.tick()).contains(&starts));
+    let failed = node.step(Event::Guard(GuardEvent::Gone));
+    assert!(!actions(&failed).contains(&starts));
+    node = node.later(1_000);
+    assert!(actions(&node.tick()).contains(&starts));
+}
+
+#[test]
+fn a_guard_is_disarmed_only_when_nothing_may_write_or_is_about_to() {
+    let disarm = |action: &Action| *action == Action::Guard(GuardAction::Disarm);
+    let armed = Some(Armed { tenure: OURS, at: at(9_000) });
+    let standby = Node::standby().with(|state| state.guard.armed = armed);
+    assert!(orders(standby.clone(), disarm));
+    let promoting = standby.with(|state| state.memory.promotion = true);
+    assert!(!orders(promoting, disarm));
+    let start = Action::Postgres(PostgresAction::Start(crate::view::postgres::StartAs::Primary));
+    let starting = Node::primary().dead().with(|state| state.tenure = Tenure::None).doing(start, 5);
+    assert!(!orders(starting, disarm));
+}
+
+#[test]
+fn a_tenure_that_is_over_is_revoked_once_nothing_may_write() {
+    let revoke = |action: &Action| matches!(action, Action::Store(StoreAction::Revoke { lease: OURS }));
+    let over = |node: Node| node.with(|state| (state.tenure, state.spent) = (Tenure::None, Some(OURS)));
+    assert!(!orders(over(Node::primary()), revoke));
+    assert!(orders(over(Node::primary().dead()), revoke));
+    let start = Action::Postgres(PostgresAction::Start(crate::view::postgres::StartAs::Primary));
+    assert!(!orders(over(Node::primary().dead()).doing(start, 5), revoke), "a start may bring it up yet");
+    let orphans = over(Node::primary().dead()).with(|state| state.postgres.orphans = None);
+    assert!(!orders(orphans, revoke));
+}
+
+#[test]
+fn a_lease_is_asked_for_in_advance_when_a_hand_over_is_announced() {
+    let grants = |action: &Action| matches!(action, Action::Store(StoreAction::GrantTenure { .. }));
+    let announced = || Node::standby().with(|state| state.memory.handover_announced = Some(at(0)));
+    assert!(orders(announced(), grants));
+    assert!(!orders(announced().later(10_000), grants));
+    assert!(!orders(announced().config(|config| config.nofailover = true), grants));
+}
+
+#[test]
+fn a_member_record_is_published_when_it_changes_and_positions_when_they_are_old() {
+    let put = |action: &Action| matches!(action, Action::Store(StoreAction::PutMember { .. }));
+    assert!(orders(Node::standby().config(|config| config.nofailover = true), put));
+    let moved = || {
+        let mut sql = standby_sql(Some("b"));
+        sql.received = Lsn(HERE.0 + 8);
+        Node::standby().sql(sql)
+    };
+    assert!(!orders(moved().later(5_000), put));
+    assert!(orders(moved().later(10_000), put));
+    let keep = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. }));
+    assert!(orders(Node::standby().later(10_000), keep));
+    let grant = |action: &Action| matches!(action, Action::Store(StoreAction::GrantSession { .. }));
+    assert!(orders(Node::standby().with(|state| state.session.lease = None), grant));
+}
+
+#[test]
+fn a_member_record_says_in_patronis_words_what_the_node_is() {
+    let record = |node: &Node| {
+        let MemberRecord { state, role, .. } = crate::decide::members::record(&node.view());
+        (state, role)
+    };
+    let words = |node: Node| record(&node);
+    let is = |state: &str, role: &str| (state.to_owned(), role.to_owned());
+    assert_eq!(words(Node::primary()), is("running", "primary"));
+    assert_eq!(words(Node::standby()), is("running", "replica"));
+    assert_eq!(words(Node::stopped()), is("stopped", "replica"));
+    assert_eq!(words(Node::primary().with(|state| state.tenure = Tenure::None)), is("running", "demoted"));
+    let promoting = Action::Postgres(PostgresAction::Promote);
+    assert_eq!(words(Node::standby().doing(promoting, 1)), is("running", "promoted"));
+    let cloning = Action::Postgres(PostgresAction::Clone(upstream("b")));
+    let empty = Node::stopped().with(|state| state.postgres.data = crate::view::postgres::DataDir::Empty);
+    assert_eq!(words(empty.doing(cloning, 1)), is("creating replica", "uninitialized"));
+}
+
+#[test]
+fn two_nodes_under_one_name_do_not_overwrite_each_other_as_fast_as_the_store_answers() {
+    let foreign = || {
+        let mut view = led_by("b", 101);
+        view.members.get_mut(&Member::new("a")).unwrap().lease = LeaseId(999);
+        Event::Store(StoreEvent::Watched(crate::time::Seen::new(view, at(0), at(0))))
+    };
+    let put = |effects: &crate::effects::Effects| {
+        actions(effects).iter().any(|action| matches!(action, Action::Store(StoreAction::PutMember { .. })))
+    };
+    let mut node = Node::standby();
+    assert!(!put(&node.step(foreign())), "just published");
+    let mut node = Node::standby().with(|state| state.session.published_at = at(0).back(seconds(1)));
+    assert!(put(&node.step(foreign())));
+}
+
+#[test]
+fn a_leader_clears_requests_that_do_not_fit_and_completes_the_keys() {
+    let clears = |action: &Action| *action == Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
+    for request in [failover(Some("c"), Some("b")), failover(None, Some("a")), failover(Some("a"), Some("a"))] {
+        let node = Node::primary().cluster(|cluster| cluster.failover = Some(request.clone()));
+        assert!(orders(node, clears), "{request:?}");
+    }
+    let completes = |action: &Action| matches!(action, Action::Store(StoreAction::CompleteInitialize { .. }));
+    assert!(orders(Node::primary().cluster(|cluster| cluster.initialize = None), completes));
+    assert!(orders(Node::primary().cluster(|cluster| cluster.config_revision = Revision(0)), completes));
+    assert!(!orders(Node::standby().cluster(|cluster| cluster.initialize = None), completes));
+}
+
+#[test]
+fn a_key_that_was_written_is_not_written_again_before_the_keys_are_seen() {
+    let mut node = Node::primary().cluster(|cluster| cluster.config_revision = Revision(0));
+    node.tick();
+    let op = node.op(&Lane::Publish);
+    let outcome = Outcome::Done(StoreDone::Written);
+    let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    assert_eq!(actions(&effects), [Action::Store(StoreAction::Read)]);
+}
+
+#[test]
+fn a_leader_publishes_its_position_every_loop_wait() {
+    let put = |action: &Action| {
+        matches!(action, Action::Store(StoreAction::PutStatus { epoch: EPOCH, position: HERE, slots, .. })
+            if slots.iter().any(|(name, position)| name == "a" && *position == HERE))
+    };
+    let due = || Node::primary().with(|state| state.session.status_at = at(0).back(seconds(10)));
+    assert!(orders(due(), put));
+    assert!(!orders(Node::primary(), put));
+    assert!(!orders(due().with(|state| state.guard.armed = None), put), "not without authority");
+}
+
+#[test]
+fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
+    let parted = Ancestor { timeline: Timeline(1), end: HERE, reason: "no recovery target specified".into() };
+    let dir = Cluster {
+        checkpoint_timeline: Timeline(2),
+        history: History { ancestors: vec![parted], timeline: Timeline(2) },
+        ..primary_dir(ControlState::InProduction)
+    };
+    let node = Node::primary().dir(dir).sql(Sql { timeline: Timeline(2), ..primary_sql() }).published();
+    let puts = ordered(node.clone());
+    let lines = puts.iter().find_map(|action| match action {
+        Action::Store(StoreAction::PutHistory { lines, epoch: EPOCH, .. }) => Some(lines.clone()),
+        _ => None,
+    });
+    let lines = lines.expect("the history is written");
+    assert_eq!((lines.len(), lines[0].end, lines[0].leader.as_deref()), (1, HERE, Some("a")));
+    let known = node.cluster(|cluster| cluster.history.lines = lines);
+    assert!(!orders(known, |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+}
+
+fn slots(names: &[(&str, bool, bool)]) -> Sql {
+    let slot = |&(name, active, lost): &(&str, bool, bool)| Slot {
+        name: name.to_owned(),
+        physical: true,
+        active,
+        lost,
+        ..Slot::default()
+    };
+    Sql { slots: names.iter().map(slot).collect(), ..primary_sql() }
+}
+
+#[test]
+fn a_primary_keeps_a_slot_for_every_member_and_none_for_itself() {
+    let create = |name: &str| Action::Postgres(PostgresAction::CreateSlot(name.to_owned()));
+    let drop = |name: &str| Action::Postgres(PostgresAction::DropSlot(name.to_owned()));
+    assert_eq!(ordered(Node::primary().sql(slots(&[("b", true, false)]))), [create("c")]);
+    let own = [("a", false, false), ("b", true, false), ("c", true, false)];
+    assert_eq!(ordered(Node::primary().sql(slots(&own))), [drop("a")]);
+    let lost = [("b", false, true), ("c", true, false)];
+    assert_eq!(ordered(Node::primary().sql(slots(&lost))), [drop("b")]);
+    let off = Node::primary().sql(slots(&[])).config(|config| config.use_slots = false);
+    assert_eq!(ordered(off), []);
+    let nostream = Node::primary().sql(slots(&[("c", true, false)])).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.nostream = true;
+    });
+    assert_eq!(ordered(nostream), []);
+}
+
+#[test]
+fn a_slot_is_not_made_twice_because_the_answer_is_from_before_it_was_made() {
+    let mut node = Node::primary().sql(slots(&[("b", true, false)]));
+    node.tick();
+    let op = node.op(&Lane::PgControl);
+    node.now = node.now + millis(5);
+    let outcome = Outcome::Done(PostgresDone::Done);
+    let effects = node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
+    assert_eq!(actions(&effects), [Action::Postgres(PostgresAction::Observe)]);
+}
+
+#[test]
+fn a_new_generation_of_parameters_is_written_while_the_role_is_settled_and_only_then() {
+    let changed = |config: &mut Config| config.parameters_generation = 2;
+    let configure = Action::Postgres(PostgresAction::Configure { generation: 2 });
+    assert_eq!(ordered(Node::primary().config(changed)), std::slice::from_ref(&configure));
+    let unsettled = Node::racing().config(changed);
+    assert!(!orders(unsettled, |action| *action == configure));
+}
+
+#[test]
+fn what_is_known_is_asked_for_again_when_it_is_old() {
+    let observe = |action: &Action| *action == Action::Postgres(PostgresAction::Observe);
+    let read = |action: &Action| *action == Action::Store(StoreAction::Read);
+    assert!(!orders(Node::standby().later(9_999), read));
+    assert!(orders(Node::standby().later(10_000), read));
+    assert!(orders(Node::standby().later(10_000), observe));
+    let unsettled = || Node::standby().config(|config| config.nofailover = true).cluster(|c| c.leader = None);
+    assert!(orders(unsettled().later(200), observe));
+    let look = |action: &Action| *action == Action::Postgres(PostgresAction::Look);
+    let unknown = Node::stopped().with(|state| state.postgres.data = crate::view::postgres::DataDir::Unknown);
+    assert!(orders(unknown, look));
+}
+
+#[test]
+fn a_primary_that_hears_nobody_asks_everyone_twice_a_second() {
+    let asks = |node: &mut Node| {
+        let ask = |action: &&Action| matches!(action, Action::Peer(_));
+        actions(&node.tick()).iter().filter(ask).count()
+    };
+    let mut node = Node::primary().later(1_000);
+    assert_eq!(asks(&mut node), 2);
+    let mut early = Node::primary().later(999);
+    assert_eq!(asks(&mut early), 0);
+}
+
+#[test]
+fn an_agent_in_an_unsupported_cluster_publishes_nothing_unless_it_leads() {
+    let observing = |node: Node| node.config(|config| config.unsupported = Some("pause".into())).later(10_000);
+    let writes = |action: &Action| {
+        matches!(action, Action::Store(StoreAction::PutMember { .. } | StoreAction::KeepSession { .. }))
+    };
+    assert!(!orders(observing(Node::standby()), writes));
+    let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));
+    assert!(orders(observing(Node::primary()), renews));
+}

@@ -1,0 +1,79 @@
+//! The agent comes and goes under a running primary; clients do not notice.
+
+use std::time::Duration;
+
+use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, eventually};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+const HEAL_LIMIT: Duration = Duration::from_secs(60);
+const SERVICE_LIMIT: Duration = Duration::from_secs(30);
+/// Far above a writer's interval and any hiccup of two busy cores, far below the shortest restart of PostgreSQL with its
+/// checkpoint, a stop by the guard or a failover.
+const NO_HOLE: Duration = Duration::from_millis(400);
+
+/// Waits until the agent answers, and long enough for it to make a mistake; then nothing may have happened.
+async fn nothing_happened(cluster: &Cluster, ledger: Ledger, fault: Mark, primary: usize, what: &str) {
+    let node = &cluster.nodes[primary];
+    eventually("the agent is the primary's again", SERVICE_LIMIT, async || {
+        let answer = node.get("/primary").await;
+        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    sleep(2 * cluster.ttl()).await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+    let verdict = ledger.verdict(cluster, fault).await;
+    verdict.must_be_clean(what, Allowance::Nothing);
+    assert_eq!(verdict.reigns.len(), 1, "{what}: the service was interrupted: {verdict}");
+    assert!(verdict.outage < NO_HOLE, "{what}: the service was interrupted: {verdict}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_and_started_again_adopts_its_primary() {
+    let mut cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let postmaster = cluster.nodes[primary].postmaster();
+    let fault = Mark::now();
+    cluster.nodes[primary].agent().kill();
+    assert_eq!(cluster.nodes[primary].agent_ended(SERVICE_LIMIT), Ended::Signal(Signal::KILL.as_raw()));
+    cluster.nodes[primary].start();
+    nothing_happened(&cluster, ledger, fault, primary, "agent killed and started again").await;
+    assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
+}
+
+#[tokio::test]
+async fn an_agent_that_executes_itself_again_adopts_its_primary() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let node = &cluster.nodes[primary];
+    let (agent, postmaster, guard) = (node.agent(), node.postmaster(), node.guard());
+    let starts = || node.log().matches("the agent has started beside a running primary").count();
+    let before = starts();
+    let fault = Mark::now();
+    agent.signal(Signal::USR2);
+    eventually("the agent has executed itself again", SERVICE_LIMIT, async || {
+        if starts() > before { Ok(()) } else { Err("no second start in its log".to_owned()) }
+    })
+    .await;
+    nothing_happened(&cluster, ledger, fault, primary, "agent executed again").await;
+    assert_eq!(node.postmaster(), postmaster);
+    assert_eq!(node.guard(), guard);
+    assert!(agent.is_alive(), "the agent's process is another one");
+}
+
+/// The same for an agent that was started as root and has become another account since.
+#[tokio::test]
+async fn an_agent_started_as_root_is_killed_and_started_again() {
+    let mut cluster = Cluster::start(Plan { as_root: true, ..Plan::default() }).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let postmaster = cluster.nodes[primary].postmaster();
+    let fault = Mark::now();
+    cluster.nodes[primary].agent().kill();
+    cluster.nodes[primary].agent_ended(SERVICE_LIMIT);
+    cluster.nodes[primary].start();
+    nothing_happened(&cluster, ledger, fault, primary, "agent of root killed and started again").await;
+    assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
+}

@@ -1,0 +1,94 @@
+//! Data directories and names that are missing, or somebody else's.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, wait_until};
+
+const HEAL_LIMIT: Duration = Duration::from_secs(60);
+const SERVICE_LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_replica_whose_data_directory_is_removed_comes_back() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let replica = &cluster.nodes[cluster.others(primary)[0]];
+    let postmaster = replica.postmaster().expect("a replica runs");
+    let fault = Mark::now();
+    // Its server may still write while it is being removed.
+    wait_until("the directory is gone", SERVICE_LIMIT, async || {
+        fs::remove_dir_all(replica.data_dir()).is_ok() || !replica.data_dir().exists()
+    })
+    .await;
+    wait_until("another server runs there", HEAL_LIMIT, async || {
+        replica.postmaster().is_some_and(|new| new != postmaster)
+    })
+    .await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+    let verdict = ledger.verdict(&cluster, fault).await;
+    verdict.must_be_clean("data directory of a replica removed", Allowance::Nothing);
+    assert_eq!(verdict.reigns.len(), 1, "the service was interrupted: {verdict}");
+}
+
+#[tokio::test]
+async fn a_second_node_of_one_name_refuses_to_start() {
+    let mut cluster = Cluster::start(Plan { nodes: 2, ..Plan::default() }).await;
+    let twin = cluster.add_node("twin", "n1");
+    twin.start();
+    assert_eq!(twin.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+    let log = twin.log();
+    assert!(log.contains("Can't start; there is already a node named 'n1' running"), "{log}");
+    // No data, no server, no guard.
+    assert_eq!(fs::read_dir(twin.data_dir()).map(Iterator::count).unwrap_or_default(), 0);
+    let left = twin.dir().to_owned();
+    cluster.nodes.pop();
+    assert!(left.exists());
+    cluster.healed(HEAL_LIMIT).await;
+}
+
+#[tokio::test]
+async fn the_data_directory_of_another_cluster_is_refused_and_not_touched() {
+    let mut cluster = Cluster::start(Plan { nodes: 2, ..Plan::default() }).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    // A cluster of its own, stopped cleanly, that is then pointed at the first one's store.
+    let stranger = cluster.add_node("n3", "n3");
+    let joins = fs::read_to_string(stranger.config()).expect("its configuration");
+    fs::write(stranger.config(), joins.replace("scope: test", "scope: another")).expect("another scope");
+    stranger.start();
+    wait_until("it leads its own cluster", HEAL_LIMIT, async || stranger.get("/primary").await.status == 200).await;
+    stranger.agent().signal(rustix::process::Signal::TERM);
+    assert_eq!(stranger.agent_ended(SERVICE_LIMIT), Ended::Exit(0));
+    wait_until("its processes end", SERVICE_LIMIT, async || stranger.processes().is_empty()).await;
+    let before = files(&stranger.data_dir());
+    assert!(before.len() > 100, "no data directory: {before:?}");
+
+    fs::write(stranger.config(), joins).expect("the first scope");
+    stranger.start();
+    assert_eq!(stranger.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+    let log = stranger.log();
+    assert!(log.lines().last().unwrap_or_default().contains("system"), "no clear last word: {log}");
+    assert_eq!(files(&stranger.data_dir()), before, "a foreign data directory was touched");
+    cluster.nodes.pop();
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+}
+
+/// Every file below `dir` with its size and the time of its last change.
+fn files(dir: &Path) -> Vec<(std::path::PathBuf, u64, Option<SystemTime>)> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else {
+                found.push((entry.path(), metadata.size(), metadata.modified().ok()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
