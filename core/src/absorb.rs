@@ -12,6 +12,7 @@ use crate::op::{Outcome, Refusal};
 use crate::state::{Granted, InFlight, PendingKind, Pledge, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
+use crate::view::guard::GuardFacts;
 use crate::view::postgres::{DataDir, Phase, Process, StartAs};
 use crate::view::store::{ClusterView, Vanished};
 
@@ -561,7 +562,7 @@ fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Connected { armed, held, fired } => {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
             let held = held || state.guard.held;
-            state.guard = crate::view::guard::GuardFacts { present: true, gone: None, armed, held, fired, stuck: 0 };
+            state.guard = GuardFacts { present: true, since: at, gone: None, armed, held, fired, stuck: 0 };
             state.guard_asked = crate::state::GuardAsked::default();
             if let Some(tenure) = fired.filter(|_| armed.is_none()) {
                 spent_by_guard(state, tenure);

@@ -46,7 +46,7 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let guard = &view.state.guard;
     let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {
         Some(armed) => armed.at,
-        None => held.confirmed + GUARD_LIMIT,
+        None => held.confirmed.max(guard.since) + GUARD_LIMIT,
     };
     if !guard.present || guard.held || !view.may_write() || view.at < end {
         return None;
