@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -314,6 +314,14 @@ impl World<'_> {
     /// An error with the last words of the nodes that it is about, and where all of them are kept.
     fn explained(&self, error: anyhow::Error) -> anyhow::Error {
         let mut text = format!("{error:#}");
+        // A cluster that does not heal must not hide the worst that can be said of it.
+        if let Some(overlap) = self.with_acks(verdict::overlap) {
+            let _ = write!(
+                text,
+                "\n\nBROKEN: two nodes acknowledged writes beside each other for {} ms",
+                overlap.as_millis()
+            );
+        }
         let nodes = error.downcast_ref::<Stuck>().map(|stuck| stuck.nodes.clone()).unwrap_or_default();
         for index in nodes {
             let (name, member) = (&self.names[index], self.members.borrow()[index].clone());
