@@ -10,8 +10,10 @@ use crate::time::{Duration, Instant};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Phase, Process};
 
-/// A primary that nobody has answered for so long asks everyone.
+/// A primary that nobody has answered for so long asks the store.
 pub(crate) const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
+/// A primary that nobody has answered for so long asks everyone.
+pub(crate) const PEERS_PATIENCE: Duration = Duration::from_millis(1500);
 /// ... and again after so long.
 pub(crate) const CONTACT_PAUSE: Duration = Duration::from_millis(500);
 /// While the role is not settled PostgreSQL is asked so often, beside what the kernel tells.
@@ -34,7 +36,9 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     if read_due || alone || view.state.memory.store_doubt {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }
-    if alone && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
+    // The store is asked first, alone: every second is often enough for that, and too often for everyone.
+    let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= PEERS_PATIENCE);
+    if alone && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
         orders.extend(view.electable_others().into_iter().map(|(name, record)| {
             let ask = PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() };
             (Action::Peer(ask), Reason::ContactDue)

@@ -274,9 +274,9 @@ fn a_primary_that_hears_nobody_asks_everyone_twice_a_second() {
         let ask = |action: &&Action| matches!(action, Action::Peer(_));
         actions(&node.tick()).iter().filter(ask).count()
     };
-    let mut node = Node::primary().later(1_000);
+    let mut node = Node::primary().later(1_500);
     assert_eq!(asks(&mut node), 2);
-    let mut early = Node::primary().later(999);
+    let mut early = Node::primary().later(1_499);
     assert_eq!(asks(&mut early), 0);
 }
 
