@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use crate::config::LIFE_MIN;
 use crate::config::RETRY_PAUSE;
 use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
 use crate::id::{OpId, Revision, StoreId};
@@ -11,6 +12,7 @@ use crate::op::{Outcome, Refusal};
 use crate::state::{Granted, InFlight, PendingKind, Pledge, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
+use crate::view::guard::GuardFacts;
 use crate::view::postgres::{DataDir, Phase, Process, StartAs};
 use crate::view::store::{ClusterView, Vanished};
 
@@ -29,10 +31,21 @@ pub(crate) fn absorb(state: &mut State, at: Instant, event: Event) {
         Event::Guard(event) => guard(state, at, event),
         Event::Peer(event) => peer(state, at, event),
         Event::Operator(id, request) => crate::procedure::begin(state, at, id, request),
-        Event::Configured(config) => state.config = config,
+        Event::Configured(config) => configured(state, at, config),
         Event::ShutdownAsked => state.leaving = true,
     }
     settle_adoption(state, at);
+}
+
+/// Another configuration is in force. A cluster that was observed only may run a primary that this agent knows nothing
+/// of: it looks for its tenure as after a start, instead of stopping what was somebody else's business until now.
+fn configured(state: &mut State, at: Instant, config: crate::config::Config) {
+    let observed = state.config.unsupported.is_some() && config.unsupported.is_none();
+    state.config = config;
+    let free = matches!(state.tenure, Tenure::None | Tenure::Adopting { .. });
+    if observed && free {
+        state.tenure = Tenure::Adopting { deadline: at + state.config.ttl.min(state.config.retry_timeout) };
+    }
 }
 
 /// Ends an operation by its deadline: its outcome is unknown.
@@ -82,7 +95,7 @@ pub(crate) fn kind(action: &Action) -> &'static str {
             | StoreAction::Acquire(_)
             | StoreAction::TakeOver { .. }
             | StoreAction::Release { .. }
-            | StoreAction::RaceInitialize
+            | StoreAction::RaceInitialize { .. }
             | StoreAction::AbandonInitialize { .. } => "lead",
             StoreAction::Revoke { .. } => "revoke",
             StoreAction::Read => "read",
@@ -166,7 +179,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
                 state.spent = None;
             }
         }
-        (StoreAction::RaceInitialize, StoreDone::Written) => state.memory.initialising = true,
+        (StoreAction::RaceInitialize { .. }, StoreDone::Written) => state.memory.initialising = true,
         (StoreAction::PutMember { record, .. }, StoreDone::Written) => {
             state.session.published = Some(record.clone());
             state.session.published_at = at;
@@ -247,7 +260,7 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
-        | StoreAction::RaceInitialize
+        | StoreAction::RaceInitialize { .. }
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::CompleteInitialize { .. }
         | StoreAction::PutStatus { .. }
@@ -413,6 +426,11 @@ fn process_seen(state: &mut State, at: Instant, process: Process) {
             // The children of a dead postmaster are not counted by looking at the postmaster.
             state.postgres.orphans = None;
             state.memory.dead_since = Some(at);
+            // One that lived for a while was no failed start, whatever ended it.
+            let lived = state.memory.ready_since.take().is_some_and(|since| at.since(since) >= LIFE_MIN);
+            if lived {
+                state.memory.start_failures = 0;
+            }
             state.memory.starting_since = None;
             state.memory.promotion = false;
             state.memory.as_standby = false;
@@ -430,7 +448,7 @@ fn process_seen(state: &mut State, at: Instant, process: Process) {
                 Phase::Ready | Phase::Stopping => None,
             };
             if phase == Phase::Ready {
-                state.memory.start_failures = 0;
+                state.memory.ready_since.get_or_insert(at);
             }
         }
         Process::Unknown => {}
@@ -468,6 +486,9 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     if refused.is_some() {
         failed(state, at, &in_flight.action);
     }
+    if matches!(action, PostgresAction::Start(_)) {
+        state.memory.start_failures = state.memory.start_failures.saturating_add(1);
+    }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
         state.memory.as_standby = false;
         recount_orphans(state);
@@ -477,10 +498,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.followed.clone_from(upstream);
             state.memory.streamed = at;
             state.memory.turned = at;
-            state.memory.start_failures = 0;
         }
-        (PostgresAction::Start(_), Outcome::Done(_)) => state.memory.start_failures = 0,
-        (PostgresAction::Start(_), _) => state.memory.start_failures += 1,
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
         // A look that saw nothing is repeated, but not as fast as it sees nothing.
         (PostgresAction::Look, Outcome::Done(_))
@@ -544,7 +562,7 @@ fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Connected { armed, held, fired } => {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
             let held = held || state.guard.held;
-            state.guard = crate::view::guard::GuardFacts { present: true, gone: None, armed, held, fired, stuck: 0 };
+            state.guard = GuardFacts { present: true, since: at, gone: None, armed, held, fired, stuck: 0 };
             state.guard_asked = crate::state::GuardAsked::default();
             if let Some(tenure) = fired.filter(|_| armed.is_none()) {
                 spent_by_guard(state, tenure);

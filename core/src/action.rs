@@ -90,8 +90,12 @@ pub enum StoreAction {
         /// The record.
         record: MemberRecord,
     },
-    /// Ask for the right to initialise the cluster: create `initialize`, empty.
-    RaceInitialize,
+    /// Ask for the right to initialise the cluster: create `initialize`, empty, under the lease of our record, so that
+    /// the right ends with whoever holds it.
+    RaceInitialize {
+        /// The lease.
+        lease: LeaseId,
+    },
     /// Write the system identifier, and the dynamic configuration if there is none.
     CompleteInitialize {
         /// The system identifier.
@@ -329,7 +333,7 @@ impl Action {
                 | StoreAction::Acquire(_)
                 | StoreAction::TakeOver { .. }
                 | StoreAction::Release { .. }
-                | StoreAction::RaceInitialize
+                | StoreAction::RaceInitialize { .. }
                 | StoreAction::AbandonInitialize { .. }
                 | StoreAction::Revoke { .. } => Lane::Lead,
                 StoreAction::GrantSession { .. }

@@ -46,6 +46,8 @@ reasons! {
     Adopting { left_ms: u64 } => "adopting", "the agent has started beside a running primary and looks for its tenure; the guard stops writes in {left_ms} ms otherwise";
     /// Guard is missing.
     GuardMissing { for_ms: u64 } => "guard_missing", "the guard is gone for {for_ms} ms and could not be armed: PostgreSQL is stopped";
+    /// The guard does not acknowledge.
+    GuardSilent { for_ms: u64 } => "guard_silent", "the guard has not acknowledged the tenure, {for_ms} ms after its last word was over: PostgreSQL is stopped";
     /// Orphans live on.
     OrphansAlive => "orphans_alive", "no postmaster runs; whatever a dead one may have left behind could still commit and is killed before anything else";
     // unsupported

@@ -108,8 +108,10 @@ pub struct Memory {
     pub dead_since: Option<Instant>,
     /// Since when the postmaster is starting.
     pub starting_since: Option<Instant>,
-    /// Starts that failed in a row.
+    /// Starts in a row after which PostgreSQL did not live for a while.
     pub start_failures: u32,
+    /// Since when the postmaster accepts connections.
+    pub ready_since: Option<Instant>,
     /// The last checkpoint that was ordered and ended.
     pub checkpointed: Option<Instant>,
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.

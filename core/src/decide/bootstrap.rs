@@ -33,7 +33,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         if !view.config().may_bootstrap || view.config().nofailover {
             return Some(Verdict::wait(Reason::MayNotInitialise));
         }
-        return Some(Verdict::order(Reason::NoClusterYet, Action::Store(StoreAction::RaceInitialize)));
+        let ask = view.state.session.lease.map(|lease| Action::Store(StoreAction::RaceInitialize { lease }));
+        return Some(Verdict::orders(Reason::NoClusterYet, ask.into_iter().collect()));
     }
     if view.state.memory.initialising && cluster.system_id().is_none() && cluster.leader.is_none() {
         return Some(Verdict::order(Reason::Initialising, Action::Postgres(PostgresAction::Initdb)));

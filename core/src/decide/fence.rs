@@ -14,8 +14,13 @@ use crate::view::View;
 use crate::view::postgres::{DataDir, Process, StopMode};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
+    let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
+    // Whoever runs PostgreSQL in a mode that is not built yet, it is not this agent: it stops nothing and takes no key.
+    if view.config().unsupported.is_some() && !leads {
+        return None;
+    }
     match &view.state.tenure {
-        Tenure::Held(held) => expired(view, held).or_else(|| unguarded(view)),
+        Tenure::Held(held) => expired(view, held).or_else(|| unacknowledged(view, held)).or_else(|| unguarded(view)),
         Tenure::Suspended { since, .. } => Some(suspended(view, *since)),
         Tenure::Adopting { deadline } => adopting(view, *deadline),
         Tenure::None => without_tenure(view),
@@ -33,6 +38,21 @@ fn expired(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let reason = Reason::TenureExpired { ago_ms: ms(view.at.since(end)) };
     let orders = if view.may_write() { stop_writes(view) } else { vec![] };
     Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
+}
+
+/// Renewals go on, but the guard does not acknowledge them: what it has acknowledged is over, and should it be frozen it
+/// stops nothing. A tenure that it was never armed for gets a moment for the first acknowledgement.
+fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
+    let guard = &view.state.guard;
+    let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {
+        Some(armed) => armed.at,
+        None => held.confirmed.max(guard.since) + GUARD_LIMIT,
+    };
+    if !guard.present || guard.held || !view.may_write() || view.at < end {
+        return None;
+    }
+    let reason = Reason::GuardSilent { for_ms: ms(view.at.since(end)) };
+    Some(Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse))
 }
 
 /// Without a guard nobody stops PostgreSQL if this agent freezes: after a second without one it is stopped cleanly.
@@ -174,5 +194,8 @@ fn orphans(view: &View<'_>) -> Option<Verdict> {
     if !possible || starting || matches!(postgres.data, DataDir::Unknown) {
         return None;
     }
-    Some(Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans)))
+    let verdict = Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans));
+    // With no guard to count them nothing can be started here: whoever can shall lead.
+    let uncountable = view.state.guard.gone.is_some_and(|gone| view.at.since(gone) >= 5 * GUARD_LIMIT);
+    Some(if uncountable { verdict.fate(Fate::LetLapse) } else { verdict })
 }

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Action, HostAction, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::HANDOVER_LIMIT;
 use crate::id::{Lsn, Member};
 use crate::reason::Reason;
@@ -17,6 +17,8 @@ use crate::view::store::MemberRecord;
 
 /// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
 const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// A postmaster that has written its shutdown checkpoint may wait for hung standbys until so long after the order.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A checkpoint is not repeated within this time.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(30);
 
@@ -32,7 +34,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.dead() && dir.state == ControlState::ShutDown {
         return hand_over(view, wanted, dir);
     }
-    None
+    draining(view, dir)
 }
 
 /// Whether leadership is to be handed over, and to whom: `Some(None)` is to anyone.
@@ -46,6 +48,17 @@ fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
         }
     }
     view.state.leaving.then_some(None)
+}
+
+/// The shutdown checkpoint is written, and the postmaster still waits for a WAL sender whose standby does not answer:
+/// nothing can be written any more, and nothing is lost by ending it.
+fn draining(view: &View<'_>, dir: &Cluster) -> Option<Verdict> {
+    let stopping = view.state.ops.in_lane(&Lane::PgControl)?;
+    let fast = matches!(stopping.action, Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
+    if !fast || dir.state != ControlState::ShutDown || view.at.since(stopping.since) < DRAIN_LIMIT {
+        return None;
+    }
+    Some(Verdict::order(Reason::StoppingForHandover, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))))
 }
 
 fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {

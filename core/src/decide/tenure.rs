@@ -55,7 +55,7 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
             resume.then(|| (Action::Guard(GuardAction::Resume), reason.clone()))
         }
         // Whatever becomes of this agent from here on: a primary that nobody vouches for is stopped.
-        Tenure::Adopting { deadline } if armed.is_none() && view.may_write() => {
+        Tenure::Adopting { deadline } if armed.is_none() && view.may_write() && view.config().unsupported.is_none() => {
             Some((Action::Guard(GuardAction::Arm { tenure: LeaseId(0), at: *deadline }), Reason::ArmingGuard))
         }
         Tenure::None if armed.is_some() && view.state.postgres.process != Process::Unknown && harmless(view) => {
@@ -98,7 +98,8 @@ fn grant_in_advance(view: &View<'_>) -> Option<(Action, Reason)> {
     let announced = view.state.memory.handover_announced?;
     let expected = view.at.since(announced) < ANNOUNCEMENT_AGE_MAX;
     let free = view.held().is_none() && view.state.spent.is_none() && matches!(view.state.tenure, Tenure::None);
-    let wanted = expected && free && !view.config().nofailover && super::race::usable_grant(view).is_none();
+    let may_race = !view.config().nofailover && view.config().unsupported.is_none();
+    let wanted = expected && free && may_race && super::race::usable_grant(view).is_none();
     let grant = StoreAction::GrantTenure { ttl: view.config().ttl };
     wanted.then_some((Action::Store(grant), Reason::HandoverExpected))
 }

@@ -354,6 +354,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.rewind_failed = random.pick(&[None, Some((THEIR_EPOCH, "no WAL".into()))]);
     state.memory.streamed = random.pick(&[now, now.back(seconds(4))]);
     state.memory.reinit = random.one_in(4);
+    state.memory.owned = random.one_in(2);
     state.memory.initialising = random.one_in(4);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);

@@ -296,7 +296,7 @@ fn unborn() -> Node {
 
 #[test]
 fn the_first_node_asks_to_initialise_and_then_does() {
-    let race = Action::Store(StoreAction::RaceInitialize);
+    let race = Action::Store(StoreAction::RaceInitialize { lease: LeaseId(100) });
     concludes(&unborn(), Rung::Bootstrap, "no_cluster_yet", Fate::Keep, &[race]);
     let node = unborn().with(|state| state.memory.initialising = true);
     let initdb = Action::Postgres(PostgresAction::Initdb);
@@ -410,7 +410,7 @@ fn an_answer_from_before_a_promotion_does_not_promote_again() {
 
 #[test]
 fn a_leader_waits_while_its_postmaster_stops_or_tells_nothing() {
-    concludes(&Node::primary().phase(Phase::Stopping), Rung::Leader, "starting", Fate::Keep, &[]);
+    concludes(&Node::primary().phase(Phase::Stopping), Rung::Leader, "stopping", Fate::Keep, &[]);
     let node = Node::primary().with(|state| state.postgres.sql = None);
     concludes(&node, Rung::Leader, "observing", Fate::Keep, &[]);
 }
@@ -419,6 +419,8 @@ fn a_leader_waits_while_its_postmaster_stops_or_tells_nothing() {
 fn a_new_primary_writes_its_first_checkpoint_at_once_and_not_over_and_over() {
     let sql = crate::view::postgres::Sql { timeline: crate::id::Timeline(2), ..primary_sql() };
     let node = Node::primary().sql(sql).with(|state| state.memory.checkpointed = None);
+    assert!(!node.wants().contains(&Action::Postgres(PostgresAction::Checkpoint)), "slots come first");
+    let node = node.with(|state| state.config.use_slots = false);
     assert_eq!(node.wants(), [Action::Postgres(PostgresAction::Checkpoint)]);
     let now = node.now;
     assert_eq!(node.with(|state| state.memory.checkpointed = Some(now)).wants(), []);

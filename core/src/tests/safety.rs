@@ -103,7 +103,10 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     // An agent that leaves because the data are another cluster's touches nothing; the guard goes on.
     let halts =
         effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
-    if !view.may_write() || halts {
+    // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
+    let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
+    let observes = view.config().unsupported.is_some() && !leads;
+    if !view.may_write() || halts || observes {
         return;
     }
     let ordered = |wanted: &Action| effects.orders.iter().any(|order| order.action == *wanted);

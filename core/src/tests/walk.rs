@@ -168,6 +168,8 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                 | PostgresAction::Start(_)
                 | PostgresAction::Promote
                 | PostgresAction::Initdb
+                | PostgresAction::Clone(_)
+                | PostgresAction::Rewind(_)
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Freeze => Outcome::Unknown("nothing changed".into()),
                 PostgresAction::Compare(_) => Outcome::Done(PostgresDone::Compared(None)),

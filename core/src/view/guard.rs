@@ -8,6 +8,8 @@ use crate::time::Instant;
 pub struct GuardFacts {
     /// It is connected.
     pub present: bool,
+    /// Since when it is connected, if it is.
+    pub since: Instant,
     /// Since when it is gone, while it is.
     pub gone: Option<Instant>,
     /// What it has acknowledged: it stops PostgreSQL at this instant.

@@ -260,9 +260,9 @@ impl Keys {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
         let as_leader = |epoch: Revision| Guard::CreateRevision(self.key(key::LEADER), epoch);
         match action {
-            StoreAction::RaceInitialize => guarded(
+            StoreAction::RaceInitialize { lease } => guarded(
                 vec![Guard::Absent(self.key(key::INITIALIZE)), Guard::Absent(self.key(key::LEADER))],
-                vec![self.put(key::INITIALIZE, "")],
+                vec![Operation::Put { key: self.key(key::INITIALIZE), value: Vec::new(), lease: Some(lease) }],
             ),
             StoreAction::AbandonInitialize { initialize } => guarded(
                 vec![unchanged(key::INITIALIZE, initialize)],

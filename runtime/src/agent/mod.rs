@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
 use matriarch_core::effects::{Effects, Order};
-use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreEvent};
+use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Pid, RequestId, Revision};
+use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -118,6 +119,13 @@ impl Agent {
             Some(asked) = sources.asked.recv() => self.asked(asked),
             Some(event) = sources.events.recv() => {
                 self.follow_postmaster(&event);
+                if let Event::Store(StoreEvent::Completed {
+                    outcome: Outcome::Done(StoreDone::Read(view) | StoreDone::Acquired(view)),
+                    ..
+                }) = &event
+                {
+                    self.configure_if_new(view.config_revision);
+                }
                 Some(self.step(event))
             }
             Some(fed) = sources.fed.recv() => self.fed(fed),
@@ -275,15 +283,9 @@ impl Agent {
                     let seconds = clock::now().since(since).as_secs();
                     tracing::info!("the store answers again after {seconds} s");
                 }
-                let config = seen.value.config_revision;
                 self.shared().store_last_seen_s = clock::wall().0 / 1000;
-                let mut effects = self.step(Event::Store(StoreEvent::Watched(*seen)));
-                if self.config_seen != Some(config) {
-                    self.config_seen = Some(config);
-                    self.hand_out(effects);
-                    effects = self.configure()?;
-                }
-                Some(effects)
+                self.configure_if_new(seen.value.config_revision);
+                Some(self.step(Event::Store(StoreEvent::Watched(*seen))))
             }
             Fed::Unreachable(why) => {
                 if self.unreachable_since.is_none() {
@@ -293,6 +295,18 @@ impl Agent {
                 }
                 None
             }
+        }
+    }
+
+    /// What the cluster is configured to do is known before anything is decided on its keys: nothing is begun in a
+    /// cluster that asks to be left alone.
+    fn configure_if_new(&mut self, revision: Revision) {
+        if self.config_seen == Some(revision) {
+            return;
+        }
+        self.config_seen = Some(revision);
+        if let Some(effects) = self.configure() {
+            self.hand_out(effects);
         }
     }
 

@@ -47,6 +47,8 @@ const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs an agent until it is told to leave; its exit code.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
+    // Now: a binary that is replaced later is another file by that name, which is what to execute then.
+    let program = std::env::current_exe().context("our own executable")?;
     let loaded = config::load(options.file.as_deref(), std::env::vars()).map_err(|error| anyhow!("{error}"))?;
     crate::logging::init(&loaded.config.log)?;
     for line in loaded.render_warnings().lines() {
@@ -58,7 +60,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     match ended {
         Ended::Exit(code) => Ok(code),
         Ended::Again => {
-            let program = std::env::current_exe().context("our own executable")?;
             let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
             Err(error).with_context(|| format!("executing {} again", program.display()))
         }

@@ -319,6 +319,9 @@ impl<'a> Build<'a, '_> {
         }
         self.bootstrap_timing();
         let post = if self.at("bootstrap.post_bootstrap").is_some() { "post_bootstrap" } else { "post_init" };
+        if self.text(&join("bootstrap", post)).is_some() {
+            self.warn(&join("bootstrap", post), "not run yet: run it on the new primary yourself");
+        }
         Bootstrap {
             dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
             initdb: self.options("bootstrap.initdb", INITDB_FORBIDDEN),
@@ -388,7 +391,10 @@ impl<'a> Build<'a, '_> {
             restart_grace: seconds("matriarch.restart_grace", 2.0),
             state_dir: self.path("matriarch.state_dir"),
             guard: match self.text("matriarch.guard") {
-                Some(mode) if mode.eq_ignore_ascii_case("strict") => GuardMode::Strict,
+                Some(mode) if mode.eq_ignore_ascii_case("strict") => {
+                    self.refuse("matriarch.guard", "`strict` is not supported yet; use `auto` or leave it out");
+                    GuardMode::Strict
+                }
                 _ => GuardMode::Auto,
             },
         }

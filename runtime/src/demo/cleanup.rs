@@ -1,5 +1,6 @@
 //! Stopping everything that a demo started, and removing what it wrote, however it ended.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub(super) fn stop_kept(dir: &Path) -> anyhow::Result<()> {
 
 fn stop(workdir: &Workdir) -> anyhow::Result<()> {
     let mut segments = segments(workdir);
+    let mut shared = BTreeSet::new();
     for _ in 0..SWEEPS_MAX {
         let found = processes::of_demo(workdir.path());
         if found.is_empty() {
@@ -69,6 +71,7 @@ fn stop(workdir: &Workdir) -> anyhow::Result<()> {
         }
         // Agents and guards first: they would start again, or fence, what is being stopped.
         let (servers, others): (Vec<Process>, Vec<Process>) = found.into_iter().partition(|found| is_server(*found));
+        shared.extend(servers.iter().flat_map(|server| shared_files(*server)));
         processes::signal_all(&others, Signal::KILL);
         processes::wait_gone(&others, KILL_LIMIT);
         segments.extend(self::segments(workdir));
@@ -87,6 +90,10 @@ fn stop(workdir: &Workdir) -> anyhow::Result<()> {
         bail!("these processes could not be stopped: {}; {} stays", pids.join(" "), workdir.path().display());
     }
     segments.iter().for_each(Segment::remove);
+    for file in shared {
+        // Most are gone: an immediate shutdown removes them.
+        let _ = fs::remove_file(file);
+    }
     remove(workdir.path())
 }
 
@@ -108,6 +115,22 @@ fn is_server(process: Process) -> bool {
 fn postmasters(workdir: &Workdir, servers: &[Process]) -> Vec<Process> {
     let named: Vec<i32> = workdir.data_dirs().iter().filter_map(|data| Some(PidFile::read(data)?.pid)).collect();
     servers.iter().copied().filter(|server| named.contains(&server.pid)).collect()
+}
+
+/// Where Linux keeps POSIX shared memory, and how PostgreSQL names its own there.
+const SHARED_PREFIX: &str = "/dev/shm/PostgreSQL.";
+
+/// The POSIX shared memory that a server has open: initdb's servers use it whatever the cluster's configuration will
+/// say, and leave it behind when killed.
+fn shared_files(server: Process) -> BTreeSet<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", server.pid)).unwrap_or_default();
+    shared_in(&maps)
+}
+
+/// The paths in a text as `/proc/PID/maps` has it: the last of six fields.
+fn shared_in(maps: &str) -> BTreeSet<PathBuf> {
+    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    paths.filter(|path| path.starts_with(SHARED_PREFIX)).map(PathBuf::from).collect()
 }
 
 /// The System V shared memory by which PostgreSQL sees that a dead postmaster's children live. A kill leaves it behind,
@@ -153,6 +176,15 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shared_memory_is_found_among_the_mappings() {
+        let maps = "\
+            55d0a0000000-55d0a0001000 r--p 00000000 fe:00 1 /usr/lib/postgresql/15/bin/postgres\n\
+            7f00a0000000-7f00a0100000 rw-s 00000000 00:1a 7 /dev/shm/PostgreSQL.105195006\n\
+            7f00a0200000-7f00a0300000 rw-p 00000000 00:00 0\n";
+        assert_eq!(shared_in(maps), BTreeSet::from([PathBuf::from("/dev/shm/PostgreSQL.105195006")]));
+    }
 
     #[test]
     fn the_segment_is_read_from_the_pid_file() {

@@ -61,8 +61,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<u8> {
 }
 
 async fn interruptible(args: &DemoArgs, screen: &Screen) -> anyhow::Result<u8> {
-    let (mut interrupt, mut terminate, mut hangup) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
     let mut report = Report::new();
     // Dropping the tour stops whatever it has started: what it owns cleans up after itself.
     let ended = tokio::select! {
@@ -70,6 +72,7 @@ async fn interruptible(args: &DemoArgs, screen: &Screen) -> anyhow::Result<u8> {
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
         _ = hangup.recv() => None,
+        _ = quit.recv() => None,
     };
     screen.clear();
     let (code, failure) = match ended {

@@ -96,6 +96,10 @@ impl Table {
 
 fn is_program(pid: i32) -> bool {
     let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+    // Ours may have been given another name.
+    if fs::read_link("/proc/self/exe").is_ok_and(|own| own == program) {
+        return true;
+    }
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     // The kernel's way of saying that the file was replaced since, as a new build does.
     PROGRAMS.contains(&name.trim_end_matches(" (deleted)"))

@@ -20,7 +20,7 @@ pub(super) struct Finding {
     pub(super) outage: Duration,
     /// For how long two nodes acknowledged beside each other; `None`: never.
     pub(super) overlap: Option<Duration>,
-    /// Rows acknowledged from the fault on, until the cluster was whole again.
+    /// Rows acknowledged before, during and after it: since the last fault was over.
     pub(super) rows_acknowledged: usize,
     /// Acknowledged rows that no longer exist.
     pub(super) rows_lost: usize,
@@ -28,7 +28,7 @@ pub(super) struct Finding {
 
 impl Finding {
     /// Nothing happened that must not.
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.overlap.is_none() && (self.rows_lost == 0 || self.fault.may_lose_rows())
     }
 

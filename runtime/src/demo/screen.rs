@@ -125,23 +125,25 @@ fn progress(done: usize, of: usize, text: &str) -> String {
 /// The members, a line each under a head.
 fn table(names: [&str; NODES], members: &[Member; NODES], rates: [u64; NODES]) -> Vec<String> {
     let leader = members.iter().filter(|member| member.role == "primary").map(|member| member.position).max();
-    let mut lines = vec!["  member  role      state      timeline     lag  rows/s  reason".to_owned()];
+    let mut lines = vec!["  member  role      state             timeline     lag  rows/s  reason".to_owned()];
     for ((name, member), rate) in names.into_iter().zip(members).zip(rates) {
         if !member.answers {
             lines.push(format!(
-                "  {name:<6}  {:<8}  {:<9}  {:>8}  {:>6}  {rate:>6}  the agent does not answer",
+                "  {name:<6}  {:<8}  {:<16}  {:>8}  {:>6}  {rate:>6}  the agent does not answer",
                 "-", "-", "-", "-"
             ));
             continue;
         }
         let state = if member.is_streaming { "streaming" } else { member.state.as_str() };
         let lag = match leader {
-            Some(leader) if member.role == "replica" => amount(leader.saturating_sub(member.position)),
+            Some(leader) if member.role == "replica" && member.position > 0 => {
+                amount(leader.saturating_sub(member.position))
+            }
             Some(_) | None => "-".to_owned(),
         };
         let timeline = if member.timeline == 0 { "-".to_owned() } else { member.timeline.to_string() };
         let (role, reason) = (&member.role, &member.reason);
-        lines.push(format!("  {name:<6}  {role:<8}  {state:<9}  {timeline:>8}  {lag:>6}  {rate:>6}  {reason}"));
+        lines.push(format!("  {name:<6}  {role:<8}  {state:<16}  {timeline:>8}  {lag:>6}  {rate:>6}  {reason}"));
     }
     lines
 }
@@ -194,10 +196,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "  member  role      state      timeline     lag  rows/s  reason",
-                "  n1      primary   running           3       -     180  leads",
-                "  n2      replica   streaming         3    4 kB       0  follows n1",
-                "  n3      -         -                 -       -       0  the agent does not answer",
+                "  member  role      state             timeline     lag  rows/s  reason",
+                "  n1      primary   running                  3       -     180  leads",
+                "  n2      replica   streaming                3    4 kB       0  follows n1",
+                "  n3      -         -                        -       -       0  the agent does not answer",
             ]
         );
     }

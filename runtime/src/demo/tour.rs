@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -135,11 +135,13 @@ async fn tour(world: &World<'_>, args: &DemoArgs, report: &mut Report) -> anyhow
     let mut primary = world.bootstrap().await?;
     let mut lost = BTreeSet::new();
     for (done, fault) in faults.iter().enumerate() {
-        let finding = Strike { world, fault: *fault, done, of: faults.len() }.carry_out(primary, &mut lost).await?;
-        world.screen.say(&finding.0.sentence());
-        primary = finding.1;
-        report.findings.push(finding.0);
-        report.rows_acknowledged = world.with_acks(<[_]>::len);
+        let strike = Strike { world, fault: *fault, done, of: faults.len() };
+        let (finding, after) = strike.carry_out(primary, report.rows_acknowledged, &mut lost).await?;
+        let colour = if finding.holds() { "32" } else { "31" };
+        world.screen.say(&world.screen.painted(&finding.sentence(), colour));
+        primary = after;
+        report.rows_acknowledged += finding.rows_acknowledged;
+        report.findings.push(finding);
     }
     world.screen.stage(faults.len(), faults.len(), "done");
     Ok(primary)
@@ -154,12 +156,19 @@ struct Strike<'a> {
 }
 
 impl Strike<'_> {
-    /// Strikes, watches, heals, and counts; the primary at the end too.
-    async fn carry_out(&self, struck: usize, lost: &mut BTreeSet<i64>) -> anyhow::Result<(Finding, usize)> {
+    /// Strikes, watches, heals, and counts what was acknowledged after the first `counted` rows; the primary at the
+    /// end too.
+    async fn carry_out(
+        &self,
+        primary: usize,
+        counted: usize,
+        lost: &mut BTreeSet<i64>,
+    ) -> anyhow::Result<(Finding, usize)> {
         let (world, fault) = (self.world, self.fault);
-        let name = &world.names[struck];
-        self.stage(&format!("{name} is primary and takes writes"));
+        self.stage(&format!("{} is primary and takes writes", world.names[primary]));
         sleep(CALM).await;
+        let struck = world.await_whole(HEAL_LIMIT).await?;
+        let name = &world.names[struck];
         self.stage(&format!("striking {name}"));
         let at = clock::now();
         let made = faults::strike(fault, &world.cluster, struck).await?;
@@ -172,9 +181,9 @@ impl Strike<'_> {
         let primary = world.await_whole(HEAL_LIMIT).await?;
         sleep(CALM).await;
         let (outage, overlap, rows_acknowledged) = world.with_acks(|acks| {
-            let first = acks.partition_point(|ack| ack.acked <= at);
-            let since = acks.get(first.saturating_sub(1)..).unwrap_or_default();
-            (verdict::outage(acks, at), verdict::overlap(since), acks.len() - first)
+            // From the end of the last fault's, so that no moment of the tour goes unwatched.
+            let since = acks.get(counted.saturating_sub(1)..).unwrap_or_default();
+            (verdict::outage(acks, at), verdict::overlap(since), acks.len().saturating_sub(counted))
         });
         let gone = world.lost(primary).await?;
         let rows_lost = gone.difference(lost).count();
@@ -305,6 +314,14 @@ impl World<'_> {
     /// An error with the last words of the nodes that it is about, and where all of them are kept.
     fn explained(&self, error: anyhow::Error) -> anyhow::Error {
         let mut text = format!("{error:#}");
+        // A cluster that does not heal must not hide the worst that can be said of it.
+        if let Some(overlap) = self.with_acks(verdict::overlap) {
+            let _ = write!(
+                text,
+                "\n\nBROKEN: two nodes acknowledged writes beside each other for {} ms",
+                overlap.as_millis()
+            );
+        }
         let nodes = error.downcast_ref::<Stuck>().map(|stuck| stuck.nodes.clone()).unwrap_or_default();
         for index in nodes {
             let (name, member) = (&self.names[index], self.members.borrow()[index].clone());

@@ -37,10 +37,14 @@ impl Workdir {
             format!("the directory {} cannot be made; set TMPDIR to a place that can be written", path.display())
         })?;
         let made = Self { path };
-        made.file(MARK, &format!("{}\n", std::process::id()), None)?;
-        // The mask of the caller may have closed it.
-        fs::set_permissions(&made.path, fs::Permissions::from_mode(0o755))?;
+        made.mark().inspect_err(|_| drop(fs::remove_dir_all(&made.path)))?;
         Ok(made)
+    }
+
+    fn mark(&self) -> anyhow::Result<()> {
+        self.file(MARK, &format!("{}\n", std::process::id()), None)?;
+        // The mask of the caller may have closed it.
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755)).context("opening the directory to all")
     }
 
     /// The directory of a demo that was left running.

@@ -107,6 +107,7 @@ fn start(mut args: GuardArgs) -> anyhow::Result<(Server, Means)> {
     };
     let carried: Option<Carried> = carried.as_deref().map(serde_json::from_str).transpose().context("--carried")?;
     let (log, log_file) = Log::open(&args.state_dir.join("guard.log")).context("guard.log")?;
+    give_to_agent(&args);
     let is_new = carried.is_none();
     let means = Means { listener, lock, signals, log, log_file };
     if is_new {
@@ -140,6 +141,14 @@ pub(super) fn make_state_dir(path: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(path).with_context(|| format!("the guard's directory {} cannot be made", path.display()))
+}
+
+/// A guard that root started may have to be replaced by one that the agent starts, which is not root.
+fn give_to_agent(args: &GuardArgs) {
+    for name in ["guard.lock", "guard.log"] {
+        // Only root can, and only root has to.
+        std::os::unix::fs::chown(args.state_dir.join(name), Some(args.agent_uid), None).ok();
+    }
 }
 
 fn lock(state_dir: &Path) -> anyhow::Result<OwnedFd> {

@@ -41,7 +41,7 @@ fn store(action: &StoreAction) -> Option<String> {
             format!("delete the leader key of epoch {epoch}, final position {position}")
         }
         StoreAction::Revoke { lease } => format!("revoke lease {lease}"),
-        StoreAction::RaceInitialize => "ask for the right to initialise the cluster".into(),
+        StoreAction::RaceInitialize { .. } => "ask for the right to initialise the cluster".into(),
         StoreAction::CompleteInitialize { system_id, .. } => format!("publish system identifier {system_id}"),
         StoreAction::AbandonInitialize { .. } => "give the right to initialise back".into(),
         StoreAction::PutHistory { lines, .. } => format!("publish {} lines of history", lines.len()),

@@ -528,7 +528,7 @@ impl World {
             StoreAction::PutMember { lease, record } => {
                 self.keys.members.insert(Member::new("a"), MemberKey { revision: next, lease, record });
             }
-            StoreAction::RaceInitialize => {
+            StoreAction::RaceInitialize { .. } => {
                 self.keys.initialize = Some(Initialize { revision: next, system_id: None });
             }
             StoreAction::CompleteInitialize { system_id, .. } => {
