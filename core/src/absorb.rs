@@ -222,6 +222,7 @@ fn renewed(state: &mut State, proven: Held) {
 /// The key is deleted, or may be: either way this tenure is spent.
 fn released(state: &mut State) {
     state.spend_tenure();
+    state.memory.start_failures = 0;
     state.memory.handover_announced = None;
 }
 

@@ -148,6 +148,8 @@ reasons! {
     VanishGrace { who: Member, left_ms: u64 } => "vanish_grace", "the leader key is gone but {who} lives: it gets another {left_ms} ms to take it back";
     /// Another is asked for by the operator.
     CandidateIsOther { who: Member } => "candidate_is_other", "an operator asked for {who} as the new leader: this node stands back";
+    /// This node gave leadership up a moment ago.
+    GaveUp { left_ms: u64 } => "gave_up", "this node gave leadership up because it could not serve, and does not race for another {left_ms} ms";
     /// Positions are collected.
     CollectingPositions { missing: usize, left_ms: u64 } => "collecting_positions", "{missing} members have not told their position yet; {left_ms} ms are left";
     /// The WAL receiver is stopped before its position counts.

@@ -110,6 +110,8 @@ pub struct Memory {
     pub starting_since: Option<Instant>,
     /// Starts in a row after which PostgreSQL did not live for a while.
     pub start_failures: u32,
+    /// When leadership was last given up because this node could not serve.
+    pub gave_up: Option<Instant>,
     /// Since when the postmaster accepts connections.
     pub ready_since: Option<Instant>,
     /// The last checkpoint that was ordered and ended.

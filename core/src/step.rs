@@ -29,6 +29,9 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     begin_next_round(state, at);
     end_pledge(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
+    if verdict.fate == Fate::Release && matches!(verdict.reason, Reason::CannotServe { .. }) {
+        state.memory.gave_up = Some(at);
+    }
     if verdict.fate == Fate::LetLapse {
         state.spend_tenure();
     }
@@ -294,6 +297,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
             soonest.offer(dead + patience, "a hand-over");
         }
+    }
+    if let Some(gave_up) = memory.gave_up {
+        soonest.offer(gave_up + view.config().loop_wait, "the pause after giving up");
     }
     if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
         soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");

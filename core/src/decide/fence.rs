@@ -129,10 +129,8 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
     }
     // Nothing writes: there is no hurry, and nothing to be stopped.
-    let reason = match view.may_write() {
-        true => Reason::Adopting { left_ms: ms(view.at.until(deadline)) },
-        false => Reason::Observing,
-    };
+    let reason =
+        if view.may_write() { Reason::Adopting { left_ms: ms(view.at.until(deadline)) } } else { Reason::Observing };
     let Some(cluster) = view.cluster() else { return Some(Verdict::wait(reason)) };
     // Whose key it is cannot be told before the data are known.
     if view.state.postgres.data == DataDir::Unknown {

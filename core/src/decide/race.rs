@@ -20,6 +20,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return None;
     }
     let dir = view.complete_dir()?;
+    // Who gave up because it could not serve lets others try, and tries again later: not as fast as it fails.
+    let gave_up = view.state.memory.gave_up.map(|at| at + view.config().loop_wait).filter(|end| view.at < *end);
+    if let Some(end) = gave_up {
+        return Some(Verdict::wait(Reason::GaveUp { left_ms: ms(view.at.until(end)) }));
+    }
     // A cluster that was never completed has one node with data: the one that initialised it.
     if cluster.system_id().is_none() && !dir.standby_signal && view.dead() {
         return Some(campaign(view));

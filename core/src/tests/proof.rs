@@ -355,6 +355,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.streamed = random.pick(&[now, now.back(seconds(4))]);
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
+    state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
     state.memory.initialising = random.one_in(4);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
@@ -387,7 +388,7 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
 fn the_reasons_that_the_ladder_can_give_are_all_given() {
     let mut random = Random(5);
     let mut given = BTreeSet::new();
-    for _ in 0..VIEWS {
+    for _ in 0..3 * VIEWS {
         for (_, _, reason) in explain(&any_node(&mut random).view()) {
             given.extend(reason.map(|reason| reason.code()));
         }

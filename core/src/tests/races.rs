@@ -414,3 +414,16 @@ fn data_that_come_after_the_process_do_not_let_an_agent_take_the_key_of_another(
     assert_eq!(node.state.tenure, Tenure::None);
     assert!(actions(&effects).contains(&FIRE));
 }
+
+/// The race: a node whose PostgreSQL cannot start wins the key, gives it up after three attempts, wins it again at once,
+/// and gives it up without an attempt: thousands of tenures a minute, and nobody else gets a turn.
+#[test]
+fn who_gave_up_because_it_could_not_serve_does_not_race_at_once() {
+    let node = Node::racing();
+    let now = node.now;
+    let node = node.with(|state| state.memory.gave_up = Some(now));
+    let (rung, verdict) = crate::decide::decide(&node.view());
+    assert_eq!((rung, verdict.reason.code()), (crate::decide::Rung::Race, "gave_up"));
+    let (_, verdict) = crate::decide::decide(&node.later(60_000).view());
+    assert_ne!(verdict.reason.code(), "gave_up");
+}

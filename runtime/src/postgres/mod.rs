@@ -326,6 +326,8 @@ impl Postgres {
 
     async fn start_with(&self, recovery: Recovery, standby: Option<bool>) -> Outcome<()> {
         let settings = self.settings();
+        // What was killed a moment ago may still be on its way out, and would make the start refuse.
+        workdir::wait_for_orphans(&settings).await;
         let started = match prepare_start(&settings, &recovery, standby).and_then(|()| process::spawn(&settings)) {
             Ok(started) => started,
             Err(why) => return Outcome::Refused(Refusal::Failed(why)),

@@ -5,8 +5,11 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use matriarch_core::view::postgres::{ControlState, DataDir, Process, Upstream};
+
+use crate::clock;
 
 use super::conf::{self, Recovery};
 use super::inotify::Watch;
@@ -134,6 +137,17 @@ pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -
     let recovered = tool.arg("template1").run(progress).await;
     conf::write_signal(settings, standby)?;
     recovered.map(|_| ())
+}
+
+/// Killed processes take a moment to leave: at most this long is waited for them.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Waits until the processes of a dead postmaster are gone, for a moment only.
+pub(super) async fn wait_for_orphans(settings: &Settings) {
+    let begun = clock::now();
+    while !proc::orphans(&settings.data_dir).is_empty() && clock::now().since(begun) < LEAVE_LIMIT {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Nothing is done to a directory in which something may still write.
