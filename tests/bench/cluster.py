@@ -73,9 +73,8 @@ class Network:
                 run('ip', '-n', self.names[name], *route, f'{self.ip[other]}/32', check=False)
                 run('ip', '-n', self.names[other], *route, f'{self.ip[name]}/32', check=False)
 
-    def command(self, name, words, account=False):
-        account = ['setpriv', f'--reuid={ACCOUNT}', f'--regid={ACCOUNT}', '--init-groups'] if account else []
-        return ['ip', 'netns', 'exec', self.names[name], *account, *words]
+    def command(self, name, words):
+        return ['ip', 'netns', 'exec', self.names[name], *words]
 
 
 class Cluster:
@@ -171,8 +170,9 @@ class Cluster:
         pidfile = f'{directory}/agent.pid'
         if os.path.exists(pidfile):
             os.unlink(pidfile)
-        words = [sys.executable, f'{HERE}/reaper.py', pidfile, *self.agent.split(), f'{directory}/agent.yml']
-        self.reapers[name] = self.spawn(self.network.command(name, words, account=True), f'{directory}/agent.log')
+        account = ['setpriv', f'--reuid={ACCOUNT}', f'--regid={ACCOUNT}', '--init-groups']
+        words = [sys.executable, f'{HERE}/reaper.py', pidfile, *account, *self.agent.split(), f'{directory}/agent.yml']
+        self.reapers[name] = self.spawn(self.network.command(name, words), f'{directory}/agent.log')
         self.wait(f'the agent of {name}', 10, lambda: os.path.exists(pidfile))
 
     def start_again(self, name):

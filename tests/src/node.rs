@@ -70,7 +70,7 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.agent.as_ref().is_none_or(|agent| agent.ended().is_some()), "{} runs already", self.name);
         let account = tools::account();
-        let program = tools::matriarch().display().to_string();
+        let program = tools::matriarch_for_account(self.dir.parent().unwrap_or(&self.dir)).display().to_string();
         let mut command = self.host.command(&program, (!self.as_root).then_some(&account));
         command.arg("run").arg(self.config());
         if self.as_root && tools::is_root() {

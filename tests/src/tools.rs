@@ -1,5 +1,6 @@
 //! Programs of the system, and the account that servers run as.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -34,6 +35,21 @@ pub(crate) fn matriarch() -> PathBuf {
     let found = test.ancestors().skip(1).map(|dir| dir.join("matriarch")).find(|path| path.is_file());
     found
         .unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
+}
+
+/// The binary under test where the servers' account can execute it: a copy in `dir` if the build is below somebody's closed
+/// home.
+pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
+    let built = matriarch();
+    let open = |dir: &Path| dir.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
+    if !is_root() || built.ancestors().all(open) {
+        return built;
+    }
+    let copy = dir.join("matriarch");
+    if !copy.exists() {
+        std::fs::copy(&built, &copy).expect("a copy of the binary under test");
+    }
+    copy
 }
 
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put them.
