@@ -103,7 +103,14 @@ async fn orphans_are_killed_but_not_while_their_postmaster_lives() {
     node.postmaster().signal(Signal::KILL).unwrap();
     until(|| !node.postmaster().is_alive());
     assert!(!node.alive().is_empty(), "the backend that commits in a loop outlives its postmaster");
-    let Report::OrphansDead { processes } = ask(&mut guard, Order::KillOrphans).await else { panic!("not dead") };
+    // The guard refuses as long as it has not seen the postmaster's end itself; an agent asks again.
+    let report = loop {
+        match ask(&mut guard, Order::KillOrphans).await {
+            Report::Refused { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+            report => break report,
+        }
+    };
+    let Report::OrphansDead { processes } = report else { panic!("not dead: {report:?}") };
     assert!(processes >= 1);
     assert_eq!(node.alive(), NOBODY);
     assert!(statement.await.unwrap().is_err());

@@ -84,7 +84,7 @@ tags:
 
 matriarch:
   isolation_timeout: 2.5
-  guard: strict
+  guard: auto
 "#;
 
 fn sample() -> String {
@@ -116,6 +116,12 @@ fn validated(text: &str) -> String {
     let path = write(&dir, "node.yml", text);
     let error = validate(Some(&path), []).err().unwrap_or_default();
     error.replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn a_guard_that_is_not_built_yet_is_refused() {
+    let said = refused(&sample().replace("guard: auto", "guard: strict"));
+    assert!(said.contains("matriarch.guard") && said.contains("not supported yet"), "{said}");
 }
 
 #[test]
@@ -155,7 +161,7 @@ fn a_file_from_the_field_is_read_whole() {
     assert_eq!((c.tags.failover_priority, c.tags.published.len()), (2, 2));
     assert_eq!((c.log.file_num, c.log.level.as_str()), (9, "INFO"));
     assert_eq!(c.matriarch.isolation_timeout, Duration::from_millis(2500));
-    assert_eq!((c.matriarch.restart_grace, c.matriarch.guard), (Duration::from_secs(2), GuardMode::Strict));
+    assert_eq!((c.matriarch.restart_grace, c.matriarch.guard), (Duration::from_secs(2), GuardMode::Auto));
     assert_eq!(validated(&sample()), "");
 }
 
