@@ -35,6 +35,8 @@ pub struct Config {
     pub replicatefrom: Option<Member>,
     /// A physical slot for each member.
     pub use_slots: bool,
+    /// How long the slot of a member that is gone is kept.
+    pub member_slots_ttl: Duration,
     /// `pg_rewind` may be used.
     pub use_pg_rewind: bool,
     /// The data directory may be cloned again when it diverged and cannot be rewound.

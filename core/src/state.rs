@@ -136,6 +136,8 @@ pub struct Memory {
     pub configured: u64,
     /// When a kind of order last failed.
     pub failed: BTreeMap<&'static str, Instant>,
+    /// Slots of members on this primary, and when each was last wanted.
+    pub member_slots: BTreeMap<String, Instant>,
     /// The data directory was seen as this cluster's.
     pub owned: bool,
     /// An operator wants this node cloned again.

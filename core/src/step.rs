@@ -27,6 +27,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     absorb::absorb(state, at, event);
     begin_next_round(state, at);
+    decide::slots::remember(state, at);
     end_pledge(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
     if verdict.fate == Fate::Release && matches!(verdict.reason, Reason::CannotServe { .. }) {

@@ -37,7 +37,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let own = super::slots::slot_name(&view.config().me);
     let mut positions: Vec<_> = sql.slots.iter().filter(|s| s.physical).map(|s| (s.name.clone(), s.restart)).collect();
     positions.push((own.clone(), sql.flushed));
-    let mut retain: Vec<_> = super::slots::wanted(view).into_iter().chain([own]).collect();
+    let mut retain: Vec<_> = view.state.memory.member_slots.keys().cloned().chain([own]).collect();
     retain.sort();
     let put = StoreAction::PutStatus { epoch: held.epoch, position: sql.flushed, slots: positions, retain };
     Some((Action::Store(put), Reason::StatusDue))

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use crate::action::{Action, PostgresAction};
 use crate::id::Member;
 use crate::reason::Reason;
+use crate::state::State;
+use crate::time::Instant;
 use crate::view::View;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
@@ -27,9 +29,42 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         let reason = Reason::SlotObsolete { slot: own.clone() };
         return Some((Action::Postgres(PostgresAction::DropSlot(own)), reason));
     }
+    // The slot of a member that is gone keeps WAL until the disk is full: it is dropped when nobody has come back for long.
+    let ttl = view.config().member_slots_ttl;
+    let gone_for_long = |name: &String| {
+        view.state.memory.member_slots.get(name).is_some_and(|wanted_at| view.at.since(*wanted_at) >= ttl)
+    };
+    let gone = sql.slots.iter().find(|slot| slot.physical && !slot.active && gone_for_long(&slot.name));
+    if let Some(gone) = gone.filter(|slot| !wanted.contains(&slot.name)) {
+        let reason = Reason::SlotObsolete { slot: gone.name.clone() };
+        return Some((Action::Postgres(PostgresAction::DropSlot(gone.name.clone())), reason));
+    }
     let missing = wanted.into_iter().find(|name| !sql.slots.iter().any(|slot| slot.name == *name))?;
     let reason = Reason::SlotMissing { slot: missing.clone() };
     Some((Action::Postgres(PostgresAction::CreateSlot(missing)), reason))
+}
+
+/// Remembers which slots are members' and when each was last wanted. A new leader takes over what the last one knew
+/// (`retain_slots`), as of now. Slots that no member ever had are somebody else's and never touched.
+pub(crate) fn remember(state: &mut State, at: Instant) {
+    let view = View { at, state };
+    if view.held().is_none() || !view.is_primary() {
+        state.memory.member_slots.clear();
+        return;
+    }
+    let wanted = wanted(&view);
+    let known = view.cluster().and_then(|cluster| cluster.status.as_ref()).map(|status| status.retain.clone());
+    let existing: Vec<String> =
+        view.sql().map(|sql| sql.slots.iter().map(|s| s.name.clone()).collect()).unwrap_or_default();
+    let own = slot_name(&view.config().me);
+    let remembered = &mut state.memory.member_slots;
+    for name in known.into_iter().flatten().filter(|name| existing.contains(name) && *name != own) {
+        remembered.entry(name).or_insert(at);
+    }
+    for name in wanted {
+        remembered.insert(name, at);
+    }
+    remembered.retain(|name, wanted_at| *wanted_at == at || existing.contains(name));
 }
 
 /// The slots of the members that stream from this node.

@@ -235,6 +235,27 @@ fn a_primary_keeps_a_slot_for_every_member_and_none_for_itself() {
 }
 
 #[test]
+fn the_slot_of_a_member_that_is_gone_is_dropped_after_a_while_and_a_strangers_never() {
+    let ours = [("b", true, false), ("c", true, false), ("gone", false, false), ("backup_tool", false, false)];
+    let remembering = |status: &[&str]| {
+        let retain = status.iter().map(|name| (*name).to_owned()).collect();
+        Node::primary().sql(slots(&ours)).cluster(|cluster| {
+            cluster.status = Some(crate::view::store::StatusKey { retain, ..Default::default() });
+        })
+    };
+    let dropped = |node: &mut Node| {
+        let orders = actions(&node.tick());
+        orders.into_iter().find(|action| matches!(action, Action::Postgres(PostgresAction::DropSlot(_))))
+    };
+    let mut node = remembering(&["b", "c", "gone"]).config(|config| config.member_slots_ttl = millis(500));
+    assert_eq!(dropped(&mut node), None);
+    node.now = node.now + millis(499);
+    assert_eq!(dropped(&mut node), None);
+    node.now = node.now + millis(1);
+    assert_eq!(dropped(&mut node), Some(Action::Postgres(PostgresAction::DropSlot("gone".into()))));
+}
+
+#[test]
 fn a_slot_is_not_made_twice_because_the_answer_is_from_before_it_was_made() {
     let mut node = Node::primary().sql(slots(&[("b", true, false)]));
     node.tick();

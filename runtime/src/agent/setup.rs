@@ -101,6 +101,7 @@ pub fn effective(
         clonefrom: local.tags.clonefrom,
         replicatefrom: local.tags.replicatefrom.as_deref().map(Member::new),
         use_slots: shared.use_slots,
+        member_slots_ttl: dynamic.member_slots_ttl,
         use_pg_rewind: shared.use_pg_rewind,
         clone_when_diverged: shared.remove_data_directory_on_diverged_timelines
             || shared.remove_data_directory_on_rewind_failure,
