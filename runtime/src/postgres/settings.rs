@@ -1,7 +1,7 @@
 //! What the caller's configuration says about the local PostgreSQL.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,21 +122,9 @@ impl Settings {
     }
 }
 
-/// The name of a member's replication slot, as Patroni makes it: lower case, `-` and `.` become `_`, anything else
-/// outside `[a-z0-9_]` becomes `u` and its code point in at least four decimal digits; at most 63 characters.
+/// The name of a member's replication slot; core's rule.
 pub fn slot_name(member: &str) -> String {
-    let mut name = String::new();
-    for c in member.to_lowercase().chars() {
-        match c {
-            'a'..='z' | '0'..='9' | '_' => name.push(c),
-            '-' | '.' => name.push('_'),
-            other => {
-                let _ = write!(name, "u{:04}", u32::from(other));
-            }
-        }
-    }
-    name.truncate(63);
-    name
+    matriarch_core::slot_name(&matriarch_core::id::Member::new(member))
 }
 
 #[cfg(test)]
