@@ -44,6 +44,7 @@ pub(super) fn config() -> Config {
         clonefrom: false,
         replicatefrom: None,
         use_slots: true,
+        member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: true,
         may_bootstrap: true,
