@@ -15,6 +15,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// The same where there is no inotify at all.
 const LOOK_AGAIN_BLIND: Duration = Duration::from_millis(20);
 
+/// The same for a watch that lasts for ever.
+const LEISURE: Duration = Duration::from_secs(5);
+
 /// A set of watched paths.
 #[derive(Debug)]
 pub struct Watch {
@@ -50,11 +53,21 @@ impl Watch {
 
     /// Returns when something changed, or after 250 ms. Spurious returns are allowed: look at the files.
     pub async fn changed(&self) {
+        self.changed_within(LOOK_AGAIN, LOOK_AGAIN_BLIND).await;
+    }
+
+    /// The same for a watch that lasts for ever, which must cost nothing: returns after 5 s at the latest, without
+    /// inotify after 250 ms.
+    pub async fn changed_at_leisure(&self) {
+        self.changed_within(LEISURE, LOOK_AGAIN).await;
+    }
+
+    async fn changed_within(&self, limit: Duration, blind: Duration) {
         let Some(fd) = &self.fd else {
-            tokio::time::sleep(LOOK_AGAIN_BLIND).await;
+            tokio::time::sleep(blind).await;
             return;
         };
-        if let Ok(Ok(mut guard)) = tokio::time::timeout(LOOK_AGAIN, fd.readable()).await {
+        if let Ok(Ok(mut guard)) = tokio::time::timeout(limit, fd.readable()).await {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
             let mut events = Reader::new(fd.get_ref(), &mut buffer);
             while events.next().is_ok() {}

@@ -50,7 +50,7 @@ pub(super) fn watch(data_dir: PathBuf) -> mpsc::Receiver<Changed> {
                     break;
                 }
                 tokio::select! {
-                    () = watch.changed() => {}
+                    () = watch.changed_at_leisure() => {}
                     () = tell.closed() => return,
                 }
             }
