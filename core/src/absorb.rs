@@ -180,6 +180,11 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             }
         }
         (StoreAction::RaceInitialize { .. }, StoreDone::Written) => state.memory.initialising = true,
+        (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
+            state.memory.initialising = false;
+            state.memory.initdb_failed = false;
+            state.memory.gave_up = Some(at);
+        }
         (StoreAction::PutMember { record, .. }, StoreDone::Written) => {
             state.session.published = Some(record.clone());
             state.session.published_at = at;
@@ -228,6 +233,8 @@ fn released(state: &mut State) {
 
 fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: &Refusal) {
     match action {
+        // A store that says no for another reason (a permission, a quota) has not said that the key is not ours.
+        StoreAction::Renew { .. } if !matches!(refusal, Refusal::LeaseGone | Refusal::Conflict) => {}
         StoreAction::Renew { lease, .. } => {
             let ours = state.tenure.held().is_some_and(|held| held.lease == *lease);
             if ours {
@@ -501,6 +508,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.turned = at;
         }
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (PostgresAction::Initdb, outcome) => state.memory.initdb_failed = !matches!(outcome, Outcome::Done(_)),
         // A look that saw nothing is repeated, but not as fast as it sees nothing.
         (PostgresAction::Look, Outcome::Done(_))
             if state.postgres.process == Process::Unknown || state.postgres.data == DataDir::Unknown =>
@@ -612,7 +620,13 @@ fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             process_seen(state, at, Process::Absent);
             state.postgres.orphans = Some(0);
         }
-        GuardEvent::Stuck { processes } => state.guard.stuck = processes,
+        // It stopped or killed what it could. Orphans are asked for again; what it holds is let go on like any other hold.
+        GuardEvent::Stuck { processes } => {
+            state.guard.stuck = processes;
+            state.guard.held |= state.guard_asked.hold;
+            state.guard_asked.hold = false;
+            state.guard_asked.orphans = false;
+        }
         GuardEvent::OrphansDead => {
             state.guard_asked.orphans = false;
             if state.postgres.process == Process::Absent {

@@ -84,6 +84,8 @@ pub const GUARD_LIMIT: Duration = Duration::from_secs(1);
 pub const FIRE_LIMIT: Duration = Duration::from_millis(500);
 /// A standby that does not stream for so long compares its history with the leader's.
 pub const STREAM_PATIENCE: Duration = Duration::from_secs(3);
+/// Orphans that cannot be counted or killed for so long cost this node its tenure.
+pub const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 /// A PostgreSQL that accepted connections for so long did not fail to start.
 pub const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Starts in place that may fail in a row before leadership is given up.

@@ -85,6 +85,8 @@ reasons! {
     NoClusterYet => "no_cluster_yet", "there is no cluster yet: this node asks to initialise it";
     /// Won the initialize key.
     Initialising => "initialising", "this node initialises the cluster";
+    /// The initdb failed here.
+    InitdbFailed => "initdb_failed", "initialising the cluster failed here (see the log): the right to do it is given back for a while";
     /// Another node initialises.
     InitTaken => "init_taken", "another node is initialising the cluster";
     /// Not allowed to initialise.

@@ -110,6 +110,10 @@ pub struct Memory {
     pub starting_since: Option<Instant>,
     /// Starts in a row after which PostgreSQL did not live for a while.
     pub start_failures: u32,
+    /// Since when the tenure is held, if one is.
+    pub held_since: Option<Instant>,
+    /// The last initdb failed: somebody else may try.
+    pub initdb_failed: bool,
     /// When leadership was last given up because this node could not serve.
     pub gave_up: Option<Instant>,
     /// Since when the postmaster accepts connections.

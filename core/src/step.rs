@@ -27,10 +27,13 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     absorb::absorb(state, at, event);
     begin_next_round(state, at);
+    state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     decide::slots::remember(state, at);
     end_pledge(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
-    if verdict.fate == Fate::Release && matches!(verdict.reason, Reason::CannotServe { .. }) {
+    let unable =
+        matches!(verdict.reason, Reason::CannotServe { .. } | Reason::GuardSilent { .. } | Reason::GuardMissing { .. });
+    if verdict.fate != Fate::Keep && unable {
         state.memory.gave_up = Some(at);
     }
     if verdict.fate == Fate::LetLapse {

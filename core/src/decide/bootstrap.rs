@@ -28,8 +28,18 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         };
         return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
     }
+    if let Some(initialize) =
+        cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.state.memory.initialising)
+    {
+        let abandon = StoreAction::AbandonInitialize { initialize: initialize.revision };
+        return Some(Verdict::order(Reason::InitdbFailed, Action::Store(abandon)));
+    }
+    let gave_up = view.state.memory.gave_up.is_some_and(|at| view.at < at + view.config().loop_wait);
     let fresh = cluster.initialize.is_none() && cluster.leader.is_none() && empty;
     if fresh && !view.state.memory.initialising {
+        if gave_up {
+            return Some(Verdict::wait(Reason::InitdbFailed));
+        }
         if !view.config().may_bootstrap || view.config().nofailover {
             return Some(Verdict::wait(Reason::MayNotInitialise));
         }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
-use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT};
+use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
 use crate::id::{Lsn, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::reason::Reason;
@@ -21,7 +21,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     match &view.state.tenure {
         Tenure::Held(held) => expired(view, held).or_else(|| unacknowledged(view, held)).or_else(|| unguarded(view)),
-        Tenure::Suspended { since, .. } => Some(suspended(view, *since)),
+        Tenure::Suspended { since, was } => Some(suspended(view, *since, was)),
         Tenure::Adopting { deadline } => adopting(view, *deadline),
         Tenure::None => without_tenure(view),
     }
@@ -46,23 +46,27 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let guard = &view.state.guard;
     let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {
         Some(armed) => armed.at,
-        None => held.confirmed.max(guard.since) + GUARD_LIMIT,
+        None => view.state.memory.held_since.unwrap_or(view.at).max(guard.since) + GUARD_LIMIT,
     };
-    if !guard.present || guard.held || !view.may_write() || view.at < end {
+    if !guard.present || guard.held || view.at < end {
         return None;
     }
     let reason = Reason::GuardSilent { for_ms: ms(view.at.since(end)) };
-    Some(Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse))
+    let orders = if view.may_write() { stop_writes(view) } else { vec![] };
+    Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
 }
 
 /// Without a guard nobody stops PostgreSQL if this agent freezes: after a second without one it is stopped cleanly.
 fn unguarded(view: &View<'_>) -> Option<Verdict> {
     let gone = view.state.guard.gone?;
     let gone_for = view.at.since(gone);
-    if gone_for < GUARD_LIMIT || !view.may_write() {
+    if gone_for < GUARD_LIMIT {
         return None;
     }
     let reason = Reason::GuardMissing { for_ms: ms(gone_for) };
+    if !view.may_write() {
+        return Some(Verdict::wait(reason).fate(Fate::LetLapse));
+    }
     // Processes that are held take no notice of a polite request.
     let mode = if view.state.guard.held { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
@@ -84,10 +88,12 @@ fn stop_writes(view: &View<'_>) -> Vec<Action> {
 /// The race: the store drops our lease early (its frozen leader thaws) or an operator deletes the key. Killing at once
 /// would turn either into an outage; going on would let another acquire the key beside our commits. Held processes can
 /// do neither, and [`HOLD_LIMIT`] bounds what the hold costs if the key does not come back.
-fn suspended(view: &View<'_>, since: Instant) -> Verdict {
+fn suspended(view: &View<'_>, since: Instant, was: &Held) -> Verdict {
     let held_for = view.at.since(since);
-    // Without a guard nothing holds: then there is no time to ask.
-    if held_for >= HOLD_LIMIT || !view.state.guard.present {
+    let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
+    let overtaken = record.is_some_and(|record| record.epoch > was.epoch);
+    // Without a guard nothing holds: then there is no time to ask. And who was led by another since has nothing to ask.
+    if held_for >= HOLD_LIMIT || !view.state.guard.present || overtaken {
         let reason = Reason::KeyNotRegained { after_ms: ms(held_for) };
         return Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse);
     }
@@ -155,6 +161,8 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         }
         // Another leads, under whatever name: the search is over.
         Some(_) => without_tenure(view),
+        // Another led since this PostgreSQL did: what it acknowledged is not here.
+        None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, record.epoch)) => without_tenure(view),
         None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
     }
 }
@@ -171,7 +179,10 @@ pub(crate) fn ours_by_epoch(view: &View<'_>, created: crate::id::Revision) -> bo
 
 /// No tenure: nothing that may write goes on.
 fn without_tenure(view: &View<'_>) -> Option<Verdict> {
-    if !view.may_write() {
+    // Another cluster's PostgreSQL is not ours to stop: the agent leaves.
+    let cluster = view.cluster().and_then(crate::view::store::ClusterView::system_id);
+    let foreign = cluster.zip(view.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
+    if !view.may_write() || foreign {
         return None;
     }
     let reason = match view.leader() {
@@ -194,6 +205,7 @@ fn orphans(view: &View<'_>) -> Option<Verdict> {
     }
     let verdict = Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans));
     // With no guard to count them nothing can be started here: whoever can shall lead.
-    let uncountable = view.state.guard.gone.is_some_and(|gone| view.at.since(gone) >= 5 * GUARD_LIMIT);
+    let since = view.state.memory.dead_since.or(view.state.guard.gone);
+    let uncountable = since.is_some_and(|since| view.at.since(since) >= ORPHANS_LIMIT);
     Some(if uncountable { verdict.fate(Fate::LetLapse) } else { verdict })
 }

@@ -58,8 +58,7 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
                 | ControlState::InProduction
                 | ControlState::InCrashRecovery
         );
-    let fresh = view.cluster().is_some_and(|cluster| cluster.system_id().is_none());
-    if was_primary && fresh && !epoch_on_disk(view, held, dir) {
+    if was_primary && view.unfinished_bootstrap() && !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }
     if was_primary && epoch_on_disk(view, held, dir) {

@@ -19,14 +19,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.held().is_some() || cluster.leader.is_some() {
         return None;
     }
-    let dir = view.complete_dir()?;
+    view.complete_dir()?;
     // Who gave up because it could not serve lets others try, and tries again later: not as fast as it fails.
     let gave_up = view.state.memory.gave_up.map(|at| at + view.config().loop_wait).filter(|end| view.at < *end);
     if let Some(end) = gave_up {
         return Some(Verdict::wait(Reason::GaveUp { left_ms: ms(view.at.until(end)) }));
     }
     // A cluster that was never completed has one node with data: the one that initialised it.
-    if cluster.system_id().is_none() && !dir.standby_signal && view.dead() {
+    if view.unfinished_bootstrap() && view.dead() {
         return Some(campaign(view));
     }
     if view.phase() != Some(Phase::Ready) {
@@ -34,6 +34,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     if view.config().nofailover {
         return Some(Verdict::wait(Reason::NoFailoverTag));
+    }
+    // A key that is won without a guard could not be served under.
+    if !view.state.guard.present {
+        let gone = view.state.guard.gone.unwrap_or(view.at);
+        return Some(Verdict::wait(Reason::GuardMissing { for_ms: ms(view.at.since(gone)) }));
     }
     if let Some(lease) = view.state.spent {
         return Some(Verdict::wait(Reason::SpentTenure { lease }));

@@ -67,7 +67,7 @@ fn diverged(
             Verdict::order(Reason::SingleUserRecovery, Action::Postgres(PostgresAction::RecoverSingleUser))
         }
         None => Verdict::order(reason, Action::Postgres(PostgresAction::Rewind(upstream))),
-        Some(why) if may_clone(view, record) => {
+        Some(why) if may_clone(view, epoch, record) => {
             Verdict::order(Reason::CloneInstead { why }, Action::Postgres(PostgresAction::Clone(upstream)))
         }
         Some(why) => Verdict::wait(Reason::CannotRewind { why }),
@@ -104,7 +104,7 @@ fn cannot_rewind(view: &View<'_>, dir: &Cluster) -> Option<String> {
 
 /// Cloning throws away what only this node holds. It is allowed where the operator says so, or after a rewind was
 /// allowed and failed (it leaves the directory unusable), and only while the leader serves on a known timeline.
-fn may_clone(view: &View<'_>, record: &MemberRecord) -> bool {
-    let allowed = view.config().clone_when_diverged || view.state.memory.rewind_failed.is_some();
+fn may_clone(view: &View<'_>, epoch: Revision, record: &MemberRecord) -> bool {
+    let allowed = view.config().clone_when_diverged || failure(view, epoch).is_some();
     allowed && record.timeline > Timeline(0) && record.position > Lsn(0)
 }

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::HANDOVER_LIMIT;
-use crate::id::{Lsn, Member};
+use crate::event::EpochFile;
+use crate::id::{Lsn, Member, Revision};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use crate::view::View;
@@ -161,6 +162,12 @@ fn leave(view: &View<'_>) -> Verdict {
     let told = view.state.session.published.as_ref().is_none_or(|record| record.state == "stopped");
     let patience = view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(2));
     let revoked = view.state.spent.is_none();
+    // A release without an answer may be applied yet: the next agent must not take this tenure up again by its epoch.
+    let void = view.state.epoch_file.filter(|file| !revoked && file.epoch != Revision(0));
+    if let Some(file) = void.filter(|_| patience) {
+        let file = EpochFile { epoch: Revision(0), ..file };
+        return Verdict::order(Reason::ShuttingDown, Action::Host(HostAction::WriteEpoch(file)));
+    }
     if (told && revoked) || patience {
         let exit = HostAction::Exit { code: 0, message: "stopped".into() };
         return Verdict::orders(Reason::ShuttingDown, vec![Action::Host(exit)]);

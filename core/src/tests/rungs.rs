@@ -352,10 +352,34 @@ fn a_primary_with_its_tenure_serves_and_is_steady() {
 
 #[test]
 fn nothing_writes_before_the_guard_has_acknowledged_this_tenure() {
-    for armed in [None, Some(Armed { tenure: LeaseId(3), at: at(9_000) }), Some(Armed { tenure: OURS, at: at(0) })] {
+    for armed in [None, Some(Armed { tenure: LeaseId(3), at: at(9_000) })] {
         let node = Node::primary().dead().with(|state| state.guard.armed = armed);
         concludes(&node, Rung::Leader, "arming_guard", Fate::Keep, &[]);
     }
+    let over = Some(Armed { tenure: OURS, at: at(0) });
+    let node = Node::primary().dead().with(|state| state.guard.armed = over);
+    concludes(&node, Rung::Fence, "guard_silent", Fate::LetLapse, &[]);
+}
+
+/// The race: a store that lost its keys, and a dead former primary of another branch that takes the leader key at once,
+/// because a cluster without `initialize` looked like one that it was about to make.
+#[test]
+fn a_former_primary_is_no_unfinished_bootstrap() {
+    let wiped = |node: Node| node.cluster(|cluster| (cluster.initialize, cluster.leader) = (None, None));
+    let former = wiped(Node::primary().dead()).with(|state| {
+        state.tenure = Tenure::None;
+        state.memory.initialising = false;
+    });
+    assert!(!former.view().unfinished_bootstrap());
+    let maker = former.with(|state| state.memory.initialising = true);
+    assert!(maker.view().unfinished_bootstrap());
+}
+
+#[test]
+fn nobody_races_without_a_guard() {
+    let node = Node::racing().with(|state| state.guard.present = false);
+    let (rung, verdict) = crate::decide::decide(&node.view());
+    assert_eq!((rung, verdict.reason.code()), (Rung::Race, "guard_missing"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
-use crate::id::{Lsn, Member, Revision};
+use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant};
@@ -84,6 +84,17 @@ impl<'a> View<'a> {
             DataDir::Cluster(dir) => Some(dir),
             DataDir::Unknown | DataDir::Unreadable(_) | DataDir::Empty | DataDir::Foreign(_) => None,
         }
+    }
+
+    /// The directory is that of a cluster which this node began to initialise and did not complete: on its first
+    /// timeline, never led under an epoch. A former primary beside a store that lost its keys is nothing of the kind.
+    pub fn unfinished_bootstrap(&self) -> bool {
+        let uninitialised = self.cluster().is_some_and(|cluster| cluster.system_id().is_none());
+        let Some(dir) = self.complete_dir().filter(|_| uninitialised) else { return false };
+        let first = dir.history.ancestors.is_empty() && dir.checkpoint_timeline <= Timeline(1);
+        let never_led =
+            self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
+        !dir.standby_signal && (self.state.memory.initialising || (first && never_led))
     }
 
     /// The last answer of the running postmaster.

@@ -39,7 +39,7 @@ pub(super) struct Lanes {
     pub(super) promises: Promises,
     events: mpsc::UnboundedSender<Event>,
     running: BTreeMap<OpId, AbortHandle>,
-    timeline: Arc<Mutex<Timeline>>,
+    looks: Arc<Mutex<Looks>>,
 }
 
 impl Lanes {
@@ -50,8 +50,8 @@ impl Lanes {
         promises: Promises,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        let timeline = Arc::default();
-        Self { keys, postgres, promises, events, running: BTreeMap::new(), timeline }
+        let looks = Arc::default();
+        Self { keys, postgres, promises, events, running: BTreeMap::new(), looks }
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
@@ -167,7 +167,7 @@ impl Lanes {
 
     /// A way to look at PostgreSQL and tell what is seen.
     pub(super) fn look(&self) -> Look {
-        Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), timeline: Arc::clone(&self.timeline) }
+        Look { postgres: Arc::clone(&self.postgres), events: self.events.clone(), looks: Arc::clone(&self.looks) }
     }
 }
 
@@ -185,40 +185,62 @@ fn answered(
 pub(super) struct Look {
     postgres: Arc<Postgres>,
     events: mpsc::UnboundedSender<Event>,
+    looks: Arc<Mutex<Looks>>,
+}
+
+/// What looks know of each other. They run beside one another: one that a slow disk held up must not overwrite what a
+/// later one has told.
+#[derive(Default)]
+struct Looks {
+    begun: u64,
+    told: u64,
     /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
-    timeline: Arc<Mutex<Timeline>>,
+    timeline: Timeline,
 }
 
 impl Look {
     /// Both. The directory is looked at after the process and told before it: what a postmaster was started as stands
     /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
     pub(super) async fn all(&self) {
+        let number = self.begin();
         let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
         if process == Process::Absent {
-            *self.newest() = Timeline(0);
+            self.looks().timeline = Timeline(0);
         }
-        self.data().await;
-        send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
+        let data = self.observe().await;
+        if self.is_newest(number) {
+            send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
+            send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
+        }
     }
 
     /// The data directory.
     pub(super) async fn data(&self) {
+        let number = self.begin();
+        let data = self.observe().await;
+        // The process is told by looks at both only: this one may not make an older one of those forget it.
+        if number > self.looks().told {
+            send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
+        }
+    }
+
+    async fn observe(&self) -> DataDir {
         let mut data = self.postgres.observe_data().await;
-        let newest = *self.newest();
+        let newest = self.looks().timeline;
         if let DataDir::Cluster(cluster) = &mut data
             && newest > cluster.history.timeline
         {
             cluster.history = files::history(&self.postgres.settings().data_dir, newest);
         }
-        send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
+        data
     }
 
     /// The server has told its timeline: a standby that followed its leader onto a new one has a new history.
     async fn on_timeline(&self, timeline: Timeline) {
         let newer = {
-            let mut newest = self.newest();
-            let newer = timeline > *newest;
-            *newest = timeline.max(*newest);
+            let mut looks = self.looks();
+            let newer = timeline > looks.timeline;
+            looks.timeline = timeline.max(looks.timeline);
             newer
         };
         if newer {
@@ -226,8 +248,21 @@ impl Look {
         }
     }
 
-    fn newest(&self) -> std::sync::MutexGuard<'_, Timeline> {
-        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begin(&self) -> u64 {
+        let mut looks = self.looks();
+        looks.begun += 1;
+        looks.begun
+    }
+
+    fn is_newest(&self, number: u64) -> bool {
+        let mut looks = self.looks();
+        let newest = number > looks.told;
+        looks.told = looks.told.max(number);
+        newest
+    }
+
+    fn looks(&self) -> std::sync::MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -284,6 +319,10 @@ fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
 async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
     let room = match postgres.observe_data().await {
         DataDir::Empty => Outcome::Done(()),
+        // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.
+        _ if let Err(why) = postgres.is_served_by(upstream).await => {
+            return Outcome::Refused(Refusal::Failed(format!("the data directory is kept: {why}")));
+        }
         _ => postgres.wipe_data_dir("it is cloned again").await,
     };
     match room {

@@ -109,7 +109,8 @@ impl Agent {
                 if self.watched == Some(pid) {
                     self.watched = None;
                 }
-                self.lanes.look().all().await;
+                let look = self.lanes.look();
+                tokio::spawn(async move { look.all().await });
                 None
             }
             started = guard_started(&mut self.starting_guard) => {
@@ -132,10 +133,13 @@ impl Agent {
             Some(message) = sources.messages.recv() => self.message(message),
             Some(changed) = sources.changed.recv() => {
                 let look = self.lanes.look();
-                match changed {
-                    Changed::PidFile => look.all().await,
-                    Changed::ControlFile | Changed::DataDirCame | Changed::DataDirGone => look.data().await,
-                }
+                // Beside the loop: a disk that hangs must not hang it.
+                tokio::spawn(async move {
+                    match changed {
+                        Changed::PidFile => look.all().await,
+                        Changed::ControlFile | Changed::DataDirCame | Changed::DataDirGone => look.data().await,
+                    }
+                });
                 None
             }
             () = tokio::time::sleep(until) => Some(self.step(Event::Ticked(clock::wall()))),
@@ -271,7 +275,10 @@ impl Agent {
                     let _ = died.send(pid);
                 });
             }
-            Process::Absent => self.guard.postmaster(0, 0),
+            Process::Absent => {
+                self.watched = None;
+                self.guard.postmaster(0, 0);
+            }
             Process::Alive { .. } | Process::Unknown => {}
         }
     }

@@ -53,6 +53,20 @@ pub(super) async fn check(settings: &Settings, monitor: &Monitor, upstream: &Ups
     compared.await.unwrap_or_else(Divergence::Unknown)
 }
 
+/// Whether `upstream` answers as the cluster that this directory holds, as far as the directory still tells which.
+pub(super) async fn same_cluster(settings: &Settings, upstream: &Upstream) -> Result<(), String> {
+    let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
+    let theirs = sender.identify_system().await?.system_id;
+    match read_control(&settings.data_dir) {
+        Ok(control) if control.system_id != theirs => {
+            let (member, ours) = (&upstream.member, control.system_id);
+            Err(format!("{member} has system identifier {theirs}, this data directory {ours}: correct the address"))
+        }
+        // What cannot be read any more holds nothing to be kept.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// How far this directory goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Local {

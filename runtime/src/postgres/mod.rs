@@ -293,6 +293,14 @@ impl Postgres {
         divergence::check(&self.settings(), &self.monitor, upstream).await
     }
 
+    /// Whether `upstream` answers over a replication connection as the cluster that is in the data directory here.
+    ///
+    /// # Errors
+    /// What it answered instead, or that it did not.
+    pub async fn is_served_by(&self, upstream: &Upstream) -> Result<(), String> {
+        divergence::same_cluster(&self.settings(), upstream).await
+    }
+
     /// Creates a physical replication slot that holds WAL from now on. One that is there already is `Done`.
     pub async fn create_slot(&self, name: &str) -> Outcome<()> {
         slots::create(&self.monitor, &self.settings(), name).await
