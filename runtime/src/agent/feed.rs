@@ -16,7 +16,14 @@ use crate::wire::{RawEntry, cluster_view};
 #[derive(Clone, Debug)]
 pub struct Mirror {
     base: String,
-    keys: Arc<Mutex<MirroredPrefix>>,
+    keys: Arc<Mutex<Kept>>,
+}
+
+/// The keys, and what they mean as of their revision: most reads find nothing new.
+#[derive(Debug, Default)]
+struct Kept {
+    keys: MirroredPrefix,
+    view: Option<ClusterView>,
 }
 
 impl Mirror {
@@ -27,24 +34,29 @@ impl Mirror {
 
     /// Takes a snapshot in and tells the view as of the newest revision known.
     pub fn apply(&self, snapshot: &Snapshot) -> ClusterView {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.apply_snapshot(snapshot);
-        self.view(&keys)
+        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.keys.apply_snapshot(snapshot);
+        self.view(&mut kept)
     }
 
     /// The store that the copy is of.
     pub fn store_id(&self) -> matriarch_core::id::StoreId {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).store_id()
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).keys.store_id()
     }
 
     /// The text of a key, by its relative name, and its `mod_revision`.
     pub fn text(&self, key: &str) -> Option<(String, i64)> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = keys.entries().get(&format!("{}{key}", self.base))?;
+        let kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = kept.keys.entries().get(&format!("{}{key}", self.base))?;
         Some((entry.text()?.to_owned(), entry.mod_revision.0))
     }
 
-    fn view(&self, keys: &MirroredPrefix) -> ClusterView {
+    fn view(&self, kept: &mut Kept) -> ClusterView {
+        let keys = &kept.keys;
+        let current = |view: &&ClusterView| view.store == keys.store_id() && view.revision == keys.revision();
+        if let Some(view) = kept.view.as_ref().filter(current) {
+            return view.clone();
+        }
         let entries: Vec<RawEntry<'_>> = keys
             .entries()
             .values()
@@ -58,7 +70,9 @@ impl Mirror {
                 })
             })
             .collect();
-        cluster_view(keys.store_id(), keys.revision(), &entries)
+        let view = cluster_view(keys.store_id(), keys.revision(), &entries);
+        kept.view = Some(view.clone());
+        view
     }
 }
 
@@ -103,9 +117,9 @@ pub async fn run(store: EtcdStore, mirror: Mirror, out: mpsc::Sender<Fed>) {
             match event {
                 WatchEvent::Changes { changes, heard, .. } => {
                     let view = {
-                        let mut keys = mirror.keys.lock().unwrap_or_else(PoisonError::into_inner);
-                        keys.apply_changes(&changes);
-                        mirror.view(&keys)
+                        let mut kept = mirror.keys.lock().unwrap_or_else(PoisonError::into_inner);
+                        kept.keys.apply_changes(&changes);
+                        mirror.view(&mut kept)
                     };
                     // Nothing was asked: the oldest instant that it may be true of is when it was heard.
                     let heard: Instant = heard.min(clock::now());
