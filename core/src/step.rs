@@ -264,6 +264,12 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
                 soonest.offer(held.confirmed + Bounds::renew_interval(held.ttl), "the next renewal");
             }
             soonest.offer(view.config().bounds.arm_at(held.confirmed, held.ttl), "the tenure");
+            // A guard that acknowledges nothing more is found out at the end of what it has acknowledged.
+            let acknowledged = view.state.guard.armed.filter(|armed| armed.tenure == held.lease);
+            let silent = view.state.memory.held_since.map(|since| since.max(view.state.guard.since) + GUARD_LIMIT);
+            if let Some(end) = acknowledged.map(|armed| armed.at).or(silent) {
+                soonest.offer(end, "the guard's acknowledgement");
+            }
         }
         Tenure::Suspended { since, .. } => soonest.offer(*since + HOLD_LIMIT, "the hold"),
         Tenure::Adopting { deadline } => soonest.offer(*deadline, "the search for a tenure"),
