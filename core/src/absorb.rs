@@ -9,7 +9,7 @@ use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, Postgr
 use crate::id::{OpId, Revision, StoreId};
 use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
-use crate::state::{Granted, InFlight, PendingKind, Pledge, REQUESTS_MAX, State};
+use crate::state::{Granted, InFlight, PendingKind, Pledge, PositionAsked, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::guard::GuardFacts;
@@ -680,10 +680,12 @@ fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             }
             keep_members_only(state);
         }
-        PeerEvent::PositionAsked { request, absent_at: _ } => {
-            if state.position_asked.len() < REQUESTS_MAX {
-                state.position_asked.push(request);
-            }
+        PeerEvent::PositionAsked { request, absent_at } => {
+            assert!(state.position_asked.len() < REQUESTS_MAX, "the runtime admits no more");
+            state.position_asked.push(PositionAsked { request, absent_at, since: at });
+            // It knows of something that this node has not heard, perhaps because a watch is silent.
+            let known = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt |= known < absent_at;
         }
         PeerEvent::HandoverAnnounced => state.memory.handover_announced = Some(at),
     }

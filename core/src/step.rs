@@ -317,6 +317,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(since) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
+        soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
     soonest.offer(memory.turned + crate::config::STREAM_PATIENCE, "the turn to another upstream");

@@ -190,6 +190,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         primary: false,
         barred: false,
         history: History::first(Timeline(1)),
+        receives: pledge.is_none(),
         flushed,
         replayed: flushed,
         pledge,

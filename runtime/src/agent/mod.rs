@@ -352,6 +352,8 @@ impl Agent {
 
     fn message(&mut self, message: Message) -> Option<Effects> {
         match message {
+            Message::Operator(_, answer) if !self.shared().core.admits_request() => busy(answer),
+            Message::PositionAsked(_, answer) if !self.shared().core.admits_question() => busy(answer),
             Message::Operator(request, answer) => {
                 let id = self.remember(answer);
                 Some(self.step(Event::Operator(id, request)))
@@ -376,6 +378,14 @@ impl Agent {
         self.answers.insert(id, answer);
         id
     }
+}
+
+/// Too many wait already.
+fn busy(answer: oneshot::Sender<Answer>) -> Option<Effects> {
+    let body = "too many requests wait for an answer already; try again later".into();
+    // Whoever asked may have gone.
+    let _ = answer.send(Answer::Text { status: 503, body });
+    None
 }
 
 /// Runs a future that never waits.
