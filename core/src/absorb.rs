@@ -6,7 +6,7 @@ use crate::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction
 use crate::config::LIFE_MIN;
 use crate::config::RETRY_PAUSE;
 use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
-use crate::id::{OpId, Revision, StoreId};
+use crate::id::{OpId, Revision};
 use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
 use crate::state::{Granted, InFlight, PendingKind, Pledge, PositionAsked, REQUESTS_MAX, State};
@@ -292,9 +292,15 @@ fn store_unknown(state: &mut State, action: &StoreAction) {
 
 /// The keys as of a revision. An older one than is known says nothing new.
 fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
-    let known = state.store.cluster.as_ref().map_or((StoreId(0), Revision(0)), |k| (k.value.store, k.value.revision));
-    if seen.value.store == known.0 && seen.value.revision < known.1 {
-        return;
+    if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value).filter(|k| k.store == seen.value.store)
+    {
+        let new = &seen.value;
+        if (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
+            return;
+        }
+        if new.rollbacks > known.rollbacks {
+            went_back(state);
+        }
     }
     authority(state, &seen);
     let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
@@ -328,6 +334,19 @@ fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         state.session.published = None;
     }
     state.store.cluster = Some(seen);
+}
+
+/// The store was restored from a backup: its revisions are minted a second time, and what is remembered by one may be
+/// true of another tenure, or never have happened.
+fn went_back(state: &mut State) {
+    state.epoch_file = None;
+    state.pledge = None;
+    state.spend_tenure();
+    state.granted = None;
+    state.session.lease = None;
+    let memory = &mut state.memory;
+    (memory.race, memory.compared, memory.rewind_failed) = (None, None, None);
+    memory.written = Revision(0);
 }
 
 /// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never
@@ -377,7 +396,7 @@ fn settle_adoption(state: &mut State, at: Instant) {
     if unseen && !foreign {
         return;
     }
-    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::ours_by_epoch(&view, leader.created));
+    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::is_our_key(&view, leader));
     let identity = cluster.system_id().is_some_and(|id| view.dir().is_none_or(|dir| dir.system_id != id));
     if foreign || (identity && view.phase().is_some()) || (!view.may_write() && !ours) {
         state.tenure = Tenure::None;

@@ -137,6 +137,35 @@ fn a_late_view_of_the_key_that_is_gone_does_not_turn_a_hold_into_a_kill() {
     assert_eq!(node.state.tenure, Tenure::None);
 }
 
+/// Revisions are minted a second time: nothing that is remembered by one may be held against what it names now.
+#[test]
+fn what_is_remembered_of_a_store_that_went_back_is_void() {
+    let mut node = Node::primary().dead().with(|state| {
+        state.tenure = Tenure::None;
+        state.pledge = Some(Pledge { absent_at: Revision(90), since: at(0), frozen: true, on_disk: true });
+        state.memory.written = Revision(100);
+    });
+    let mut restored = cluster(50);
+    node.step(watched(&node, restored.clone()));
+    assert!(node.state.epoch_file.is_some() && node.state.pledge.is_some(), "an older view is no news");
+    restored.rollbacks = 1;
+    node.step(watched(&node, restored));
+    assert_eq!((node.state.epoch_file, node.state.pledge, node.state.session.lease), (None, None, None));
+    assert_eq!(node.view().cluster().map(|cluster| cluster.revision), Some(Revision(50)));
+    assert_eq!(node.state.memory.written, Revision(0));
+}
+
+#[test]
+fn the_epoch_file_names_no_tenure_of_another_member() {
+    let mut node = Node::primary().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+    assert!(node.wants().iter().any(|order| matches!(order, Action::Store(StoreAction::Renew { .. }))));
+    let mut theirs = cluster(100);
+    theirs.leader = Some(leader("b", LeaseId(77), EPOCH));
+    node.set_cluster(theirs);
+    assert!(actions(&node.tick()).contains(&FIRE));
+    assert_eq!(node.state.tenure, Tenure::None);
+}
+
 #[test]
 fn an_older_view_is_no_news() {
     let mut node = Node::primary();

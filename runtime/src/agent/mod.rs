@@ -343,6 +343,7 @@ impl Agent {
             shared.tags.clone_from(&self.local.tags.published);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
+        self.lanes.keys.allow_tenure(effective.core.ttl);
         let postgres = Arc::clone(&self.lanes.postgres);
         let settings = effective.settings;
         // Nothing in it waits: the new settings are there before the order that writes them.

@@ -110,6 +110,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let promises = Promises::new(&state_dir);
     let started = promises.read();
     let postgres = Arc::new(Postgres::new(effective.settings));
+    keys.allow_tenure(effective.core.ttl);
     let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, local.tags.published.clone());
 
     let (events, events_out) = mpsc::unbounded_channel();
