@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
 use crate::config::LIFE_MIN;
 use crate::config::RETRY_PAUSE;
 use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
@@ -575,8 +575,15 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
     let Some(in_flight) = state.ops.end(op) else { return };
     let Action::Host(action) = &in_flight.action else { return };
     match (action, outcome) {
-        (crate::action::HostAction::WriteEpoch(file), Outcome::Done(())) => state.epoch_file = Some(*file),
-        (crate::action::HostAction::WritePledge(promised), Outcome::Done(())) => {
+        (HostAction::WriteEpoch(file), Outcome::Done(())) => {
+            state.epoch_file = Some(*file);
+            state.memory.epoch_failing = None;
+        }
+        (HostAction::WriteEpoch(_), _) => {
+            state.memory.epoch_failing.get_or_insert(at);
+            failed(state, at, &in_flight.action);
+        }
+        (HostAction::WritePledge(promised), Outcome::Done(())) => {
             if let Some(pledge) = state.pledge.as_mut().filter(|pledge| Some(pledge.absent_at) == *promised) {
                 pledge.on_disk = true;
             }

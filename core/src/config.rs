@@ -93,5 +93,7 @@ pub const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 pub const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Starts in place that may fail in a row before leadership is given up.
 pub const START_FAILURES_MAX: u32 = 3;
+/// A node that cannot write its epoch file for so long cannot lead.
+pub const EPOCH_LIMIT: Duration = Duration::from_secs(5);
 /// An order that failed is not repeated sooner than this.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);

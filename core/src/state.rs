@@ -175,6 +175,8 @@ pub struct Memory {
     pub written: Revision,
     /// What an operation on the store left behind is not known: the keys are read again at once.
     pub store_doubt: bool,
+    /// Since when the epoch file cannot be written.
+    pub epoch_failing: Option<Instant>,
 }
 
 /// An operator's request under way.

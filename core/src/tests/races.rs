@@ -1,8 +1,9 @@
 //! Races that were bugs once: completions, views and guards that come late, twice, or never.
 
 use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::decide::{Fate, Rung};
 use crate::event::{
-    Event, GuardEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
+    Event, GuardEvent, HostEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
 };
 use crate::id::{LeaseId, Lsn, Member, RequestId, Revision};
 use crate::lease::Tenure;
@@ -23,6 +24,10 @@ fn watched(node: &Node, view: ClusterView) -> Event {
 
 fn process(process: Process) -> Event {
     Event::Postgres(PostgresEvent::ProcessSeen(process))
+}
+
+fn written(node: &Node, outcome: Outcome<()>) -> Event {
+    Event::Host(HostEvent::Completed { op: node.op(&Lane::Host), outcome })
 }
 
 fn ended(node: &Node, lane: &Lane, outcome: Outcome<PostgresDone>) -> Event {
@@ -221,11 +226,56 @@ fn a_release_of_unknown_outcome_spends_the_tenure() {
         let told = Seen::new(answer(HERE, None), at(0), at(0));
         state.peers.answers.insert(Member::new("b"), told);
     });
-    node.tick();
+    assert!(actions(&node.tick()).contains(&forgets()), "an agent that starts now must not take the tenure up");
+    assert!(node.state.ops.in_lane(&Lane::Lead).is_none());
+    node.step(written(&node, Outcome::Done(())));
     let (op, outcome) = (node.op(&Lane::Lead), Outcome::Unknown("no answer".into()));
     let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
     assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
     assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: OURS })));
+}
+
+#[test]
+fn a_spent_tenure_is_forgotten_on_disk_and_a_full_disk_keeps_nobody_from_leading() {
+    let mut node = Node::primary();
+    let ordered = actions(&node.step(watched(&node, led_by("b", 101))));
+    assert!(ordered.contains(&forgets()), "{ordered:?}");
+    let full = || Outcome::Unknown("No space left on device".into());
+    let mut node = Node::handing_over().with(|state| {
+        state.peers.answers.insert(Member::new("b"), Seen::new(answer(HERE, None), at(0), at(0)));
+    });
+    node.tick();
+    let ordered = actions(&node.step(written(&node, full())));
+    assert!(ordered.iter().any(|action| matches!(action, Action::Store(StoreAction::Release { .. }))), "{ordered:?}");
+}
+
+#[test]
+fn a_hand_over_that_nobody_took_goes_on_under_its_tenure() {
+    let mut node = Node::handing_over().cluster(|cluster| cluster.failover = None).with(forgotten);
+    let again = actions(&node.tick());
+    assert!(again.contains(&Action::Host(crate::action::HostAction::WriteEpoch(epoch_file()))), "{again:?}");
+    let ordered = actions(&node.step(written(&node, Outcome::Done(()))));
+    assert!(ordered.contains(&Action::Postgres(PostgresAction::Start(StartAs::Primary))), "{ordered:?}");
+}
+
+#[test]
+fn who_cannot_write_its_epoch_file_lets_others_lead() {
+    let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None)).with(|state| state.epoch_file = None);
+    node.tick();
+    for _ in 0..5 {
+        node.step(written(&node, Outcome::Unknown("No space left on device".into())));
+        node = node.later(1_000);
+        node.tick();
+    }
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    let released = node.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+    assert!(matches!(released, Some(Action::Store(StoreAction::Release { .. }))), "its standby writes nothing");
+    // A primary that serves goes on: what it lacks is only the start in place after a crash.
+    let serving = Node::primary().with(|state| {
+        state.epoch_file = None;
+        state.memory.epoch_failing = Some(at(0).back(seconds(60)));
+    });
+    assert_eq!(serving.concludes().1, "tenure_held");
 }
 
 #[test]
@@ -452,7 +502,7 @@ fn who_gave_up_because_it_could_not_serve_does_not_race_at_once() {
     let now = node.now;
     let node = node.with(|state| state.memory.gave_up = Some(now));
     let (rung, verdict) = crate::decide::decide(&node.view());
-    assert_eq!((rung, verdict.reason.code()), (crate::decide::Rung::Race, "gave_up"));
+    assert_eq!((rung, verdict.reason.code()), (Rung::Race, "gave_up"));
     let (_, verdict) = crate::decide::decide(&node.later(60_000).view());
     assert_ne!(verdict.reason.code(), "gave_up");
 }

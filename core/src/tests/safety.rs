@@ -68,7 +68,8 @@ fn with_authority(view: &View<'_>, action: &Action) {
     assert!(file.is_some() || restart || create_roles, "{action:?} without its epoch on disk");
 }
 
-/// Nothing is started, rewound, cloned, recovered or given away while processes of PostgreSQL may live.
+/// Nothing is started, rewound, cloned or recovered while processes of PostgreSQL may live, and leadership is not given
+/// away while they may write.
 fn beside_nothing_alive(view: &View<'_>, action: &Action) {
     let needs_dead = matches!(
         action,
@@ -78,7 +79,7 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
                 | PostgresAction::Clone(_)
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Initdb
-        ) | Action::Store(StoreAction::Release { .. })
+        )
     );
     let postgres = &view.state.postgres;
     if needs_dead {
