@@ -803,13 +803,12 @@ fn a_switchover_asks_checkpoints_and_stops() {
 #[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
-    let bad: [(&str, fn(&mut crate::view::peers::PeerAnswer)); 3] = [
-        ("no_good_candidate", |answer| answer.barred = true),
-        ("no_good_candidate", |answer| answer.primary = true),
-        ("candidate_lagging", |answer| answer.flushed = Lsn(8)),
+    let bad = [
+        ("no_good_candidate", b_answers(moving(), |answer| answer.barred = true)),
+        ("no_good_candidate", b_answers(moving(), |answer| answer.primary = true)),
+        ("candidate_lagging", b_answers(moving(), |answer| answer.flushed = Lsn(8))),
     ];
-    for (code, change) in bad {
-        let node = b_answers(moving(), change);
+    for (code, node) in bad {
         concludes(&node, Rung::Switchover, code, Fate::Keep, std::slice::from_ref(&clear));
     }
     let now = moving().now;
