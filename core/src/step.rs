@@ -286,8 +286,8 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if view.held().is_some() && view.may_write() {
         let contact = view.last_contact().latest();
-        soonest.offer(contact + decide::observe::CONTACT_PATIENCE, "the next contact");
-        soonest.offer(contact + decide::observe::PEERS_PATIENCE, "the next contact");
+        soonest.offer(contact + decide::observe::contact_patience(view.config()), "the next contact");
+        soonest.offer(contact + decide::observe::peers_patience(view.config()), "the next contact");
         soonest.offer(view.state.memory.contact_sought + decide::observe::CONTACT_PAUSE, "the next contact");
         soonest.offer(contact + view.config().isolation_timeout, "isolation");
     }
