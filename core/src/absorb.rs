@@ -550,7 +550,10 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
             state.memory.configured = generation;
         }
-        (PostgresAction::Restart, _) => crate::procedure::restart_ended(state, op, refused),
+        (PostgresAction::Restart, outcome) => {
+            state.memory.needs_restart &= !matches!(outcome, Outcome::Done(_));
+            crate::procedure::restart_ended(state, op, refused);
+        }
         _ => {}
     }
 }
