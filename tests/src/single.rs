@@ -11,10 +11,12 @@ use std::time::Duration;
 use matriarch::postgres::{Credential, LocalConnection, RunAs, Secret, Settings};
 use tempfile::TempDir;
 
-/// The superuser's.
+/// The superuser's password.
 pub const SUPERUSER_PASSWORD: &str = "super:geheim\\1";
-const REPLICATION_PASSWORD: &str = "repl'geheim 2";
-const REWIND_PASSWORD: &str = "rewind-geheim-3";
+/// The password of the role that replicates.
+pub const REPLICATION_PASSWORD: &str = "repl'geheim 2";
+/// The password of the role that rewinds.
+pub const REWIND_PASSWORD: &str = "rewind-geheim-3";
 
 /// The account for the servers: PostgreSQL refuses to be root.
 pub fn account() -> Option<RunAs> {

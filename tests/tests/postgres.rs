@@ -15,7 +15,9 @@ use matriarch::postgres::{
 use matriarch_core::id::{Lsn, Member, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
-use matriarch_tests::single::{SUPERUSER_PASSWORD, account, base, credential, free_port, give, settings};
+use matriarch_tests::single::{
+    REPLICATION_PASSWORD, REWIND_PASSWORD, SUPERUSER_PASSWORD, account, base, credential, free_port, give, settings,
+};
 use rustix::process::Signal;
 use tokio_postgres::NoTls;
 

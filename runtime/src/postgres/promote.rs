@@ -43,11 +43,11 @@ pub(super) async fn promote(
     deadline: Duration,
 ) -> Outcome<Timeline> {
     let refused = |why: String| Outcome::Refused(Refusal::Failed(why));
-    let Process::Alive { pid, .. } = read(settings, |dir| proc::observe(dir)).await else {
+    let Process::Alive { pid, .. } = read(settings, proc::observe).await else {
         return refused("PostgreSQL does not run: start it as a standby first".into());
     };
     let Ok(handle) = Handle::open(pid).map(Arc::new) else { return refused("PostgreSQL has just ended".into()) };
-    match read(settings, |dir| control_data::read(dir)).await {
+    match read(settings, control_data::read).await {
         Ok(Some(control)) if control.state == ControlState::InProduction => return Outcome::Done(control.timeline()),
         Ok(Some(_)) => {}
         Ok(None) => return refused(format!("{} holds no pg_control", settings.data_dir.display())),
@@ -61,7 +61,7 @@ pub(super) async fn promote(
     let until = Instant::now() + deadline;
     let mut nudge = tokio::time::interval_at(Instant::now() + NUDGE, NUDGE);
     loop {
-        if let Ok(Some(control)) = read(settings, |dir| control_data::read(dir)).await
+        if let Ok(Some(control)) = read(settings, control_data::read).await
             && control.state == ControlState::InProduction
         {
             take_back(settings, changes).await;
