@@ -66,7 +66,7 @@ impl Node {
         let pipe = Pipe::make(self.base.path().join("included.conf"));
         with_pipe.custom_conf = Some(pipe.path.clone());
         self.postgres.apply_settings(with_pipe).await;
-        let start = self.start(&Allowance::unbounded());
+        let start = self.start(&any_time());
         let pipe = pipe.opened().await;
         assert!(!self.data_dir().join("postmaster.pid").exists());
         (start, pipe)
@@ -131,6 +131,10 @@ fn under(at: Instant) -> Allowance {
     Allowance::under(Armed { tenure: TENURE, at })
 }
 
+fn any_time() -> Allowance {
+    under(clock::now() + Duration::from_hours(1))
+}
+
 fn binary() -> PathBuf {
     let me = std::env::current_exe().unwrap();
     let path = me.parent().and_then(Path::parent).unwrap().join("matriarch");
@@ -151,14 +155,19 @@ async fn an_order_whose_instant_is_past_starts_nothing_and_changes_nothing() {
     assert_eq!(node.postgres.observe_data().await, before);
 
     // A standby is not promoted, a primary not stopped to be restarted.
-    let any_time = Allowance::unbounded();
-    assert_eq!(node.postgres.start(StartAs::Standby(None), &any_time).await, Outcome::Done(()));
-    assert_eq!(node.postgres.promote(&late).await.map(drop), TOO_LATE);
+    let unpromised = Allowance::unbounded();
+    assert_eq!(node.postgres.start(StartAs::Primary, &unpromised).await, TOO_LATE);
+    assert_eq!(node.postgres.start(StartAs::Standby(None), &unpromised).await, Outcome::Done(()));
+    for allowance in [&late, &unpromised] {
+        assert_eq!(node.postgres.promote(allowance).await.map(drop), TOO_LATE);
+    }
     assert!(!node.data_dir().join("promote").exists());
     assert!(node.postgres.observe_sql(LONG).await.unwrap().value.in_recovery);
-    assert!(matches!(node.postgres.promote(&under(clock::now() + LONG)).await, Outcome::Done(_)));
+    assert!(matches!(node.postgres.promote(&any_time()).await, Outcome::Done(_)));
     let running = node.postgres.observe_process().await;
-    assert_eq!(node.postgres.restart(LONG, &late).await, TOO_LATE);
+    for allowance in [&late, &unpromised] {
+        assert_eq!(node.postgres.restart(LONG, allowance).await, TOO_LATE);
+    }
     assert_eq!(node.postgres.observe_process().await, running);
 }
 
@@ -197,7 +206,7 @@ async fn a_promise_that_is_renewed_meanwhile_counts() {
 async fn a_start_that_was_cancelled_while_it_wrote_its_files_forks_nothing() {
     let node = Node::new().await;
     let slow = Pipe::make(node.data_dir().join("postgresql.auto.conf"));
-    let allowance = Allowance::unbounded();
+    let allowance = any_time();
     let start = node.start(&allowance);
     let slow = slow.opened().await;
     allowance.withdraw();

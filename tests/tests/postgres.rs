@@ -12,8 +12,9 @@ use matriarch::postgres::{
     Allowance, Credential, Divergence, Followed, Postgres, SqlFailure, control_data, files, proc, slot_name, tools,
     walsender::WalSender,
 };
-use matriarch_core::id::{Lsn, Member, Timeline};
+use matriarch_core::id::{LeaseId, Lsn, Member, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
 use matriarch_tests::single::{
     REPLICATION_PASSWORD, REWIND_PASSWORD, SUPERUSER_PASSWORD, account, base, credential, free_port, give, settings,
@@ -202,7 +203,8 @@ async fn until(condition: impl AsyncFn() -> bool) {
 
 /// For what is not about the end of a tenure.
 fn any_time() -> Allowance {
-    Allowance::unbounded()
+    let at = matriarch::clock::now() + Duration::from_hours(1);
+    Allowance::under(Armed { tenure: LeaseId(1), at })
 }
 
 fn pid_of(process: Process) -> matriarch_core::id::Pid {

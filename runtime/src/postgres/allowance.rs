@@ -60,6 +60,15 @@ impl Allowance {
         clock::now().0 >= self.0.until.load(Ordering::SeqCst)
     }
 
+    /// Whether something writable may begin now.
+    ///
+    /// # Errors
+    /// Its instant has come, or it was withdrawn; or there is no promise of the guard behind it.
+    pub(super) fn check_writable(&self) -> Result<(), Refusal> {
+        self.0.tenure.ok_or(Refusal::NotOurTenure)?;
+        self.check()
+    }
+
     /// Whether something may begin now.
     ///
     /// # Errors
@@ -115,6 +124,7 @@ mod tests {
     fn what_was_withdrawn_stays_so() {
         for allowance in [Allowance::unbounded(), Allowance::under(armed(1, clock::now() + FAR))] {
             assert_eq!(allowance.check(), Ok(()));
+            assert_eq!(allowance.check_writable().is_ok(), allowance.0.tenure.is_some(), "no promise, no primary");
             allowance.clone().withdraw();
             allowance.prolong(armed(1, clock::now() + FAR));
             assert_eq!(allowance.begin::<()>(|| panic!("begun")), Err(Refusal::NotOurTenure));

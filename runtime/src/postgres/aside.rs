@@ -2,10 +2,25 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
+
+/// Looks that may be under way at once: one at a disk that hangs never ends, and each has a thread.
+const LOOKS_MAX: usize = 8;
+static LOOKS: Semaphore = Semaphore::const_new(LOOKS_MAX);
 
 /// Looks at files. Whoever stops waiting loses the answer and nothing else.
 pub(super) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // It is never closed.
+    let permit = LOOKS.acquire().await.ok();
+    run(move || {
+        let seen = work();
+        drop(permit);
+        seen
+    })
+    .await
+}
+
+async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
@@ -30,7 +45,7 @@ impl Changes {
     /// Does `work` when everything that was asked for before is done. It is never begun if its asker is gone by then.
     pub(super) async fn make<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        look(move || {
+        run(move || {
             let value = work();
             drop(turn);
             value
@@ -44,6 +59,30 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[tokio::test]
+    async fn looks_at_a_disk_that_hangs_keep_no_change_waiting_and_are_bounded() {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(std::sync::Mutex::new(released));
+        let hanging: Vec<_> = (0..LOOKS_MAX)
+            .map(|_| {
+                let released = Arc::clone(&released);
+                tokio::spawn(look(move || released.lock().unwrap().recv().is_ok()))
+            })
+            .collect();
+        while LOOKS.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut next = tokio::spawn(look(|| "seen"));
+        assert_eq!(Changes::default().make(|| 7).await, 7);
+        assert!(!next.is_finished());
+        release.send(()).unwrap();
+        assert_eq!((&mut next).await.unwrap(), "seen");
+        drop(release);
+        for look in hanging {
+            look.await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn a_change_whose_asker_is_gone_is_finished_before_the_next_begins() {

@@ -219,7 +219,8 @@ impl Postgres {
     /// Stops and starts the server as what it was. `deadline` is the stop's. What is over, `allowance`, keeps it from being
     /// stopped, or, if it ended meanwhile, from being started again.
     pub async fn restart(&self, deadline: Duration, allowance: &Allowance) -> Outcome<()> {
-        if let Err(refusal) = allowance.check() {
+        let allowed = allowance.clone();
+        if let Err(refusal) = self.look(move |settings| check(settings, None, &allowed)).await {
             return Outcome::Refused(refusal);
         }
         match self.stop(StopMode::Fast, deadline).await {
@@ -362,7 +363,7 @@ impl Postgres {
         let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
         let start = move || {
             // Before anything is written, and once more after it: the disk may have taken its time.
-            allowed.check()?;
+            check(&prepared, standby, &allowed)?;
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
             let started = process::spawn(&prepared, &allowed)?;
@@ -396,6 +397,12 @@ impl Postgres {
     async fn runs_in_production(&self) -> bool {
         matches!(self.control_data().await, Ok(Some(control)) if control.state == ControlState::InProduction)
     }
+}
+
+/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known wrongly.
+fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
+    let standby = standby.unwrap_or_else(|| settings.data_dir.join("standby.signal").exists());
+    if standby { allowance.check() } else { allowance.check_writable() }
 }
 
 fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>) -> Result<(), String> {

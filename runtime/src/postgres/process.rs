@@ -145,9 +145,14 @@ fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd, allowance: 
             }
             let own = rustix::process::getpid().as_raw_nonzero().get();
             rustix::io::write(&tell, &own.to_ne_bytes())?;
-            if allowance.is_over() { Err(TOO_LATE.into()) } else { Ok(()) }
+            in_time(&allowance)
         });
     }
+}
+
+/// Between fork and exec: whether to go on.
+fn in_time(allowance: &Allowance) -> io::Result<()> {
+    if allowance.is_over() { Err(TOO_LATE.into()) } else { Ok(()) }
 }
 
 /// Waits until a started postmaster accepts connections.
@@ -360,5 +365,46 @@ pub(super) async fn wait_shut_down(settings: &Arc<Settings>, deadline: Duration)
 pub(super) fn note(settings: &Settings, line: &str) {
     if let Ok(mut log) = open_log(&settings.server_log) {
         let _ = writeln!(log, "matriarch: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_core::id::LeaseId;
+    use matriarch_core::view::guard::Armed;
+
+    use super::*;
+    use crate::clock;
+
+    /// `true`, executed by a grandchild that looks at the clock last.
+    fn executed_under(allowance: Allowance) -> Result<Pid, Refusal> {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut command = Command::new("true");
+        // SAFETY: system calls only, as in `detach`.
+        unsafe {
+            command.pre_exec(move || {
+                if let ForkResult::Parent { .. } = nix::unistd::fork()? {
+                    nix::libc::_exit(0);
+                }
+                rustix::io::write(&writer, &7_i32.to_ne_bytes())?;
+                in_time(&allowance)
+            });
+        }
+        fork(command, reader).map_err(|error| not_started(Path::new("true"), &error))
+    }
+
+    /// The race: the agent is frozen after its last look at the clock and before the fork.
+    #[test]
+    fn a_child_that_is_too_late_executes_nothing_and_its_parent_learns_why() {
+        let under = |at| Allowance::under(Armed { tenure: LeaseId(1), at });
+        assert_eq!(executed_under(under(clock::now())), Err(Refusal::NotOurTenure));
+        assert_eq!(executed_under(under(clock::now() + Duration::from_hours(1))), Ok(Pid(7)));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_named() {
+        let error = Command::new("/nowhere/postgres").spawn().unwrap_err();
+        let Refusal::Failed(why) = not_started(Path::new("/nowhere/postgres"), &error) else { panic!() };
+        assert!(why.contains("/nowhere/postgres"), "{why}");
     }
 }

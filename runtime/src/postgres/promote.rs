@@ -103,7 +103,7 @@ async fn tell(
 ) -> Result<(), Refusal> {
     let (file, allowance, handle) = (settings.data_dir.join(FILE), allowance.clone(), Arc::clone(handle));
     let told = move || {
-        allowance.check()?;
+        allowance.check_writable()?;
         request(&file).map_err(|e| {
             Refusal::Failed(format!("{} cannot be written: {e}; free space or correct its owner", file.display()))
         })?;
