@@ -461,12 +461,14 @@ fn process_seen(state: &mut State, at: Instant, process: Process) {
             state.memory.starting_since = None;
             state.memory.promotion = false;
             state.memory.as_standby = false;
+            state.memory.needs_restart = false;
         }
         Process::Alive { pid, phase } => {
             let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
             if !same {
                 state.postgres.sql = None;
                 state.memory.promotion = false;
+                state.memory.needs_restart = false;
             }
             state.postgres.orphans = None;
             state.memory.dead_since = None;
@@ -513,7 +515,9 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     if refused.is_some() {
         failed(state, at, &in_flight.action);
     }
-    if matches!(action, PostgresAction::Start(_)) {
+    // A start that came too late for its tenure says nothing about whether PostgreSQL can start.
+    let too_late = matches!(outcome, Outcome::Refused(Refusal::NotOurTenure));
+    if matches!(action, PostgresAction::Start(_)) && !too_late {
         state.memory.start_failures = state.memory.start_failures.saturating_add(1);
     }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
@@ -521,7 +525,8 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         recount_orphans(state);
     }
     match (action, outcome) {
-        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(_)) => {
+        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(done)) => {
+            state.memory.needs_restart |= done == PostgresDone::NeedsRestart;
             state.memory.followed.clone_from(upstream);
             state.memory.streamed = at;
             state.memory.turned = at;
@@ -564,7 +569,10 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
             state.memory.configured = generation;
         }
-        (PostgresAction::Restart, _) => crate::procedure::restart_ended(state, op, refused),
+        (PostgresAction::Restart, outcome) => {
+            state.memory.needs_restart &= !matches!(outcome, Outcome::Done(_));
+            crate::procedure::restart_ended(state, op, refused);
+        }
         _ => {}
     }
 }

@@ -171,6 +171,8 @@ pub struct Memory {
     pub as_standby: bool,
     /// When the standby was last pointed to an upstream.
     pub turned: Instant,
+    /// The running postmaster was pointed to an upstream that only a restart makes effective.
+    pub needs_restart: bool,
     /// A key was written when this revision was known: nothing is decided on the older keys once more.
     pub written: Revision,
     /// What an operation on the store left behind is not known: the keys are read again at once.

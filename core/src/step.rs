@@ -7,6 +7,7 @@ use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUS
 use crate::decide::{self, Fate, Verdict};
 use crate::effects::{Decision, Effects, ORDERS_MAX, Order, Wake};
 use crate::event::Event;
+use crate::id::LeaseId;
 use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::state::{InFlight, State};
@@ -157,7 +158,8 @@ impl Outbox<'_> {
             }
             _ => {}
         }
-        self.orders.push(Order { op, action, because });
+        let under = under(&self.view(), &action);
+        self.orders.push(Order { op, action, because, under });
     }
 
     /// There is room for another order: an answer that finds none would be lost.
@@ -210,6 +212,18 @@ impl Outbox<'_> {
             GuardAction::KillOrphans => once(&mut asked.orphans),
         }
     }
+}
+
+/// The promise of the guard that an order is given under, if it makes PostgreSQL writable.
+fn under(view: &View<'_>, action: &Action) -> Option<Armed> {
+    let writable = match action {
+        Action::Postgres(PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote) => true,
+        // It comes up as what it is.
+        Action::Postgres(PostgresAction::Restart) => view.may_write(),
+        _ => false,
+    };
+    // No rung gives such an order without authority; if one did, an instant that is past would keep it from being begun.
+    writable.then(|| view.promise().unwrap_or(Armed { tenure: LeaseId(0), at: Instant::ZERO }))
 }
 
 /// When a kind of order that failed may be given again.

@@ -48,6 +48,59 @@ fn a_tenure_that_ends_while_its_primary_is_being_started_is_not_revoked_beside_i
     assert_eq!(node.state.postgres.orphans, None);
 }
 
+/// The race: the agent is frozen between its decision and the fork; the guard fires and is disarmed; the agent thaws.
+#[test]
+fn what_makes_a_primary_carries_the_instant_that_the_guard_has_acknowledged() {
+    let under = |effects: &crate::effects::Effects, wanted: &Action| {
+        let order = effects.orders.iter().find(|order| order.action == *wanted);
+        order.unwrap_or_else(|| panic!("{wanted:?} is not ordered: {effects:?}")).under
+    };
+    // Renewed since, and not acknowledged yet.
+    let acknowledged = Armed { tenure: OURS, at: at(20_000) };
+    let armed = |node: Node| node.with(|state| state.guard.armed = Some(acknowledged));
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+    assert_eq!(under(&armed(Node::primary().dead()).tick(), &start), Some(acknowledged));
+    let promote = Action::Postgres(PostgresAction::Promote);
+    let won = Node::primary().dir(standby_dir()).sql(standby_sql(None));
+    assert_eq!(under(&armed(won).tick(), &promote), Some(acknowledged));
+    let restart = Action::Postgres(PostgresAction::Restart);
+    let asked = |mut node: Node| node.step(Event::Operator(RequestId(1), Request::Restart));
+    assert_eq!(under(&asked(armed(Node::primary())), &restart), Some(acknowledged));
+    assert_eq!(under(&asked(Node::standby()), &restart), None, "a standby may be restarted at any time");
+}
+
+#[test]
+fn a_start_that_came_too_late_for_its_tenure_is_no_failed_start() {
+    for (outcome, failures) in [
+        (Outcome::Refused(Refusal::NotOurTenure), 0),
+        (Outcome::Refused(Refusal::Failed("no".into())), 1),
+        (Outcome::Unknown("still starting".into()), 1),
+    ] {
+        let mut node = Node::primary().dead();
+        node.tick();
+        node.step(ended(&node, &Lane::PgControl, outcome.clone()));
+        assert_eq!(node.state.memory.start_failures, failures, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_only_a_restart_makes_effective_is_followed_by_the_order_to_restart() {
+    let restart = Action::Postgres(PostgresAction::Restart);
+    let mut node = Node::standby().sql(standby_sql(Some("c"))).later(4_000);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&Action::Postgres(PostgresAction::Follow(Some(upstream("b"))))), "{ordered:?}");
+    let effects = node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::NeedsRestart)));
+    assert!(actions(&effects).contains(&restart), "{effects:?}");
+    // In its middle nothing runs, and that is no death: nothing is released, and no orphans are looked for.
+    node.step(process(Process::Absent));
+    assert!(!node.view().dead());
+    assert!(!node.state.memory.needs_restart, "what runs next has read what is written");
+    node.state.postgres.process = alive(Phase::Ready);
+    let effects = node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::Done)));
+    assert!(!actions(&effects).contains(&restart));
+    assert_eq!(node.state.memory.followed, Some(upstream("b")));
+}
+
 #[test]
 fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
     let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));

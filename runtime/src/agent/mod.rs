@@ -101,6 +101,9 @@ impl Agent {
             biased;
             report = next_report(&mut self.reports) => {
                 let event = report.and_then(|report| self.guard.reported(report));
+                if let Some(GuardEvent::Armed(armed)) = event {
+                    self.lanes.acknowledged(armed);
+                }
                 let wishes = self.guard.wishes_refused.clone();
                 self.shared().guard_wishes_refused = wishes;
                 event.map(|event| self.step(Event::Guard(event)))
@@ -210,7 +213,7 @@ impl Agent {
             }
             action => {
                 let deadline = action.deadline(self.shared().core.config.retry_timeout);
-                self.lanes.begin(order.op, action, deadline);
+                self.lanes.begin(order.op, action, order.under, deadline);
             }
         }
     }

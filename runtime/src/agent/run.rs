@@ -176,6 +176,7 @@ impl Agent {
                 self.hand_out(effects);
             }
             if let Some(ended) = self.ended.clone() {
+                self.lanes.withdraw_all();
                 // Orders to the guard that were just sent are written before the process ends.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return Ok(ended);
