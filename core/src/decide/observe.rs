@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::isolated;
-use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::Config;
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
@@ -41,9 +41,11 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let seen = view.state.store.cluster.as_ref().map_or(Instant::ZERO, |seen| seen.asked);
     let read_due = seen == Instant::ZERO || view.at >= seen + view.config().loop_wait;
     let alone = contact_due(view);
-    if read_due || alone || view.state.memory.store_doubt {
+    let question = session_question(view).filter(|_| alone);
+    if read_due || view.state.memory.store_doubt || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }
+    orders.extend(question.map(|question| (question, Reason::ObservationDue)));
     // The store is asked first, alone: that is cheap enough to do for ever, asking everyone is not.
     let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= peers_patience(view.config()));
     if alone && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
@@ -53,6 +55,14 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
         }));
     }
     orders
+}
+
+/// The cheapest question to the store, and one that has to be asked anyway: whether the member's lease lives. Behind
+/// another write in its lane it would have to wait.
+fn session_question(view: &View<'_>) -> Option<Action> {
+    let lease = view.state.session.lease?;
+    let free = view.state.ops.in_lane(&Lane::Publish).is_none();
+    free.then_some(Action::Store(StoreAction::KeepSession { lease }))
 }
 
 /// A primary has heard nothing for a while.

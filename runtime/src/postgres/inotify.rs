@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_BLIND: Duration = Duration::from_millis(20);
 
 /// The same for a watch that lasts for ever.
-const LEISURE: Duration = Duration::from_secs(5);
+const LEISURE: Duration = Duration::from_secs(20);
 
 /// A set of watched paths.
 #[derive(Debug)]

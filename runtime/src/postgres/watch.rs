@@ -27,7 +27,7 @@ const QUEUE: usize = 16;
 
 /// The first bytes of a file: times of modification are too coarse for two writes within a few milliseconds.
 type Content = Option<Vec<u8>>;
-const CONTENT_BYTES: u64 = 512;
+const CONTENT_BYTES: u16 = 512;
 
 /// Watches a data directory until the receiver is dropped.
 pub(super) fn watch(data_dir: PathBuf) -> mpsc::Receiver<Changed> {
@@ -71,8 +71,8 @@ async fn look(data_dir: &Path) -> (bool, Content, Content) {
 
 fn contents(data_dir: &Path) -> (bool, Content, Content) {
     let content = |name: &str| {
-        let mut bytes = Vec::new();
-        File::open(data_dir.join(name)).ok()?.take(CONTENT_BYTES).read_to_end(&mut bytes).ok()?;
+        let mut bytes = Vec::with_capacity(CONTENT_BYTES.into());
+        File::open(data_dir.join(name)).ok()?.take(CONTENT_BYTES.into()).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     };
     (data_dir.is_dir(), content("postmaster.pid"), content("global/pg_control"))
