@@ -151,7 +151,7 @@ impl Outbox<'_> {
             self.state.memory.contact_sought = self.at;
         }
         match &action {
-            Action::Postgres(PostgresAction::Restart) => absorb::restart_ordered(self.state, op),
+            Action::Postgres(PostgresAction::Restart) => procedure::restart_ordered(self.state, op),
             Action::Postgres(PostgresAction::Promote) => self.state.memory.promotion = true,
             Action::Postgres(PostgresAction::Start(how)) => {
                 self.state.memory.as_standby = matches!(how, StartAs::Standby(_));

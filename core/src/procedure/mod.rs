@@ -46,6 +46,16 @@ pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bo
     }
 }
 
+/// Restarts that wait for an operation take the number of the one that was just ordered.
+pub(crate) fn restart_ordered(state: &mut State, op: OpId) {
+    let waiting: Vec<_> = state.requests.values_mut().collect();
+    for pending in waiting {
+        if let PendingKind::Restart { op: slot @ None } = &mut pending.kind {
+            *slot = Some(op);
+        }
+    }
+}
+
 /// A restart ended.
 pub(crate) fn restart_ended(state: &mut State, op: OpId, refused: Option<String>) {
     for pending in state.requests.values_mut() {

@@ -1,0 +1,101 @@
+//! What the guard says.
+
+use super::postgres::process_seen;
+use crate::event::GuardEvent;
+use crate::lease::Tenure;
+use crate::state::State;
+use crate::time::Instant;
+use crate::view::guard::GuardFacts;
+use crate::view::postgres::Process;
+
+pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
+    match event {
+        GuardEvent::Connected { armed, held, fired } => {
+            // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
+            let held = held || state.guard.held;
+            state.guard = GuardFacts { present: true, since: at, gone: None, armed, held, fired, stuck: 0 };
+            state.guard_asked = crate::state::GuardAsked::default();
+            if let Some(tenure) = fired.filter(|_| armed.is_none()) {
+                spent_by_guard(state, tenure);
+            }
+            // What the last agent promised bounds how long its PostgreSQL may go on.
+            if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
+                *deadline = armed.at;
+            }
+        }
+        GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
+        GuardEvent::Refused(_) => {
+            // Which order it was is not told: all that are open may be given again, after a pause.
+            if state.guard_asked.fire.is_some() {
+                state.memory.failed.insert("fire", at);
+            }
+            state.guard_asked = crate::state::GuardAsked::default();
+            state.memory.failed.insert("guard", at);
+        }
+        GuardEvent::Disarmed => {
+            state.guard.armed = None;
+            state.guard_asked.disarm = false;
+            state.guard_asked.arm = None;
+        }
+        GuardEvent::Held => {
+            state.guard.held = true;
+            state.guard_asked.hold = false;
+        }
+        GuardEvent::Resumed => {
+            state.guard.held = false;
+            state.guard_asked.resume = false;
+        }
+        GuardEvent::Fired { tenure } => {
+            state.guard.fired = Some(tenure);
+            state.guard.armed = None;
+            state.guard.held = false;
+            state.guard.stuck = 0;
+            state.guard_asked = crate::state::GuardAsked::default();
+            if state.tenure.held().is_some_and(|held| held.lease == tenure)
+                || matches!(state.tenure, Tenure::Suspended { .. })
+            {
+                state.spend_tenure();
+            }
+            if matches!(state.tenure, Tenure::Adopting { .. }) {
+                state.tenure = Tenure::None;
+            }
+            process_seen(state, at, Process::Absent);
+            state.postgres.orphans = Some(0);
+        }
+        // It stopped or killed what it could. Orphans are asked for again; what it holds is let go on like any other hold.
+        GuardEvent::Stuck { processes } => {
+            state.guard.stuck = processes;
+            state.guard.held |= state.guard_asked.hold;
+            state.guard_asked.hold = false;
+            state.guard_asked.orphans = false;
+        }
+        GuardEvent::OrphansDead => {
+            state.guard_asked.orphans = false;
+            if state.postgres.process == Process::Absent {
+                state.postgres.orphans = Some(0);
+            }
+        }
+        GuardEvent::Gone => {
+            state.guard.present = false;
+            // A guard that could not be started is gone as well: the time without one goes on.
+            state.guard.gone = state.guard.gone.or(Some(at));
+            state.guard.armed = None;
+            let start = state.guard_asked.start;
+            state.guard_asked = crate::state::GuardAsked { start, ..Default::default() };
+        }
+    }
+}
+
+/// The guard fired while nobody listened: the tenure is spent, even if its key is still there. The guard arms it never
+/// again, so that adopting it would mean to lead for ever and never serve.
+fn spent_by_guard(state: &mut State, tenure: crate::id::LeaseId) {
+    if state.tenure.held().is_some_and(|held| held.lease == tenure) {
+        state.spend_tenure();
+    }
+    let key = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
+    let other = key.is_some_and(|leader| leader.lease != tenure);
+    if matches!(state.tenure, Tenure::Adopting { .. }) && tenure != crate::id::LeaseId(0) && !other {
+        state.spent = Some(tenure);
+        state.tenure = Tenure::None;
+    }
+}

@@ -1,0 +1,123 @@
+//! What the keys of the cluster say, as of a revision, of our authority first of all.
+
+use crate::config::RETRY_PAUSE;
+use crate::id::Revision;
+use crate::lease::{Held, Tenure};
+use crate::state::State;
+use crate::time::{Instant, Seen};
+use crate::view::View;
+use crate::view::postgres::{DataDir, Process};
+use crate::view::store::{ClusterView, Vanished};
+
+/// The keys as of a revision. An older one than is known says nothing new.
+pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
+    if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value).filter(|k| k.store == seen.value.store)
+    {
+        let new = &seen.value;
+        if (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
+            return;
+        }
+        if new.rollbacks > known.rollbacks {
+            went_back(state);
+        }
+    }
+    authority(state, &seen);
+    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
+    match (&before, &seen.value.leader) {
+        (_, Some(_)) => {
+            state.store.vanished = None;
+            state.memory.race = None;
+            state.memory.leaderless = None;
+        }
+        (Some(leader), None) => {
+            state.store.vanished = Some(Vanished { heard: seen.heard, who: leader.member.clone() });
+            state.memory.race = Some((seen.value.revision, seen.heard));
+            // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
+            state.memory.changed = state.memory.changed.max(seen.heard);
+        }
+        (None, None) if state.memory.race.is_none() => state.memory.race = Some((seen.value.revision, seen.heard)),
+        (None, None) => {}
+    }
+    if seen.value.leader.is_none() {
+        state.memory.leaderless = state.memory.leaderless.or(Some(seen.heard));
+    }
+    if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
+        && leader.created > pledge.absent_at
+    {
+        state.pledge = None;
+    }
+    let own = seen.value.members.get(&state.config.me);
+    // Two nodes under one name would overwrite each other as fast as the store answers.
+    let settled = seen.heard.since(state.session.published_at) >= RETRY_PAUSE;
+    if settled && own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
+        state.session.published = None;
+    }
+    state.store.cluster = Some(seen);
+}
+
+/// The store was restored from a backup: its revisions are minted a second time, and what is remembered by one may be
+/// true of another tenure, or never have happened.
+fn went_back(state: &mut State) {
+    state.epoch_file = None;
+    state.pledge = None;
+    state.spend_tenure();
+    state.granted = None;
+    state.session.lease = None;
+    let memory = &mut state.memory;
+    (memory.race, memory.compared, memory.rewind_failed) = (None, None, None);
+    memory.written = Revision(0);
+}
+
+/// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never
+/// prolongs one.
+fn authority(state: &mut State, seen: &Seen<ClusterView>) {
+    let leader = seen.value.leader.as_ref();
+    let granted = state.granted.filter(|g| leader.is_some_and(|l| l.lease == g.lease) && state.spent != Some(g.lease));
+    if let (Some(granted), Some(leader)) = (granted, leader) {
+        let held = Held { lease: granted.lease, epoch: leader.created, ttl: granted.ttl, confirmed: granted.asked };
+        let known = state.tenure.held().is_some_and(|held| held.lease == granted.lease);
+        if !known && leader.member == state.config.me {
+            state.tenure = Tenure::Held(held);
+            state.granted = None;
+        }
+        return;
+    }
+    match (&state.tenure, leader) {
+        (Tenure::Held(held), Some(leader)) if leader.lease == held.lease && leader.created == held.epoch => {}
+        (Tenure::Held(_), None) => suspend_or_spend(state, seen.heard),
+        // A refused renewal was faster than the watch, which still tells of the key that is gone: no news.
+        (Tenure::Suspended { was, .. }, Some(leader)) if leader.lease == was.lease && leader.created == was.epoch => {}
+        (Tenure::Held(_) | Tenure::Suspended { .. }, Some(_)) => state.spend_tenure(),
+        (Tenure::Suspended { .. } | Tenure::None | Tenure::Adopting { .. }, _) => {}
+    }
+}
+
+/// Our key is gone and nobody else is seen. A primary gets a moment to take it back; anything else just loses it.
+pub(super) fn suspend_or_spend(state: &mut State, since: Instant) {
+    let view = View { at: since, state };
+    // What is not there yet cannot be held: a postmaster that is being started is stopped instead.
+    let writes = view.may_write() && view.phase().is_some();
+    match (&state.tenure, writes) {
+        (Tenure::Held(held), true) => state.tenure = Tenure::Suspended { was: *held, since },
+        (Tenure::Held(_), false) => state.spend_tenure(),
+        (Tenure::None | Tenure::Adopting { .. } | Tenure::Suspended { .. }, _) => {}
+    }
+}
+
+/// The search for a tenure after a start ends where there is nothing to adopt: PostgreSQL does not write and the key is
+/// not provably ours, or the key names another.
+pub(super) fn settle_adoption(state: &mut State, at: Instant) {
+    let Tenure::Adopting { .. } = state.tenure else { return };
+    let view = View { at, state };
+    let unseen = view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
+    let Some(cluster) = view.cluster() else { return };
+    let foreign = cluster.leader.as_ref().is_some_and(|leader| leader.member != view.config().me);
+    if unseen && !foreign {
+        return;
+    }
+    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::is_our_key(&view, leader));
+    let identity = cluster.system_id().is_some_and(|id| view.dir().is_none_or(|dir| dir.system_id != id));
+    if foreign || (identity && view.phase().is_some()) || (!view.may_write() && !ours) {
+        state.tenure = Tenure::None;
+    }
+}

@@ -1,0 +1,49 @@
+//! What other agents say and ask.
+
+use super::failed;
+use crate::event::PeerEvent;
+use crate::id::Revision;
+use crate::op::Outcome;
+use crate::state::{PositionAsked, REQUESTS_MAX, State};
+use crate::time::{Instant, Seen};
+
+pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
+    match event {
+        PeerEvent::Answered { op, member, outcome, asked } => {
+            let in_flight = state.ops.end(op);
+            match outcome {
+                Outcome::Done(answer) => {
+                    state.peers.answered = state.peers.answered.max(asked);
+                    state.peers.unreachable.remove(&member);
+                    let older = state.peers.answers.get(&member).is_some_and(|known| known.asked > asked);
+                    if !older {
+                        state.peers.answers.insert(member, Seen::new(answer, asked, at));
+                    }
+                }
+                Outcome::Refused(_) | Outcome::Unknown(_) => {
+                    if let Some(in_flight) = in_flight {
+                        failed(state, at, &in_flight.action);
+                        state.peers.unreachable.insert(member, in_flight.since);
+                    }
+                }
+            }
+            keep_members_only(state);
+        }
+        PeerEvent::PositionAsked { request, absent_at } => {
+            assert!(state.position_asked.len() < REQUESTS_MAX, "the runtime admits no more");
+            state.position_asked.push(PositionAsked { request, absent_at, since: at });
+            // It knows of something that this node has not heard, perhaps because a watch is silent.
+            let known = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt |= known < absent_at;
+        }
+        PeerEvent::HandoverAnnounced => state.memory.handover_announced = Some(at),
+    }
+}
+
+/// Answers of members that are gone are forgotten: nothing grows without bound.
+fn keep_members_only(state: &mut State) {
+    let Some(cluster) = &state.store.cluster else { return };
+    let members = &cluster.value.members;
+    state.peers.answers.retain(|name, _| members.contains_key(name));
+    state.peers.unreachable.retain(|name, _| members.contains_key(name));
+}

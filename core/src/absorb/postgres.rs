@@ -1,0 +1,183 @@
+//! What is seen of PostgreSQL, and what operations on it left behind.
+
+use super::{failed, recount_orphans};
+use crate::action::{Action, PostgresAction};
+use crate::config::LIFE_MIN;
+use crate::event::{PostgresDone, PostgresEvent};
+use crate::id::Revision;
+use crate::op::{Outcome, Refusal};
+use crate::state::{InFlight, Pledge, State};
+use crate::time::{Instant, Seen};
+use crate::view::postgres::{DataDir, Phase, Process, StartAs};
+
+pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
+    match event {
+        PostgresEvent::ProcessSeen(process) => process_seen(state, at, process),
+        PostgresEvent::DataSeen(data) => {
+            if state.postgres.data != data {
+                state.memory.changed = at;
+                state.postgres.data = data;
+                state.memory.owned |= is_ours(state);
+            }
+        }
+        PostgresEvent::Answered { op, sql } => {
+            let in_flight = state.ops.end(op);
+            match sql {
+                Some(seen) => answered(state, seen),
+                None => {
+                    if let Some(in_flight) = in_flight {
+                        failed(state, at, &in_flight.action);
+                    }
+                }
+            }
+        }
+        PostgresEvent::Completed { op, outcome } => {
+            let Some(in_flight) = state.ops.end(op) else { return };
+            state.memory.changed = at;
+            control_ended(state, at, &in_flight, outcome);
+        }
+    }
+}
+
+/// The data directory is a part of this cluster.
+fn is_ours(state: &State) -> bool {
+    let DataDir::Cluster(dir) = &state.postgres.data else { return false };
+    state.store.cluster.as_ref().and_then(|seen| seen.value.system_id()) == Some(dir.system_id)
+}
+
+pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
+    let before = state.postgres.process;
+    if before == process {
+        return;
+    }
+    state.memory.changed = at;
+    state.postgres.process = process;
+    match process {
+        Process::Absent => {
+            state.postgres.sql = None;
+            // The children of a dead postmaster are not counted by looking at the postmaster.
+            state.postgres.orphans = None;
+            state.memory.dead_since = Some(at);
+            // One that lived for a while was no failed start, whatever ended it.
+            let lived = state.memory.ready_since.take().is_some_and(|since| at.since(since) >= LIFE_MIN);
+            if lived {
+                state.memory.start_failures = 0;
+            }
+            state.memory.starting_since = None;
+            state.memory.promotion = false;
+            state.memory.as_standby = false;
+            state.memory.needs_restart = false;
+        }
+        Process::Alive { pid, phase } => {
+            let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
+            if !same {
+                state.postgres.sql = None;
+                state.memory.promotion = false;
+                state.memory.needs_restart = false;
+            }
+            state.postgres.orphans = None;
+            state.memory.dead_since = None;
+            state.memory.starting_since = match phase {
+                Phase::Starting => state.memory.starting_since.filter(|_| same).or(Some(at)),
+                Phase::Ready | Phase::Stopping => None,
+            };
+            if phase == Phase::Ready {
+                state.memory.ready_since.get_or_insert(at);
+            }
+        }
+        Process::Unknown => {}
+    }
+}
+
+fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
+    if state.postgres.sql.as_ref().is_some_and(|known| known.asked > seen.asked)
+        || state.postgres.process == Process::Absent
+    {
+        return;
+    }
+    if seen.value.receiver.as_ref().is_some_and(|receiver| receiver.streaming) {
+        state.memory.streamed = seen.asked;
+    }
+    // A receiver that is there again is not frozen, whatever was confirmed before.
+    if seen.value.receiver.is_some()
+        && let Some(pledge) = state.pledge.as_mut()
+    {
+        pledge.frozen = false;
+    }
+    state.postgres.sql = Some(seen);
+}
+
+fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: Outcome<PostgresDone>) {
+    let Action::Postgres(action) = &in_flight.action else { return };
+    let (op, refused) = (
+        in_flight.op,
+        match &outcome {
+            Outcome::Done(_) => None,
+            Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => Some(why.clone()),
+            Outcome::Refused(_) => Some("refused".into()),
+        },
+    );
+    if refused.is_some() {
+        failed(state, at, &in_flight.action);
+    }
+    // A start that came too late for its tenure says nothing about whether PostgreSQL can start.
+    let too_late = matches!(outcome, Outcome::Refused(Refusal::NotOurTenure));
+    if matches!(action, PostgresAction::Start(_)) && !too_late {
+        state.memory.start_failures = state.memory.start_failures.saturating_add(1);
+    }
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
+        state.memory.as_standby = false;
+        recount_orphans(state);
+    }
+    match (action, outcome) {
+        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(done)) => {
+            state.memory.needs_restart |= done == PostgresDone::NeedsRestart;
+            state.memory.followed.clone_from(upstream);
+            state.memory.streamed = at;
+            state.memory.turned = at;
+        }
+        (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (PostgresAction::Initdb, outcome) => state.memory.initdb_failed = !matches!(outcome, Outcome::Done(_)),
+        // A look that saw nothing is repeated, but not as fast as it sees nothing.
+        (PostgresAction::Look, Outcome::Done(_))
+            if state.postgres.process == Process::Unknown || state.postgres.data == DataDir::Unknown =>
+        {
+            failed(state, at, &in_flight.action);
+        }
+        (PostgresAction::Promote, Outcome::Refused(_)) => state.memory.promotion = false,
+        (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
+        (PostgresAction::Clone(_), Outcome::Done(_)) => {
+            state.memory.reinit = false;
+            state.memory.rewind_failed = None;
+            state.memory.compared = None;
+        }
+        (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
+            state.memory.compared = in_flight.leader.map(|epoch| (epoch, diverged_at));
+        }
+        (PostgresAction::Rewind(_), Outcome::Done(_)) => {
+            state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));
+        }
+        (PostgresAction::Rewind(_), _)
+        | (PostgresAction::RecoverSingleUser, Outcome::Refused(_) | Outcome::Unknown(_)) => {
+            state.memory.rewind_failed = in_flight.leader.zip(refused.clone());
+        }
+        (PostgresAction::Freeze, Outcome::Done(_)) => {
+            let absent_at = state.memory.race.map_or(Revision(0), |(revision, _)| revision);
+            let before = state.pledge.filter(|pledge| pledge.absent_at == absent_at);
+            state.pledge =
+                Some(before.map_or(Pledge { absent_at, since: at, frozen: true, on_disk: false }, |pledge| Pledge {
+                    frozen: true,
+                    ..pledge
+                }));
+            state.memory.followed = None;
+        }
+        (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
+            state.memory.configured = generation;
+        }
+        (PostgresAction::Restart, outcome) => {
+            state.memory.needs_restart &= !matches!(outcome, Outcome::Done(_));
+            crate::procedure::restart_ended(state, op, refused);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,175 @@
+//! What the store answered to an operation.
+
+use super::failed;
+use super::keys::{suspend_or_spend, view_seen};
+use crate::action::{Action, StoreAction};
+use crate::event::{StoreDone, StoreEvent};
+use crate::id::Revision;
+use crate::lease::{Held, Tenure};
+use crate::op::{Outcome, Refusal};
+use crate::state::{Granted, State};
+use crate::time::{Instant, Seen};
+
+pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
+    match event {
+        // A watch that still speaks is no answer: with only our packets lost it goes on, while nobody hears this node.
+        StoreEvent::Watched(seen) => {
+            view_seen(state, seen);
+        }
+        StoreEvent::Completed { op, outcome, asked } => {
+            let Some(in_flight) = state.ops.end(op) else { return };
+            let Action::Store(action) = in_flight.action.clone() else { return };
+            if !matches!(outcome, Outcome::Unknown(_)) {
+                state.store.answered = state.store.answered.max(asked);
+            }
+            match outcome {
+                Outcome::Done(done) => store_done(state, at, &action, done, asked),
+                Outcome::Refused(refusal) => {
+                    failed(state, at, &in_flight.action);
+                    store_refused(state, at, &action, &refusal);
+                }
+                Outcome::Unknown(_) => {
+                    failed(state, at, &in_flight.action);
+                    store_unknown(state, &action);
+                }
+            }
+        }
+    }
+}
+
+fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreDone, asked: Instant) {
+    match (action, done) {
+        (_, StoreDone::Read(view)) => {
+            state.memory.store_doubt = false;
+            view_seen(state, Seen::new(view, asked, at));
+        }
+        (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
+            state.granted = Some(Granted { lease, ttl, asked });
+        }
+        (_, StoreDone::Granted { lease, ttl }) => {
+            state.session.lease = Some(lease);
+            state.session.ttl = ttl;
+            state.session.kept = asked;
+            state.session.published = None;
+        }
+        (_, StoreDone::Acquired(view)) => view_seen(state, Seen::new(view, asked, at)),
+        (StoreAction::Renew { lease, epoch, .. }, StoreDone::Renewed { ttl }) => {
+            renewed(state, Held { lease: *lease, epoch: *epoch, ttl, confirmed: asked });
+        }
+        (_, StoreDone::SessionKept) => state.session.kept = asked,
+        (StoreAction::Release { .. }, StoreDone::Released) => released(state),
+        (StoreAction::Revoke { lease }, StoreDone::Revoked) => {
+            if state.spent == Some(*lease) {
+                state.spent = None;
+            }
+        }
+        (StoreAction::RaceInitialize { .. }, StoreDone::Written) => state.memory.initialising = true,
+        (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
+            state.memory.initialising = false;
+            state.memory.initdb_failed = false;
+            state.memory.gave_up = Some(at);
+        }
+        (StoreAction::PutMember { record, .. }, StoreDone::Written) => {
+            state.session.published = Some(record.clone());
+            state.session.published_at = at;
+        }
+        (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
+        (StoreAction::PutFailover { .. }, StoreDone::Written) => {
+            crate::procedure::failover_written(state, action, true);
+        }
+        (
+            StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },
+            StoreDone::Written,
+        ) => {
+            if matches!(action, StoreAction::CompleteInitialize { .. }) {
+                state.memory.initialising = false;
+            }
+            state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt = true;
+        }
+        // Written, and nothing to remember: the watch brings it back.
+        (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
+    }
+}
+
+/// A proven renewal, or the adoption of our own tenure after a start. The newest sending counts.
+fn renewed(state: &mut State, proven: Held) {
+    match &mut state.tenure {
+        Tenure::Held(held) if held.lease == proven.lease => {
+            assert_eq!(held.epoch, proven.epoch, "one lease is one tenure");
+            if proven.confirmed > held.confirmed {
+                held.confirmed = proven.confirmed;
+                held.ttl = proven.ttl;
+            }
+        }
+        Tenure::Adopting { .. } if state.spent != Some(proven.lease) => state.tenure = Tenure::Held(proven),
+        // A renewal of what is over: too late to bring it back.
+        Tenure::Held(_) | Tenure::Adopting { .. } | Tenure::Suspended { .. } | Tenure::None => {}
+    }
+}
+
+/// The key is deleted, or may be: either way this tenure is spent.
+fn released(state: &mut State) {
+    state.spend_tenure();
+    state.memory.start_failures = 0;
+    state.memory.handover_announced = None;
+}
+
+fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: &Refusal) {
+    match action {
+        // A store that says no for another reason (a permission, a quota) has not said that the key is not ours.
+        StoreAction::Renew { .. } if !matches!(refusal, Refusal::LeaseGone | Refusal::Conflict) => {}
+        StoreAction::Renew { lease, .. } => {
+            let ours = state.tenure.held().is_some_and(|held| held.lease == *lease);
+            if ours {
+                // The store says that the key or the lease is not ours any more. What is there instead is in the view;
+                // until it is seen, authority is over and a reversible fence bridges.
+                suspend_or_spend(state, at);
+            }
+            if matches!(state.tenure, Tenure::Adopting { .. }) {
+                state.tenure = Tenure::None;
+            }
+        }
+        StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => {
+            if *refusal == Refusal::LeaseGone {
+                state.granted = None;
+            }
+            state.memory.store_doubt = true;
+        }
+        StoreAction::Release { .. } => released(state),
+        // "Not found" is as good as revoked.
+        StoreAction::Revoke { lease } => {
+            if state.spent == Some(*lease) && *refusal == Refusal::LeaseGone {
+                state.spent = None;
+            }
+        }
+        StoreAction::KeepSession { .. } | StoreAction::PutMember { .. } => {
+            if *refusal == Refusal::LeaseGone {
+                state.session.lease = None;
+            }
+        }
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, false),
+        StoreAction::Read
+        | StoreAction::GrantTenure { .. }
+        | StoreAction::GrantSession { .. }
+        | StoreAction::RaceInitialize { .. }
+        | StoreAction::AbandonInitialize { .. }
+        | StoreAction::CompleteInitialize { .. }
+        | StoreAction::PutStatus { .. }
+        | StoreAction::PutHistory { .. }
+        | StoreAction::ClearFailover { .. } => {}
+    }
+}
+
+/// No answer: it may have happened. A release may have: the tenure is spent, never served under again. Everything else
+/// is looked at again before anything is built on it.
+pub(super) fn store_unknown(state: &mut State, action: &StoreAction) {
+    match action {
+        StoreAction::Release { .. } => released(state),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, true),
+        // With every watch silent nothing else would tell for loop_wait whether the key is ours.
+        StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => state.memory.store_doubt = true,
+        StoreAction::PutMember { .. } => state.session.published = None,
+        _ => {}
+    }
+}
