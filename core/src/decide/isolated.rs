@@ -4,7 +4,7 @@
 use super::{Verdict, ms};
 use crate::action::{Action, GuardAction};
 use crate::reason::Reason;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::view::View;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
@@ -14,11 +14,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return None;
     }
     let contact = view.last_contact();
+    // Who was never asked is told of as silent since this tenure began.
+    let began = view.state.memory.held_since.unwrap_or_default();
+    let silent_ms = |contact: Instant| ms(view.at.since(contact.max(began)));
     let reason = Reason::AloneFor {
         ms: ms(alone),
-        store_ms: ms(view.at.since(contact.store)),
-        peer_ms: ms(view.at.since(contact.peer)),
-        walsender_ms: ms(view.at.since(contact.walsender)),
+        store_ms: silent_ms(contact.store),
+        peer_ms: silent_ms(contact.peer),
+        walsender_ms: silent_ms(contact.walsender),
     };
     Some(Verdict::order(reason, Action::Guard(GuardAction::Hold)))
 }
