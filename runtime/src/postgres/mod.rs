@@ -3,6 +3,7 @@
 //! [`Postgres`] is the whole of it for the rest of the agent: it observes and it executes orders; it decides nothing.
 //! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so.
 
+pub mod cgroup;
 pub mod conf;
 pub mod control_data;
 mod divergence;

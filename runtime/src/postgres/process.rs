@@ -97,6 +97,7 @@ fn set_environment(command: &mut Command, settings: &Settings) {
 /// The child forks once more and leaves at once; the grandchild tells its number and becomes the postmaster.
 fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd) {
     let account = tools::other_account(settings);
+    let cgroup = super::cgroup::entrance(&settings.data_dir);
     // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock. The
     // agent has one thread that matters, and the child none but the forking one.
     unsafe {
@@ -105,6 +106,7 @@ fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd) {
                 nix::libc::_exit(0);
             }
             rustix::process::setsid()?;
+            super::cgroup::enter(cgroup.as_ref());
             if let Some((account, groups)) = &account {
                 tools::become_account(account, groups)?;
             }
