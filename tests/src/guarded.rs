@@ -86,19 +86,12 @@ impl GuardedNode {
 
     /// Starts PostgreSQL and waits until it serves.
     pub fn start(&mut self) {
-        self.start_with(|_| {});
-    }
-
-    /// The same with something added to the command.
-    pub fn start_with(&mut self, start_with: impl FnOnce(&mut Command)) {
         self.make_data();
         let data = self.options.data_dir.clone();
         if let Some(mut server) = self.server.take() {
             server.wait().unwrap();
         }
-        let mut command = self.server_command();
-        start_with(&mut command);
-        let server = command.spawn().unwrap();
+        let server = self.server_command().spawn().unwrap();
         let pid = server.id().to_string();
         self.server = Some(server);
         until(|| {
@@ -142,11 +135,19 @@ impl GuardedNode {
         (parent, postmaster_of(&self.options.data_dir).unwrap())
     }
 
-    /// How a client connects to PostgreSQL.
-    pub fn client_config(&self) -> tokio_postgres::Config {
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(self.directory.path()).user("postgres").dbname("postgres");
-        config
+    /// SIGKILL to every process of PostgreSQL until there is none.
+    pub fn kill_server(&self) {
+        until(|| {
+            let alive = self.alive();
+            for process in alive.iter().filter_map(|pid| Process::find(*pid).ok()?) {
+                process.signal(Signal::KILL).ok();
+            }
+            alive.is_empty()
+        });
+        // Its postmaster is a zombie of ours, which the next one would take for a server.
+        for lock in [self.options.data_dir.join("postmaster.pid"), self.path(".s.PGSQL.5432.lock")] {
+            fs::remove_file(lock).ok();
+        }
     }
 
     /// The successor of the guard with this process id.
@@ -340,6 +341,7 @@ pub async fn next(guard: &mut Guard) -> Report {
 }
 
 /// Waits until it is so.
+#[track_caller]
 pub fn until(mut done: impl FnMut() -> bool) {
     let begun = clock::now();
     while !done() {

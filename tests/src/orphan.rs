@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use matriarch::clock;
 use matriarch_core::time::Instant;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::Node;
 
@@ -22,15 +22,7 @@ impl CommitLoop {
     /// # Errors
     /// The server refuses or is not there.
     pub async fn start(node: &Node) -> Result<Self, tokio_postgres::Error> {
-        Self::start_on(&node.client_config()).await
-    }
-
-    /// The same on any server.
-    ///
-    /// # Errors
-    /// The server refuses or is not there.
-    pub async fn start_on(server: &Config) -> Result<Self, tokio_postgres::Error> {
-        let (client, mut connection) = server.connect(NoTls).await?;
+        let (client, mut connection) = node.client_config().connect(NoTls).await?;
         let heard: Arc<Mutex<Vec<Instant>>> = Arc::default();
         let notes = Arc::clone(&heard);
         tokio::spawn(async move {

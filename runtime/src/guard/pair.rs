@@ -146,8 +146,7 @@ impl Pair {
             return Err("the successor's pidfd: too many open files?".into());
         };
         let told = serde_json::to_vec(carried).unwrap_or_default();
-        self.successor =
-            Some(Successor { process, pidfd, link, told, unanswered: 0, silent_since: Instant::ZERO });
+        self.successor = Some(Successor { process, pidfd, link, told, unanswered: 0, silent_since: Instant::ZERO });
         Ok(())
     }
 

@@ -17,9 +17,9 @@ static ROOTS: OnceLock<OwnedFd> = OnceLock::new();
 pub fn name(data_dir: &Path) -> String {
     // FNV-1a: the same in every version and on every machine, unlike the standard library's.
     let bytes = data_dir.as_os_str().as_encoded_bytes();
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("matriarch-postgres-{hash:016x}")
 }
 
