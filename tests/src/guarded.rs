@@ -61,7 +61,7 @@ pub struct GuardedNode {
 
 impl GuardedNode {
     /// A node whose PostgreSQL does not run yet.
-    pub fn new() -> Self {
+    pub fn prepare() -> Self {
         // Orphans come to us, and we never reap them: a zombie has to count as dead.
         set_child_subreaper(Some(getpid())).unwrap();
         let directory = tempfile::Builder::new().prefix("guard").tempdir_in("/tmp").unwrap();

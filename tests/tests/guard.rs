@@ -27,7 +27,7 @@ fn agent_process() {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_after_the_fence() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let load = Load::start(&node, 10);
     let (mut guard, _) = node.connect().await;
@@ -61,7 +61,7 @@ async fn nothing_is_acknowledged_after_the_fence() {
 
 #[tokio::test]
 async fn a_postmaster_that_is_stopped_dies_too() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let load = Load::start(&node, 4);
     let (mut guard, _) = node.connect().await;
@@ -76,7 +76,7 @@ async fn a_postmaster_that_is_stopped_dies_too() {
 
 #[tokio::test]
 async fn a_postmaster_nobody_told_of_dies_too() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, _) = node.connect().await;
     assert!(node.alive().len() > 3);
@@ -86,7 +86,7 @@ async fn a_postmaster_nobody_told_of_dies_too() {
 
 #[tokio::test]
 async fn orphans_are_killed_but_not_while_their_postmaster_lives() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
@@ -116,7 +116,7 @@ async fn orphans_are_killed_but_not_while_their_postmaster_lives() {
 
 #[tokio::test]
 async fn a_hold_is_noticed_by_no_client() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
@@ -142,7 +142,7 @@ async fn a_hold_is_noticed_by_no_client() {
 
 #[tokio::test]
 async fn what_is_held_is_killed_at_the_end_of_authority() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
@@ -155,7 +155,7 @@ async fn what_is_held_is_killed_at_the_end_of_authority() {
 
 #[tokio::test]
 async fn orphans_are_not_resumed_without_their_postmaster() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, _) = node.connect().await;
     node.watch(&mut guard).await;
@@ -174,7 +174,7 @@ async fn orphans_are_not_resumed_without_their_postmaster() {
 
 #[tokio::test]
 async fn a_dead_agent_has_its_tenure_given_back_once_after_a_clean_shutdown() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut agent, hello) = node.agent(FAR);
     let guard = Process::find(hello.pid).unwrap().unwrap();
@@ -188,7 +188,7 @@ async fn a_dead_agent_has_its_tenure_given_back_once_after_a_clean_shutdown() {
 
 #[tokio::test]
 async fn a_release_that_fails_is_tried_again() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.options.release_command =
         shell(&format!("echo {{tenure}} >> {0}; test $(wc -l < {0}) -ge 3", node.path("released").display()));
     node.start();
@@ -202,7 +202,7 @@ async fn a_release_that_fails_is_tried_again() {
 
 #[tokio::test]
 async fn an_agent_that_is_back_within_the_grace_finds_everything_as_it_was() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.options.restart_grace = Duration::from_secs(2);
     node.start();
     let (mut agent, first) = node.agent(FAR);
@@ -222,7 +222,7 @@ async fn an_agent_that_is_back_within_the_grace_finds_everything_as_it_was() {
 
 #[tokio::test]
 async fn a_frozen_agent_is_fenced_at_the_end_of_authority_and_keeps_its_lease() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let load = Load::start(&node, 4);
     let (mut agent, first) = node.agent(Duration::from_secs(1));
@@ -245,7 +245,7 @@ async fn a_frozen_agent_is_fenced_at_the_end_of_authority_and_keeps_its_lease() 
 
 #[tokio::test]
 async fn a_standby_is_left_alone_when_its_agent_dies() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut agent, hello) = node.agent(Duration::ZERO);
     let guard = Process::find(hello.pid).unwrap().unwrap();
@@ -261,7 +261,7 @@ async fn a_standby_is_left_alone_when_its_agent_dies() {
 
 #[tokio::test]
 async fn arming_only_grows_and_only_for_one_tenure() {
-    let node = GuardedNode::new();
+    let node = GuardedNode::prepare();
     let (mut guard, hello) = node.connect().await;
     assert_eq!((hello.armed, hello.held, hello.fired), (None, false, None));
     let at = clock::now() + FAR;
@@ -290,7 +290,7 @@ async fn arming_only_grows_and_only_for_one_tenure() {
 
 #[tokio::test]
 async fn a_later_agent_supersedes_an_earlier_one() {
-    let node = GuardedNode::new();
+    let node = GuardedNode::prepare();
     let (mut first, hello) = node.connect().await;
     let (mut second, again) = node.connect().await;
     assert_eq!(hello.pid, again.pid);
@@ -302,7 +302,7 @@ async fn a_later_agent_supersedes_an_earlier_one() {
 
 #[tokio::test]
 async fn a_foreign_user_gives_no_orders() {
-    let node = GuardedNode::new();
+    let node = GuardedNode::prepare();
     let (mut guard, _) = node.connect().await;
     let at = clock::now() + FAR;
     let armed = Report::Armed(Armed { tenure: TENURE, at });
@@ -332,7 +332,7 @@ async fn a_foreign_user_gives_no_orders() {
 
 #[tokio::test]
 async fn a_guard_executes_itself_anew_and_fences_in_time() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let (mut guard, hello) = node.connect().await;
     node.watch(&mut guard).await;
@@ -351,7 +351,7 @@ async fn a_guard_executes_itself_anew_and_fences_in_time() {
 
 #[tokio::test]
 async fn a_signal_ends_a_guard_only_when_nothing_is_armed() {
-    let node = GuardedNode::new();
+    let node = GuardedNode::prepare();
     let (mut guard, hello) = node.connect().await;
     let at = clock::now() + FAR;
     let arm = Order::Arm { tenure: TENURE, at, instead_of: None };
@@ -370,7 +370,7 @@ async fn a_signal_ends_a_guard_only_when_nothing_is_armed() {
 
 #[tokio::test]
 async fn a_guard_that_was_killed_is_reported_and_replaced() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     // Longer than the path of a Unix socket may be.
     node.options.state_dir = node.path(&"long/".repeat(30));
     let (mut guard, hello) = node.connect().await;

@@ -22,7 +22,7 @@ const FORKING: &str = "n=0; f() { n=$((n+1)); echo $n > \"$1\"; f \"$1\" & exit;
 #[tokio::test]
 async fn a_fence_kills_what_is_in_postgresqls_cgroup_and_nothing_else() {
     let Some(own) = Own::make() else { return };
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     let place = own.child(&cgroup::name(&node.options.data_dir));
     let beside = own.child("matriarch-postgres-of-another");
     node.start();
@@ -54,7 +54,7 @@ async fn a_fence_kills_what_is_in_postgresqls_cgroup_and_nothing_else() {
 #[tokio::test]
 async fn a_cgroup_that_is_not_postgresqls_alone_is_not_killed() {
     let Some(own) = Own::make() else { return };
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.start();
     let postmaster = node.postmaster();
     let order = Order::Postmaster { pid: postmaster.pid, start_ticks: postmaster.start_ticks };

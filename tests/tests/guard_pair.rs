@@ -224,7 +224,7 @@ async fn a_signal_ends_both_once_nothing_is_armed() {
 
 #[tokio::test]
 async fn the_agent_says_whether_there_is_a_pair() {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     let (mut plain, hello) = node.connect().await;
     let at = arm(&mut plain, FAR).await;
     assert_eq!((hello.strict, node.successor(hello.pid)), (false, None));
@@ -273,7 +273,7 @@ async fn no_two_primaries_when_the_agent_freezes_and_its_guard_is_killed() {
 async fn how_long_a_procedure_outlives_a_postmaster_that_dies_with_its_parent() {
     const WATCHED: Duration = Duration::from_secs(15);
     for _ in 0..3 {
-        let mut node = GuardedNode::new();
+        let mut node = GuardedNode::prepare();
         let (mut parent, postmaster) = node.start_below_a_parent();
         let (client, observer) = (node.client().await, node.client().await);
         client.batch_execute("create table commits (at timestamptz)").await.unwrap();
@@ -304,7 +304,7 @@ async fn how_long_a_procedure_outlives_a_postmaster_that_dies_with_its_parent() 
 }
 
 fn strict() -> GuardedNode {
-    let mut node = GuardedNode::new();
+    let mut node = GuardedNode::prepare();
     node.options.strict = true;
     node
 }

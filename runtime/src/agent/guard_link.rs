@@ -17,12 +17,22 @@ pub(super) struct GuardLink {
     pub(super) wishes_refused: Vec<String>,
     /// Why it has no cgroup to kill, which it finds with each postmaster.
     why_no_cgroup: Option<String>,
+    /// The guard's process id.
+    pid: i32,
 }
 
 impl GuardLink {
     /// No connection yet.
     pub(super) fn new(options: GuardOptions) -> Self {
-        Self { options, orders: None, armed: None, postmaster: (0, 0), wishes_refused: Vec::new(), why_no_cgroup: None }
+        Self {
+            options,
+            orders: None,
+            armed: None,
+            postmaster: (0, 0),
+            wishes_refused: Vec::new(),
+            why_no_cgroup: None,
+            pid: 0,
+        }
     }
 
     /// How to reach or start the guard.
@@ -38,6 +48,10 @@ impl GuardLink {
     }
 
     fn greeted(&mut self, hello: Hello) -> GuardEvent {
+        if self.pid != 0 && self.pid != hello.pid {
+            tracing::warn!(before = self.pid, now = hello.pid, "another process is the guard");
+        }
+        self.pid = hello.pid;
         self.armed = hello.armed.map(|armed| armed.tenure);
         self.wishes_refused = hello.wishes_refused;
         self.wishes_refused.extend(self.why_no_cgroup.clone());

@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -23,6 +25,8 @@ pub(super) struct Cgroup {
     directory: PathBuf,
     /// Wakes the thread that writes.
     wake: OwnedFd,
+    asked: AtomicU32,
+    done: Arc<AtomicU32>,
 }
 
 impl Cgroup {
@@ -44,10 +48,12 @@ impl Cgroup {
         let kill = kill.map_err(|error| format!("{}: {error}; it takes Linux 5.14", path.display()))?;
         let failed = |error: std::io::Error| format!("a thread for {}: {error}", path.display());
         let (woken, wake) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        let body = move || kill_when_woken(kill, File::from(woken));
+        let done = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&done);
+        let body = move || kill_when_woken(kill, File::from(woken), &counter);
         let name = "guard-cgroup".to_owned();
         thread::Builder::new().name(name).stack_size(64 * 1024).spawn(body).map_err(failed)?;
-        Ok(Self { postmaster, directory, wake })
+        Ok(Self { postmaster, directory, wake, asked: AtomicU32::new(0), done })
     }
 
     pub(super) fn is_of(&self, postmaster: Process) -> bool {
@@ -56,7 +62,14 @@ impl Cgroup {
 
     /// Kills everything in it, beside the caller.
     pub(super) fn kill(&self) {
-        rustix::io::write(&self.wake, b"k").ok();
+        if rustix::io::write(&self.wake, b"k").is_ok() {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A kill has not been carried out yet. Whatever is started in the cgroup before it is, it would kill too.
+    pub(super) fn is_killing(&self) -> bool {
+        self.done.load(Ordering::SeqCst) != self.asked.load(Ordering::SeqCst)
     }
 
     /// Removes it if nothing is in it.
@@ -67,12 +80,13 @@ impl Cgroup {
 
 /// Ends with the other end of the pipe. In a copy of the guard there is no such thread, and these two files stay open
 /// unused: two for each generation.
-fn kill_when_woken(mut kill: File, mut woken: File) {
+fn kill_when_woken(mut kill: File, mut woken: File, done: &AtomicU32) {
     // Threads do not inherit it from the guard's.
     wishes::take_priority().ok();
     let mut byte = [0; 1];
     while woken.read_exact(&mut byte).is_ok() {
         // What it does not kill, the fence finds.
         kill.write_all(b"1").ok();
+        done.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -185,9 +185,16 @@ impl Postgres {
             if alive.is_empty() {
                 // One reading may miss a process: forked under a pid already passed by one that died before its own.
                 killing.empty_readings += 1;
-                if killing.empty_readings >= 2 {
+                if killing.empty_readings < 2 {
+                    continue;
+                }
+                if self.cgroup.as_ref().is_none_or(|it| !it.is_killing()) {
                     return Progress::AllDead;
                 }
+                if clock::now().since(begun) >= budget {
+                    return Progress::Alive(Vec::new());
+                }
+                sleep(LOOK_AGAIN);
                 continue;
             }
             killing.empty_readings = 0;

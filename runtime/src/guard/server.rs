@@ -178,10 +178,18 @@ impl Server {
             }
             // Here and nowhere else: the copy must not go on in the middle of an order or a fence.
             if self.pair.is_due(clock::now()) {
+                let before = self.pair.failure().to_owned();
                 match self.pair.start(&self.carry()) {
-                    Ok(None) => means.log.say(format!("process {:?} is the successor", self.pair.successor())),
                     Ok(Some(succession)) => return End::Forked(succession),
-                    Err(why) => means.log.say(format!("no successor, so nothing is armed any longer: {why}")),
+                    Ok(None) => {
+                        let pid = self.pair.successor().map_or(0, |it| it.pid);
+                        means.log.say(format!("process {pid} is the successor"));
+                    }
+                    // Once, however often it is tried again.
+                    Err(why) if why != before => {
+                        means.log.say(format!("there is no successor, so nothing is armed for longer: {why}"));
+                    }
+                    Err(_) => {}
                 }
             }
             wake = wake.into_iter().chain(self.pair.next_start()).min();

@@ -179,6 +179,9 @@ impl Server {
     }
 
     fn arm(&mut self, tenure: LeaseId, at: Instant, instead_of: Option<LeaseId>) -> Result<Report, String> {
+        if !self.pair.stands() {
+            return Err(format!("the guard has no successor ({}); arm again", self.pair.failure()));
+        }
         let now = clock::now();
         if self.authority.is_due(now) {
             return Err("authority has just ended: wait for the fence's report".into());
@@ -219,15 +222,14 @@ impl Server {
     /// Tells the agent, but never anything that the successor does not know.
     pub(super) fn report(&mut self, report: &Report, means: &Means) {
         self.tell_successor();
-        let unpaired;
-        let report = match report {
-            Report::Armed(armed) if !self.pair.stands() => {
-                let why = format!("the guard has no successor ({}); arm again", self.pair.failure());
-                unpaired = refused(&format!("Arm {armed:?}"), why);
-                &unpaired
-            }
-            report => report,
-        };
+        if matches!(report, Report::Armed(_)) && !self.pair.stands() {
+            // Its successor died just now, so the greeting says what is armed, when there is another.
+            self.ungreeted.get_or_insert_default();
+        }
+        if self.ungreeted.is_some() {
+            // A greeting comes first, and tells all of it.
+            return;
+        }
         if let Some(connection) = &mut self.connection
             && let Err(error) = connection.send(report)
         {
