@@ -104,6 +104,18 @@ async fn a_killed_guard_is_succeeded_and_nothing_is_interrupted() {
 }
 
 #[tokio::test]
+async fn whatever_was_acknowledged_outlives_the_guard_that_did() {
+    let node = strict();
+    let (mut guard, mut hello) = node.connect().await;
+    for round in 1..=30 {
+        let at = arm(&mut guard, FAR + Duration::from_secs(round)).await;
+        process(hello.pid).signal(Signal::KILL).unwrap();
+        hello = next_hello(&mut guard).await;
+        assert_eq!(hello.armed, Some(Armed { tenure: TENURE, at }), "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn a_killed_successor_is_replaced_by_one_that_knows_as_much() {
     let mut node = strict();
     node.start();
