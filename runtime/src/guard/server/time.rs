@@ -51,12 +51,15 @@ impl Server {
         let budget = if fencing.is_stuck_said { Duration::ZERO } else { STUCK_AFTER };
         match self.postgres.kill(&mut fencing.killing, budget) {
             Progress::Alive(pids) => {
-                if !fencing.is_stuck_said {
-                    fencing.is_stuck_said = true;
+                let is_news = !std::mem::replace(&mut fencing.is_stuck_said, true);
+                if is_news {
                     means.log.say(format!("{}: these do not die: {pids:?}", fencing.why));
+                }
+                // Before the report: a successor that hears of no fence after the end of authority would take over.
+                self.fencing = Some(fencing);
+                if is_news {
                     self.report(&Report::Stuck { pids }, means);
                 }
-                self.fencing = Some(fencing);
             }
             Progress::AllDead => {
                 let armed = self.authority.armed();
