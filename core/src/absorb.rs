@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
 use crate::config::LIFE_MIN;
 use crate::config::RETRY_PAUSE;
 use crate::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
-use crate::id::{OpId, Revision, StoreId};
+use crate::id::{OpId, Revision};
 use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
-use crate::state::{Granted, InFlight, PendingKind, Pledge, REQUESTS_MAX, State};
+use crate::state::{Granted, InFlight, PendingKind, Pledge, PositionAsked, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::guard::GuardFacts;
@@ -292,9 +292,15 @@ fn store_unknown(state: &mut State, action: &StoreAction) {
 
 /// The keys as of a revision. An older one than is known says nothing new.
 fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
-    let known = state.store.cluster.as_ref().map_or((StoreId(0), Revision(0)), |k| (k.value.store, k.value.revision));
-    if seen.value.store == known.0 && seen.value.revision < known.1 {
-        return;
+    if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value).filter(|k| k.store == seen.value.store)
+    {
+        let new = &seen.value;
+        if (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
+            return;
+        }
+        if new.rollbacks > known.rollbacks {
+            went_back(state);
+        }
     }
     authority(state, &seen);
     let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
@@ -328,6 +334,19 @@ fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         state.session.published = None;
     }
     state.store.cluster = Some(seen);
+}
+
+/// The store was restored from a backup: its revisions are minted a second time, and what is remembered by one may be
+/// true of another tenure, or never have happened.
+fn went_back(state: &mut State) {
+    state.epoch_file = None;
+    state.pledge = None;
+    state.spend_tenure();
+    state.granted = None;
+    state.session.lease = None;
+    let memory = &mut state.memory;
+    (memory.race, memory.compared, memory.rewind_failed) = (None, None, None);
+    memory.written = Revision(0);
 }
 
 /// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never
@@ -377,7 +396,7 @@ fn settle_adoption(state: &mut State, at: Instant) {
     if unseen && !foreign {
         return;
     }
-    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::ours_by_epoch(&view, leader.created));
+    let ours = cluster.leader.as_ref().is_some_and(|leader| crate::decide::is_our_key(&view, leader));
     let identity = cluster.system_id().is_some_and(|id| view.dir().is_none_or(|dir| dir.system_id != id));
     if foreign || (identity && view.phase().is_some()) || (!view.may_write() && !ours) {
         state.tenure = Tenure::None;
@@ -442,12 +461,14 @@ fn process_seen(state: &mut State, at: Instant, process: Process) {
             state.memory.starting_since = None;
             state.memory.promotion = false;
             state.memory.as_standby = false;
+            state.memory.needs_restart = false;
         }
         Process::Alive { pid, phase } => {
             let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
             if !same {
                 state.postgres.sql = None;
                 state.memory.promotion = false;
+                state.memory.needs_restart = false;
             }
             state.postgres.orphans = None;
             state.memory.dead_since = None;
@@ -494,7 +515,9 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     if refused.is_some() {
         failed(state, at, &in_flight.action);
     }
-    if matches!(action, PostgresAction::Start(_)) {
+    // A start that came too late for its tenure says nothing about whether PostgreSQL can start.
+    let too_late = matches!(outcome, Outcome::Refused(Refusal::NotOurTenure));
+    if matches!(action, PostgresAction::Start(_)) && !too_late {
         state.memory.start_failures = state.memory.start_failures.saturating_add(1);
     }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
@@ -502,7 +525,8 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         recount_orphans(state);
     }
     match (action, outcome) {
-        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(_)) => {
+        (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(done)) => {
+            state.memory.needs_restart |= done == PostgresDone::NeedsRestart;
             state.memory.followed.clone_from(upstream);
             state.memory.streamed = at;
             state.memory.turned = at;
@@ -545,7 +569,10 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
             state.memory.configured = generation;
         }
-        (PostgresAction::Restart, _) => crate::procedure::restart_ended(state, op, refused),
+        (PostgresAction::Restart, outcome) => {
+            state.memory.needs_restart &= !matches!(outcome, Outcome::Done(_));
+            crate::procedure::restart_ended(state, op, refused);
+        }
         _ => {}
     }
 }
@@ -556,8 +583,15 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
     let Some(in_flight) = state.ops.end(op) else { return };
     let Action::Host(action) = &in_flight.action else { return };
     match (action, outcome) {
-        (crate::action::HostAction::WriteEpoch(file), Outcome::Done(())) => state.epoch_file = Some(*file),
-        (crate::action::HostAction::WritePledge(promised), Outcome::Done(())) => {
+        (HostAction::WriteEpoch(file), Outcome::Done(())) => {
+            state.epoch_file = Some(*file);
+            state.memory.epoch_failing = None;
+        }
+        (HostAction::WriteEpoch(_), _) => {
+            state.memory.epoch_failing.get_or_insert(at);
+            failed(state, at, &in_flight.action);
+        }
+        (HostAction::WritePledge(promised), Outcome::Done(())) => {
             if let Some(pledge) = state.pledge.as_mut().filter(|pledge| Some(pledge.absent_at) == *promised) {
                 pledge.on_disk = true;
             }
@@ -680,10 +714,12 @@ fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             }
             keep_members_only(state);
         }
-        PeerEvent::PositionAsked { request, absent_at: _ } => {
-            if state.position_asked.len() < REQUESTS_MAX {
-                state.position_asked.push(request);
-            }
+        PeerEvent::PositionAsked { request, absent_at } => {
+            assert!(state.position_asked.len() < REQUESTS_MAX, "the runtime admits no more");
+            state.position_asked.push(PositionAsked { request, absent_at, since: at });
+            // It knows of something that this node has not heard, perhaps because a watch is silent.
+            let known = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.store_doubt |= known < absent_at;
         }
         PeerEvent::HandoverAnnounced => state.memory.handover_announced = Some(at),
     }

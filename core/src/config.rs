@@ -74,6 +74,9 @@ pub const HOLD_LIMIT: Duration = Duration::from_millis(500);
 pub const RACE_WINDOW: Duration = Duration::from_millis(150);
 /// Among equals the one that does not go first waits for so long, then tries as well.
 pub const EQUALS_PATIENCE: Duration = Duration::from_millis(250);
+/// Who holds less than a peer stands back for so long, for that one to campaign. A peer that is ahead and cannot lead
+/// would keep the cluster without a primary for ever otherwise; `maximum_lag_on_failover` bounds what is given up.
+pub const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// A node that was not asked for by the operator stands back for so long.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
 /// A hand-over waits for a candidate for so long, then the primary starts again.
@@ -90,5 +93,7 @@ pub const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 pub const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Starts in place that may fail in a row before leadership is given up.
 pub const START_FAILURES_MAX: u32 = 3;
+/// A node that cannot write its epoch file for so long cannot lead.
+pub const EPOCH_LIMIT: Duration = Duration::from_secs(5);
 /// An order that failed is not repeated sooner than this.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);

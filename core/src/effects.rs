@@ -7,6 +7,7 @@ use crate::decide::Rung;
 use crate::id::OpId;
 use crate::reason::Reason;
 use crate::time::Instant;
+use crate::view::guard::Armed;
 
 /// Everything that a step wants from the world. The runtime hands all of it out before it takes the next event.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +34,13 @@ pub struct Order {
     pub action: Action,
     /// Why.
     pub because: Reason,
+    /// Of an order that makes PostgreSQL writable: what the guard has acknowledged when it was given. The executor reads
+    /// the clock again at the last moment and does not begin at that instant or later, unless a later one was
+    /// acknowledged for the same tenure meanwhile. `None`: the order makes nothing writable.
+    ///
+    /// The race: the agent is frozen between the decision and its execution, the guard fires and is disarmed, the agent
+    /// thaws and starts a primary that nobody would stop any more.
+    pub under: Option<Armed>,
 }
 
 /// When to come again, and why.

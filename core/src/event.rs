@@ -131,7 +131,8 @@ pub enum PostgresEvent {
 pub enum PostgresDone {
     /// It was done.
     Done,
-    /// The configuration is written, but only a restart makes it effective.
+    /// Another upstream is written, but only a restart makes it effective. Before PostgreSQL 14 that is so of
+    /// `restore_command`.
     NeedsRestart,
     /// The history was compared: the position at which ours leaves the leader's, if it does.
     Compared(Option<crate::id::Lsn>),

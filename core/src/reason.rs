@@ -118,8 +118,6 @@ reasons! {
     CandidateLagging { who: Member, by_bytes: u64 } => "candidate_lagging", "{who} is {by_bytes} bytes behind";
     /// The request is not for this leader any more.
     RequestStale => "request_stale", "the request in the failover key does not fit the cluster any more: it is cleared";
-    /// Scheduled for later.
-    ScheduledLater { in_ms: u64 } => "scheduled_later", "a switchover is scheduled in {in_ms} ms";
     /// The agent stops.
     ShuttingDown => "shutting_down", "the agent was asked to stop";
     // leader

@@ -51,7 +51,7 @@ pub struct State {
     /// Requests of operators that wait for their answer.
     pub requests: BTreeMap<RequestId, Pending>,
     /// Peers that wait for our pledged position.
-    pub position_asked: Vec<RequestId>,
+    pub position_asked: Vec<PositionAsked>,
     /// The agent was asked to stop.
     pub leaving: bool,
     /// The last decision, so that only changes are told.
@@ -99,6 +99,17 @@ pub struct Pledge {
     pub frozen: bool,
     /// It is on disk.
     pub on_disk: bool,
+}
+
+/// A peer waits for our position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PositionAsked {
+    /// To answer it by.
+    pub request: RequestId,
+    /// The revision at which it saw no leader key.
+    pub absent_at: Revision,
+    /// When it asked.
+    pub since: Instant,
 }
 
 /// What happened to PostgreSQL, as far as facts do not tell.
@@ -160,10 +171,14 @@ pub struct Memory {
     pub as_standby: bool,
     /// When the standby was last pointed to an upstream.
     pub turned: Instant,
+    /// The running postmaster was pointed to an upstream that only a restart makes effective.
+    pub needs_restart: bool,
     /// A key was written when this revision was known: nothing is decided on the older keys once more.
     pub written: Revision,
     /// What an operation on the store left behind is not known: the keys are read again at once.
     pub store_doubt: bool,
+    /// Since when the epoch file cannot be written.
+    pub epoch_failing: Option<Instant>,
 }
 
 /// An operator's request under way.
@@ -315,6 +330,16 @@ impl State {
             decision: None,
             wall: (at, WallMillis(0)),
         }
+    }
+
+    /// Another request of an operator may be put to core; one too many is to be refused by whoever takes it in.
+    pub fn admits_request(&self) -> bool {
+        self.requests.len() < REQUESTS_MAX
+    }
+
+    /// Another peer may ask for our position; likewise.
+    pub fn admits_question(&self) -> bool {
+        self.position_asked.len() < REQUESTS_MAX
     }
 
     /// The tenure in force ends: its lease is remembered so that it can be revoked once PostgreSQL is dead.

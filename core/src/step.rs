@@ -7,6 +7,7 @@ use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUS
 use crate::decide::{self, Fate, Verdict};
 use crate::effects::{Decision, Effects, ORDERS_MAX, Order, Wake};
 use crate::event::Event;
+use crate::id::LeaseId;
 use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::state::{InFlight, State};
@@ -157,7 +158,8 @@ impl Outbox<'_> {
             }
             _ => {}
         }
-        self.orders.push(Order { op, action, because });
+        let under = under(&self.view(), &action);
+        self.orders.push(Order { op, action, because, under });
     }
 
     /// There is room for another order: an answer that finds none would be lost.
@@ -210,6 +212,18 @@ impl Outbox<'_> {
             GuardAction::KillOrphans => once(&mut asked.orphans),
         }
     }
+}
+
+/// The promise of the guard that an order is given under, if it makes PostgreSQL writable.
+fn under(view: &View<'_>, action: &Action) -> Option<Armed> {
+    let writable = match action {
+        Action::Postgres(PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote) => true,
+        // It comes up as what it is.
+        Action::Postgres(PostgresAction::Restart) => view.may_write(),
+        _ => false,
+    };
+    // No rung gives such an order without authority; if one did, an instant that is past would keep it from being begun.
+    writable.then(|| view.promise().unwrap_or(Armed { tenure: LeaseId(0), at: Instant::ZERO }))
 }
 
 /// When a kind of order that failed may be given again.
@@ -286,8 +300,8 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if view.held().is_some() && view.may_write() {
         let contact = view.last_contact().latest();
-        soonest.offer(contact + decide::observe::CONTACT_PATIENCE, "the next contact");
-        soonest.offer(contact + decide::observe::PEERS_PATIENCE, "the next contact");
+        soonest.offer(contact + decide::observe::contact_patience(view.config()), "the next contact");
+        soonest.offer(contact + decide::observe::peers_patience(view.config()), "the next contact");
         soonest.offer(view.state.memory.contact_sought + decide::observe::CONTACT_PAUSE, "the next contact");
         soonest.offer(contact + view.config().isolation_timeout, "isolation");
     }
@@ -304,6 +318,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(vanished.heard + VANISH_GRACE, "the grace for the last leader");
         soonest.offer(vanished.heard + Duration::from_secs(1), "the wait for the next leader");
     }
+    if let Some(stopping) = view.state.ops.in_lane(&Lane::PgControl) {
+        soonest.offer(stopping.since + decide::DRAIN_LIMIT, "hung standbys");
+    }
     if let Some(dead) = memory.dead_since {
         for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
             soonest.offer(dead + patience, "a hand-over");
@@ -317,6 +334,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(since) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
+        soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
     soonest.offer(memory.turned + crate::config::STREAM_PATIENCE, "the turn to another upstream");

@@ -190,6 +190,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         primary: false,
         barred: false,
         history: History::first(Timeline(1)),
+        receives: pledge.is_none(),
         flushed,
         replayed: flushed,
         pledge,
@@ -399,6 +400,17 @@ pub(crate) fn epoch_file() -> EpochFile {
 }
 
 /// The slots of b and c are there.
+/// The order to forget the tenure on disk.
+pub(crate) fn forgets() -> Action {
+    let forgotten = EpochFile { epoch: Revision(0), ..epoch_file() };
+    Action::Host(crate::action::HostAction::WriteEpoch(forgotten))
+}
+
+/// The tenure was forgotten on disk.
+pub(crate) fn forgotten(state: &mut State) {
+    state.epoch_file = Some(EpochFile { epoch: Revision(0), ..epoch_file() });
+}
+
 fn with_slots(mut sql: Sql) -> Sql {
     let slot = |name: &str| crate::view::postgres::Slot {
         name: String::from(name),

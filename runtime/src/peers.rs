@@ -89,6 +89,7 @@ pub fn position_document(answer: &PeerAnswer) -> Value {
         "barred": answer.barred,
         "timeline": answer.history.timeline.0,
         "history": history,
+        "receives": answer.receives,
         "flushed": answer.flushed.to_string(),
         "replayed": answer.replayed.to_string(),
         "pledge": answer.pledge.map(|revision| revision.0),
@@ -107,6 +108,7 @@ fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
         primary: document.get("primary")?.as_bool()?,
         barred: document.get("barred")?.as_bool()?,
         history: History { ancestors: ancestors?, timeline },
+        receives: document.get("receives")?.as_bool()?,
         flushed: lsn("flushed")?,
         replayed: lsn("replayed")?,
         pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
@@ -128,6 +130,7 @@ fn from_status(document: &Map<String, Value>) -> Option<PeerAnswer> {
         primary,
         barred: nofailover || document.get("watchdog_failed").is_some_and(truthy),
         history: History::first(Timeline(timeline.unwrap_or(0))),
+        receives: !primary,
         flushed: if primary { location } else { lsn("received_location").max(replayed) },
         replayed,
         pledge: None,
@@ -209,9 +212,9 @@ mod tests {
         let history = (proptest::collection::vec(ancestor, 0..4), any::<u32>())
             .prop_map(|(ancestors, timeline)| History { ancestors, timeline: Timeline(timeline) });
         let pledge = proptest::option::of(any::<i64>().prop_map(Revision));
-        (any::<(bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
-            let (primary, barred, flushed, replayed) = told;
-            PeerAnswer { primary, barred, history, flushed: Lsn(flushed), replayed: Lsn(replayed), pledge }
+        (any::<(bool, bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
+            let (primary, barred, receives, flushed, replayed) = told;
+            PeerAnswer { primary, barred, history, receives, flushed: Lsn(flushed), replayed: Lsn(replayed), pledge }
         })
     }
 

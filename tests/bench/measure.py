@@ -143,10 +143,9 @@ def idle(cluster, seconds):
     leader = cluster.ready()
     time.sleep(5)
     pids = {name: helpers(cluster, name) for name in cluster.nodes}
-    before = {name: sum(cpu_ticks(pid) for pid in pids[name]) for name in pids}
+    before = {name: sum(cpu_seconds(pid) for pid in pids[name]) for name in pids}
     time.sleep(seconds)
-    # sysconf(_SC_CLK_TCK) is 100 on every Linux that PostgreSQL runs on.
-    share = {name: (sum(cpu_ticks(pid) for pid in pids[name]) - before[name]) / seconds for name in pids}
+    share = {name: 100 * (sum(cpu_seconds(pid) for pid in pids[name]) - before[name]) / seconds for name in pids}
     return {'fault': 'idle', 'leader_pss_mib': sum(pss_mib(pid) for pid in pids[leader]),
             'leader_cpu_percent': share[leader],
             'replica_cpu_percent': max(share[name] for name in pids if name != leader),
@@ -172,12 +171,10 @@ def reaper(pid):
         return 'reaper.py' in file.read()
 
 
-def cpu_ticks(pid):
-    if not alive(pid):
-        return 0
-    with open(f'/proc/{pid}/stat') as file:
-        words = file.read().rsplit(')', 1)[1].split()
-    return int(words[11]) + int(words[12])
+def cpu_seconds(pid):
+    """All threads, ended ones too, to the nanosecond: the ticks of /proc are as long as an idle agent's second."""
+    # The clock of another process, as clock_getcpuclockid(3) makes it: CPUCLOCK_SCHED of this pid.
+    return time.clock_gettime((~pid << 3) | 2) if alive(pid) else 0.0
 
 
 def pss_mib(pid):

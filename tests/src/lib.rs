@@ -15,6 +15,7 @@ mod orphan;
 mod plan;
 mod process;
 mod reaper;
+pub mod single;
 mod store;
 mod tools;
 mod wait;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use matriarch::http;
@@ -20,7 +20,9 @@ pub struct Store {
     pub host: Host,
     /// `host:port` for clients.
     pub client: String,
+    command: Command,
     child: Child,
+    data: PathBuf,
     pub(crate) log: PathBuf,
 }
 
@@ -58,10 +60,8 @@ impl Store {
             };
             let file = File::create(&log).expect("the store's log");
             command.stdin(Stdio::null()).stderr(file.try_clone().expect("the log again")).stdout(file);
-            let child = Child::spawn(&mut command);
-            let child =
-                child.unwrap_or_else(|error| panic!("cannot start the store ({error}); tests/run installs etcd"));
-            stores.push(Self { host, client, child, log });
+            let child = spawn(&mut command);
+            stores.push(Self { host, client, command, child, data, log });
         }
         let connection = Self::connect(&stores);
         eventually("the store answers", Duration::from_secs(30), async || {
@@ -91,6 +91,33 @@ impl Store {
     pub fn process(&self) -> Process {
         self.child.process()
     }
+
+    /// Copies everything that the server has on disk, as of one instant; where to.
+    pub fn back_up(&self) -> PathBuf {
+        let backup = self.data.with_extension("backup");
+        self.process().freeze();
+        copy(&self.data, &backup);
+        self.process().thaw();
+        backup
+    }
+
+    /// Kills the server and starts it again on what was copied: same identity, and everything since then is lost.
+    pub fn restore(&mut self, from: &Path) {
+        self.process().kill();
+        self.child.wait(Duration::from_secs(10));
+        std::fs::remove_dir_all(&self.data).expect("the store's data");
+        copy(from, &self.data);
+        self.child = spawn(&mut self.command);
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    Child::spawn(command).unwrap_or_else(|error| panic!("cannot start the store ({error}); tests/run installs etcd"))
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp");
+    assert!(status.success(), "{} cannot be copied to {}", from.display(), to.display());
 }
 
 impl Drop for Store {

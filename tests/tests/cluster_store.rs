@@ -51,6 +51,28 @@ async fn a_deleted_leader_key_is_taken_again() {
     assert_eq!(verdict.nodes(), [primary]);
 }
 
+/// The store is restored from a backup under its old identity: what happened since is lost to it, a switchover even.
+/// Nobody leads by a key of the lost future for longer than its ttl, nobody believes the past before that, and then the
+/// cluster goes on, without anybody's help.
+#[tokio::test]
+async fn a_store_restored_from_a_backup_is_believed_after_a_while() {
+    let mut cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let first = cluster.healed(HEAL_LIMIT).await;
+    let backup = cluster.stores[0].back_up();
+    let answer = cluster.nodes[first].post("/switchover", &json!({"leader": cluster.nodes[first].name})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let second = cluster.healed(HEAL_LIMIT).await;
+    assert_ne!(second, first);
+    let fault = Mark::now();
+    cluster.stores[0].restore(&backup);
+    // The old key may hold the cluster up for its ttl again, before and after the past is believed.
+    sleep(2 * cluster.ttl()).await;
+    ledger.goes_on(SERVICE_LIMIT).await;
+    cluster.healed(HEAL_LIMIT).await;
+    ledger.verdict(&cluster, fault).await.must_be_clean("store restored from a backup", Allowance::Unreplicated);
+}
+
 /// The store for one machine carries a cluster through its faults as etcd does.
 #[tokio::test]
 async fn the_embedded_store_carries_a_cluster() {

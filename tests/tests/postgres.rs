@@ -9,19 +9,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use matriarch::postgres::{
-    Credential, Divergence, Followed, LocalConnection, Postgres, RunAs, Secret, Settings, SqlFailure, control_data,
-    files, proc, slot_name, tools, walsender::WalSender,
+    Allowance, Credential, Divergence, Followed, Postgres, SqlFailure, control_data, files, proc, slot_name, tools,
+    walsender::WalSender,
 };
-use matriarch_core::id::{Lsn, Member, Timeline};
+use matriarch_core::id::{LeaseId, Lsn, Member, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
+use matriarch_tests::single::{
+    REPLICATION_PASSWORD, REWIND_PASSWORD, SUPERUSER_PASSWORD, account, base, credential, free_port, give, settings,
+};
 use rustix::process::Signal;
-use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-const SUPERUSER_PASSWORD: &str = "super:geheim\\1";
-const REPLICATION_PASSWORD: &str = "repl'geheim 2";
-const REWIND_PASSWORD: &str = "rewind-geheim-3";
 const LONG: Duration = Duration::from_secs(30);
 
 /// One node: a directory for everything it has, and its PostgreSQL.
@@ -49,77 +49,6 @@ impl Drop for Node {
     }
 }
 
-fn account() -> Option<RunAs> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let user = nix::unistd::User::from_name("postgres").unwrap().expect("an account `postgres` for the servers");
-    Some(RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![user.gid.as_raw()] })
-}
-
-fn base() -> TempDir {
-    let base = tempfile::Builder::new().prefix("matriarch-pg").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    base
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn credential(user: &str, password: &str) -> Credential {
-    Credential { user: user.into(), password: Some(Secret(password.into())), keywords: BTreeMap::new() }
-}
-
-fn settings(home: &Path, member: &str, port: u16) -> Settings {
-    let words = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
-    let parameters = [
-        ("unix_socket_directories", home.to_str().unwrap()),
-        ("wal_retrieve_retry_interval", "500ms"),
-        ("shared_buffers", "16MB"),
-        ("log_statement", "all"),
-        ("synchronous_commit", "local"),
-        ("matriarch.quote", r"it's \ quoted"),
-    ];
-    let command_line =
-        [("wal_level", "replica"), ("hot_standby", "on"), ("wal_log_hints", "on"), ("cluster_name", "batman")];
-    Settings {
-        member: member.into(),
-        scope: "batman".into(),
-        data_dir: home.join("data"),
-        config_dir: home.join("data"),
-        config_base_name: "postgresql".into(),
-        bin_dir: std::env::var_os("MATRIARCH_TEST_PG_BIN").map(PathBuf::from),
-        bin_names: BTreeMap::new(),
-        run_as: account(),
-        listen_addresses: "127.0.0.1".into(),
-        port,
-        local: LocalConnection::Socket(home.into()),
-        database: "postgres".into(),
-        superuser: credential("postgres", SUPERUSER_PASSWORD),
-        replication: credential("replicator", REPLICATION_PASSWORD),
-        rewind: Some(credential("rewinder", REWIND_PASSWORD)),
-        pgpass: home.join("pgpass"),
-        server_log: home.join("server.log"),
-        parameters: parameters.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        command_line: command_line.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        pg_hba: words(&[
-            "local all all scram-sha-256",
-            "host all all 127.0.0.1/32 scram-sha-256",
-            "host replication replicator 127.0.0.1/32 scram-sha-256",
-        ]),
-        pg_ident: vec![],
-        recovery_conf: BTreeMap::new(),
-        custom_conf: None,
-        initdb_options: words(&["--no-sync", "--encoding=UTF8", "--locale=C"]),
-        bootstrap_pg_hba: vec![],
-        basebackup_options: words(&["--no-sync"]),
-        rewind_options: words(&["--no-sync"]),
-        use_slots: true,
-        pg_ctl_timeout: Duration::from_mins(1),
-    }
-}
-
 impl Node {
     fn new(base: &Path, member: &str) -> Self {
         let home = base.join(member);
@@ -132,7 +61,7 @@ impl Node {
     async fn primary(base: &Path, member: &str) -> Self {
         let node = Self::new(base, member);
         done(node.postgres.initdb(&|_| ()).await);
-        done(node.postgres.start(StartAs::Primary).await);
+        done(node.postgres.start(StartAs::Primary, &any_time()).await);
         done(node.postgres.post_bootstrap().await);
         node
     }
@@ -180,7 +109,7 @@ impl Node {
         let standby = Self::new(base, member);
         done(self.postgres.create_slot(&slot_name(member)).await);
         done(standby.postgres.clone_from(&self.upstream(), &|_| ()).await);
-        done(standby.postgres.start(StartAs::Standby(Some(self.upstream()))).await);
+        done(standby.postgres.start(StartAs::Standby(Some(self.upstream())), &any_time()).await);
         until(async || standby.sql().await.receiver.is_some_and(|r| r.streaming)).await;
         standby
     }
@@ -272,6 +201,12 @@ async fn until(condition: impl AsyncFn() -> bool) {
     panic!("did not come true");
 }
 
+/// For what is not about the end of a tenure.
+fn any_time() -> Allowance {
+    let at = matriarch::clock::now() + Duration::from_hours(1);
+    Allowance::under(Armed { tenure: LeaseId(1), at })
+}
+
 fn pid_of(process: Process) -> matriarch_core::id::Pid {
     match process {
         Process::Alive { pid, .. } => pid,
@@ -289,7 +224,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     let cluster = old.cluster().await;
     assert!(cluster.tainted.is_none() && !cluster.standby_signal);
     assert_eq!(cluster.history.timeline, Timeline(1));
-    done(old.postgres.start(StartAs::Primary).await);
+    done(old.postgres.start(StartAs::Primary, &any_time()).await);
     done(old.postgres.post_bootstrap().await);
     done(old.postgres.post_bootstrap().await);
     old.check_control("in production");
@@ -315,7 +250,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     // The two part: the old primary writes on beyond what the new one has.
     done(new.postgres.freeze(LONG).await);
     old.run("CREATE TABLE lost AS SELECT generate_series(1, 1000) AS n").await;
-    assert_eq!(done(new.postgres.promote().await), Timeline(2));
+    assert_eq!(done(new.postgres.promote(&any_time()).await), Timeline(2));
     new.check_control("in production");
     assert_eq!(new.cluster().await.history.ancestors[0].timeline, Timeline(1));
     assert!(!new.sql().await.in_recovery && new.sql().await.timeline == Timeline(2));
@@ -324,7 +259,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     let parted = new.cluster().await.history.ancestors[0].end;
     let diverged = Divergence::Diverged { at: parted };
     assert_eq!(old.postgres.divergence(&new.upstream()).await, diverged, "while it runs");
-    assert!(matches!(done(old.postgres.follow(Some(&new.upstream())).await), Followed::NeedsRestart(_)));
+    assert!(refused(old.postgres.follow(Some(&new.upstream())).await).contains("runs as primary"));
     assert!(refused(old.postgres.rewind(&new.upstream(), &|_| ()).await).contains("stop it first"));
     done(old.postgres.stop(StopMode::Immediate, LONG).await);
     old.check_control("in production");
@@ -337,7 +272,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     assert!(cluster.tainted.is_none() && cluster.standby_signal && cluster.backup_label);
     done(new.postgres.create_slot("old").await);
     done(new.postgres.create_slot("old").await);
-    done(old.postgres.start(StartAs::Standby(Some(new.upstream()))).await);
+    done(old.postgres.start(StartAs::Standby(Some(new.upstream())), &any_time()).await);
     until(async || old.sql().await.receiver.is_some_and(|r| r.streaming)).await;
     until(async || old.sql().await.timeline == Timeline(2)).await;
     assert_eq!(old.run("SELECT count(*) FROM kept").await.as_deref(), Some("1000"));
@@ -358,7 +293,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     assert_eq!(control.state, ControlState::ShutDown);
     done(new.postgres.stop(StopMode::Fast, LONG).await);
     until(async || old.sql().await.replayed > control.checkpoint).await;
-    assert_eq!(done(old.postgres.promote().await), Timeline(3));
+    assert_eq!(done(old.postgres.promote(&any_time()).await), Timeline(3));
     assert_eq!(new.postgres.divergence(&old.upstream()).await, Divergence::None);
     passwords_are_only_in_pgpass(base.path());
 }
@@ -419,7 +354,7 @@ async fn a_frozen_standby_acknowledges_nothing_even_with_replay_paused() {
     // Cut off from it for ever it can still be promoted.
     done(primary.postgres.stop(StopMode::Fast, LONG).await);
     primary.check_control("shut down");
-    assert_eq!(done(standby.postgres.promote().await), Timeline(2));
+    assert_eq!(done(standby.postgres.promote(&any_time()).await), Timeline(2));
     assert!(refused(standby.postgres.freeze(LONG).await).contains("runs as primary"));
 }
 
@@ -434,7 +369,7 @@ async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
     primary.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n").await;
     done(primary.postgres.create_slot("b").await);
     done(standby.postgres.clone_from(&primary.upstream(), &|_| ()).await);
-    done(standby.postgres.start(StartAs::Standby(Some(primary.upstream()))).await);
+    done(standby.postgres.start(StartAs::Standby(Some(primary.upstream())), &any_time()).await);
     until(async || standby.sql().await.receiver.is_some_and(|r| r.streaming)).await;
 
     // A query on the standby needs the rows that the primary's VACUUM has removed: replay waits for it, for ever.
@@ -457,7 +392,7 @@ async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
     until(async || standby.sql().await.replayed >= sent).await;
     assert!(standby.sql().await.receiver.is_none());
     assert_eq!(standby.run("SELECT to_regclass('unseen') IS NULL").await.as_deref(), Some("t"));
-    assert_eq!(done(standby.postgres.promote().await), Timeline(2));
+    assert_eq!(done(standby.postgres.promote(&any_time()).await), Timeline(2));
 }
 
 /// Prints how long promotions take: of a standby whose primary has just been stopped, that is frozen, or neither.
@@ -491,7 +426,7 @@ async fn how_long_promotions_take() {
                 tokio::time::sleep(Duration::from_millis(round % 10)).await;
             }
             let began = std::time::Instant::now();
-            done(standby.postgres.promote().await);
+            done(standby.postgres.promote(&any_time()).await);
             let took = began.elapsed().as_millis();
             times.push(took);
             if took > 300 {
@@ -506,7 +441,7 @@ async fn how_long_promotions_take() {
             if primary.postgres.divergence(&standby.upstream()).await != Divergence::None {
                 done(primary.postgres.rewind(&standby.upstream(), &|_| ()).await);
             }
-            done(primary.postgres.start(StartAs::Standby(Some(standby.upstream()))).await);
+            done(primary.postgres.start(StartAs::Standby(Some(standby.upstream())), &any_time()).await);
             (primary, standby) = (standby, primary);
             let streams = standby;
             until(async || streams.sql().await.receiver.is_some_and(|r| r.streaming)).await;
@@ -536,7 +471,7 @@ async fn a_postmaster_is_watched_stopped_and_started() {
         node.run(query).await.as_deref() == Some("1")
     })
     .await;
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("stop it first"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("stop it first"));
     assert!(refused(node.postgres.wipe_data_dir("a test").await).contains("stop it first"));
     let exit = node.postgres.watch_exit(first);
     proc::signal(first.0, Signal::KILL).unwrap();
@@ -547,18 +482,18 @@ async fn a_postmaster_is_watched_stopped_and_started() {
         Err(SqlFailure::Unreachable(_) | SqlFailure::NotAccepting(_))
     ));
     until(async || node.postgres.observe_orphans().await.len() == 1).await;
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("dead postmaster"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("dead postmaster"));
     assert!(refused(node.postgres.wipe_data_dir("a test").await).contains("dead postmaster"));
     assert!(matches!(node.postgres.stop(StopMode::Fast, LONG).await, Outcome::Unknown(_)));
     done(node.postgres.stop(StopMode::Immediate, LONG).await);
     assert!(node.postgres.observe_orphans().await.is_empty());
     node.check_control("in production");
 
-    done(node.postgres.start(StartAs::Primary).await);
+    done(node.postgres.start(StartAs::Primary, &any_time()).await);
     assert!(files.recv().await.is_some());
     let second = pid_of(node.postgres.observe_process().await);
     assert_ne!(first, second);
-    done(node.postgres.restart(LONG).await);
+    done(node.postgres.restart(LONG, &any_time()).await);
     assert_ne!(second, pid_of(node.postgres.observe_process().await));
 
     // A changed setting: what needs no restart is in force, what does is said.
@@ -578,7 +513,7 @@ async fn a_postmaster_is_watched_stopped_and_started() {
     proc::signal(third.0, Signal::STOP).unwrap();
     done(node.postgres.stop(StopMode::Immediate, Duration::from_secs(2)).await);
     assert_eq!(node.postgres.observe_process().await, Process::Absent);
-    done(node.postgres.start(StartAs::Standby(None)).await);
+    done(node.postgres.start(StartAs::Standby(None), &any_time()).await);
     assert!(node.sql().await.in_recovery);
     done(node.postgres.stop(StopMode::Fast, LONG).await);
     node.check_control("shut down in recovery");
@@ -611,9 +546,9 @@ async fn every_error_names_the_thing_and_the_way_out() {
     assert!(refused(node.postgres.clone_from(&node.upstream(), &|_| ()).await).contains("accounts.xls"));
     assert!(refused(node.postgres.wipe_data_dir("a test").await).contains("accounts.xls"));
     assert!(data_dir.join("accounts.xls").exists());
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("accounts.xls"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("accounts.xls"));
     std::fs::remove_dir_all(&data_dir).unwrap();
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("holds no cluster"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("holds no cluster"));
 
     // Nobody listens there: the clone fails and leaves nothing behind.
     let nobody = Upstream { port: free_port(), ..node.upstream() };
@@ -623,22 +558,22 @@ async fn every_error_names_the_thing_and_the_way_out() {
     done(node.postgres.initdb(&|_| ()).await);
     assert!(refused(node.postgres.initdb(&|_| ()).await).contains("holds a cluster already"));
     std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("chmod 0700"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("chmod 0700"));
     std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o700)).unwrap();
 
     let taken = TcpListener::bind(("127.0.0.1", settings.port)).unwrap();
-    let busy = refused(node.postgres.start(StartAs::Primary).await);
+    let busy = refused(node.postgres.start(StartAs::Primary, &any_time()).await);
     assert!(busy.contains(&format!("Port {} is in use", settings.port)) && busy.contains("listen"), "{busy}");
     drop(taken);
 
     files::taint(&data_dir, "rewind to b", account().as_ref()).unwrap();
     assert_eq!(node.cluster().await.tainted.as_deref(), Some("rewind to b"));
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("rewind to b"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("rewind to b"));
     files::untaint(&data_dir).unwrap();
 
     settings.parameters.insert("shared_buffers".into(), "many".into());
     node.postgres.apply_settings(settings.clone()).await;
-    assert!(refused(node.postgres.start(StartAs::Primary).await).contains("shared_buffers"));
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("shared_buffers"));
 
     let control = data_dir.join("global/pg_control");
     let mut bytes = std::fs::read(&control).unwrap();
@@ -651,12 +586,6 @@ async fn every_error_names_the_thing_and_the_way_out() {
         std::fs::remove_file(&control).unwrap();
         let DataDir::Unreadable(owner) = node.postgres.observe_data().await else { panic!() };
         assert!(owner.contains("12345") && owner.contains("chown"), "{owner}");
-    }
-}
-
-fn give(path: &Path) {
-    if let Some(account) = account() {
-        chown(path, Some(account.uid), Some(account.gid)).unwrap();
     }
 }
 

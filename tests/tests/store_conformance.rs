@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use matriarch::net::{Connector, tcp_listen};
 use matriarch::store::embedded::{self, StoreArgs};
-use matriarch::store::{Change, Committed, EtcdStore, Guard, Operation, Snapshot, Transacted, Transaction, WatchEvent};
+use matriarch::store::{
+    Change, Committed, EtcdStore, Guard, MirroredPrefix, Operation, Snapshot, Transacted, Transaction, WatchEvent,
+};
 use matriarch_core::id::{LeaseId, Revision};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Instant;
@@ -375,6 +377,39 @@ async fn a_watch_ends_when_the_store_was_replaced() {
     let event = timeout(PATIENCE, watch.recv()).await.unwrap();
     assert!(matches!(&event, Some(WatchEvent::Lost { why }) if why.contains("another store")), "{event:?}");
     assert_ne!(done(store.read_key("k/a", PATIENCE).await).store_id, at.store_id);
+}
+
+/// A restored store is not believed at once, since somebody may still lead by what it forgot; and not refused for ever.
+#[tokio::test]
+async fn a_store_that_went_back_is_believed_when_every_tenure_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
+    let mut server = Server::embedded_on(&data);
+    let store = connect([server.host.as_str()]).await;
+    store.allow_tenure(Duration::from_secs(6));
+    commit(&store, [put("k/a", "1", None)]).await;
+    server.kill();
+    std::fs::create_dir(&backup).unwrap();
+    for file in ["journal", "snapshot"] {
+        std::fs::copy(data.join(file), backup.join(file)).unwrap();
+    }
+    server.restart_embedded(&data);
+    done(store.read_key("k/a", PATIENCE).await);
+    let lost = commit(&store, [put("k/b", "1", None)]).await;
+    let before = done(store.read_prefix("k/", PATIENCE).await);
+    let mut watch = store.watch("k/", Revision(lost.revision.0 + 1));
+    let mut mirror = MirroredPrefix::default();
+    assert!(mirror.apply_snapshot(&before));
+
+    server.restart_embedded(&backup);
+    let early = store.read_prefix("k/", Duration::from_secs(3)).await;
+    assert!(matches!(&early, Outcome::Unknown(_)), "{early:?}");
+    let event = timeout(PATIENCE, watch.recv()).await.unwrap();
+    assert!(matches!(&event, Some(WatchEvent::Lost { why }) if why.contains("went back")), "{event:?}");
+    let after = done(store.read_prefix("k/", PATIENCE).await);
+    assert_eq!((after.store_id, after.rollbacks), (before.store_id, 1));
+    assert!(after.revision < before.revision && after.get("k/b").is_none() && after.get("k/a").is_some());
+    assert!(mirror.apply_snapshot(&after) && !mirror.apply_snapshot(&before), "the lost future does not come back");
 }
 
 #[tokio::test]

@@ -19,12 +19,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     // PostgreSQL may still run on a directory that was removed beneath it.
     if view.phase().is_some() {
-        return Some(Verdict::order(stop_reason(reinit), Action::Postgres(PostgresAction::Stop(StopMode::Immediate))));
+        let reason = if reinit { Reason::ReinitRequested } else { Reason::NoCloneSource };
+        return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))));
     }
     if let Some(upstream) = clone_source(view) {
         let reason = match why_tainted {
             Some(why) => Reason::Tainted { why },
-            None => stop_reason(reinit),
+            None if reinit => Reason::ReinitRequested,
+            None => Reason::Cloning { from: upstream.member.clone() },
         };
         return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
     }
@@ -51,10 +53,6 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());
     Some(Verdict::wait(if taken { Reason::InitTaken } else { Reason::NoCloneSource }))
-}
-
-fn stop_reason(reinit: bool) -> Reason {
-    if reinit { Reason::ReinitRequested } else { Reason::NoCloneSource }
 }
 
 /// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.

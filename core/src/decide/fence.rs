@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use super::{Fate, Verdict, ms};
 use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
 use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
-use crate::id::{Lsn, Timeline};
+use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process, StopMode};
+use crate::view::store::LeaderKey;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
@@ -146,7 +147,7 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
     let ours_kind = |created| cluster.epoch.as_ref().is_some_and(|record| record.epoch == created);
     match &cluster.leader {
         // The epoch file proves that this key is ours: a name alone proves nothing.
-        Some(leader) if ours_by_epoch(view, leader.created) => {
+        Some(leader) if is_our_key(view, leader) => {
             let deadline = crate::lease::Bounds::attempt_deadline(view.config().ttl);
             let renew = StoreAction::Renew { lease: leader.lease, epoch: leader.created, deadline };
             Some(Verdict::order(reason, Action::Store(renew)))
@@ -162,13 +163,24 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         // Another leads, under whatever name: the search is over.
         Some(_) => without_tenure(view),
         // Another led since this PostgreSQL did: what it acknowledged is not here.
-        None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, record.epoch)) => without_tenure(view),
+        None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, &record.member, record.epoch)) => {
+            without_tenure(view)
+        }
         None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
     }
 }
 
-/// The epoch file of this node names the tenure of this leader key, in this cluster and this store.
-pub(crate) fn ours_by_epoch(view: &View<'_>, created: crate::id::Revision) -> bool {
+/// The leader key is of the tenure that the epoch file of this node names.
+pub(crate) fn is_our_key(view: &View<'_>, leader: &LeaderKey) -> bool {
+    ours_by_epoch(view, &leader.member, leader.created)
+}
+
+/// The epoch file of this node names this tenure, in this cluster and this store. The name counts as well: a store that
+/// was restored from a backup mints the revision of the file a second time, for another.
+fn ours_by_epoch(view: &View<'_>, member: &Member, created: Revision) -> bool {
+    if *member != view.config().me {
+        return false;
+    }
     let Some((file, cluster, dir)) =
         view.state.epoch_file.zip(view.cluster()).zip(view.dir()).map(|((f, c), d)| (f, c, d))
     else {

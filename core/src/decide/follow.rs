@@ -66,6 +66,9 @@ fn running(view: &View<'_>) -> Verdict {
     if matches!(view.controlling(), Some(PostgresAction::Start(_))) {
         return Verdict::wait(Reason::StartingStandby { of: upstream.member });
     }
+    if view.state.memory.needs_restart {
+        return Verdict::order(Reason::TurningTo { who: upstream.member }, Action::Postgres(PostgresAction::Restart));
+    }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
     let wanted = (!view.config().nostream).then_some(upstream);
     // Turning takes a moment, the next answer as well; and a receiver may call its sender by another name.

@@ -4,9 +4,9 @@ use alloc::vec;
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, PostgresAction};
-use crate::config::{RETRY_PAUSE, START_FAILURES_MAX};
+use crate::config::{EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
-use crate::id::Timeline;
+use crate::id::{Revision, Timeline};
 use crate::lease::Held;
 use crate::reason::Reason;
 use crate::state::PendingKind;
@@ -33,7 +33,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Some(Phase::Ready) => match view.sql() {
             None => Verdict::wait(Reason::Observing),
             // An answer from before a promotion would order it once more.
-            Some(sql) if sql.in_recovery && view.fresh_sql().is_none() => Verdict::wait(Reason::Observing),
+            Some(sql) if sql.in_recovery && view.fresh_sql().is_none() => {
+                let promoting = view.state.memory.promotion.then_some(Reason::Promoting { epoch: held.epoch });
+                Verdict::wait(promoting.unwrap_or(Reason::Observing))
+            }
             Some(sql) if sql.in_recovery => promote(view, &held, dir),
             Some(sql) => serve(view, &held, dir, sql.timeline),
         },
@@ -58,7 +61,9 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
                 | ControlState::InProduction
                 | ControlState::InCrashRecovery
         );
-    if was_primary && view.unfinished_bootstrap() && !epoch_on_disk(view, held, dir) {
+    // Or the tenure was about to be handed over, and nobody took it.
+    let kept = view.state.epoch_file.is_some_and(|file| file.epoch == Revision(0) && file.system_id == dir.system_id);
+    if was_primary && (view.unfinished_bootstrap() || kept) && !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }
     if was_primary && epoch_on_disk(view, held, dir) {
@@ -76,6 +81,11 @@ fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {
 }
 
 fn write_epoch(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
+    let failing = view.state.memory.epoch_failing.is_some_and(|since| view.at.since(since) >= EPOCH_LIMIT);
+    if failing && view.phase().is_none_or(|_| !view.is_primary()) {
+        let why = "the epoch cannot be written to the state directory (is its disk full?)".into();
+        return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
+    }
     let store = view.cluster().map(|cluster| cluster.store).unwrap_or_default();
     let timeline = view.sql().map_or(dir.checkpoint_timeline, |sql| sql.timeline);
     let file = EpochFile { system_id: dir.system_id, store, epoch: held.epoch, timeline };

@@ -168,7 +168,8 @@ impl Verdict {
     }
 }
 
-pub(crate) use fence::ours_by_epoch;
+pub(crate) use fence::is_our_key;
+pub(crate) use switchover::DRAIN_LIMIT;
 
 /// Asks the ladder: the rung that concludes, and its verdict.
 pub fn decide(view: &View<'_>) -> (Rung, Verdict) {

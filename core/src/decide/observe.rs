@@ -5,15 +5,23 @@ use alloc::vec::Vec;
 
 use super::isolated;
 use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::config::Config;
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Phase, Process};
 
-/// A primary that nobody has answered for so long asks the store.
-pub(crate) const CONTACT_PATIENCE: Duration = Duration::from_secs(1);
+/// A primary that nobody has answered for so long asks the store. An idle one does that for ever: often enough that
+/// everyone can be asked as well before isolation is concluded, and no oftener.
+pub(crate) fn contact_patience(config: &Config) -> Duration {
+    config.isolation_timeout * 2 / 3
+}
+
 /// A primary that nobody has answered for so long asks everyone.
-pub(crate) const PEERS_PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) fn peers_patience(config: &Config) -> Duration {
+    config.isolation_timeout * 3 / 4
+}
+
 /// ... and again after so long.
 pub(crate) const CONTACT_PAUSE: Duration = Duration::from_millis(500);
 /// While the role is not settled PostgreSQL is asked so often, beside what the kernel tells.
@@ -36,8 +44,8 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     if read_due || alone || view.state.memory.store_doubt {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }
-    // The store is asked first, alone: every second is often enough for that, and too often for everyone.
-    let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= PEERS_PATIENCE);
+    // The store is asked first, alone: that is cheap enough to do for ever, asking everyone is not.
+    let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= peers_patience(view.config()));
     if alone && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
         orders.extend(view.electable_others().into_iter().map(|(name, record)| {
             let ask = PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() };
@@ -49,7 +57,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
 
 /// A primary has heard nothing for a while.
 pub(crate) fn contact_due(view: &View<'_>) -> bool {
-    view.held().is_some() && isolated::alone_for(view).is_some_and(|alone| alone >= CONTACT_PATIENCE)
+    view.held().is_some() && isolated::alone_for(view).is_some_and(|alone| alone >= contact_patience(view.config()))
 }
 
 /// When PostgreSQL is to be asked again: at once if it changed since.

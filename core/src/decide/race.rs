@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Verdict, ms};
 use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
-use crate::config::{CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
+use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
 use crate::id::{Lsn, Member, Revision};
 use crate::reason::Reason;
 use crate::state::Granted;
@@ -64,7 +64,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if asked_for {
         return Some(campaign(view));
     }
-    let missing = missing(view, began);
+    let missing = missing(view, absent_at, began);
     if missing > 0 && view.at < began + RACE_WINDOW {
         let left_ms = ms(view.at.until(began + RACE_WINDOW));
         return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
@@ -129,8 +129,13 @@ fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
     view.state.peers.unreachable.get(name).is_some_and(|at| *at >= began)
 }
 
-fn missing(view: &View<'_>, began: Instant) -> usize {
-    rivals(view).filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began)).count()
+/// Who has not told a position that counts. One of ours that still receives WAL may be further than it said; a Patroni
+/// member cannot stop receiving, and only the lease protects from it.
+fn missing(view: &View<'_>, absent_at: Revision, began: Instant) -> usize {
+    let counts = |name, record: &MemberRecord| {
+        told(view, name, began).is_some_and(|answer| !record.pledges || answer.barred || answer.is_final(absent_at))
+    };
+    rivals(view).filter(|(name, record)| !counts(name, record) && !unreachable(view, name, began)).count()
 }
 
 fn questions(view: &View<'_>, absent_at: Revision, began: Instant) -> Vec<Action> {
@@ -161,19 +166,22 @@ fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Insta
         if answer.primary {
             return Some(Reason::PrimaryAlive { who: name.clone() });
         }
-        let first = match mine.history.relation(mine.flushed, &answer.history, answer.flushed) {
-            Relation::Ahead => false,
-            Relation::Behind => return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed }),
-            Relation::Equal => goes_first(view, name, record),
+        let relation = mine.history.relation(mine.flushed, &answer.history, answer.flushed);
+        let behind = match relation {
+            Relation::Behind => true,
+            Relation::Ahead | Relation::Equal => false,
+            // Each holds what the other does not. The newer branch holds what was acknowledged last.
             Relation::Diverged { .. } => {
-                // Each holds what the other does not. The newer branch holds what was acknowledged last.
-                let theirs = (answer.history.timeline, answer.flushed);
-                if (mine.history.timeline, mine.flushed) < theirs {
-                    return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed });
-                }
-                false
+                (mine.history.timeline, mine.flushed) < (answer.history.timeline, answer.flushed)
             }
         };
+        // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach
+        // the store) must not keep the cluster without a primary for ever: what it costs is bounded above.
+        let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
+        if behind && view.at < leaderless + AHEAD_PATIENCE {
+            return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed });
+        }
+        let first = relation == Relation::Equal && goes_first(view, name, record);
         if first && view.at < began + RACE_WINDOW + EQUALS_PATIENCE {
             return Some(Reason::PeerGoesFirst { who: name.clone() });
         }

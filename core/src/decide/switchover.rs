@@ -7,8 +7,7 @@ use alloc::vec::Vec;
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::HANDOVER_LIMIT;
-use crate::event::EpochFile;
-use crate::id::{Lsn, Member, Revision};
+use crate::id::{Lsn, Member};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use crate::view::View;
@@ -19,7 +18,7 @@ use crate::view::store::MemberRecord;
 /// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
 const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
 /// A postmaster that has written its shutdown checkpoint may wait for hung standbys until so long after the order.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A checkpoint is not repeated within this time.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(30);
 
@@ -85,7 +84,7 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
         return Verdict::orders(Reason::AskingCandidates, asks);
     }
     if !good && !view.state.leaving {
-        return refuse(view);
+        return refuse(view, &candidates);
     }
     let checkpointed = view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX);
     if !checkpointed {
@@ -116,16 +115,27 @@ fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'
 }
 
 fn good(view: &View<'_>, answer: &PeerAnswer) -> bool {
-    let ours = view.sql().map_or(Lsn(0), |sql| sql.flushed);
-    let lag = ours.bytes_ahead_of(answer.flushed);
-    !answer.barred && !answer.primary && lag <= view.config().maximum_lag_on_failover_bytes
+    !answer.barred && !answer.primary && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+}
+
+fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
+    view.sql().map_or(Lsn(0), |sql| sql.flushed).bytes_ahead_of(answer.flushed)
+}
+
+/// The one that comes closest, if it is the lag that keeps everybody from taking over.
+fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)]) -> Option<Reason> {
+    let answers = &view.state.peers.answers;
+    let able = candidates.iter().filter_map(|(name, _)| Some((*name, &answers.get(*name)?.value)));
+    let lags = able.filter(|(_, answer)| !answer.barred && !answer.primary);
+    let (by_bytes, who) = lags.map(|(name, answer)| (lag_bytes(view, answer), name)).min()?;
+    Some(Reason::CandidateLagging { who: who.clone(), by_bytes })
 }
 
 /// Nobody good: the request is cleared and the primary stays.
-fn refuse(view: &View<'_>) -> Verdict {
+fn refuse(view: &View<'_>, candidates: &[(&Member, &MemberRecord)]) -> Verdict {
     let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
     let clear = request.map(|r| Action::Store(StoreAction::ClearFailover { revision: r.revision }));
-    Verdict::orders(Reason::NoGoodCandidate, clear.into_iter().collect())
+    Verdict::orders(lagging(view, candidates).unwrap_or(Reason::NoGoodCandidate), clear.into_iter().collect())
 }
 
 /// Stopped cleanly: the shutdown checkpoint is the last thing that was ever written on this timeline. Whoever has
@@ -144,7 +154,9 @@ fn hand_over(view: &View<'_>, wanted: Option<&Member>, dir: &Cluster) -> Option<
     if waited < HANDOVER_LIMIT && !candidates.is_empty() {
         let left = view.at.until(stopped + HANDOVER_LIMIT);
         let asks = candidates.iter().map(|(name, record)| await_replay(name, record, dir.checkpoint, left));
-        return Some(Verdict::orders(Reason::AwaitingCandidate { lsn: dir.checkpoint }, asks.collect()));
+        // Meanwhile, since the release waits for it.
+        let orders = asks.chain(super::tenure::forget(view)).collect();
+        return Some(Verdict::orders(Reason::AwaitingCandidate { lsn: dir.checkpoint }, orders));
     }
     if view.state.leaving {
         return Some(Verdict::wait(Reason::ReleasingToNobody).fate(Fate::Release));
@@ -162,13 +174,8 @@ fn leave(view: &View<'_>) -> Verdict {
     let told = view.state.session.published.as_ref().is_none_or(|record| record.state == "stopped");
     let patience = view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(2));
     let revoked = view.state.spent.is_none();
-    // A release without an answer may be applied yet: the next agent must not take this tenure up again by its epoch.
-    let void = view.state.epoch_file.filter(|file| !revoked && file.epoch != Revision(0));
-    if let Some(file) = void.filter(|_| patience) {
-        let file = EpochFile { epoch: Revision(0), ..file };
-        return Verdict::order(Reason::ShuttingDown, Action::Host(HostAction::WriteEpoch(file)));
-    }
-    if (told && revoked) || patience {
+    let forgotten = super::tenure::forget(view).is_none() || view.state.memory.epoch_failing.is_some();
+    if (told && revoked) || (patience && forgotten) {
         let exit = HostAction::Exit { code: 0, message: "stopped".into() };
         return Verdict::orders(Reason::ShuttingDown, vec![Action::Host(exit)]);
     }

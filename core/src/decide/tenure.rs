@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict, isolated};
 use crate::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
-use crate::id::{LeaseId, Lsn};
+use crate::event::EpochFile;
+use crate::id::{LeaseId, Lsn, Revision};
 use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) fn orders(view: &View<'_>, verdict: &Verdict) -> Vec<(Action, Reason)
     orders.extend(renew(view));
     orders.extend(guard(view, &verdict.reason));
     orders.extend(release(view, verdict));
+    orders.extend(forget_spent(view));
     orders.extend(revoke(view));
     orders.extend(grant_in_advance(view));
     orders
@@ -71,10 +73,28 @@ fn harmless(view: &View<'_>) -> bool {
     !view.may_write() && !starting
 }
 
-/// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL lives.
+/// The epoch file names no tenure any more: the next agent takes none up by it.
+pub(super) fn forget(view: &View<'_>) -> Option<Action> {
+    let file = view.state.epoch_file.filter(|file| file.epoch != Revision(0))?;
+    Some(Action::Host(HostAction::WriteEpoch(EpochFile { epoch: Revision(0), ..file })))
+}
+
+/// A tenure that is over may still have its key, and a release without an answer may be applied yet: an agent that starts
+/// now must not take this tenure up.
+fn forget_spent(view: &View<'_>) -> Option<(Action, Reason)> {
+    let lease = view.state.spent.filter(|_| view.held().is_none())?;
+    Some((forget(view)?, Reason::SpentTenure { lease }))
+}
+
+/// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL can write, and the tenure is
+/// forgotten on disk. A disk that takes nothing does not keep the others from leading.
 fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
-    let held = view.held().filter(|_| verdict.fate == Fate::Release && view.dead())?;
-    let position = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
+    let held = view.held().filter(|_| verdict.fate == Fate::Release && is_over(view))?;
+    if let Some(forget) = forget(view).filter(|_| view.state.memory.epoch_failing.is_none()) {
+        return Some((forget, verdict.reason.clone()));
+    }
+    let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
+    let position = view.position().map_or(checkpoint, |position| position.flushed);
     let release = StoreAction::Release {
         lease: held.lease,
         epoch: held.epoch,
@@ -89,8 +109,12 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
 /// delayed request that carries it fails.
 fn revoke(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent?;
-    let over = view.dead() || (view.phase().is_some() && harmless(view));
-    over.then_some((Action::Store(StoreAction::Revoke { lease }), Reason::SpentTenure { lease }))
+    is_over(view).then_some((Action::Store(StoreAction::Revoke { lease }), Reason::SpentTenure { lease }))
+}
+
+/// PostgreSQL is dead, or runs as a standby.
+fn is_over(view: &View<'_>) -> bool {
+    view.dead() || (view.phase().is_some() && harmless(view))
 }
 
 /// A hand-over was announced: the lease is asked for while the old primary still stops.

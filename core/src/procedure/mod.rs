@@ -8,7 +8,7 @@ use crate::action::{Action, Answer, HostAction, PostgresAction, StoreAction};
 use crate::event::Request;
 use crate::id::{OpId, RequestId};
 use crate::reason::Reason;
-use crate::state::{Pending, PendingKind, REQUESTS_MAX, State};
+use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
 use crate::time::{Duration, Instant};
 use crate::view::View;
@@ -16,11 +16,12 @@ use crate::view::peers::PeerAnswer;
 
 mod switchover;
 
+/// How long a peer waits for our pledge.
+const POSITION_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Takes a request in. What can be refused at once is refused by [`answer`] in the same step.
 pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Request) {
-    if state.requests.len() >= REQUESTS_MAX {
-        return;
-    }
+    assert!(state.requests.len() < REQUESTS_MAX, "the runtime admits no more");
     let old =
         state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref()).map(|leader| leader.member.clone());
     let kind = match request {
@@ -183,43 +184,56 @@ fn words(action: &PostgresAction) -> &'static str {
 }
 
 fn answer_peers(out: &mut Outbox<'_>) {
-    let view = out.view();
-    if view.state.position_asked.is_empty() {
-        return;
+    while out.has_room()
+        && let Some(next) = out.state.position_asked.iter().position(|asked| answerable(&out.view(), asked))
+    {
+        let asked = out.state.position_asked.swap_remove(next);
+        let answer = Answer::Position(own_answer(&out.view()));
+        out.order(Action::Answer(asked.request, answer), Reason::AtGoal);
     }
-    let pledging = may_pledge(&view) && view.sql().is_some_and(|sql| sql.receiver.is_some());
-    let pledged = view.state.pledge.filter(|pledge| pledge.frozen && pledge.on_disk);
-    if pledging && pledged.is_none() {
-        return;
+}
+
+/// An answer without a pledge does not count. So this node first looks at what the asker saw, stops its receiver and puts
+/// that on disk; who asked has given up by the end of [`POSITION_PATIENCE`], and is told how things are.
+fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
+    let in_recovery = view.sql().is_some_and(|sql| sql.in_recovery);
+    if !in_recovery || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
+        return true;
     }
+    if view.cluster().is_none_or(|cluster| cluster.revision < asked.absent_at) {
+        return false;
+    }
+    if !may_pledge(view) {
+        return true;
+    }
+    let pledged = view.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
+    let receives = view.sql().is_some_and(|sql| sql.receiver.is_some());
     // What PostgreSQL told before the receiver stopped is less than what it holds: whoever counts on it would win with
     // less than this node has.
-    if view.phase() == Some(crate::view::postgres::Phase::Ready) && may_pledge(&view) && view.fresh_sql().is_none() {
-        return;
-    }
-    let answer = Answer::Position(own_answer(&view));
-    while out.has_room()
-        && let Some(id) = out.state.position_asked.pop()
-    {
-        out.order(Action::Answer(id, answer.clone()), Reason::AtGoal);
-    }
+    (pledged || !receives) && view.fresh_sql().is_some()
 }
 
 /// What we tell a peer of ourselves.
 pub(crate) fn own_answer(view: &View<'_>) -> PeerAnswer {
     let position = view.position();
+    let pledged = view.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
     PeerAnswer {
         primary: view.is_primary(),
         barred: view.config().nofailover || view.complete_dir().is_none(),
+        receives: view.sql().is_some_and(|sql| sql.receiver.is_some()),
         history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
         flushed: position.map(|p| p.flushed).unwrap_or_default(),
         replayed: view.sql().map(|sql| sql.replayed).unwrap_or_default(),
-        pledge: view.state.pledge.filter(|pledge| pledge.frozen && pledge.on_disk).map(|pledge| pledge.absent_at),
+        // No leader was seen since the pledge was given, up to here: it would have ended it.
+        pledge: view.cluster().filter(|cluster| pledged && cluster.leader.is_none()).map(|cluster| cluster.revision),
     }
 }
 
 /// When waiting requests change by time alone.
 pub(crate) fn timers(view: &View<'_>, mut offer: impl FnMut(Instant)) {
+    for asked in &view.state.position_asked {
+        offer(asked.since + POSITION_PATIENCE);
+    }
     for pending in view.state.requests.values() {
         if let PendingKind::Move { .. } = pending.kind {
             offer(pending.since + switchover::STATUS_PATIENCE);

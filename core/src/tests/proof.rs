@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::id::{LeaseId, Lsn, Member, RequestId, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::reason::Reason;
-use crate::state::{Granted, Pending, PendingKind, Pledge, State};
+use crate::state::{Granted, Pending, PendingKind, Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::{Instant, Seen, WallMillis};
 use crate::view::guard::Armed;
@@ -344,7 +344,7 @@ fn small_files(state: &mut State, now: Instant, random: &mut Random) {
     let pledge = Pledge { absent_at: Revision(101), since: now, frozen: random.one_in(2), on_disk: random.one_in(2) };
     state.pledge = random.pick(&[None, Some(pledge)]);
     if random.one_in(2) {
-        state.position_asked.push(RequestId(9));
+        state.position_asked.push(PositionAsked { request: RequestId(9), absent_at: Revision(101), since: now });
     }
 }
 

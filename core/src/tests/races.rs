@@ -1,8 +1,9 @@
 //! Races that were bugs once: completions, views and guards that come late, twice, or never.
 
 use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::decide::{Fate, Rung};
 use crate::event::{
-    Event, GuardEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
+    Event, GuardEvent, HostEvent, MoveRequest, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
 };
 use crate::id::{LeaseId, Lsn, Member, RequestId, Revision};
 use crate::lease::Tenure;
@@ -25,6 +26,10 @@ fn process(process: Process) -> Event {
     Event::Postgres(PostgresEvent::ProcessSeen(process))
 }
 
+fn written(node: &Node, outcome: Outcome<()>) -> Event {
+    Event::Host(HostEvent::Completed { op: node.op(&Lane::Host), outcome })
+}
+
 fn ended(node: &Node, lane: &Lane, outcome: Outcome<PostgresDone>) -> Event {
     Event::Postgres(PostgresEvent::Completed { op: node.op(lane), outcome })
 }
@@ -41,6 +46,59 @@ fn a_tenure_that_ends_while_its_primary_is_being_started_is_not_revoked_beside_i
     assert!(!ordered.iter().any(gives_away), "{ordered:?}");
     // The start may have brought a postmaster up and the stop killed it, between two looks.
     assert_eq!(node.state.postgres.orphans, None);
+}
+
+/// The race: the agent is frozen between its decision and the fork; the guard fires and is disarmed; the agent thaws.
+#[test]
+fn what_makes_a_primary_carries_the_instant_that_the_guard_has_acknowledged() {
+    let under = |effects: &crate::effects::Effects, wanted: &Action| {
+        let order = effects.orders.iter().find(|order| order.action == *wanted);
+        order.unwrap_or_else(|| panic!("{wanted:?} is not ordered: {effects:?}")).under
+    };
+    // Renewed since, and not acknowledged yet.
+    let acknowledged = Armed { tenure: OURS, at: at(20_000) };
+    let armed = |node: Node| node.with(|state| state.guard.armed = Some(acknowledged));
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+    assert_eq!(under(&armed(Node::primary().dead()).tick(), &start), Some(acknowledged));
+    let promote = Action::Postgres(PostgresAction::Promote);
+    let won = Node::primary().dir(standby_dir()).sql(standby_sql(None));
+    assert_eq!(under(&armed(won).tick(), &promote), Some(acknowledged));
+    let restart = Action::Postgres(PostgresAction::Restart);
+    let asked = |mut node: Node| node.step(Event::Operator(RequestId(1), Request::Restart));
+    assert_eq!(under(&asked(armed(Node::primary())), &restart), Some(acknowledged));
+    assert_eq!(under(&asked(Node::standby()), &restart), None, "a standby may be restarted at any time");
+}
+
+#[test]
+fn a_start_that_came_too_late_for_its_tenure_is_no_failed_start() {
+    for (outcome, failures) in [
+        (Outcome::Refused(Refusal::NotOurTenure), 0),
+        (Outcome::Refused(Refusal::Failed("no".into())), 1),
+        (Outcome::Unknown("still starting".into()), 1),
+    ] {
+        let mut node = Node::primary().dead();
+        node.tick();
+        node.step(ended(&node, &Lane::PgControl, outcome.clone()));
+        assert_eq!(node.state.memory.start_failures, failures, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_only_a_restart_makes_effective_is_followed_by_the_order_to_restart() {
+    let restart = Action::Postgres(PostgresAction::Restart);
+    let mut node = Node::standby().sql(standby_sql(Some("c"))).later(4_000);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&Action::Postgres(PostgresAction::Follow(Some(upstream("b"))))), "{ordered:?}");
+    let effects = node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::NeedsRestart)));
+    assert!(actions(&effects).contains(&restart), "{effects:?}");
+    // In its middle nothing runs, and that is no death: nothing is released, and no orphans are looked for.
+    node.step(process(Process::Absent));
+    assert!(!node.view().dead());
+    assert!(!node.state.memory.needs_restart, "what runs next has read what is written");
+    node.state.postgres.process = alive(Phase::Ready);
+    let effects = node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::Done)));
+    assert!(!actions(&effects).contains(&restart));
+    assert_eq!(node.state.memory.followed, Some(upstream("b")));
 }
 
 #[test]
@@ -137,6 +195,35 @@ fn a_late_view_of_the_key_that_is_gone_does_not_turn_a_hold_into_a_kill() {
     assert_eq!(node.state.tenure, Tenure::None);
 }
 
+/// Revisions are minted a second time: nothing that is remembered by one may be held against what it names now.
+#[test]
+fn what_is_remembered_of_a_store_that_went_back_is_void() {
+    let mut node = Node::primary().dead().with(|state| {
+        state.tenure = Tenure::None;
+        state.pledge = Some(Pledge { absent_at: Revision(90), since: at(0), frozen: true, on_disk: true });
+        state.memory.written = Revision(100);
+    });
+    let mut restored = cluster(50);
+    node.step(watched(&node, restored.clone()));
+    assert!(node.state.epoch_file.is_some() && node.state.pledge.is_some(), "an older view is no news");
+    restored.rollbacks = 1;
+    node.step(watched(&node, restored));
+    assert_eq!((node.state.epoch_file, node.state.pledge, node.state.session.lease), (None, None, None));
+    assert_eq!(node.view().cluster().map(|cluster| cluster.revision), Some(Revision(50)));
+    assert_eq!(node.state.memory.written, Revision(0));
+}
+
+#[test]
+fn the_epoch_file_names_no_tenure_of_another_member() {
+    let mut node = Node::primary().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+    assert!(node.wants().iter().any(|order| matches!(order, Action::Store(StoreAction::Renew { .. }))));
+    let mut theirs = cluster(100);
+    theirs.leader = Some(leader("b", LeaseId(77), EPOCH));
+    node.set_cluster(theirs);
+    assert!(actions(&node.tick()).contains(&FIRE));
+    assert_eq!(node.state.tenure, Tenure::None);
+}
+
 #[test]
 fn an_older_view_is_no_news() {
     let mut node = Node::primary();
@@ -192,11 +279,56 @@ fn a_release_of_unknown_outcome_spends_the_tenure() {
         let told = Seen::new(answer(HERE, None), at(0), at(0));
         state.peers.answers.insert(Member::new("b"), told);
     });
-    node.tick();
+    assert!(actions(&node.tick()).contains(&forgets()), "an agent that starts now must not take the tenure up");
+    assert!(node.state.ops.in_lane(&Lane::Lead).is_none());
+    node.step(written(&node, Outcome::Done(())));
     let (op, outcome) = (node.op(&Lane::Lead), Outcome::Unknown("no answer".into()));
     let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
     assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
     assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: OURS })));
+}
+
+#[test]
+fn a_spent_tenure_is_forgotten_on_disk_and_a_full_disk_keeps_nobody_from_leading() {
+    let mut node = Node::primary();
+    let ordered = actions(&node.step(watched(&node, led_by("b", 101))));
+    assert!(ordered.contains(&forgets()), "{ordered:?}");
+    let full = || Outcome::Unknown("No space left on device".into());
+    let mut node = Node::handing_over().with(|state| {
+        state.peers.answers.insert(Member::new("b"), Seen::new(answer(HERE, None), at(0), at(0)));
+    });
+    node.tick();
+    let ordered = actions(&node.step(written(&node, full())));
+    assert!(ordered.iter().any(|action| matches!(action, Action::Store(StoreAction::Release { .. }))), "{ordered:?}");
+}
+
+#[test]
+fn a_hand_over_that_nobody_took_goes_on_under_its_tenure() {
+    let mut node = Node::handing_over().cluster(|cluster| cluster.failover = None).with(forgotten);
+    let again = actions(&node.tick());
+    assert!(again.contains(&Action::Host(crate::action::HostAction::WriteEpoch(epoch_file()))), "{again:?}");
+    let ordered = actions(&node.step(written(&node, Outcome::Done(()))));
+    assert!(ordered.contains(&Action::Postgres(PostgresAction::Start(StartAs::Primary))), "{ordered:?}");
+}
+
+#[test]
+fn who_cannot_write_its_epoch_file_lets_others_lead() {
+    let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None)).with(|state| state.epoch_file = None);
+    node.tick();
+    for _ in 0..5 {
+        node.step(written(&node, Outcome::Unknown("No space left on device".into())));
+        node = node.later(1_000);
+        node.tick();
+    }
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    let released = node.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+    assert!(matches!(released, Some(Action::Store(StoreAction::Release { .. }))), "its standby writes nothing");
+    // A primary that serves goes on: what it lacks is only the start in place after a crash.
+    let serving = Node::primary().with(|state| {
+        state.epoch_file = None;
+        state.memory.epoch_failing = Some(at(0).back(seconds(60)));
+    });
+    assert_eq!(serving.concludes().1, "tenure_held");
 }
 
 #[test]
@@ -423,7 +555,7 @@ fn who_gave_up_because_it_could_not_serve_does_not_race_at_once() {
     let now = node.now;
     let node = node.with(|state| state.memory.gave_up = Some(now));
     let (rung, verdict) = crate::decide::decide(&node.view());
-    assert_eq!((rung, verdict.reason.code()), (crate::decide::Rung::Race, "gave_up"));
+    assert_eq!((rung, verdict.reason.code()), (Rung::Race, "gave_up"));
     let (_, verdict) = crate::decide::decide(&node.later(60_000).view());
     assert_ne!(verdict.reason.code(), "gave_up");
 }

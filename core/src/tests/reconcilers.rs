@@ -295,10 +295,13 @@ fn a_primary_that_hears_nobody_asks_everyone_twice_a_second() {
         let ask = |action: &&Action| matches!(action, Action::Peer(_));
         actions(&node.tick()).iter().filter(ask).count()
     };
-    let mut node = Node::primary().later(1_500);
+    let mut node = Node::primary().later(2_250);
     assert_eq!(asks(&mut node), 2);
-    let mut early = Node::primary().later(1_499);
+    let mut early = Node::primary().later(2_249);
     assert_eq!(asks(&mut early), 0);
+    // Before isolation can be concluded, however early that is.
+    let mut hasty = Node::primary().config(|config| config.isolation_timeout = millis(400)).later(300);
+    assert_eq!(asks(&mut hasty), 2);
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn a_node_that_may_not_initialise_or_was_too_late_waits() {
 fn an_empty_node_is_cloned_from_whoever_offers_itself_or_from_the_leader() {
     let led = |node: Node| node.cluster(|cluster| *cluster = led_by("b", 100));
     let clone = |name| Action::Postgres(PostgresAction::Clone(upstream(name)));
-    concludes(&led(empty()), Rung::Bootstrap, "no_clone_source", Fate::Keep, &[clone("b")]);
+    concludes(&led(empty()), Rung::Bootstrap, "cloning", Fate::Keep, &[clone("b")]);
     let offered = led(empty()).cluster(|cluster| {
         if let Some(key) = cluster.members.get_mut(&Member::new("c")) {
             key.record.clonefrom = true;
@@ -803,11 +803,13 @@ fn a_switchover_asks_checkpoints_and_stops() {
 #[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
-    let bad: [fn(&mut crate::view::peers::PeerAnswer); 3] =
-        [|answer| answer.barred = true, |answer| answer.primary = true, |answer| answer.flushed = Lsn(8)];
-    for change in bad {
-        let node = b_answers(moving(), change);
-        concludes(&node, Rung::Switchover, "no_good_candidate", Fate::Keep, std::slice::from_ref(&clear));
+    let bad = [
+        ("no_good_candidate", b_answers(moving(), |answer| answer.barred = true)),
+        ("no_good_candidate", b_answers(moving(), |answer| answer.primary = true)),
+        ("candidate_lagging", b_answers(moving(), |answer| answer.flushed = Lsn(8))),
+    ];
+    for (code, node) in bad {
+        concludes(&node, Rung::Switchover, code, Fate::Keep, std::slice::from_ref(&clear));
     }
     let now = moving().now;
     let silent = moving().with(|state| {
@@ -833,8 +835,9 @@ fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint()
         |by: u64| b_answers(Node::handing_over(), move |answer| answer.replayed = Lsn(standby_dir().checkpoint.0 + by));
     concludes(&beyond(1), Rung::Switchover, "handing_over", Fate::Release, &[]);
     assert_eq!(beyond(0).concludes(), (Rung::Switchover, "awaiting_candidate", Fate::Keep));
-    assert!(matches!(&beyond(0).wants()[..], [Action::Peer(PeerAction::AwaitReplay { beyond, .. })]
-        if *beyond == standby_dir().checkpoint));
+    // The tenure is forgotten on disk meanwhile: the release waits for that.
+    assert!(matches!(&beyond(0).wants()[..], [Action::Peer(PeerAction::AwaitReplay { beyond, .. }), forget]
+        if *beyond == standby_dir().checkpoint && *forget == forgets()));
     let before = beyond(1).with(|state| state.memory.dead_since = Some(at(1))).later(2);
     assert_eq!(before.concludes().1, "awaiting_candidate", "an answer from before the stop proves nothing");
     let other_timeline =

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
 use crate::decide::{Fate, Verdict};
-use crate::effects::{Effects, ORDERS_MAX};
+use crate::effects::{Effects, ORDERS_MAX, Order};
 use crate::lease::Tenure;
 use crate::state::State;
 use crate::time::Instant;
@@ -18,6 +18,7 @@ pub(super) fn check(state: &State, at: Instant, verdict: &Verdict, effects: &Eff
     bounded(state, at, effects);
     for order in &effects.orders {
         with_authority(&view, &order.action);
+        bound_to_the_promise(&view, order);
         beside_nothing_alive(&view, &order.action);
         if !verdict.steady {
             // Reconcilers of PostgreSQL wait for a settled role.
@@ -68,7 +69,26 @@ fn with_authority(view: &View<'_>, action: &Action) {
     assert!(file.is_some() || restart || create_roles, "{action:?} without its epoch on disk");
 }
 
-/// Nothing is started, rewound, cloned, recovered or given away while processes of PostgreSQL may live.
+/// S8 in time as well: the executor does not begin it after the instant that the guard has acknowledged.
+fn bound_to_the_promise(view: &View<'_>, order: &Order) {
+    let begins = matches!(
+        order.action,
+        Action::Postgres(PostgresAction::Promote | PostgresAction::Start(StartAs::Primary) | PostgresAction::Restart)
+    );
+    match order.under {
+        Some(armed) => {
+            assert!(begins, "{order:?} makes nothing writable");
+            assert_eq!(Some(armed), view.state.guard.armed, "{order:?} goes beyond what the guard has acknowledged");
+        }
+        None => assert!(
+            !begins || (matches!(order.action, Action::Postgres(PostgresAction::Restart)) && !view.is_primary()),
+            "{order:?} may be begun at any time"
+        ),
+    }
+}
+
+/// Nothing is started, rewound, cloned or recovered while processes of PostgreSQL may live, and leadership is not given
+/// away while they may write.
 fn beside_nothing_alive(view: &View<'_>, action: &Action) {
     let needs_dead = matches!(
         action,
@@ -78,7 +98,7 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
                 | PostgresAction::Clone(_)
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Initdb
-        ) | Action::Store(StoreAction::Release { .. })
+        )
     );
     let postgres = &view.state.postgres;
     if needs_dead {

@@ -172,6 +172,7 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                 | PostgresAction::Rewind(_)
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Freeze => Outcome::Unknown("nothing changed".into()),
+                PostgresAction::Follow(_) => Outcome::Done(PostgresDone::NeedsRestart),
                 PostgresAction::Compare(_) => Outcome::Done(PostgresDone::Compared(None)),
                 PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
                 _ => Outcome::Done(PostgresDone::Done),

@@ -15,6 +15,7 @@ use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::timeline::History;
+use guard::Armed;
 use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, Upstream};
 use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
 
@@ -69,8 +70,13 @@ impl<'a> View<'a> {
 
     /// How long PostgreSQL may still write.
     pub fn authority_left(&self) -> Duration {
-        let armed = self.held().and_then(|held| self.state.guard.armed.filter(|armed| armed.tenure == held.lease));
-        armed.map_or(Duration::ZERO, |armed| self.at.until(armed.at))
+        self.promise().map_or(Duration::ZERO, |armed| self.at.until(armed.at))
+    }
+
+    /// What the guard has acknowledged for the tenure that we hold.
+    pub fn promise(&self) -> Option<Armed> {
+        let held = self.held()?;
+        self.state.guard.armed.filter(|armed| armed.tenure == held.lease)
     }
 
     /// The database cluster on disk, if it is one and complete.

@@ -26,11 +26,21 @@ pub struct PeerAnswer {
     pub barred: bool,
     /// Its history; a Patroni peer tells its timeline only.
     pub history: History,
+    /// Its WAL receiver runs: it may hold more already.
+    pub receives: bool,
     /// What it has flushed (received).
     pub flushed: Lsn,
     /// What it has replayed.
     pub replayed: Lsn,
-    /// The pledge that it gave: it has stopped its WAL receiver because the key was absent at this revision.
-    /// `None`: it has not, or cannot (Patroni).
+    /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader key.
+    /// `None`: it has not stopped it, or cannot (Patroni).
     pub pledge: Option<Revision>,
+}
+
+impl PeerAnswer {
+    /// The position is final as far as the leader whose key was absent at `absent_at` is concerned: nothing more comes
+    /// from it, and nothing that it acknowledges can count on this peer.
+    pub fn is_final(&self, absent_at: Revision) -> bool {
+        self.primary || !self.receives || self.pledge.is_some_and(|pledge| pledge >= absent_at)
+    }
 }

@@ -32,6 +32,8 @@ pub struct Vanished {
 pub struct ClusterView {
     /// The identity of the store.
     pub store: StoreId,
+    /// How often that store was found to have gone back, restored from a backup, while this agent ran.
+    pub rollbacks: u64,
     /// The revision of this view.
     pub revision: Revision,
     /// `initialize`.

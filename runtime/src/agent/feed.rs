@@ -53,7 +53,9 @@ impl Mirror {
 
     fn view(&self, kept: &mut Kept) -> ClusterView {
         let keys = &kept.keys;
-        let current = |view: &&ClusterView| view.store == keys.store_id() && view.revision == keys.revision();
+        let current = |view: &&ClusterView| {
+            (view.store, view.rollbacks, view.revision) == (keys.store_id(), keys.rollbacks(), keys.revision())
+        };
         if let Some(view) = kept.view.as_ref().filter(current) {
             return view.clone();
         }
@@ -70,7 +72,8 @@ impl Mirror {
                 })
             })
             .collect();
-        let view = cluster_view(keys.store_id(), keys.revision(), &entries);
+        let view =
+            ClusterView { rollbacks: keys.rollbacks(), ..cluster_view(keys.store_id(), keys.revision(), &entries) };
         kept.view = Some(view.clone());
         view
     }

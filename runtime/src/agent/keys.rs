@@ -64,6 +64,11 @@ impl Keys {
         Self { store, mirror, base: base.to_owned(), me, extras: std::sync::Mutex::new(extras), first_config }
     }
 
+    /// Tenures may last for so long from now on.
+    pub fn allow_tenure(&self, ttl: Duration) {
+        self.store.allow_tenure(ttl);
+    }
+
     /// What else the member record says from now on.
     pub fn set_extras(&self, extras: Extras) {
         *self.extras.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = extras;

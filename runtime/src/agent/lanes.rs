@@ -8,6 +8,7 @@ use matriarch_core::action::{Action, HostAction, PeerAction, PostgresAction};
 use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreEvent};
 use matriarch_core::id::{Member, OpId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{DataDir, Process, Upstream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -17,7 +18,7 @@ use super::promises::Promises;
 use super::setup::STOP_LIMIT;
 use crate::clock;
 use crate::peers;
-use crate::postgres::{Divergence, Followed, Postgres, files};
+use crate::postgres::{Allowance, Divergence, Followed, Postgres};
 
 /// How long the monitoring query may take.
 const SQL_DEADLINE: Duration = Duration::from_secs(2);
@@ -38,8 +39,14 @@ pub(super) struct Lanes {
     /// Small files.
     pub(super) promises: Promises,
     events: mpsc::UnboundedSender<Event>,
-    running: BTreeMap<OpId, AbortHandle>,
+    running: BTreeMap<OpId, Running>,
     looks: Arc<Mutex<Looks>>,
+}
+
+/// An operation that is being carried out.
+struct Running {
+    task: AbortHandle,
+    allowance: Allowance,
 }
 
 impl Lanes {
@@ -55,15 +62,35 @@ impl Lanes {
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
+    ///
+    /// A start writes its files beside the loop, and that goes on. When this returns it has forked, and the postmaster is
+    /// there for whoever stops it or looks for it; or it never will. Otherwise the stop that takes its place, and the guard
+    /// that counts what lives, would both find nothing before it comes.
     pub(super) fn cancel(&mut self, op: OpId) {
-        if let Some(task) = self.running.remove(&op) {
-            task.abort();
+        if let Some(running) = self.running.remove(&op) {
+            running.allowance.withdraw();
+            running.task.abort();
         }
     }
 
-    /// Begins an operation.
-    pub(super) fn begin(&mut self, op: OpId, action: Action, deadline: Duration) {
-        self.running.retain(|_, task| !task.is_finished());
+    /// The agent leaves: nothing is forked any more.
+    pub(super) fn withdraw_all(&self) {
+        for running in self.running.values() {
+            running.allowance.withdraw();
+        }
+    }
+
+    /// The guard has acknowledged: what is under way for the same tenure may take so long.
+    pub(super) fn acknowledged(&self, armed: Armed) {
+        for running in self.running.values() {
+            running.allowance.prolong(armed);
+        }
+    }
+
+    /// Begins an operation; one that makes PostgreSQL writable `under` the promise of the guard.
+    pub(super) fn begin(&mut self, op: OpId, action: Action, under: Option<Armed>, deadline: Duration) {
+        self.running.retain(|_, running| !running.task.is_finished());
+        let allowance = under.map_or_else(Allowance::unbounded, Allowance::under);
         let task = match action {
             Action::Store(action) => {
                 let (keys, events) = (Arc::clone(&self.keys), self.events.clone());
@@ -82,10 +109,10 @@ impl Lanes {
                 })
             }
             Action::Postgres(action) => {
-                let (look, events) = (self.look(), self.events.clone());
+                let (look, events, allowance) = (self.look(), self.events.clone(), allowance.clone());
                 // Local: the callbacks that tools report their progress to need not be sendable.
                 tokio::task::spawn_local(async move {
-                    let outcome = control(&look.postgres, action).await;
+                    let outcome = control(&look.postgres, action, &allowance).await;
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;
                     send(&events, Event::Postgres(PostgresEvent::Completed { op, outcome }));
@@ -112,7 +139,7 @@ impl Lanes {
             Action::Peer(action) => self.ask(op, action),
             Action::Guard(_) | Action::Answer(..) => return,
         };
-        self.running.insert(op, task.abort_handle());
+        self.running.insert(op, Running { task: task.abort_handle(), allowance });
     }
 
     /// Has PostgreSQL asked outside any operation, for a health check that wants fresh facts.
@@ -203,7 +230,7 @@ impl Look {
     /// in the directory before it runs, and core must not take a new standby for a primary, however briefly.
     pub(super) async fn all(&self) {
         let number = self.begin();
-        let process = crate::postgres::proc::observe_postmaster(&self.postgres.settings().data_dir);
+        let process = self.postgres.observe_postmaster().await;
         if process == Process::Absent {
             self.looks().timeline = Timeline(0);
         }
@@ -230,7 +257,7 @@ impl Look {
         if let DataDir::Cluster(cluster) = &mut data
             && newest > cluster.history.timeline
         {
-            cluster.history = files::history(&self.postgres.settings().data_dir, newest);
+            cluster.history = self.postgres.history(newest).await;
         }
         data
     }
@@ -276,18 +303,24 @@ fn progress(line: &str) {
     tracing::debug!(tool = line);
 }
 
-async fn control(postgres: &Postgres, action: PostgresAction) -> Outcome<PostgresDone> {
+async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
     let what = format!("{action:?}");
     let outcome = match action {
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
         PostgresAction::Initdb => done(postgres.initdb(&progress).await),
         PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
         PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
-        PostgresAction::Start(how) => done(postgres.start(how).await),
+        PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
         PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
-        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT).await),
-        PostgresAction::Promote => postgres.promote().await.map(|_| PostgresDone::Done),
-        PostgresAction::Follow(upstream) => follow(postgres, upstream.as_ref()).await,
+        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT, allowance).await),
+        PostgresAction::Promote => postgres.promote(allowance).await.map(|_| PostgresDone::Done),
+        PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|followed| match followed {
+            Followed::Done => PostgresDone::Done,
+            Followed::NeedsRestart(parameter) => {
+                tracing::info!(parameter, "PostgreSQL needs a restart for it");
+                PostgresDone::NeedsRestart
+            }
+        }),
         PostgresAction::Freeze => done(postgres.freeze(FREEZE_DEADLINE).await),
         PostgresAction::Checkpoint => done(postgres.checkpoint(CHECKPOINT_DEADLINE).await),
         PostgresAction::Compare(upstream) => match postgres.divergence(&upstream).await {
@@ -328,18 +361,5 @@ async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone
     match room {
         Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
         other => done(other),
-    }
-}
-
-async fn follow(postgres: &Postgres, upstream: Option<&Upstream>) -> Outcome<PostgresDone> {
-    match postgres.follow(upstream).await {
-        Outcome::Done(Followed::Done) => Outcome::Done(PostgresDone::Done),
-        // Before PostgreSQL 13 an upstream cannot be changed in a running server, and restore_command not before 14.
-        Outcome::Done(Followed::NeedsRestart(parameter)) => {
-            tracing::info!(parameter, "PostgreSQL is restarted for it");
-            done(postgres.restart(STOP_LIMIT).await)
-        }
-        Outcome::Refused(refusal) => Outcome::Refused(refusal),
-        Outcome::Unknown(why) => Outcome::Unknown(why),
     }
 }

@@ -101,6 +101,9 @@ impl Agent {
             biased;
             report = next_report(&mut self.reports) => {
                 let event = report.and_then(|report| self.guard.reported(report));
+                if let Some(GuardEvent::Armed(armed)) = event {
+                    self.lanes.acknowledged(armed);
+                }
                 let wishes = self.guard.wishes_refused.clone();
                 self.shared().guard_wishes_refused = wishes;
                 event.map(|event| self.step(Event::Guard(event)))
@@ -210,7 +213,7 @@ impl Agent {
             }
             action => {
                 let deadline = action.deadline(self.shared().core.config.retry_timeout);
-                self.lanes.begin(order.op, action, deadline);
+                self.lanes.begin(order.op, action, order.under, deadline);
             }
         }
     }
@@ -343,6 +346,7 @@ impl Agent {
             shared.tags.clone_from(&self.local.tags.published);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
+        self.lanes.keys.allow_tenure(effective.core.ttl);
         let postgres = Arc::clone(&self.lanes.postgres);
         let settings = effective.settings;
         // Nothing in it waits: the new settings are there before the order that writes them.
@@ -352,6 +356,8 @@ impl Agent {
 
     fn message(&mut self, message: Message) -> Option<Effects> {
         match message {
+            Message::Operator(_, answer) if !self.shared().core.admits_request() => busy(answer),
+            Message::PositionAsked(_, answer) if !self.shared().core.admits_question() => busy(answer),
             Message::Operator(request, answer) => {
                 let id = self.remember(answer);
                 Some(self.step(Event::Operator(id, request)))
@@ -376,6 +382,14 @@ impl Agent {
         self.answers.insert(id, answer);
         id
     }
+}
+
+/// Too many wait already.
+fn busy(answer: oneshot::Sender<Answer>) -> Option<Effects> {
+    let body = "too many requests wait for an answer already; try again later".into();
+    // Whoever asked may have gone.
+    let _ = answer.send(Answer::Text { status: 503, body });
+    None
 }
 
 /// Runs a future that never waits.

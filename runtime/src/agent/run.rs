@@ -112,6 +112,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let promises = Promises::new(&state_dir);
     let started = promises.read();
     let postgres = Arc::new(Postgres::new(effective.settings));
+    keys.allow_tenure(effective.core.ttl);
     let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, local.tags.published.clone());
 
     let (events, events_out) = mpsc::unbounded_channel();
@@ -177,6 +178,7 @@ impl Agent {
                 self.hand_out(effects);
             }
             if let Some(ended) = self.ended.clone() {
+                self.lanes.withdraw_all();
                 // Orders to the guard that were just sent are written before the process ends.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return Ok(ended);

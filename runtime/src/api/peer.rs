@@ -69,6 +69,7 @@ fn own(facts: &Facts<'_>) -> PeerAnswer {
         primary: facts.view.is_primary(),
         barred: facts.view.config().nofailover || facts.view.complete_dir().is_none(),
         history: position.as_ref().map(|position| position.history.clone()).unwrap_or_default(),
+        receives: facts.sql.is_some_and(|sql| sql.receiver.is_some()),
         flushed: position.map(|position| position.flushed).unwrap_or_default(),
         replayed: facts.sql.map(|sql| sql.replayed).unwrap_or_default(),
         pledge: None,

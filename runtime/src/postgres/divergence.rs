@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch_core::id::{Lsn, Timeline};
 use matriarch_core::timeline::{History, Relation};
 use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 
+use super::aside::look;
 use super::control_data::{self, ControlData};
 use super::settings::Settings;
 use super::sql::Monitor;
@@ -33,9 +35,9 @@ const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Compares with `upstream`, which is asked over a replication connection. It must be a primary: a standby's history
 /// may yet be overtaken (its caller knows who leads).
-pub(super) async fn check(settings: &Settings, monitor: &Monitor, upstream: &Upstream) -> Divergence {
+pub(super) async fn check(settings: &Arc<Settings>, monitor: &Monitor, upstream: &Upstream) -> Divergence {
     let compared = async {
-        let control = read_control(&settings.data_dir)?;
+        let control = control_of(settings).await?;
         let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
         let identity = sender.identify_system().await?;
         if identity.system_id != control.system_id {
@@ -54,10 +56,10 @@ pub(super) async fn check(settings: &Settings, monitor: &Monitor, upstream: &Ups
 }
 
 /// Whether `upstream` answers as the cluster that this directory holds, as far as the directory still tells which.
-pub(super) async fn same_cluster(settings: &Settings, upstream: &Upstream) -> Result<(), String> {
+pub(super) async fn same_cluster(settings: &Arc<Settings>, upstream: &Upstream) -> Result<(), String> {
     let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
     let theirs = sender.identify_system().await?.system_id;
-    match read_control(&settings.data_dir) {
+    match control_of(settings).await {
         Ok(control) if control.system_id != theirs => {
             let (member, ours) = (&upstream.member, control.system_id);
             Err(format!("{member} has system identifier {theirs}, this data directory {ours}: correct the address"))
@@ -92,20 +94,33 @@ fn compare(local: &Local, theirs: &History, their_position: Lsn) -> Divergence {
     }
 }
 
+async fn control_of(settings: &Arc<Settings>) -> Result<ControlData, String> {
+    let settings = Arc::clone(settings);
+    look(move || read_control(&settings.data_dir)).await
+}
+
 fn read_control(data_dir: &Path) -> Result<ControlData, String> {
     control_data::read(data_dir)?.ok_or_else(|| format!("{} holds no pg_control", data_dir.display()))
 }
 
-async fn local_position(settings: &Settings, monitor: &Monitor) -> Result<Local, String> {
-    let control = read_control(&settings.data_dir)?;
-    let (timeline, position, may_go_on) = if proc::observe(&settings.data_dir) == Process::Absent {
-        stopped_position(&settings.data_dir, &control)?
+async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<Local, String> {
+    let seen = Arc::clone(settings);
+    let stopped = look(move || match proc::observe(&seen.data_dir) {
+        Process::Absent => {
+            let control = read_control(&seen.data_dir)?;
+            stopped_position(&seen.data_dir, &control).map(Some)
+        }
+        Process::Alive { .. } | Process::Unknown => Ok(None),
+    });
+    let (timeline, position, may_go_on) = if let Some(stopped) = stopped.await? {
+        stopped
     } else {
         let sql = monitor.observe(settings, DEADLINE).await.map_err(|e| e.to_string())?.value;
         let position = if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed };
         (sql.timeline, position, false)
     };
-    let history = files::history(&settings.data_dir, timeline);
+    let seen = Arc::clone(settings);
+    let history = look(move || files::history(&seen.data_dir, timeline)).await;
     if history.timeline == Timeline(0) {
         return Err(format!("pg_wal/{:08X}.history of this data directory is missing or damaged", timeline.0));
     }

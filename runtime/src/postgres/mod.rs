@@ -1,8 +1,12 @@
 //! Everything that touches a real PostgreSQL, versions 13 to 18.
 //!
 //! [`Postgres`] is the whole of it for the rest of the agent: it observes and it executes orders; it decides nothing.
-//! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so.
+//! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so, and a
+//! change of files that has begun goes on to its end before the next begins ([`Allowance::withdraw`] keeps a start from
+//! forking after it).
 
+mod allowance;
+mod aside;
 pub mod cgroup;
 pub mod conf;
 pub mod control_data;
@@ -31,15 +35,18 @@ use std::time::Duration;
 use matriarch_core::id::{Lsn, Pid, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
+use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::{ControlState, DataDir, Process, Sql, StartAs, StopMode, Upstream};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+pub use allowance::Allowance;
 pub use divergence::Divergence;
 pub use settings::{Credential, LocalConnection, RunAs, Secret, Settings, slot_name};
 pub use sql::SqlFailure;
 pub use watch::Changed;
 
+use aside::{Changes, look};
 use conf::{Recovery, Written};
 use control_data::ControlData;
 use sql::Monitor;
@@ -55,7 +62,7 @@ const BOOTSTRAP_DEADLINE: Duration = Duration::from_mins(1);
 pub enum Followed {
     /// The server was told; it re-attaches within its `wal_retrieve_retry_interval`.
     Done,
-    /// Only a start as standby will do; why. Nothing was changed if it runs as primary.
+    /// It is written, but this parameter is read only at a start.
     NeedsRestart(String),
 }
 
@@ -63,8 +70,9 @@ pub enum Followed {
 #[derive(Debug)]
 pub struct Postgres {
     settings: Mutex<Arc<Settings>>,
-    recovery: Mutex<Recovery>,
+    recovery: Arc<Mutex<Recovery>>,
     monitor: Monitor,
+    changes: Changes,
 }
 
 #[expect(clippy::unused_async, reason = "one way to call them all, whichever of them come to wait for something")]
@@ -73,8 +81,9 @@ impl Postgres {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings: Mutex::new(Arc::new(settings)),
-            recovery: Mutex::new(Recovery::Keep),
+            recovery: Arc::new(Mutex::new(Recovery::Keep)),
             monitor: Monitor::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -99,20 +108,27 @@ impl Postgres {
 
     /// Looks at the data directory.
     pub async fn observe_data(&self) -> DataDir {
-        let settings = self.settings();
-        // A disk that hangs must not hang the agent.
-        let looked = tokio::task::spawn_blocking(move || files::observe(&settings.data_dir, settings.run_as.as_ref()));
-        looked.await.unwrap_or(DataDir::Unknown)
+        self.look(|settings| files::observe(&settings.data_dir, settings.run_as.as_ref())).await
     }
 
-    /// Looks for the postmaster.
+    /// The history of `timeline`, as [`files::history`].
+    pub async fn history(&self, timeline: Timeline) -> History {
+        self.look(move |settings| files::history(&settings.data_dir, timeline)).await
+    }
+
+    /// Looks for the server.
     pub async fn observe_process(&self) -> Process {
-        proc::observe(&self.settings().data_dir)
+        self.look(|settings| proc::observe(&settings.data_dir)).await
+    }
+
+    /// Looks for the postmaster, as [`proc::observe_postmaster`].
+    pub async fn observe_postmaster(&self) -> Process {
+        self.look(|settings| proc::observe_postmaster(&settings.data_dir)).await
     }
 
     /// Counts living processes of a dead postmaster. Empty while a postmaster lives.
     pub async fn observe_orphans(&self) -> Vec<Pid> {
-        proc::orphans(&self.settings().data_dir).into_iter().map(Pid).collect()
+        self.look(|settings| proc::orphans(&settings.data_dir).into_iter().map(Pid).collect()).await
     }
 
     /// Reads `pg_control`.
@@ -120,7 +136,12 @@ impl Postgres {
     /// # Errors
     /// As [`control_data::read`].
     pub async fn control_data(&self) -> Result<Option<ControlData>, String> {
-        control_data::read(&self.settings().data_dir)
+        self.look(|settings| control_data::read(&settings.data_dir)).await
+    }
+
+    async fn look<T: Send + 'static>(&self, at: impl FnOnce(&Settings) -> T + Send + 'static) -> T {
+        let settings = self.settings();
+        look(move || at(&settings)).await
     }
 
     /// Asks the running server the monitoring query.
@@ -148,7 +169,7 @@ impl Postgres {
 
     /// Makes a new cluster in an empty directory.
     pub async fn initdb(&self, progress: Progress<'_>) -> Outcome<()> {
-        let made = workdir::initdb(&self.settings(), progress).await;
+        let made = workdir::initdb(&self.settings(), &self.changes, progress).await;
         refused_or_done(made.map(|()| *locked(&self.recovery) = Recovery::Primary))
     }
 
@@ -160,20 +181,21 @@ impl Postgres {
 
     /// Makes a copy of `upstream` in an empty directory.
     pub async fn clone_from(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
-        let made = workdir::clone(&self.settings(), upstream, progress).await;
+        let made = workdir::clone(&self.settings(), &self.changes, upstream, progress).await;
         refused_or_done(made.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }
 
     /// Starts the server and waits until it accepts connections, for `pg_ctl_timeout` at most.
     ///
-    /// `Refused` = it does not run. `Unknown` = it runs and is still starting.
-    pub async fn start(&self, how: StartAs) -> Outcome<()> {
+    /// `Refused` = it does not run; `NotOurTenure`: `allowance` was over before it was forked. `Unknown` = it runs and is
+    /// still starting.
+    pub async fn start(&self, how: StartAs, allowance: &Allowance) -> Outcome<()> {
         let recovery = match how {
             StartAs::Primary => Recovery::Primary,
             StartAs::Standby(upstream) => Recovery::Standby(upstream),
         };
         let standby = recovery != Recovery::Primary;
-        self.start_with(recovery, Some(standby)).await
+        self.start_with(Some(recovery), Some(standby), allowance).await
     }
 
     /// Stops the server. `Done` = it and all its processes have ended, or none ran.
@@ -188,56 +210,59 @@ impl Postgres {
     /// already is not signalled a second time.
     pub async fn stop_until_checkpointed(&self, deadline: Duration) -> Outcome<ControlData> {
         let settings = self.settings();
-        match process::signal_stop(&settings, StopMode::Fast) {
+        match process::signal_stop(&settings, StopMode::Fast).await {
             Outcome::Done(_) => process::wait_shut_down(&settings, deadline).await,
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),
         }
     }
 
-    /// Stops and starts the server as what it was.
-    pub async fn restart(&self, deadline: Duration) -> Outcome<()> {
+    /// Stops and starts the server as what it was. `deadline` is the stop's. What is over, `allowance`, keeps it from being
+    /// stopped, or, if it ended meanwhile, from being started again.
+    pub async fn restart(&self, deadline: Duration, allowance: &Allowance) -> Outcome<()> {
+        let allowed = allowance.clone();
+        if let Err(refusal) = self.look(move |settings| check(settings, None, &allowed)).await {
+            return Outcome::Refused(refusal);
+        }
         match self.stop(StopMode::Fast, deadline).await {
             Outcome::Done(()) => {}
             other => return other,
         }
-        let recovery = locked(&self.recovery).clone();
-        self.start_with(recovery, None).await
+        self.start_with(None, None, allowance).await
     }
 
     /// Writes the configuration files where they differ, and has the running server read them. `Done` = whether
     /// anything differed.
     pub async fn reload_configuration(&self) -> Outcome<bool> {
-        let recovery = locked(&self.recovery).clone();
-        match self.write_and_reload(&recovery) {
+        match self.write_and_reload(None).await {
             Ok(written) => Outcome::Done(written.changed),
             Err(why) => Outcome::Refused(Refusal::Failed(why)),
         }
     }
 
     /// Promotes the running standby; the new timeline when `pg_control` says `in production`.
-    pub async fn promote(&self) -> Outcome<Timeline> {
+    ///
+    /// `Refused` = it was not; `NotOurTenure`: `allowance` was over before it was told to.
+    pub async fn promote(&self, allowance: &Allowance) -> Outcome<Timeline> {
         let settings = self.settings();
-        let outcome = promote::promote(&settings, settings.pg_ctl_timeout).await;
+        let outcome = promote::promote(&settings, &self.changes, allowance, settings.pg_ctl_timeout).await;
         if let Outcome::Done(timeline) = outcome {
             *locked(&self.recovery) = Recovery::Primary;
-            process::note(&settings, &format!("promoted, timeline {timeline}"));
+            look(move || process::note(&settings, &format!("promoted, timeline {timeline}"))).await;
         }
         outcome
     }
 
     /// Has the running standby stream from `upstream`, or from nobody. Ends a freeze.
     pub async fn follow(&self, upstream: Option<&Upstream>) -> Outcome<Followed> {
-        let settings = self.settings();
-        if proc::observe(&settings.data_dir) == Process::Absent {
+        if self.observe_process().await == Process::Absent {
             return Outcome::Refused(Refusal::Failed("PostgreSQL does not run: start it as a standby".into()));
         }
-        if let Ok(Some(control)) = control_data::read(&settings.data_dir)
-            && control.state == ControlState::InProduction
-        {
-            return Outcome::Done(Followed::NeedsRestart("it runs as primary".into()));
+        if self.runs_in_production().await {
+            let why = "PostgreSQL runs as primary: stop it, and start it as a standby";
+            return Outcome::Refused(Refusal::Failed(why.into()));
         }
-        match self.write_and_reload(&Recovery::Standby(upstream.cloned())) {
+        match self.write_and_reload(Some(Recovery::Standby(upstream.cloned()))).await {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),
             Ok(_) => Outcome::Done(Followed::Done),
             Err(why) => Outcome::Refused(Refusal::Failed(why)),
@@ -251,13 +276,11 @@ impl Postgres {
     /// `Unknown` = the receiver may still acknowledge.
     pub async fn freeze(&self, deadline: Duration) -> Outcome<()> {
         let settings = self.settings();
-        let process = proc::observe(&settings.data_dir);
-        if let (Process::Alive { .. }, Ok(Some(control))) = (process, control_data::read(&settings.data_dir))
-            && control.state == ControlState::InProduction
-        {
+        let process = self.observe_process().await;
+        if matches!(process, Process::Alive { .. }) && self.runs_in_production().await {
             return Outcome::Refused(Refusal::Failed("PostgreSQL runs as primary: there is nothing to freeze".into()));
         }
-        if let Err(why) = self.write_and_reload(&Recovery::Frozen) {
+        if let Err(why) = self.write_and_reload(Some(Recovery::Frozen)).await {
             return Outcome::Refused(Refusal::Failed(why));
         }
         let Process::Alive { pid, .. } = process else { return Outcome::Done(()) };
@@ -280,13 +303,13 @@ impl Postgres {
     /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not shut
     /// down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
-        let rewound = workdir::rewind(&self.settings(), upstream, progress).await;
+        let rewound = workdir::rewind(&self.settings(), &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }
 
     /// Lets the directory of a crashed server recover without letting anybody in.
     pub async fn crash_recover(&self, progress: Progress<'_>) -> Outcome<()> {
-        refused_or_done(workdir::crash_recover(&self.settings(), progress).await)
+        refused_or_done(workdir::crash_recover(&self.settings(), &self.changes, progress).await)
     }
 
     /// Whether this directory holds WAL that `upstream`, a primary, does not.
@@ -321,41 +344,66 @@ impl Postgres {
     /// links to. Refused beside a living server or orphan, and for anything that is not known to be a cluster. That it
     /// is not the last copy of anything acknowledged is the caller's to know.
     pub async fn wipe_data_dir(&self, why: &str) -> Outcome<()> {
-        let settings = self.settings();
-        let wiped = match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
-            DataDir::Unreadable(what) | DataDir::Foreign(what) => Err(format!("not removed: {what}")),
-            DataDir::Cluster(_) | DataDir::Empty | DataDir::Unknown => workdir::refuse_if_alive(&settings),
-        };
-        let wiped = wiped.and_then(|()| {
+        let (settings, why) = (self.settings(), why.to_owned());
+        let wipe = move || {
+            match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
+                DataDir::Unreadable(what) | DataDir::Foreign(what) => return Err(format!("not removed: {what}")),
+                DataDir::Cluster(_) | DataDir::Empty | DataDir::Unknown => workdir::refuse_if_alive(&settings)?,
+            }
             tracing::warn!(data_dir = %settings.data_dir.display(), why, "removing the data directory");
             wipe::wipe(&settings.data_dir)
-        });
-        refused_or_done(wiped)
+        };
+        refused_or_done(self.changes.make(wipe).await)
     }
 
-    async fn start_with(&self, recovery: Recovery, standby: Option<bool>) -> Outcome<()> {
+    /// `wanted` `None`: as what it was last told to be.
+    async fn start_with(&self, wanted: Option<Recovery>, standby: Option<bool>, allowance: &Allowance) -> Outcome<()> {
         let settings = self.settings();
         // What was killed a moment ago may still be on its way out, and would make the start refuse.
         workdir::wait_for_orphans(&settings).await;
-        let started = match prepare_start(&settings, &recovery, standby).and_then(|()| process::spawn(&settings)) {
-            Ok(started) => started,
-            Err(why) => return Outcome::Refused(Refusal::Failed(why)),
+        let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
+        let start = move || {
+            // Before anything is written, and once more after it: the disk may have taken its time.
+            check(&prepared, standby, &allowed)?;
+            let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
+            prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
+            let started = process::spawn(&prepared, &allowed)?;
+            *locked(&recovery) = wanted;
+            Ok(started)
         };
-        *locked(&self.recovery) = recovery;
+        let started = match self.changes.make(start).await {
+            Ok(started) => started,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
         self.monitor.close();
-        process::wait_ready(&settings, &started, settings.pg_ctl_timeout).await
+        process::wait_ready(&settings, started, settings.pg_ctl_timeout).await
     }
 
-    fn write_and_reload(&self, recovery: &Recovery) -> Result<Written, String> {
-        let settings = self.settings();
-        let written = conf::write_all(&settings, known_major(&settings)?, recovery)?;
-        *locked(&self.recovery) = recovery.clone();
-        if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
-            proc::signal(pid.0, Signal::HUP)
-                .map_err(|e| format!("PostgreSQL (pid {pid}) cannot be told to reload: {e}"))?;
-        }
-        Ok(written)
+    /// Writes the files, as [`Self::start_with`] does, and has a running server read them.
+    async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
+        let (settings, recovery) = (self.settings(), Arc::clone(&self.recovery));
+        let write = move || {
+            let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
+            let written = conf::write_all(&settings, known_major(&settings)?, &wanted)?;
+            *locked(&recovery) = wanted;
+            if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
+                proc::signal(pid.0, Signal::HUP)
+                    .map_err(|e| format!("PostgreSQL (pid {pid}) cannot be told to reload: {e}"))?;
+            }
+            Ok(written)
+        };
+        self.changes.make(write).await
     }
+
+    async fn runs_in_production(&self) -> bool {
+        matches!(self.control_data().await, Ok(Some(control)) if control.state == ControlState::InProduction)
+    }
+}
+
+/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known wrongly.
+fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
+    let standby = standby.unwrap_or_else(|| settings.data_dir.join("standby.signal").exists());
+    if standby { allowance.check() } else { allowance.check_writable() }
 }
 
 fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>) -> Result<(), String> {

@@ -7,15 +7,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch_core::id::Pid;
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::postgres::{ControlState, Phase, Process, StopMode};
 use nix::unistd::ForkResult;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::allowance::Allowance;
+use super::aside::look;
 use super::control_data::{self, ControlData};
 use super::inotify::Watch;
 use super::proc::{self, Handle, PidFile};
@@ -41,32 +45,58 @@ pub(super) struct Started {
 }
 
 /// Starts the postmaster: not our child, in a session of its own, so that it outlives the agent and no signal to the
-/// agent's terminal or process group reaches it.
+/// agent's terminal or process group reaches it. It is executed when this returns.
+///
+/// It begins in the data directory, as it goes on: before its `postmaster.pid` is there, that and its executable are all
+/// by which the guard and the search for orphans can tell whose it is. An executable with another name than PostgreSQL's
+/// is known to the guard only once it was told of it.
 ///
 /// # Errors
-/// A text that names what is missing and the way out. Nothing was started then.
-pub(super) fn spawn(settings: &Settings) -> Result<Started, String> {
-    let program = tools::locate(settings, "postgres")?;
-    let log = open_log(&settings.server_log)
-        .map_err(|e| format!("{}: {e}; give the agent a place for the server's log", settings.server_log.display()))?;
+/// `NotOurTenure`: the allowance is over. Otherwise a text that names what is missing and the way out. Nothing was started
+/// then.
+pub(super) fn spawn(settings: &Settings, allowance: &Allowance) -> Result<Started, Refusal> {
+    let failed = |what: &dyn std::fmt::Display| Refusal::Failed(what.to_string());
+    let program = tools::locate(settings, "postgres").map_err(Refusal::Failed)?;
+    let log = open_log(&settings.server_log).map_err(|e| {
+        failed(&format!("{}: {e}; give the agent a place for the server's log", settings.server_log.display()))
+    })?;
     let log_from = log.metadata().map_or(0, |m| m.len());
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| e.to_string())?;
-    let mut command = Command::new(&program);
-    command.arg("-D").arg(&settings.data_dir);
-    command.arg(format!("--config-file={}", settings.main_conf().display()));
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(&e))?;
+    // It works elsewhere than the agent: no path may be relative.
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| failed(&format!("{}: {e}", path.display())));
+    let mut command = Command::new(absolute(&program)?);
+    command.arg("-D").arg(absolute(&settings.data_dir)?);
+    command.arg(format!("--config-file={}", absolute(&settings.main_conf())?.display()));
     for (name, value) in &settings.command_line {
         command.arg(format!("--{name}={value}"));
     }
-    command.current_dir("/").stdin(Stdio::null());
-    command.stdout(log.try_clone().map_err(|e| e.to_string())?).stderr(log);
+    command.current_dir(&settings.data_dir).stdin(Stdio::null());
+    command.stdout(log.try_clone().map_err(|e| failed(&e))?).stderr(log);
     set_environment(&mut command, settings);
-    detach(&mut command, settings, writer);
-    let mut between = command.spawn().map_err(|e| format!("{} could not be started: {e}", program.display()))?;
+    detach(&mut command, settings, writer, allowance.clone());
+    let pid = allowance.begin(move || fork(command, reader).map_err(|e| not_started(&program, &e)))?;
+    Ok(Started { pid, log_from })
+}
+
+/// Returns when the postmaster's program is executed, or could not be.
+fn fork(mut command: Command, reader: OwnedFd) -> io::Result<Pid> {
+    let mut between = command.spawn()?;
+    // With the end of the pipe that tells, which the child has its own copy of.
     drop(command);
-    between.wait().map_err(|e| e.to_string())?;
+    between.wait()?;
     let mut pid = [0; 4];
-    File::from(reader).read_exact(&mut pid).map_err(|e| format!("{} did not start: {e}", program.display()))?;
-    Ok(Started { pid: Pid(i32::from_ne_bytes(pid)), log_from })
+    File::from(reader).read_exact(&mut pid)?;
+    Ok(Pid(i32::from_ne_bytes(pid)))
+}
+
+/// What the child says between fork and exec when it is too late.
+const TOO_LATE: Errno = Errno::TIME;
+
+fn not_started(program: &Path, error: &io::Error) -> Refusal {
+    if error.raw_os_error() == Some(TOO_LATE.raw_os_error()) {
+        return Refusal::NotOurTenure;
+    }
+    Refusal::Failed(format!("{} could not be started: {error}", program.display()))
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
@@ -95,11 +125,16 @@ fn set_environment(command: &mut Command, settings: &Settings) {
 }
 
 /// The child forks once more and leaves at once; the grandchild tells its number and becomes the postmaster.
-fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd) {
+///
+/// Its last act before that is to read the clock: an agent that was frozen on its way here, and thawed after the guard has
+/// fired, starts nothing. What is left is a child that is itself stopped between this and its exec, which is microseconds
+/// of its life, and until the exec it runs the agent's executable and is nobody's PostgreSQL to a search. From the exec on
+/// the guard finds it by executable and directory.
+fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd, allowance: Allowance) {
     let account = tools::other_account(settings);
     let cgroup = super::cgroup::entrance(&settings.data_dir);
-    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock. The
-    // agent has one thread that matters, and the child none but the forking one.
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock: whatever
+    // other threads hold at the fork does not matter.
     unsafe {
         command.pre_exec(move || {
             if let ForkResult::Parent { .. } = nix::unistd::fork()? {
@@ -112,26 +147,33 @@ fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd) {
             }
             let own = rustix::process::getpid().as_raw_nonzero().get();
             rustix::io::write(&tell, &own.to_ne_bytes())?;
-            Ok(())
+            in_time(&allowance)
         });
     }
+}
+
+/// Between fork and exec: whether to go on.
+fn in_time(allowance: &Allowance) -> io::Result<()> {
+    if allowance.is_over() { Err(TOO_LATE.into()) } else { Ok(()) }
 }
 
 /// Waits until a started postmaster accepts connections.
 ///
 /// `Refused` = it has ended; with the last lines of its log and the way out. `Unknown` = still starting at the deadline.
-pub(super) async fn wait_ready(settings: &Settings, started: &Started, deadline: Duration) -> Outcome<()> {
+pub(super) async fn wait_ready(settings: &Arc<Settings>, started: Started, deadline: Duration) -> Outcome<()> {
     let until = Instant::now() + deadline;
-    let watch = Watch::new().and(&settings.data_dir).and(&settings.data_dir.join("postmaster.pid"));
-    let Ok(handle) = Handle::open(started.pid) else { return start_failed(settings, started) };
+    let watched = Arc::clone(settings);
+    let watch = look(move || Watch::new().and(&watched.data_dir).and(&watched.data_dir.join("postmaster.pid"))).await;
+    let Ok(handle) = Handle::open(started.pid) else { return start_failed(settings, started).await };
     loop {
-        let file = PidFile::read(&settings.data_dir);
+        let seen = Arc::clone(settings);
+        let file = look(move || PidFile::read(&seen.data_dir)).await;
         if file.is_some_and(|f| f.pid == started.pid.0 && f.phase == Some(Phase::Ready)) {
             return Outcome::Done(());
         }
         tokio::select! {
             biased;
-            () = handle.exited() => return start_failed(settings, started),
+            () = handle.exited() => return start_failed(settings, started).await,
             () = watch.changed() => {}
             () = tokio::time::sleep_until(until) => {
                 let seconds = deadline.as_secs_f32();
@@ -145,8 +187,9 @@ pub(super) async fn wait_ready(settings: &Settings, started: &Started, deadline:
     }
 }
 
-fn start_failed(settings: &Settings, started: &Started) -> Outcome<()> {
-    let said = log_tail(settings, started.log_from);
+async fn start_failed(settings: &Arc<Settings>, started: Started) -> Outcome<()> {
+    let seen = Arc::clone(settings);
+    let said = look(move || log_tail(&seen, started.log_from)).await;
     let way_out = tools::way_out(&said, settings);
     Outcome::Refused(Refusal::Failed(format!("PostgreSQL did not start: {said}{way_out}")))
 }
@@ -179,17 +222,41 @@ fn newest_file(directory: &Path) -> Option<std::path::PathBuf> {
 }
 
 /// Stops the server. `Done` = the postmaster and all its processes have ended.
-pub(super) async fn stop(settings: &Settings, mode: StopMode, deadline: Duration) -> Outcome<()> {
-    let handle = match signal_stop(settings, mode) {
-        Outcome::Done(Some((pid, handle))) => (pid, handle),
-        Outcome::Done(None) => return end_orphans(settings, mode).await,
-        Outcome::Refused(refusal) => return Outcome::Refused(refusal),
-        Outcome::Unknown(why) => return Outcome::Unknown(why),
-    };
-    let (pid, handle) = handle;
+pub(super) async fn stop(settings: &Arc<Settings>, mode: StopMode, deadline: Duration) -> Outcome<()> {
+    let until = Instant::now() + deadline;
+    loop {
+        let ended = match signal_stop(settings, mode).await {
+            Outcome::Done(Some((pid, handle))) => wait_for_end(pid, &handle, mode, deadline).await,
+            Outcome::Done(None) => Outcome::Done(()),
+            Outcome::Refused(refusal) => Outcome::Refused(refusal),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        };
+        let ended = match ended {
+            Outcome::Done(()) => end_orphans(settings, mode).await,
+            other => return other,
+        };
+        // A postmaster that was forked just before this order has no pid file at first: it passes for an orphan then, and
+        // may have made its file since.
+        let Outcome::Done(()) = ended else { return ended };
+        match observe(settings).await {
+            Process::Alive { pid, .. } if Instant::now() >= until => {
+                return Outcome::Unknown(format!("PostgreSQL (pid {pid}) has been started while it was being stopped"));
+            }
+            Process::Alive { .. } => {}
+            Process::Absent | Process::Unknown => return Outcome::Done(()),
+        }
+    }
+}
+
+async fn observe(settings: &Arc<Settings>) -> Process {
+    let settings = Arc::clone(settings);
+    look(move || proc::observe(&settings.data_dir)).await
+}
+
+async fn wait_for_end(pid: Pid, handle: &Handle, mode: StopMode, deadline: Duration) -> Outcome<()> {
     let patience = if mode == StopMode::Immediate { deadline / 2 } else { deadline };
     if timeout(patience, handle.exited()).await.is_ok() {
-        return end_orphans(settings, mode).await;
+        return Outcome::Done(());
     }
     if mode == StopMode::Fast {
         let left = proc::children(pid.0).len();
@@ -198,18 +265,19 @@ pub(super) async fn stop(settings: &Settings, mode: StopMode, deadline: Duration
             deadline.as_secs_f32()
         ));
     }
-    kill_all(pid, &handle);
+    kill_all(pid, handle);
     match timeout(deadline / 2, handle.exited()).await {
-        Ok(()) => end_orphans(settings, mode).await,
+        Ok(()) => Outcome::Done(()),
         Err(_) => Outcome::Unknown(format!("PostgreSQL (pid {pid}) does not end, not even by SIGKILL")),
     }
 }
 
 /// Sends the signal of a stop and returns at once; `None` = nothing runs.
-pub(super) fn signal_stop(settings: &Settings, mode: StopMode) -> Outcome<Option<(Pid, Handle)>> {
-    let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) else { return Outcome::Done(None) };
+pub(super) async fn signal_stop(settings: &Arc<Settings>, mode: StopMode) -> Outcome<Option<(Pid, Handle)>> {
+    let Process::Alive { pid, .. } = observe(settings).await else { return Outcome::Done(None) };
     let Ok(handle) = Handle::open(pid) else { return Outcome::Done(None) };
-    let Some(file) = PidFile::read(&settings.data_dir) else { return Outcome::Done(None) };
+    let seen = Arc::clone(settings);
+    let Some(file) = look(move || PidFile::read(&seen.data_dir)).await else { return Outcome::Done(None) };
     if file.pid < 0 {
         return Outcome::Refused(Refusal::Failed(format!(
             "{} is in use by a single-user server (pid {pid}): end it by hand",
@@ -222,7 +290,7 @@ pub(super) fn signal_stop(settings: &Settings, mode: StopMode) -> Outcome<Option
     };
     match handle.signal(signal) {
         Ok(()) => Outcome::Done(Some((pid, handle))),
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Outcome::Done(None),
+        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Outcome::Done(None),
         Err(e) => Outcome::Refused(Refusal::Failed(format!(
             "PostgreSQL (pid {pid}) cannot be signalled: {e}; run the agent as the server's account"
         ))),
@@ -240,10 +308,11 @@ fn kill_all(pid: Pid, handle: &Handle) {
 
 /// A dead postmaster is not a dead PostgreSQL: a backend goes on, and commits, until it notices. A postmaster that is
 /// about to exit has removed its pid file already and looks like such a one: so they get a moment to go by themselves.
-async fn end_orphans(settings: &Settings, mode: StopMode) -> Outcome<()> {
+async fn end_orphans(settings: &Arc<Settings>, mode: StopMode) -> Outcome<()> {
     let until = Instant::now() + ORPHAN_PATIENCE;
     loop {
-        let orphans = proc::orphans(&settings.data_dir);
+        let seen = Arc::clone(settings);
+        let orphans = look(move || proc::orphans(&seen.data_dir)).await;
         if orphans.is_empty() {
             return Outcome::Done(());
         }
@@ -264,13 +333,17 @@ async fn end_orphans(settings: &Settings, mode: StopMode) -> Outcome<()> {
 /// the postmaster may still wait for its WAL senders to drain.
 ///
 /// `Refused` = the postmaster has ended without it: recovery will be needed.
-pub(super) async fn wait_shut_down(settings: &Settings, deadline: Duration) -> Outcome<ControlData> {
+pub(super) async fn wait_shut_down(settings: &Arc<Settings>, deadline: Duration) -> Outcome<ControlData> {
     let until = Instant::now() + deadline;
-    let watch = Watch::new().and(&settings.data_dir.join("global/pg_control")).and(&settings.data_dir);
+    let watched = Arc::clone(settings);
+    let watch =
+        look(move || Watch::new().and(&watched.data_dir.join("global/pg_control")).and(&watched.data_dir)).await;
     loop {
+        let seen = Arc::clone(settings);
         // Alive is looked at before the file: a server that ends in between has written it by then.
-        let alive = proc::observe(&settings.data_dir) != Process::Absent;
-        match control_data::read(&settings.data_dir) {
+        let both = move || (proc::observe(&seen.data_dir) != Process::Absent, control_data::read(&seen.data_dir));
+        let (alive, control) = look(both).await;
+        match control {
             Ok(Some(control)) => match control.state {
                 ControlState::ShutDown | ControlState::ShutDownInRecovery => return Outcome::Done(control),
                 _ if !alive => {
@@ -294,5 +367,46 @@ pub(super) async fn wait_shut_down(settings: &Settings, deadline: Duration) -> O
 pub(super) fn note(settings: &Settings, line: &str) {
     if let Ok(mut log) = open_log(&settings.server_log) {
         let _ = writeln!(log, "matriarch: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_core::id::LeaseId;
+    use matriarch_core::view::guard::Armed;
+
+    use super::*;
+    use crate::clock;
+
+    /// `true`, executed by a grandchild that looks at the clock last.
+    fn executed_under(allowance: Allowance) -> Result<Pid, Refusal> {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut command = Command::new("true");
+        // SAFETY: system calls only, as in `detach`.
+        unsafe {
+            command.pre_exec(move || {
+                if let ForkResult::Parent { .. } = nix::unistd::fork()? {
+                    nix::libc::_exit(0);
+                }
+                rustix::io::write(&writer, &7_i32.to_ne_bytes())?;
+                in_time(&allowance)
+            });
+        }
+        fork(command, reader).map_err(|error| not_started(Path::new("true"), &error))
+    }
+
+    /// The race: the agent is frozen after its last look at the clock and before the fork.
+    #[test]
+    fn a_child_that_is_too_late_executes_nothing_and_its_parent_learns_why() {
+        let under = |at| Allowance::under(Armed { tenure: LeaseId(1), at });
+        assert_eq!(executed_under(under(clock::now())), Err(Refusal::NotOurTenure));
+        assert_eq!(executed_under(under(clock::now() + Duration::from_hours(1))), Ok(Pid(7)));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_named() {
+        let error = Command::new("/nowhere/postgres").spawn().unwrap_err();
+        let Refusal::Failed(why) = not_started(Path::new("/nowhere/postgres"), &error) else { panic!() };
+        assert!(why.contains("/nowhere/postgres"), "{why}");
     }
 }

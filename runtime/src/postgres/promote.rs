@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch_core::id::Timeline;
@@ -11,6 +12,8 @@ use matriarch_core::view::postgres::{ControlState, Process};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
+use super::aside::{Changes, look};
 use super::control_data;
 use super::inotify::Watch;
 use super::proc::{self, Handle};
@@ -27,50 +30,53 @@ use super::settings::Settings;
 /// over at its next start, before it could promote anything (`PostmasterMain`).
 const NUDGE: Duration = Duration::from_millis(20);
 
+/// What asks for promotion, in the data directory.
+const FILE: &str = "promote";
+
 /// Promotes the running standby and waits until `pg_control` says `in production`.
 ///
 /// `Done` = the new timeline. `Refused` = nothing was promoted. `Unknown` = it was told to, and has not yet finished.
-pub(super) async fn promote(settings: &Settings, deadline: Duration) -> Outcome<Timeline> {
-    let data_dir = &settings.data_dir;
+pub(super) async fn promote(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    allowance: &Allowance,
+    deadline: Duration,
+) -> Outcome<Timeline> {
     let refused = |why: String| Outcome::Refused(Refusal::Failed(why));
-    let Process::Alive { pid, .. } = proc::observe(data_dir) else {
+    let Process::Alive { pid, .. } = read(settings, proc::observe).await else {
         return refused("PostgreSQL does not run: start it as a standby first".into());
     };
-    let Ok(handle) = Handle::open(pid) else { return refused("PostgreSQL has just ended".into()) };
-    match control_data::read(data_dir) {
+    let Ok(handle) = Handle::open(pid).map(Arc::new) else { return refused("PostgreSQL has just ended".into()) };
+    match read(settings, control_data::read).await {
         Ok(Some(control)) if control.state == ControlState::InProduction => return Outcome::Done(control.timeline()),
         Ok(Some(_)) => {}
-        Ok(None) => return refused(format!("{} holds no pg_control", data_dir.display())),
+        Ok(None) => return refused(format!("{} holds no pg_control", settings.data_dir.display())),
         Err(why) => return refused(why),
     }
-    let file = data_dir.join("promote");
-    let watch = Watch::new().and(&data_dir.join("global/pg_control"));
-    if let Err(e) = request(&file) {
-        return refused(format!("{} cannot be written: {e}; free space or correct its owner", file.display()));
-    }
-    if let Err(e) = handle.signal(Signal::USR1) {
-        let _ = std::fs::remove_file(&file);
-        return refused(format!("PostgreSQL (pid {pid}) cannot be signalled: {e}"));
+    let watch = read(settings, |dir| Watch::new().and(&dir.join("global/pg_control"))).await;
+    let tell = || tell(settings, changes, allowance, &handle);
+    if let Err(refusal) = tell().await {
+        return Outcome::Refused(refusal);
     }
     let until = Instant::now() + deadline;
     let mut nudge = tokio::time::interval_at(Instant::now() + NUDGE, NUDGE);
     loop {
-        if let Ok(Some(control)) = control_data::read(data_dir)
+        if let Ok(Some(control)) = read(settings, control_data::read).await
             && control.state == ControlState::InProduction
         {
-            let _ = std::fs::remove_file(&file);
+            take_back(settings, changes).await;
             return Outcome::Done(control.timeline());
         }
         tokio::select! {
             biased;
             () = handle.exited() => {
-                let _ = std::fs::remove_file(&file);
+                take_back(settings, changes).await;
                 return Outcome::Unknown("PostgreSQL ended during its promotion; see the server's log".into());
             }
             () = watch.changed() => {}
             _ = nudge.tick() => {
-                let _ = request(&file);
-                let _ = handle.signal(Signal::USR1);
+                // What was told once cannot be taken back, so nothing depends on this.
+                let _ = tell().await;
             }
             () = tokio::time::sleep_until(until) => {
                 return Outcome::Unknown(format!(
@@ -80,6 +86,40 @@ pub(super) async fn promote(settings: &Settings, deadline: Duration) -> Outcome<
             }
         }
     }
+}
+
+async fn read<T: Send + 'static>(settings: &Arc<Settings>, of: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+    let settings = Arc::clone(settings);
+    look(move || of(&settings.data_dir)).await
+}
+
+/// Asks for promotion. As a change in its turn: a file that came late, after this order has lost its lane, would promote
+/// the next postmaster, whom nobody has asked; the next start waits until it is written, and removes it.
+async fn tell(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    allowance: &Allowance,
+    handle: &Arc<Handle>,
+) -> Result<(), Refusal> {
+    let (file, allowance, handle) = (settings.data_dir.join(FILE), allowance.clone(), Arc::clone(handle));
+    let told = move || {
+        allowance.check_writable()?;
+        request(&file).map_err(|e| {
+            Refusal::Failed(format!("{} cannot be written: {e}; free space or correct its owner", file.display()))
+        })?;
+        let signalled = handle.signal(Signal::USR1);
+        signalled.map_err(|e| {
+            let _ = std::fs::remove_file(&file);
+            Refusal::Failed(format!("PostgreSQL cannot be signalled: {e}"))
+        })
+    };
+    changes.make(told).await
+}
+
+async fn take_back(settings: &Arc<Settings>, changes: &Changes) {
+    let file = settings.data_dir.join(FILE);
+    // It is gone already if the server was the faster one.
+    let _ = changes.make(move || std::fs::remove_file(file)).await;
 }
 
 /// Makes the file that asks for promotion. It is looked for, not read, and outlives no start: no need to sync it.

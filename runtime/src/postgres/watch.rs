@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
+use super::aside;
 use super::inotify::Watch;
 
 /// What changed. It is a hint to look, not a fact.
@@ -32,14 +33,18 @@ const CONTENT_BYTES: u64 = 512;
 pub(super) fn watch(data_dir: PathBuf) -> mpsc::Receiver<Changed> {
     let (tell, told) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let mut last = look(&data_dir);
+        let mut last = look(&data_dir).await;
         loop {
             // A file that is replaced takes its watch with it, so every round watches what is there now. A change
             // between the look and the watch is found by the look behind the watch.
-            let watch = Watch::new().and(&data_dir).and(&data_dir.join("global/pg_control"));
-            let watch = if last.0 { watch } else { watch.and(data_dir.parent().unwrap_or(&data_dir)) };
+            let (is_there, watched) = (last.0, data_dir.clone());
+            let watch = aside::look(move || {
+                let watch = Watch::new().and(&watched).and(&watched.join("global/pg_control"));
+                if is_there { watch } else { watch.and(watched.parent().unwrap_or(&watched)) }
+            });
+            let watch = watch.await;
             loop {
-                let now = look(&data_dir);
+                let now = look(&data_dir).await;
                 let moved = now.0 != last.0;
                 for change in changes(&last, &now) {
                     let _ = tell.try_send(change);
@@ -59,7 +64,12 @@ pub(super) fn watch(data_dir: PathBuf) -> mpsc::Receiver<Changed> {
     told
 }
 
-fn look(data_dir: &Path) -> (bool, Content, Content) {
+async fn look(data_dir: &Path) -> (bool, Content, Content) {
+    let data_dir = data_dir.to_owned();
+    aside::look(move || contents(&data_dir)).await
+}
+
+fn contents(data_dir: &Path) -> (bool, Content, Content) {
     let content = |name: &str| {
         let mut bytes = Vec::new();
         File::open(data_dir.join(name)).ok()?.take(CONTENT_BYTES).read_to_end(&mut bytes).ok()?;

@@ -2,15 +2,16 @@
 //! the directory first, so that a half-done one is never taken for a whole one.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use matriarch_core::view::postgres::{ControlState, DataDir, Process, Upstream};
+use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Process, Upstream};
 
 use crate::clock;
 
+use super::aside::{Changes, look};
 use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
@@ -21,29 +22,46 @@ use super::{files, proc, wipe};
 ///
 /// # Errors
 /// What was wrong and the way out. The directory is empty again then.
-pub(super) async fn initdb(settings: &Settings, progress: Progress<'_>) -> Result<(), String> {
-    make_room(settings)?;
-    let password = settings.superuser.password.as_ref().map(|p| PasswordFile::new(settings, &p.0)).transpose()?;
+pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress: Progress<'_>) -> Result<(), String> {
+    let password = changing(settings, changes, |settings| {
+        make_room(settings)?;
+        settings.superuser.password.as_ref().map(|p| PasswordFile::new(settings, &p.0)).transpose()
+    });
+    let password = password.await?;
     let mut tool = Tool::new(settings, "initdb").arg("-D").arg(&settings.data_dir).args(&settings.initdb_options);
     tool = tool.arg(format!("--username={}", settings.superuser.user));
     if let Some(password) = &password {
         tool = tool.arg("--pwfile").arg(password.path());
     }
-    marked(settings, "initdb", tool.run(progress)).await.or_else(|why| undo(settings, why))?;
-    drop(password);
-    if settings.pg_hba.is_empty() && !settings.bootstrap_pg_hba.is_empty() {
-        conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
+    if let Err(why) = marked(settings, changes, "initdb", tool.run(progress)).await {
+        return undo(settings, changes, why).await;
     }
-    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+    changing(settings, changes, |settings| {
+        drop(password);
+        if settings.pg_hba.is_empty() && !settings.bootstrap_pg_hba.is_empty() {
+            conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
+        }
+        untaint(settings)
+    })
+    .await
 }
 
 /// Makes a copy of `upstream` by `pg_basebackup`.
 ///
 /// # Errors
 /// What was wrong and the way out. The directory is empty again then.
-pub(super) async fn clone(settings: &Settings, upstream: &Upstream, progress: Progress<'_>) -> Result<(), String> {
-    make_room(settings)?;
-    conf::write_pgpass(settings, upstream)?;
+pub(super) async fn clone(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    upstream: &Upstream,
+    progress: Progress<'_>,
+) -> Result<(), String> {
+    let source = upstream.clone();
+    changing(settings, changes, move |settings| {
+        make_room(settings)?;
+        conf::write_pgpass(settings, &source)
+    })
+    .await?;
     let dsn = conf::conninfo(settings, &settings.replication, upstream, &[]);
     let mut tool = Tool::new(settings, "pg_basebackup").arg("--pgdata").arg(&settings.data_dir);
     tool = tool.args(["-X", "stream", "--no-password"]).arg(format!("--dbname={dsn}"));
@@ -53,8 +71,10 @@ pub(super) async fn clone(settings: &Settings, upstream: &Upstream, progress: Pr
     }
     tool = tool.args(&settings.basebackup_options);
     let why = format!("clone of {} ({}:{})", upstream.member, upstream.host, upstream.port);
-    marked(settings, &why, tool.run(progress)).await.or_else(|why| undo(settings, why))?;
-    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+    if let Err(why) = marked(settings, changes, &why, tool.run(progress)).await {
+        return undo(settings, changes, why).await;
+    }
+    changing(settings, changes, untaint).await
 }
 
 /// Rewinds the stopped directory, after recovery where it was not shut down cleanly, to where its history and that of `upstream` part, and makes it a standby of it.
@@ -62,7 +82,53 @@ pub(super) async fn clone(settings: &Settings, upstream: &Upstream, progress: Pr
 ///
 /// # Errors
 /// What was wrong. Once `pg_rewind` has begun to write, the directory stays marked and must be cloned anew.
-pub(super) async fn rewind(settings: &Settings, upstream: &Upstream, progress: Progress<'_>) -> Result<(), String> {
+pub(super) async fn rewind(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    upstream: &Upstream,
+    progress: Progress<'_>,
+) -> Result<(), String> {
+    let standby = Recovery::Standby(Some(upstream.clone()));
+    let wanted = standby.clone();
+    let cluster = changing(settings, changes, move |settings| {
+        let cluster = rewindable(settings)?;
+        // Before as well, for the restore_command that pg_rewind reads from it; after, since pg_rewind copies the other's.
+        conf::write_all(settings, cluster.major_version, &wanted)?;
+        Ok(cluster)
+    });
+    let cluster = cluster.await?;
+    if !matches!(cluster.state, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
+        crash_recover(settings, changes, progress).await?;
+    }
+    let why = format!("rewind to {} ({}:{})", upstream.member, upstream.host, upstream.port);
+    let tool = rewind_tool(settings, upstream, cluster.major_version);
+    let mark = why.clone();
+    changing(settings, changes, move |settings| {
+        files::taint(&settings.data_dir, &mark, settings.run_as.as_ref()).map_err(|e| e.to_string())
+    })
+    .await?;
+    // With --progress pg_rewind says how much it will copy, and only then begins to change the directory.
+    let begun = AtomicBool::new(false);
+    let watched = |line: &str| {
+        begun.fetch_or(line.contains("need to copy"), Ordering::Relaxed);
+        progress(line);
+    };
+    if let Err(said) = marked(settings, changes, &why, tool.run(&watched)).await {
+        if !begun.load(Ordering::Relaxed) {
+            changing(settings, changes, untaint).await?;
+        }
+        return Err(said);
+    }
+    changing(settings, changes, move |settings| {
+        conf::write_all(settings, cluster.major_version, &standby)?;
+        conf::write_signal(settings, true)?;
+        untaint(settings)
+    })
+    .await
+}
+
+/// The stopped cluster in the directory, if it can be rewound.
+fn rewindable(settings: &Settings) -> Result<Cluster, String> {
     let DataDir::Cluster(cluster) = files::observe(&settings.data_dir, settings.run_as.as_ref()) else {
         return Err(format!("{} holds no cluster to rewind", settings.data_dir.display()));
     };
@@ -74,30 +140,7 @@ pub(super) async fn rewind(settings: &Settings, upstream: &Upstream, progress: P
         return Err("pg_rewind needs data checksums or wal_log_hints=on from before the divergence: clone anew".into());
     }
     files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
-    let standby = Recovery::Standby(Some(upstream.clone()));
-    // Before as well, for the restore_command that pg_rewind reads from it; after, since pg_rewind copies the other's.
-    conf::write_all(settings, cluster.major_version, &standby)?;
-    if !matches!(cluster.state, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
-        crash_recover(settings, progress).await?;
-    }
-    let why = format!("rewind to {} ({}:{})", upstream.member, upstream.host, upstream.port);
-    let tool = rewind_tool(settings, upstream, cluster.major_version);
-    files::taint(&settings.data_dir, &why, settings.run_as.as_ref()).map_err(|e| e.to_string())?;
-    // With --progress pg_rewind says how much it will copy, and only then begins to change the directory.
-    let changing = AtomicBool::new(false);
-    let watched = |line: &str| {
-        changing.fetch_or(line.contains("need to copy"), Ordering::Relaxed);
-        progress(line);
-    };
-    if let Err(said) = marked(settings, &why, tool.run(&watched)).await {
-        if !changing.load(Ordering::Relaxed) {
-            files::untaint(&settings.data_dir).map_err(|e| e.to_string())?;
-        }
-        return Err(said);
-    }
-    conf::write_all(settings, cluster.major_version, &standby)?;
-    conf::write_signal(settings, true)?;
-    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+    Ok(cluster)
 }
 
 fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> Tool<'a> {
@@ -120,12 +163,20 @@ fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> T
 ///
 /// # Errors
 /// What was wrong and the way out.
-pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -> Result<(), String> {
-    refuse_if_alive(settings)?;
-    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
-    // Single-user mode refuses a standby's directory; a standby it remains all the same.
-    let standby = settings.data_dir.join("standby.signal").exists();
-    conf::write_signal(settings, false)?;
+pub(super) async fn crash_recover(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    progress: Progress<'_>,
+) -> Result<(), String> {
+    let standby = changing(settings, changes, |settings| {
+        refuse_if_alive(settings)?;
+        files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+        // Single-user mode refuses a standby's directory; a standby it remains all the same.
+        let standby = settings.data_dir.join("standby.signal").exists();
+        conf::write_signal(settings, false)?;
+        Ok(standby)
+    });
+    let standby = standby.await?;
     let mut tool = Tool::new(settings, "postgres").arg("--single").arg("-D").arg(&settings.data_dir);
     tool = tool.arg("-c").arg(format!("config_file={}", settings.main_conf().display()));
     for (name, value) in &settings.command_line {
@@ -135,17 +186,36 @@ pub(super) async fn crash_recover(settings: &Settings, progress: Progress<'_>) -
         tool = tool.arg("-c").arg(option);
     }
     let recovered = tool.arg("template1").run(progress).await;
-    conf::write_signal(settings, standby)?;
+    changing(settings, changes, move |settings| conf::write_signal(settings, standby)).await?;
     recovered.map(|_| ())
+}
+
+/// Changes files of these settings, in its turn.
+async fn changing<T: Send + 'static>(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    change: impl FnOnce(&Settings) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let settings = Arc::clone(settings);
+    changes.make(move || change(&settings)).await
+}
+
+fn untaint(settings: &Settings) -> Result<(), String> {
+    files::untaint(&settings.data_dir).map_err(|e| e.to_string())
 }
 
 /// Killed processes take a moment to leave: at most this long is waited for them.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Waits until the processes of a dead postmaster are gone, for a moment only.
-pub(super) async fn wait_for_orphans(settings: &Settings) {
+pub(super) async fn wait_for_orphans(settings: &Arc<Settings>) {
     let begun = clock::now();
-    while !proc::orphans(&settings.data_dir).is_empty() && clock::now().since(begun) < LEAVE_LIMIT {
+    loop {
+        let seen = Arc::clone(settings);
+        let is_clear = look(move || proc::orphans(&seen.data_dir).is_empty()).await;
+        if is_clear || clock::now().since(begun) >= LEAVE_LIMIT {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -184,8 +254,9 @@ fn make_room(settings: &Settings) -> Result<(), String> {
         .map_err(|e| format!("{} cannot be made: {e}; make it for the account of PostgreSQL", data_dir.display()))
 }
 
-fn undo(settings: &Settings, why: String) -> Result<String, String> {
-    match wipe::wipe(&settings.data_dir) {
+/// Empties the directory after a failure; always the failure.
+async fn undo<T>(settings: &Arc<Settings>, changes: &Changes, why: String) -> Result<T, String> {
+    match changing(settings, changes, |settings| wipe::wipe(&settings.data_dir)).await {
         Ok(()) => Err(why),
         Err(also) => Err(format!("{why}\n{also}")),
     }
@@ -193,19 +264,24 @@ fn undo(settings: &Settings, why: String) -> Result<String, String> {
 
 /// Keeps the mark in the directory while `work` goes on. The tools insist on an empty directory at their start, and
 /// `pg_rewind` removes what its source does not have: so the mark is made as soon as anything is there, and again.
-async fn marked<T>(settings: &Settings, why: &str, work: impl Future<Output = T>) -> T {
-    let watch = Watch::new().and(&settings.data_dir);
+async fn marked<T>(settings: &Arc<Settings>, changes: &Changes, why: &str, work: impl Future<Output = T>) -> T {
+    let watched = Arc::clone(settings);
+    let watch = look(move || Watch::new().and(&watched.data_dir)).await;
     let mut work = pin!(work);
     loop {
         tokio::select! {
             biased;
             result = &mut work => return result,
-            () = watch.changed() => mark(&settings.data_dir, why, settings),
+            () = watch.changed() => {
+                let (marked, why) = (Arc::clone(settings), why.to_owned());
+                changes.make(move || mark(&marked, &why)).await;
+            }
         }
     }
 }
 
-fn mark(data_dir: &Path, why: &str, settings: &Settings) {
+fn mark(settings: &Settings, why: &str) {
+    let data_dir = &settings.data_dir;
     if data_dir.join(files::TAINT).exists() || files::is_empty(data_dir).unwrap_or(true) {
         return;
     }

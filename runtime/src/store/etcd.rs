@@ -1,8 +1,8 @@
 //! The etcd v3 adapter: one channel and one client a member, chosen by us, with a deadline on every call.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
@@ -14,6 +14,7 @@ use matriarch_core::time::Instant as Moment;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::horizon::Horizon;
 use super::member::{Fault, Member, entry, header};
 use super::renew;
 use super::watch::{self, WatchEvent};
@@ -34,16 +35,8 @@ pub struct EtcdStore(Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) members: Vec<Arc<Member>>,
+    pub(super) horizon: Horizon,
     sticky: AtomicUsize,
-    term: Mutex<Term>,
-}
-
-/// The highest raft term seen of a store: a member that reads under a lower one is a deposed leader's follower, or was
-/// restored from somewhere.
-#[derive(Clone, Copy, Default)]
-struct Term {
-    store_id: StoreId,
-    highest: u64,
 }
 
 /// Whether a call may be sent again when it is not known what became of it.
@@ -62,9 +55,14 @@ impl EtcdStore {
         let member = |host: String| Arc::new(Member::new(&host, auth.clone(), connector.clone()));
         Self(Arc::new(Shared {
             members: hosts.into_iter().map(member).collect(),
+            horizon: Horizon::default(),
             sticky: AtomicUsize::new(0),
-            term: Mutex::default(),
         }))
+    }
+
+    /// Says how long a tenure may last: a store that went back is believed only after that. The longest counts.
+    pub fn allow_tenure(&self, ttl: Duration) {
+        self.0.horizon.allow_tenure(ttl);
     }
 
     /// Reads all keys under `prefix`, linearizably.
@@ -72,9 +70,9 @@ impl EtcdStore {
         let shared = &self.0;
         let read = |member: Arc<Member>| async move {
             let options = GetOptions::new().with_prefix();
-            let (reply, asked, heard) = shared.range(&member, prefix, options).await?;
+            let Answered { reply, asked, heard, rollbacks } = shared.range(&member, prefix, options).await?;
             let head = header(&member.host, reply.header())?;
-            Ok(snapshot(head, reply.kvs().iter().map(entry).collect(), asked, heard))
+            Ok(snapshot(head, rollbacks, reply.kvs().iter().map(entry).collect(), asked, heard))
         };
         shared.each_in_turn(Repeat::Harmless, deadline, read).await
     }
@@ -145,10 +143,12 @@ impl EtcdStore {
         let (request, transaction) = (&request(&transaction), &transaction);
         let commit = |member: Arc<Member>| async move {
             let mut client = member.kv().await?;
+            let floor = shared.horizon.floor();
             let asked = clock::now();
             let reply = client.txn(request.clone()).await.map_err(|error| member.fault(error))?;
-            shared.note_term(header(&member.host, reply.header())?);
-            transacted(&member.host, transaction, &reply, asked)
+            let told = header(&member.host, reply.header())?.into();
+            let rollbacks = shared.horizon.admit(floor, told, &member.host, clock::now())?;
+            transacted(&member.host, transaction, &reply, rollbacks, asked)
         };
         let left = end.saturating_duration_since(Instant::now());
         match shared.each_in_turn(Repeat::Never, left, commit).await {
@@ -230,7 +230,7 @@ impl Shared {
 
     /// A linearizable read of one key through `member`.
     pub(super) async fn read_key_at(&self, member: &Member, key: &str) -> Result<KeyRead, Fault> {
-        let (reply, asked, heard) = self.range(member, key, GetOptions::new()).await?;
+        let Answered { reply, asked, heard, .. } = self.range(member, key, GetOptions::new()).await?;
         let head = header(&member.host, reply.header())?;
         Ok(KeyRead {
             store_id: StoreId(head.cluster_id()),
@@ -242,43 +242,30 @@ impl Shared {
         })
     }
 
-    async fn range(
-        &self,
-        member: &Member,
-        key: &str,
-        options: GetOptions,
-    ) -> Result<(GetResponse, Moment, Moment), Fault> {
+    async fn range(&self, member: &Member, key: &str, options: GetOptions) -> Result<Answered, Fault> {
         let mut client = member.kv().await?;
-        let floor = *self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = self.horizon.floor();
         let asked = clock::now();
         let reply = client.get(key, Some(options)).await.map_err(|error| member.fault(error))?;
         let heard = clock::now();
-        let head = header(&member.host, reply.header())?;
-        if head.cluster_id() == floor.store_id.0 && head.raft_term() < floor.highest {
-            let (term, highest) = (head.raft_term(), floor.highest);
-            return Err(Fault::Ambiguous(format!("{}: behind: raft term {term}, was {highest}", member.host)));
-        }
-        self.note_term(head);
-        Ok((reply, asked, heard))
-    }
-
-    /// The store that answered last, 0 if none did yet.
-    pub(super) fn store_id(&self) -> StoreId {
-        self.term.lock().unwrap_or_else(PoisonError::into_inner).store_id
-    }
-
-    fn note_term(&self, head: &ResponseHeader) {
-        let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
-        if term.store_id.0 != head.cluster_id() {
-            *term = Term { store_id: StoreId(head.cluster_id()), highest: 0 };
-        }
-        term.highest = term.highest.max(head.raft_term());
+        let told = header(&member.host, reply.header())?.into();
+        let rollbacks = self.horizon.admit(floor, told, &member.host, heard)?;
+        Ok(Answered { reply, asked, heard, rollbacks })
     }
 }
 
-fn snapshot(head: &ResponseHeader, entries: Vec<Entry>, asked: Moment, heard: Moment) -> Snapshot {
+/// The reply to a linearizable read.
+struct Answered {
+    reply: GetResponse,
+    asked: Moment,
+    heard: Moment,
+    /// How often the store had gone back.
+    rollbacks: u64,
+}
+
+fn snapshot(head: &ResponseHeader, rollbacks: u64, entries: Vec<Entry>, asked: Moment, heard: Moment) -> Snapshot {
     let (store_id, revision) = (StoreId(head.cluster_id()), Revision(head.revision()));
-    Snapshot { store_id, revision, raft_term: head.raft_term(), entries, asked, heard }
+    Snapshot { store_id, rollbacks, revision, raft_term: head.raft_term(), entries, asked, heard }
 }
 
 /// The key to ask for before a write: one that the login may read.
@@ -329,11 +316,19 @@ fn request(transaction: &Transaction) -> Txn {
         .or_else(failure.collect::<Vec<_>>())
 }
 
-fn transacted(host: &str, transaction: &Transaction, reply: &TxnResponse, asked: Moment) -> Result<Transacted, Fault> {
+fn transacted(
+    host: &str,
+    transaction: &Transaction,
+    reply: &TxnResponse,
+    rollbacks: u64,
+    asked: Moment,
+) -> Result<Transacted, Fault> {
     let heard = clock::now();
     let head = header(host, reply.header())?;
     let read_back = reply.op_responses().into_iter().rev().find_map(|response| match response {
-        TxnOpResponse::Get(range) => Some(snapshot(head, range.kvs().iter().map(entry).collect(), asked, heard)),
+        TxnOpResponse::Get(range) => {
+            Some(snapshot(head, rollbacks, range.kvs().iter().map(entry).collect(), asked, heard))
+        }
         _ => None,
     });
     if !reply.succeeded() {

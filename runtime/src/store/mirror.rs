@@ -12,6 +12,7 @@ use super::{Entry, Snapshot};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MirroredPrefix {
     store_id: StoreId,
+    rollbacks: u64,
     revision: Revision,
     entries: BTreeMap<String, Entry>,
 }
@@ -20,6 +21,11 @@ impl MirroredPrefix {
     /// The store that the copy is of.
     pub fn store_id(&self) -> StoreId {
         self.store_id
+    }
+
+    /// How often that store had gone back.
+    pub fn rollbacks(&self) -> u64 {
+        self.rollbacks
     }
 
     /// The revision that the copy is at; a watch that continues it starts one later.
@@ -32,13 +38,15 @@ impl MirroredPrefix {
         &self.entries
     }
 
-    /// Takes over a snapshot. `false` if it is older than the copy and so was ignored; one of another store replaces
-    /// the copy whatever its revision.
+    /// Takes over a snapshot. `false` if it is older than the copy and so was ignored; one of another store, or of this
+    /// one after it went back, replaces the copy whatever its revision.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> bool {
-        if snapshot.store_id == self.store_id && snapshot.revision < self.revision {
+        let same = snapshot.store_id == self.store_id;
+        if same && (snapshot.rollbacks, snapshot.revision) < (self.rollbacks, self.revision) {
             return false;
         }
         self.store_id = snapshot.store_id;
+        self.rollbacks = snapshot.rollbacks;
         self.revision = snapshot.revision;
         self.entries = snapshot.entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
         true
@@ -106,6 +114,7 @@ mod tests {
     fn snapshot(batches: &[Vec<Change>], revision: usize) -> Snapshot {
         Snapshot {
             store_id: StoreId(7),
+            rollbacks: 0,
             revision: Revision(revision as i64),
             raft_term: 1,
             entries: replay(&batches[..revision]).into_values().collect(),
@@ -147,8 +156,12 @@ mod tests {
         let mut mirror = MirroredPrefix::default();
         let batches: Vec<Vec<Change>> = (1..=9).map(|n| vec![put("a", n)]).collect();
         mirror.apply_snapshot(&snapshot(&batches, 9));
-        let restored = Snapshot { store_id: StoreId(8), ..snapshot(&batches, 2) };
-        assert!(mirror.apply_snapshot(&restored));
+        let other = Snapshot { store_id: StoreId(8), ..snapshot(&batches, 2) };
+        assert!(mirror.apply_snapshot(&other));
         assert_eq!((mirror.store_id(), mirror.revision()), (StoreId(8), Revision(2)));
+        let restored = Snapshot { rollbacks: 1, ..other.clone() };
+        assert!(mirror.apply_snapshot(&Snapshot { revision: Revision(5), ..other.clone() }));
+        assert!(mirror.apply_snapshot(&restored), "the same store, after it went back");
+        assert!(!mirror.apply_snapshot(&Snapshot { revision: Revision(9), ..other }), "from before it went back");
     }
 }

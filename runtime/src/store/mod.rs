@@ -2,6 +2,7 @@
 
 pub mod embedded;
 mod etcd;
+mod horizon;
 mod member;
 mod mirror;
 mod renew;
@@ -46,6 +47,8 @@ impl Entry {
 pub struct Snapshot {
     /// Which store answered.
     pub store_id: StoreId,
+    /// How often it was found to have gone back, restored from a backup; revisions before that mean nothing.
+    pub rollbacks: u64,
     /// The revision of the store that the entries are of.
     pub revision: Revision,
     /// The raft term of the member that answered.

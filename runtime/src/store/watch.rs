@@ -100,7 +100,7 @@ pub(super) fn start(shared: Arc<Shared>, prefix: &str, from: Revision) -> mpsc::
     let common = Arc::new(Common {
         prefix: prefix.to_owned(),
         next: AtomicI64::new(from.0),
-        store_id: AtomicU64::new(shared.store_id().0),
+        store_id: AtomicU64::new(shared.horizon.store_id().0),
         homes: [home(0), home(1)],
         shared,
     });
@@ -214,7 +214,8 @@ async fn judge(common: &Common, member: &Member, from: i64, reply: &WatchRespons
         let (host, compacted) = (&member.host, reply.compact_revision());
         return Err(Ended::Lost(format!("{host}: revision {from} is compacted, the oldest is {compacted}")));
     }
-    if reply.canceled() {
+    // A member of an earlier raft term lags behind an election, or was restored: another one is asked.
+    if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.is_current(head.into())) {
         return Err(Ended::Failed);
     }
     let revision = reply.header().map_or(0, etcd_client::ResponseHeader::revision);

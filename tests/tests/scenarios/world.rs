@@ -233,6 +233,7 @@ impl World {
             primary: false,
             barred: false,
             history: History::first(Timeline(1)),
+            receives: !pledged,
             flushed: position,
             replayed: Lsn(position.0 + 0x78),
             pledge: pledged.then_some(self.keys.revision),

@@ -241,6 +241,7 @@ pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
             ancestors: vec![Ancestor { timeline: Timeline(1), end: Lsn(0x404_0000), reason: String::new() }],
             timeline: Timeline(2),
         },
+        receives: false,
         flushed: Lsn(67_417_552),
         replayed: Lsn(67_416_528),
         pledge: Some(absent_at),

@@ -1,0 +1,118 @@
+//! What members tell each other of where they are, and which of it counts.
+
+use crate::action::{Action, Answer, PeerAction, StoreAction};
+use crate::event::{Event, PeerEvent, StoreEvent};
+use crate::id::{Lsn, Member, RequestId, Revision};
+use crate::state::Pledge;
+use crate::testing::*;
+use crate::time::Seen;
+use crate::view::peers::PeerAnswer;
+
+const ASKED: RequestId = RequestId(5);
+
+fn asked(absent_at: i64) -> Event {
+    Event::Peer(PeerEvent::PositionAsked { request: ASKED, absent_at: Revision(absent_at) })
+}
+
+fn told(effects: &crate::effects::Effects) -> Option<PeerAnswer> {
+    match answers(effects).remove(&ASKED)? {
+        Answer::Position(answer) => Some(answer),
+        Answer::Text { .. } => panic!("a position was asked for"),
+    }
+}
+
+fn campaigns(node: &Node) -> bool {
+    node.wants().iter().any(|order| matches!(order, Action::Store(StoreAction::GrantTenure { .. })))
+}
+
+/// `c` told its position; it is one of ours.
+fn c_told(position: Lsn, pledge: Option<Revision>) -> Node {
+    let mut node = Node::racing();
+    let now = node.now;
+    node.state.peers.answers.insert(Member::new("c"), Seen::new(answer(position, pledge), now, now));
+    node
+}
+
+#[test]
+fn the_position_of_a_peer_that_still_receives_does_not_count() {
+    let less = Lsn(HERE.0 - 8);
+    for pledge in [None, Some(Revision(100))] {
+        let mut node = c_told(less, pledge);
+        node.state.peers.answers.get_mut(&Member::new("c")).unwrap().value.receives = true;
+        assert_eq!(node.concludes().1, "collecting_positions", "{pledge:?}");
+        let again = |order: &Action| matches!(order, Action::Peer(PeerAction::AskPosition { .. }));
+        assert!(!node.wants().iter().any(again), "it is asked again in the next round, not as fast as it answers");
+        assert!(campaigns(&node.clone().later(150)), "nobody waits longer for it than for one that is silent");
+        // A member of Patroni cannot stop: waiting for it would bring nothing.
+        let patroni = node.cluster(|cluster| {
+            cluster.members.get_mut(&Member::new("c")).unwrap().record.pledges = false;
+        });
+        assert!(campaigns(&patroni));
+    }
+    assert!(campaigns(&c_told(less, Some(Revision(101)))));
+}
+
+#[test]
+fn a_peer_that_is_ahead_and_does_not_lead_is_not_waited_for_for_ever() {
+    let mut node = c_told(Lsn(HERE.0 + 8), Some(Revision(101)));
+    node.state.memory.leaderless = Some(node.now);
+    assert_eq!(node.concludes().1, "behind_peer");
+    let mut node = node.later(5_000);
+    node.state.memory.race = Some((Revision(101), at(0)));
+    assert!(campaigns(&node));
+    // How much that may cost is bounded.
+    let far = node.config(|config| config.maximum_lag_on_failover_bytes = 4).cluster(|cluster| {
+        cluster.status = Some(crate::view::store::StatusKey { optime: Lsn(HERE.0 + 8), ..Default::default() });
+    });
+    assert_eq!(far.concludes().1, "lag_too_large");
+}
+
+#[test]
+fn who_is_asked_about_keys_that_it_has_not_seen_looks_at_them_first() {
+    // Its watch is silent: it still sees a leader and streams from it.
+    let mut node = Node::standby();
+    let effects = node.step(asked(101));
+    assert_eq!(told(&effects), None);
+    assert!(actions(&effects).contains(&Action::Store(StoreAction::Read)));
+    let seen = Seen::new(cluster(103), node.now, node.now);
+    node.step(Event::Store(StoreEvent::Watched(seen)));
+    node.state.pledge = Some(Pledge { absent_at: Revision(103), since: node.now, frozen: true, on_disk: true });
+    node.state.postgres.sql = Some(Seen::new(standby_sql(None), node.now, node.now));
+    let answer = told(&node.tick()).unwrap();
+    assert!(answer.is_final(Revision(101)) && answer.pledge == Some(Revision(103)));
+}
+
+#[test]
+fn a_pledge_given_at_an_earlier_revision_of_the_same_absence_counts_for_a_later_one() {
+    let pledge = Pledge { absent_at: Revision(101), since: at(0), frozen: true, on_disk: true };
+    let mut node = Node::racing().with(|state| state.pledge = Some(pledge));
+    node.set_cluster(cluster(140));
+    let answer = told(&node.step(asked(140))).unwrap();
+    assert!(answer.is_final(Revision(140)));
+}
+
+#[test]
+fn who_cannot_pledge_in_time_says_how_things_are() {
+    let mut node = Node::standby();
+    assert_eq!(told(&node.step(asked(101))), None);
+    let mut node = node.later(500);
+    let answer = told(&node.tick()).unwrap();
+    assert!(answer.receives && answer.pledge.is_none() && !answer.is_final(Revision(101)));
+}
+
+#[test]
+fn a_primary_says_at_once_that_it_is_one() {
+    let answer = told(&Node::primary().step(asked(200))).unwrap();
+    assert!(answer.primary && answer.is_final(Revision(200)));
+}
+
+#[test]
+fn more_questions_than_can_wait_are_not_admitted() {
+    let mut node = Node::standby();
+    for request in 0..crate::state::REQUESTS_MAX as u64 {
+        assert!(node.state.admits_question());
+        let absent_at = Revision(101);
+        node.step(Event::Peer(PeerEvent::PositionAsked { request: RequestId(request), absent_at }));
+    }
+    assert!(!node.state.admits_question() && node.state.admits_request());
+}

@@ -1,0 +1,174 @@
+//! How far the store has come, and what to make of an answer from before that.
+//!
+//! A linearizable answer never lies before one that was here when it was asked for. One that does comes from a store that
+//! went back: a member, or the whole of it, was restored from a backup under the identity that it had. Whoever leads in
+//! the lost future may go on until its tenure ends, and perhaps members live that still know of it. So nothing of the
+//! past is believed before it was the only thing told for as long as a tenure lasts; after that the past is the present,
+//! since refusing it for ever would leave the cluster without a primary until every agent is started anew.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use etcd_client::ResponseHeader;
+use matriarch_core::id::StoreId;
+use matriarch_core::time::Instant;
+
+use super::member::Fault;
+
+/// How long the past is not believed, unless it is told how long a tenure may last: longer than most do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a store tells of itself with every answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Standing {
+    store_id: StoreId,
+    raft_term: u64,
+    revision: i64,
+}
+
+impl Standing {
+    fn is_before(self, floor: Self) -> bool {
+        self.store_id == floor.store_id && (self.raft_term < floor.raft_term || self.revision < floor.revision)
+    }
+
+    fn raised_to(self, new: Self) -> Self {
+        if new.store_id != self.store_id {
+            return new;
+        }
+        let (raft_term, revision) = (self.raft_term.max(new.raft_term), self.revision.max(new.revision));
+        Self { raft_term, revision, ..new }
+    }
+}
+
+impl From<&ResponseHeader> for Standing {
+    fn from(head: &ResponseHeader) -> Self {
+        Self { store_id: StoreId(head.cluster_id()), raft_term: head.raft_term(), revision: head.revision() }
+    }
+}
+
+/// The floor, and since when only the past answers.
+pub(super) struct Horizon(Mutex<State>);
+
+struct State {
+    floor: Standing,
+    /// Since when every answer came from before the floor.
+    past_since: Option<Instant>,
+    /// The longest that a tenure may last, as far as was told.
+    tenure_limit: Option<Duration>,
+    rollbacks: u64,
+}
+
+impl Default for Horizon {
+    fn default() -> Self {
+        let floor = Standing::default();
+        Self(Mutex::new(State { floor, past_since: None, tenure_limit: None, rollbacks: 0 }))
+    }
+}
+
+impl Horizon {
+    /// The floor for a request that is sent now.
+    pub(super) fn floor(&self) -> Standing {
+        self.state().floor
+    }
+
+    /// The store that answered last, 0 if none did yet.
+    pub(super) fn store_id(&self) -> StoreId {
+        self.floor().store_id
+    }
+
+    /// Tenures may last for so long. A longer one that was told of before may be in force yet.
+    pub(super) fn allow_tenure(&self, ttl: Duration) {
+        let mut state = self.state();
+        state.tenure_limit = state.tenure_limit.max(Some(ttl));
+    }
+
+    /// Takes in what a linearizable answer of `host` told, to a request that was sent when `floor` was the floor; how
+    /// often the store went back until then.
+    pub(super) fn admit(&self, floor: Standing, told: Standing, host: &str, now: Instant) -> Result<u64, Fault> {
+        let mut state = self.state();
+        if !told.is_before(floor) {
+            state.floor = state.floor.raised_to(told);
+            state.past_since = None;
+            return Ok(state.rollbacks);
+        }
+        let patience = state.tenure_limit.unwrap_or(PATIENCE);
+        let was = format!(
+            "revision {} in raft term {}, was {} in {}",
+            told.revision, told.raft_term, floor.revision, floor.raft_term
+        );
+        let since = *state.past_since.get_or_insert_with(|| {
+            let seconds = patience.as_secs_f32();
+            tracing::warn!(
+                host,
+                "the store answers from the past ({was}): was it restored from a backup? If nothing else answers, it is \
+                 believed in {seconds} s"
+            );
+            now
+        });
+        if now.since(since) < patience {
+            return Err(Fault::Ambiguous(format!("{host}: behind: {was}")));
+        }
+        tracing::warn!(host, revision = told.revision, "the store went back, and is believed from here on");
+        state.floor = told;
+        state.past_since = None;
+        state.rollbacks += 1;
+        Ok(state.rollbacks)
+    }
+
+    /// A watch that tells this may go on: it is not of an earlier raft term. Its revision may lag.
+    pub(super) fn is_current(&self, told: Standing) -> bool {
+        let floor = self.floor();
+        told.store_id != floor.store_id || told.raft_term >= floor.raft_term
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(store_id: u64, raft_term: u64, revision: i64) -> Standing {
+        Standing { store_id: StoreId(store_id), raft_term, revision }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn ask(horizon: &Horizon, seconds: u64, answer: Standing) -> Option<u64> {
+        horizon.admit(horizon.floor(), answer, "e1", at(seconds)).ok()
+    }
+
+    #[test]
+    fn the_past_is_believed_when_it_was_all_that_answered_for_as_long_as_a_tenure() {
+        let horizon = Horizon::default();
+        horizon.allow_tenure(Duration::from_secs(30));
+        horizon.allow_tenure(Duration::from_secs(3));
+        assert_eq!(ask(&horizon, 0, told(1, 4, 100)), Some(0));
+        for past in [told(1, 4, 99), told(1, 3, 200)] {
+            assert_eq!(ask(&horizon, 1, past), None);
+            assert_eq!(horizon.is_current(past), past.raft_term == 4, "a watch may lag in revisions");
+        }
+        assert_eq!(ask(&horizon, 30, told(1, 4, 99)), None);
+        // A member that knows of the present answers: the other one is wrong, and the time begins anew.
+        assert_eq!(ask(&horizon, 30, told(1, 4, 101)), Some(0));
+        assert_eq!(ask(&horizon, 59, told(1, 2, 50)), None);
+        assert_eq!(ask(&horizon, 88, told(1, 2, 50)), None);
+        assert_eq!(ask(&horizon, 89, told(1, 2, 50)), Some(1));
+        assert_eq!(ask(&horizon, 89, told(1, 2, 51)), Some(1));
+        assert!(horizon.is_current(told(1, 2, 51)));
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_are_no_past() {
+        let horizon = Horizon::default();
+        let asked = horizon.floor();
+        assert_eq!(ask(&horizon, 0, told(1, 4, 100)), Some(0));
+        assert_eq!(horizon.admit(asked, told(1, 4, 90), "e1", at(0)).ok(), Some(0));
+        assert_eq!(ask(&horizon, 0, told(1, 4, 99)), None, "the floor did not sink");
+        assert_eq!(ask(&horizon, 0, told(2, 1, 1)), Some(0), "another store begins anew");
+    }
+}
