@@ -6,14 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use matriarch::guard::processes::{Process, child_pids};
+use matriarch::guard::processes::Process;
 use matriarch::guard::{Order, Report};
 use matriarch::postgres::cgroup;
 use matriarch_tests::guarded::{GuardedNode, ask, until};
-use matriarch_tests::{Cluster, Plan, StoreKind, wait_until};
-use rustix::process::Signal;
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that is not PostgreSQL by its executable nor by its parent, and that has a new number at every look: no
 /// search would find it. It says how often it has forked.
@@ -83,33 +79,6 @@ async fn a_cgroup_that_is_not_postgresqls_alone_is_not_killed() {
     until(|| members(&foreign).is_empty());
     assert_eq!(ask(&mut guard, Order::Retire).await, Report::Gone);
     until(|| members(&place).is_empty());
-}
-
-/// The agent is root no more when it starts PostgreSQL, and may not have made the cgroup by itself.
-#[tokio::test]
-async fn an_agent_that_was_root_starts_postgresql_in_a_cgroup_of_its_own() {
-    if Own::make().is_none() {
-        return;
-    }
-    let plan = Plan { nodes: 1, store: StoreKind::Embedded, as_root: true, ..Plan::default() };
-    let cluster = Cluster::start(plan).await;
-    let node = &cluster.nodes[0];
-    let postmaster = node.postmaster().expect("it runs");
-    let place = cgroup::of(postmaster.0).unwrap();
-    assert_eq!(place.file_name().unwrap().to_str(), Some(&*cgroup::name(&node.data_dir())));
-    assert_eq!(members(&place).len(), 1 + child_pids(postmaster.0).unwrap().len());
-    let why: serde_json::Value = serde_json::from_str(&node.get("/why").await.body).unwrap();
-    let wishes = why["guard"]["wishes_refused"].as_array().unwrap();
-    assert!(!wishes.iter().any(|wish| wish.as_str().unwrap().contains("cgroup")), "{wishes:?}");
-
-    // After a fence the same one is used again, and a clean end removes it.
-    postmaster.kill();
-    wait_until("another postmaster", LIMIT, async || node.postmaster().is_some_and(|it| it != postmaster)).await;
-    cluster.healed(LIMIT).await;
-    assert_eq!(cgroup::of(node.postmaster().unwrap().0).unwrap(), place);
-    node.agent().signal(Signal::TERM);
-    node.agent_ended(LIMIT);
-    until(|| !place.exists());
 }
 
 /// Where this test may make cgroups. They are removed with it.

@@ -7,7 +7,6 @@ use matriarch::guard::processes::Process;
 use matriarch::guard::{Armed, Guard, Hello, Order, Report};
 use matriarch_core::time::Instant;
 use matriarch_tests::guarded::{self, GuardedNode, Load, TENURE, ask, next, until, until_async};
-use matriarch_tests::{Allowance, Cluster, Ledger, Mark, Plan};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 const NOBODY: [i32; 0] = [];
@@ -252,30 +251,7 @@ async fn the_agent_says_whether_there_is_a_pair() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// A real cluster, and a measurement
-
-/// Without a successor the primary would go on writing beside the next one: nobody is left to stop it.
-#[tokio::test]
-async fn no_two_primaries_when_the_agent_freezes_and_its_guard_is_killed() {
-    const LIMIT: Duration = Duration::from_secs(60);
-    let extra = serde_json::json!({"matriarch": {"guard": "strict"}});
-    let cluster = Cluster::start(Plan { extra, ..Plan::default() }).await;
-    let ledger = Ledger::start(&cluster).await;
-    let primary = cluster.healed(LIMIT).await;
-    let node = &cluster.nodes[primary];
-    let (guard, postmaster) = (node.guard().expect("it is guarded"), node.postmaster().expect("a primary runs"));
-    let fault = Mark::now();
-    node.agent().freeze();
-    guard.kill();
-    let next = cluster.primary_but(&[primary], LIMIT).await;
-    ledger.acknowledged_by(next, LIMIT).await;
-    assert!(!postmaster.is_alive(), "nobody has stopped the old primary");
-    node.agent().thaw();
-    cluster.healed(LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("agent frozen and guard killed", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
-}
+// A measurement
 
 /// What a guard that is the postmaster's parent would do (`PR_SET_PDEATHSIG`): docs/decisions/0009-guard-pair.md.
 ///
