@@ -6,6 +6,7 @@
 //! logs of every process are then printed.
 
 mod cluster;
+pub mod guarded;
 mod ledger;
 mod lock;
 mod network;

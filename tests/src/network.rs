@@ -107,7 +107,11 @@ impl Host {
     pub(crate) fn command(&self, program: &str, account: Option<&nix::unistd::User>) -> Command {
         let mut words: Vec<String> = Vec::new();
         if let Some(namespace) = &self.namespace {
-            words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+            // `ip netns exec` mounts /sys anew, which hides the cgroups. Root could use them.
+            match account {
+                Some(_) => words.extend(["ip", "netns", "exec", namespace].map(str::to_owned)),
+                None => words.extend(["nsenter".to_owned(), format!("--net=/run/netns/{namespace}")]),
+            }
         }
         if let Some(account) = account.filter(|_| is_root()) {
             words.extend(["setpriv".into(), format!("--reuid={}", account.uid), format!("--regid={}", account.gid)]);

@@ -108,11 +108,12 @@ impl Node {
         (process.is_alive() && cwd == self.data_dir()).then_some(process)
     }
 
-    /// The guard, if there is one.
+    /// The guard, if there is one; not its successor.
     pub fn guard(&self) -> Option<Process> {
         self.processes().into_iter().find(|process| {
             let words = process.command_line();
-            words.get(1).is_some_and(|word| word == "guard")
+            let comm = fs::read_to_string(format!("/proc/{}/comm", process.0)).unwrap_or_default();
+            words.get(1).is_some_and(|word| word == "guard") && comm != "guard-successor\n"
         })
     }
 

@@ -232,6 +232,7 @@ async fn a_newborn_without_a_pid_file_is_killed_by_the_fence() {
         agent_uid: rustix::process::geteuid().as_raw(),
         restart_grace: LONG,
         release_command: vec![],
+        strict: false,
     };
     let (mut guard, _) = connect_or_spawn(&options).await.unwrap();
     guard.send(Order::Fire { why: "test".into() }).unwrap();

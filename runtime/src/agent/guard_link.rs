@@ -15,12 +15,24 @@ pub(super) struct GuardLink {
     postmaster: (i32, u64),
     /// What the guard could not get of what it wants.
     pub(super) wishes_refused: Vec<String>,
+    /// Why it has no cgroup to kill, which it finds with each postmaster.
+    why_no_cgroup: Option<String>,
+    /// The guard's process id.
+    pid: i32,
 }
 
 impl GuardLink {
     /// No connection yet.
     pub(super) fn new(options: GuardOptions) -> Self {
-        Self { options, orders: None, armed: None, postmaster: (0, 0), wishes_refused: Vec::new() }
+        Self {
+            options,
+            orders: None,
+            armed: None,
+            postmaster: (0, 0),
+            wishes_refused: Vec::new(),
+            why_no_cgroup: None,
+            pid: 0,
+        }
     }
 
     /// How to reach or start the guard.
@@ -36,8 +48,13 @@ impl GuardLink {
     }
 
     fn greeted(&mut self, hello: Hello) -> GuardEvent {
+        if self.pid != 0 && self.pid != hello.pid {
+            tracing::warn!(before = self.pid, now = hello.pid, "another process is the guard");
+        }
+        self.pid = hello.pid;
         self.armed = hello.armed.map(|armed| armed.tenure);
         self.wishes_refused = hello.wishes_refused;
+        self.wishes_refused.extend(self.why_no_cgroup.clone());
         GuardEvent::Connected {
             armed: hello.armed.map(|armed| Armed { tenure: armed.tenure, at: armed.at }),
             held: hello.held,
@@ -77,6 +94,15 @@ impl GuardLink {
         self.send(Order::Retire);
     }
 
+    fn wish_for_cgroup(&mut self, why_not: Option<String>) {
+        if let Some(why) = why_not.as_ref().filter(|why| self.why_no_cgroup.as_ref() != Some(why)) {
+            tracing::warn!("the guard does without a cgroup to kill: {why}");
+        }
+        self.wishes_refused.retain(|wish| Some(wish) != self.why_no_cgroup.as_ref());
+        self.wishes_refused.extend(why_not.clone());
+        self.why_no_cgroup = why_not;
+    }
+
     fn send(&self, order: Order) {
         let Some(orders) = &self.orders else { return };
         if let Err(error) = orders.send(order) {
@@ -92,7 +118,12 @@ impl GuardLink {
                 self.tell_postmaster();
                 self.greeted(hello)
             }
-            Report::Watching { .. } => return None,
+            Report::Watching { pid, why_no_cgroup } => {
+                if pid != 0 {
+                    self.wish_for_cgroup(why_no_cgroup);
+                }
+                return None;
+            }
             Report::Armed(armed) => {
                 self.armed = Some(armed.tenure);
                 GuardEvent::Armed(Armed { tenure: armed.tenure, at: armed.at })

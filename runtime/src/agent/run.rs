@@ -20,6 +20,7 @@ use super::lanes::Lanes;
 use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
 use crate::api::{self, ApiSettings};
+use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
@@ -96,6 +97,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     // As root, if the agent is: then no process of PostgreSQL's account can stop the guard.
     let (guard, hello) = connect_or_spawn(&guard_options).await.context("starting the guard")?;
     if let Some(account) = &account {
+        crate::postgres::cgroup::prepare(&local.postgresql.data_dir);
         user::become_user(account)?;
     }
 
@@ -219,6 +221,7 @@ fn guard_options(
         agent_uid: account.map_or_else(|| nix::unistd::Uid::effective().as_raw(), |user| user.uid.as_raw()),
         restart_grace: local.matriarch.restart_grace,
         release_command,
+        strict: local.matriarch.guard == GuardMode::Strict,
     })
 }
 

@@ -391,10 +391,7 @@ impl<'a> Build<'a, '_> {
             restart_grace: seconds("matriarch.restart_grace", 2.0),
             state_dir: self.path("matriarch.state_dir"),
             guard: match self.text("matriarch.guard") {
-                Some(mode) if mode.eq_ignore_ascii_case("strict") => {
-                    self.refuse("matriarch.guard", "`strict` is not supported yet; use `auto` or leave it out");
-                    GuardMode::Strict
-                }
+                Some(mode) if mode.eq_ignore_ascii_case("strict") => GuardMode::Strict,
                 _ => GuardMode::Auto,
             },
         }

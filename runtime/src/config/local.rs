@@ -258,12 +258,12 @@ pub struct Log {
     pub mode: Option<u32>,
 }
 
-/// How closely the guard is tied to PostgreSQL.
+/// How many guards there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardMode {
-    /// A process beside it.
+    /// One process.
     Auto,
-    /// Its parent, so that PostgreSQL dies with the guard.
+    /// Two: the guard, and a successor that becomes the guard when it dies.
     Strict,
 }
 

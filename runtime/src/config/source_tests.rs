@@ -119,9 +119,12 @@ fn validated(text: &str) -> String {
 }
 
 #[test]
-fn a_guard_that_is_not_built_yet_is_refused() {
-    let said = refused(&sample().replace("guard: auto", "guard: strict"));
-    assert!(said.contains("matriarch.guard") && said.contains("not supported yet"), "{said}");
+fn a_guard_may_be_strict() {
+    let text = sample().replace("guard: auto", "guard: strict");
+    assert_eq!(validated(&text), "");
+    assert_eq!(loaded(&text, &[]).unwrap().config.matriarch.guard, GuardMode::Strict);
+    let said = refused(&sample().replace("guard: auto", "guard: strictly"));
+    assert!(said.contains("matriarch.guard"), "{said}");
 }
 
 #[test]

@@ -26,6 +26,8 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a guard that has accepted a connection may take to greet. A fence that does not go through keeps it longer
 /// than anything else.
 const GREET_LIMIT: Duration = Duration::from_secs(2);
+/// How long a successor may take to greet as the guard. It has to be well within the time that an agent goes without one.
+const SUCCESSION_LIMIT: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a guard that is just starting, ending or executing itself anew.
 const AGAIN: Duration = Duration::from_millis(5);
 /// Orders and reports that may wait.
@@ -47,16 +49,18 @@ pub struct GuardOptions {
     pub restart_grace: Duration,
     /// The command that gives a tenure back, program first, `{tenure}` standing for its number. Empty: none.
     pub release_command: Vec<String>,
+    /// The guard shall have a successor: a second process that becomes the guard when it dies. Nothing is acknowledged as
+    /// armed without one.
+    pub strict: bool,
 }
 
 /// A connection to the guard. Dropping it does nothing to the guard: it goes on guarding.
 #[derive(Debug)]
 pub struct Guard {
-    /// What the guard says, in its order. After [`Report::Gone`] or [`Report::Superseded`] nothing more comes, and this
+    /// What the guard says, in its order; a [`Report::Hello`] in between may be its successor's. After [`Report::Gone`] or [`Report::Superseded`] nothing more comes, and this
     /// guard is to be replaced by [`connect_or_spawn`].
     pub reports: mpsc::Receiver<Report>,
     orders: Orders,
-    pid: i32,
 }
 
 /// Gives orders to a guard; cheap to clone.
@@ -87,11 +91,6 @@ impl Guard {
     pub fn orders(&self) -> Orders {
         self.orders.clone()
     }
-
-    /// The guard's process id.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
 }
 
 /// Connects to the guard of `options.state_dir`, or starts one (its own session, no child of ours, outlives us).
@@ -100,7 +99,7 @@ pub async fn connect_or_spawn(options: &GuardOptions) -> io::Result<(Guard, Hell
     let begun = clock::now();
     loop {
         let failure = match connect(options).await {
-            Ok((link, hello)) => return Ok((serve(link, hello.pid, options.clone()), hello)),
+            Ok((link, hello)) => return Ok((serve(link, options.clone()), hello)),
             // A guard that is there and says no stays there: another one would find the lock taken.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
             Err(error) => error,
@@ -133,12 +132,16 @@ async fn connect(options: &GuardOptions) -> io::Result<(Link, Hello)> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }
     let (from, mut to) = stream.into_split();
-    to.write_all(&line(&Order::Hello { protocol: PROTOCOL })).await?;
+    to.write_all(&line(&Order::Hello { protocol: PROTOCOL, strict: options.strict })).await?;
     let mut lines = BufReader::new(from.take(LINE_BYTES_MAX as u64)).lines();
     let answer = timeout(GREET_LIMIT, next_report(&mut lines)).await.map_err(|_| {
         io::Error::new(io::ErrorKind::TimedOut, format!("the guard does not greet within {GREET_LIMIT:?}"))
     })??;
     match answer {
+        Some(Report::Hello(hello)) if options.strict && !hello.strict => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the guard, process {}, keeps no successor: send it SIGUSR2 to have it execute anew", hello.pid),
+        )),
         Some(Report::Hello(hello)) => {
             let pid = Pid::from_raw(hello.pid).ok_or_else(|| other("the guard has no process id"))?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
@@ -205,11 +208,11 @@ async fn spawn(options: &GuardOptions) -> io::Result<Spawned> {
     }
 }
 
-fn serve(link: Link, pid: i32, options: GuardOptions) -> Guard {
+fn serve(link: Link, options: GuardOptions) -> Guard {
     let (orders, to_send) = mpsc::channel(QUEUE_MAX);
     let (to_agent, reports) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(converse(link, options, to_send, to_agent));
-    Guard { reports, orders: Orders(orders), pid }
+    Guard { reports, orders: Orders(orders) }
 }
 
 /// Carries orders and reports until the guard is gone, another agent has taken it, or nobody is interested.
@@ -259,11 +262,12 @@ async fn converse(
     }
 }
 
-/// Reaches the same process again; `None` once it has ended.
+/// Reaches the same process again, or its successor; `None` once it has ended without one.
 async fn reconnect(process: &AsyncFd<OwnedFd>, options: &GuardOptions) -> Option<(Link, Hello)> {
     loop {
         if has_ended(process) {
-            return None;
+            // A guard without a successor has taken its listening socket with it: that is refused at once.
+            return timeout(SUCCESSION_LIMIT, connect(options)).await.ok()?.ok();
         }
         if let Ok((link, hello)) = connect(options).await {
             return Some((link, hello));

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use matriarch_core::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::cgroup::Cgroup;
 use super::processes::{DataDir, Member, Process, child_pids};
 use crate::clock;
 
@@ -32,8 +33,10 @@ const STOP_WAIT: Duration = Duration::from_millis(10);
 /// The PostgreSQL of one data directory.
 #[derive(Debug)]
 pub(super) struct Postgres {
+    path: PathBuf,
     directory: DataDir,
     postmaster: Option<Process>,
+    cgroup: Option<Cgroup>,
 }
 
 /// A kill under way.
@@ -86,7 +89,7 @@ pub(super) enum Progress {
 
 impl Postgres {
     pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: DataDir::new(directory), postmaster: None }
+        Self { path: directory.to_owned(), directory: DataDir::new(directory), postmaster: None, cgroup: None }
     }
 
     /// The postmaster that the agent told of.
@@ -123,6 +126,29 @@ impl Postgres {
         }
     }
 
+    /// Looks for a cgroup that is the watched postmaster's alone. Without one the fence works as well, but a process that
+    /// is not recognised as PostgreSQL outlives it.
+    pub(super) fn find_cgroup(&mut self, agent: Option<i32>) -> Result<(), String> {
+        let Some(postmaster) = self.postmaster else { return Ok(()) };
+        if self.cgroup.as_ref().is_none_or(|it| !it.is_of(postmaster)) {
+            self.cgroup = None;
+            self.cgroup = Some(Cgroup::find(postmaster, &self.path, agent)?);
+        }
+        Ok(())
+    }
+
+    /// In a copy of the guard, which has not got the thread that belongs to it.
+    pub(super) fn forget_cgroup(&mut self) {
+        self.cgroup = None;
+    }
+
+    /// Removes the cgroup, if it is empty.
+    pub(super) fn remove_cgroup(&mut self) {
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.remove();
+        }
+    }
+
     /// Reads everything that a fence reads, so that its code and the kernel's are in memory.
     pub(super) fn rehearse(&self) -> io::Result<()> {
         let me = std::process::id().cast_signed();
@@ -138,6 +164,9 @@ impl Postgres {
         let begun = clock::now();
         if !killing.struck {
             killing.struck = true;
+            if let Some(cgroup) = &self.cgroup {
+                cgroup.kill();
+            }
             self.strike(killing, begun);
             killing.strike_took = clock::now().since(begun);
         }
@@ -156,9 +185,16 @@ impl Postgres {
             if alive.is_empty() {
                 // One reading may miss a process: forked under a pid already passed by one that died before its own.
                 killing.empty_readings += 1;
-                if killing.empty_readings >= 2 {
+                if killing.empty_readings < 2 {
+                    continue;
+                }
+                if self.cgroup.as_ref().is_none_or(|it| !it.is_killing()) {
                     return Progress::AllDead;
                 }
+                if clock::now().since(begun) >= budget {
+                    return Progress::Alive(Vec::new());
+                }
+                sleep(LOOK_AGAIN);
                 continue;
             }
             killing.empty_readings = 0;

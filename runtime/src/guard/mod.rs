@@ -9,18 +9,23 @@
 //! - The agent is *dead* (its pidfd says so, not its silence): after `restart_grace` without a new agent PostgreSQL is
 //!   asked for a fast shutdown, killed at `at` regardless, and once nothing is alive the release command gives the
 //!   tenure back.
+//! - In strict mode a second process, its successor, knows what the guard knows and becomes the guard when it dies.
 //! - The agent is alive and silent: only the fence at `at`. It may hold the lease yet, so nothing is released.
 
 mod authority;
+mod cgroup;
 mod client;
 mod connection;
 mod fence;
 mod log;
+mod pair;
 pub mod processes;
 mod protocol;
 mod release;
 mod server;
 mod startup;
+mod succession;
+mod timer;
 mod wishes;
 
 use std::ffi::OsString;

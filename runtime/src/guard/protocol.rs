@@ -19,6 +19,9 @@ pub enum Order {
     Hello {
         /// [`PROTOCOL`].
         protocol: u32,
+        /// The guard shall have a successor, and acknowledge nothing as armed while it has none.
+        #[serde(default)]
+        strict: bool,
     },
     /// The postmaster to watch; pid 0: there is none. Answered by [`Report::Watching`].
     Postmaster {
@@ -72,6 +75,10 @@ pub enum Report {
     Watching {
         /// Its process id.
         pid: i32,
+        /// Why the fence has no cgroup of PostgreSQL's own to kill, with the way out; `None`: it has, or there is no
+        /// postmaster.
+        #[serde(default)]
+        why_no_cgroup: Option<String>,
     },
     /// The fence that is in force, which may be later than the one asked for.
     Armed(Armed),
@@ -126,7 +133,7 @@ pub struct Hello {
     pub protocol: u32,
     /// The guard's process id.
     pub pid: i32,
-    /// The fence that is in force.
+    /// The fence that is in force; with [`Hello::strict`] only while the guard has a successor.
     pub armed: Option<Armed>,
     /// PostgreSQL is stopped reversibly.
     pub held: bool,
@@ -136,6 +143,9 @@ pub struct Hello {
     pub fired: Option<Fired>,
     /// What this guard wanted of the host and did not get, with the way out.
     pub wishes_refused: Vec<String>,
+    /// It keeps a successor, as it was asked to.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// A fence in force.
@@ -219,7 +229,7 @@ mod tests {
     #[test]
     fn messages_survive_the_wire() {
         for order in [
-            Order::Hello { protocol: PROTOCOL },
+            Order::Hello { protocol: PROTOCOL, strict: true },
             Order::Arm { tenure: LeaseId(i64::MIN), at: Instant(u64::MAX), instead_of: Some(LeaseId(3)) },
             Order::Fire { why: "a\nb".into() },
             Order::Retire,

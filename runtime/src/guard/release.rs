@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A release under way.
 #[derive(Debug)]
 pub(super) struct Release {
+    tenure: LeaseId,
     command: Vec<String>,
     /// The uid and gid to run it as, if not our own.
     identity: Option<(u32, u32)>,
@@ -42,7 +43,17 @@ pub(super) enum Step {
 impl Release {
     pub(super) fn new(command: &[String], tenure: LeaseId, identity: Option<(u32, u32)>, until: Instant) -> Self {
         let command = command.iter().map(|word| word.replace("{tenure}", &tenure.to_string())).collect();
-        Self { command, identity, until, attempts: 0, running: None, next_at: Instant::ZERO }
+        Self { tenure, command, identity, until, attempts: 0, running: None, next_at: Instant::ZERO }
+    }
+
+    /// What is given back.
+    pub(super) fn tenure(&self) -> LeaseId {
+        self.tenure
+    }
+
+    /// When it ends by itself.
+    pub(super) fn until(&self) -> Instant {
+        self.until
     }
 
     /// Starts an attempt, or sees what became of the one that runs.

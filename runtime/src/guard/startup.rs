@@ -1,5 +1,6 @@
 //! How a guard comes to be: detached, alone for its state directory, listening; and how it executes itself anew.
 
+use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,22 +23,42 @@ use super::GuardArgs;
 use super::authority::Authority;
 use super::log::Log;
 use super::server::{End, Server};
+use super::succession::Succession;
 
 /// What the guard writes to its standard output once it listens.
 pub(super) const LISTENING: &str = "listening";
 /// What it writes if another guard has the state directory.
 pub(super) const LOCKED: &str = "locked";
 
-/// What survives when a guard executes itself anew.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// What `ps -o comm` calls a successor, and a successor that is the guard.
+const SUCCESSOR_NAME: &CStr = c"guard-successor";
+const GUARD_NAME: &CStr = c"matriarch";
+
+/// What survives when a guard executes itself anew, and what its successor knows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Carried {
     pub(super) authority: Authority,
     /// Pid and start tick of the watched postmaster.
     pub(super) postmaster: Option<(i32, u64)>,
     /// Pid, start tick and gid of the agent.
     pub(super) agent: Option<(i32, u64, u32)>,
+    /// The group of the last agent, which may be dead.
+    #[serde(default)]
+    pub(super) agent_gid: Option<u32>,
     /// Since when the agent is known to be dead, in nanoseconds of CLOCK_BOOTTIME.
     pub(super) absent_since: Option<u64>,
+    /// The guard keeps a successor.
+    #[serde(default)]
+    pub(super) strict: bool,
+    /// Pid and start tick of the successor that there is.
+    #[serde(default)]
+    pub(super) successor: Option<(i32, u64)>,
+    /// A fence falls, and why.
+    #[serde(default)]
+    pub(super) fencing: Option<String>,
+    /// This tenure is being given back, which makes sense until this instant.
+    #[serde(default)]
+    pub(super) releasing: Option<(i64, u64)>,
 }
 
 /// The descriptors that a guard needs before it can guard.
@@ -56,7 +77,7 @@ pub fn run(args: GuardArgs) -> anyhow::Result<()> {
     if args.detach {
         return detach(args);
     }
-    let (mut server, means) = match start(args) {
+    let (mut server, mut means) = match start(args) {
         Ok(started) => started,
         Err(error) => {
             writeln!(io::stdout(), "{}", format!("{error:#}").replace('\n', " ")).ok();
@@ -65,7 +86,11 @@ pub fn run(args: GuardArgs) -> anyhow::Result<()> {
     };
     loop {
         match server.run(&means) {
-            End::Retired(why) => {
+            End::Retired { why, for_good } => {
+                server.dismiss_successor();
+                if for_good {
+                    server.postgres().remove_cgroup();
+                }
                 means.log.say(format!("the guard ends: {why}"));
                 // Ours by the lock that is still held: the next guard makes its own.
                 fs::remove_file(server.args().state_dir.join("guard.sock")).ok();
@@ -76,8 +101,23 @@ pub fn run(args: GuardArgs) -> anyhow::Result<()> {
                 let error = execute_anew(server.args(), &carried, &means);
                 means.log.say(format!("the guard could not execute itself anew and goes on as it is: {error:#}"));
             }
+            End::Forked(succession) => succeed(succession, &mut server, &mut means),
         }
     }
+}
+
+/// The life of a successor, up to the moment at which it is the guard.
+fn succeed(succession: Succession, server: &mut Server, means: &mut Means) {
+    means.log.forget();
+    // Whoever ends the guard's session or group does not end its successor.
+    rustix::process::setsid().ok();
+    rustix::thread::set_name(SUCCESSOR_NAME).ok();
+    server.stand_back();
+    let inheritance = succession.wait(server.postgres(), means);
+    rustix::thread::set_name(GUARD_NAME).ok();
+    // The file is open already: the disk may hang. A guard without a log is better than none.
+    means.log = Log::onto(&means.log_file).unwrap_or_default();
+    server.take_over(inheritance, means);
 }
 
 /// The child of a child: whoever asked for the guard is not its parent, and need not reap it.

@@ -50,7 +50,7 @@ fn lock_memory() -> Result<(), String> {
 ///
 /// Niceness is not enough: it counts within a session only (sched(7), autogroups), and every backend of PostgreSQL has
 /// a session of its own. With a hundred busy clients the fence then took 190 ms.
-fn take_priority() -> Result<(), String> {
+pub(super) fn take_priority() -> Result<(), String> {
     let parameters = libc::sched_param { sched_priority: 1 };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the call reads the structure, which outlives it, and changes nothing in memory.

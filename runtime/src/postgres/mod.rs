@@ -7,6 +7,7 @@
 
 mod allowance;
 mod aside;
+pub mod cgroup;
 pub mod conf;
 pub mod control_data;
 mod divergence;

@@ -132,6 +132,7 @@ fn set_environment(command: &mut Command, settings: &Settings) {
 /// the guard finds it by executable and directory.
 fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd, allowance: Allowance) {
     let account = tools::other_account(settings);
+    let cgroup = super::cgroup::entrance(&settings.data_dir);
     // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock: whatever
     // other threads hold at the fork does not matter.
     unsafe {
@@ -140,6 +141,7 @@ fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd, allowance: 
                 nix::libc::_exit(0);
             }
             rustix::process::setsid()?;
+            super::cgroup::enter(cgroup.as_ref());
             if let Some((account, groups)) = &account {
                 tools::become_account(account, groups)?;
             }
