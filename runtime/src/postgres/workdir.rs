@@ -28,6 +28,9 @@ pub(super) async fn initdb(settings: &Settings, progress: Progress<'_>) -> Resul
     tool = tool.arg(format!("--username={}", settings.superuser.user));
     if let Some(password) = &password {
         tool = tool.arg("--pwfile").arg(password.path());
+        if wants_scram(settings) {
+            tool = tool.arg("--auth-host=scram-sha-256");
+        }
     }
     marked(settings, "initdb", tool.run(progress)).await.or_else(|why| undo(settings, why))?;
     drop(password);
@@ -35,6 +38,13 @@ pub(super) async fn initdb(settings: &Settings, progress: Progress<'_>) -> Resul
         conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
     }
     files::untaint(&settings.data_dir).map_err(|e| e.to_string())
+}
+
+/// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks for
+/// SCRAM then lets nobody in, us neither. What else the option does is in the `pg_hba.conf` that ours replaces.
+fn wants_scram(settings: &Settings) -> bool {
+    let told = settings.initdb_options.iter().any(|o| o.starts_with("--auth") || o.starts_with("-A"));
+    !told && settings.pg_hba.iter().any(|line| line.contains("scram-sha-256"))
 }
 
 /// Makes a copy of `upstream` by `pg_basebackup`.
