@@ -675,9 +675,13 @@ fn binary() -> PathBuf {
 }
 
 fn tool(name: &str) -> PathBuf {
-    let directory = std::env::var("PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
+    let directory = std::env::var("MATRIARCH_TEST_PGBIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
     let path = Path::new(&directory).join(name);
-    assert!(path.exists(), "{} is missing: install PostgreSQL or set PG_BIN to its bin directory", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: install PostgreSQL or set MATRIARCH_TEST_PGBIN to its bin directory",
+        path.display()
+    );
     path
 }
 

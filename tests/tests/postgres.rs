@@ -1,4 +1,4 @@
-//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PG_BIN` names the
+//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PGBIN` names the
 //! directory of another version's); run as root it uses the account `postgres` for the servers.
 
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ fn settings(home: &Path, member: &str, port: u16) -> Settings {
         data_dir: home.join("data"),
         config_dir: home.join("data"),
         config_base_name: "postgresql".into(),
-        bin_dir: std::env::var_os("MATRIARCH_TEST_PG_BIN").map(PathBuf::from),
+        bin_dir: std::env::var_os("MATRIARCH_TEST_PGBIN").map(PathBuf::from),
         bin_names: BTreeMap::new(),
         run_as: account(),
         listen_addresses: "127.0.0.1".into(),
