@@ -870,6 +870,31 @@ fn a_standbys_agent_that_leaves_stops_postgresql_tells_and_exits() {
 }
 
 #[test]
+fn an_agent_that_leaves_waits_for_no_store_and_nobody_to_clone_from() {
+    let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
+    let no_store = empty().with(|state| (state.leaving, state.store.cluster) = (true, None));
+    concludes(&no_store, Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
+    let nobody = empty().with(|state| state.leaving = true);
+    concludes(&nobody, Rung::Switchover, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
+    let node = Node::standby().with(|state| state.leaving = true);
+    let node = node.config(|config| config.unsupported = Some("pause".into()));
+    let message = "stopped; PostgreSQL is left as it is, since the cluster asks for pause".into();
+    let exit = Action::Host(HostAction::Exit { code: 0, message });
+    concludes(&node, Rung::Unsupported, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn a_node_without_data_is_not_said_to_write_when_its_search_for_a_tenure_ends() {
+    let node = empty().with(|state| state.store.cluster = None);
+    let node = node.with(|state| state.tenure = Tenure::Adopting { deadline: at(1_000) });
+    concludes(&node.later(1_000), Rung::Fence, "observing", Fate::LetLapse, &[]);
+}
+
+#[test]
 fn a_held_tenure_of_two_seconds_is_renewed_in_time() {
     let node = Node::primary().with(|state| {
         state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl: seconds(2), confirmed: Instant(at(0).0) });
