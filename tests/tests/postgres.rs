@@ -638,6 +638,12 @@ async fn every_error_names_the_thing_and_the_way_out() {
     assert!(refused(node.postgres.start(StartAs::Primary).await).contains("rewind to b"));
     files::untaint(&data_dir).unwrap();
 
+    let version = std::fs::read(data_dir.join("PG_VERSION")).unwrap();
+    std::fs::write(data_dir.join("PG_VERSION"), "12\n").unwrap();
+    let old = refused(node.postgres.start(StartAs::Primary).await);
+    assert!(old.contains("PostgreSQL 12") && old.contains("pg_upgrade"), "{old}");
+    std::fs::write(data_dir.join("PG_VERSION"), version).unwrap();
+
     settings.parameters.insert("shared_buffers".into(), "many".into());
     node.postgres.apply_settings(settings.clone()).await;
     assert!(refused(node.postgres.start(StartAs::Primary).await).contains("shared_buffers"));
