@@ -284,6 +284,21 @@ fn what_takes_long_is_waited_for() {
     assert_ne!(node.decide().0, Rung::Busy);
 }
 
+#[test]
+fn what_a_tool_of_ours_has_half_written_does_not_halt_the_agent() {
+    let cases = [
+        (PostgresAction::Initdb, "initdb_running"),
+        (PostgresAction::Clone(upstream("b")), "clone_running"),
+        (PostgresAction::Rewind(upstream("b")), "rewind_running"),
+    ];
+    for (action, code) in cases {
+        for data in [DataDir::Unreadable("pg_control is too short".into()), DataDir::Foreign("no pg_control".into())] {
+            let node = Node::stopped().with(|state| state.postgres.data = data);
+            concludes(&node.doing(Action::Postgres(action.clone()), 1_000), Rung::Busy, code, Fate::Keep, &[]);
+        }
+    }
+}
+
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
 fn empty() -> Node {
