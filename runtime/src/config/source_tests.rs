@@ -272,7 +272,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn the_example_in_the_documentation_is_good_strictly() {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/node.yml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/node.yml");
     let loaded = load(Some(&file), std::iter::empty()).unwrap();
     assert_eq!(loaded.render_warnings(), "");
 }
