@@ -17,6 +17,8 @@ use matriarch_core::time::Instant;
 use rustix::process::{Signal, getpid, set_child_subreaper};
 use tempfile::TempDir;
 
+use crate::tools;
+
 /// The tenure that an agent process arms.
 pub const TENURE: LeaseId = LeaseId(42);
 /// For which a test waits for what should come at once.
@@ -68,7 +70,7 @@ impl GuardedNode {
         give(directory.path());
         let released = directory.path().join("released");
         let options = GuardOptions {
-            exe: binary(),
+            exe: tools::matriarch(),
             state_dir: directory.path().join("state"),
             data_dir: directory.path().join("data"),
             agent_uid: rustix::process::geteuid().as_raw(),
@@ -373,19 +375,10 @@ pub fn shell(script: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), script.into()]
 }
 
-/// The binary that `cargo build -p matriarch` leaves beside the tests' directory.
-fn binary() -> PathBuf {
-    let me = std::env::current_exe().unwrap();
-    let path = me.parent().and_then(Path::parent).unwrap().join("matriarch");
-    assert!(path.exists(), "{} is missing: cargo build -p matriarch", path.display());
-    path
-}
-
 /// A program of PostgreSQL.
 pub fn tool(name: &str) -> PathBuf {
-    let directory = std::env::var("PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
-    let path = Path::new(&directory).join(name);
-    assert!(path.exists(), "{} is missing: install PostgreSQL or set PG_BIN to its bin directory", path.display());
+    let path = tools::postgres_bin_dir().join(name);
+    assert!(path.exists(), "{} is missing: install PostgreSQL, or set MATRIARCH_TEST_PGBIN", path.display());
     path
 }
 

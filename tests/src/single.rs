@@ -1,15 +1,17 @@
 //! One PostgreSQL without an agent: what it takes to drive the runtime's PostgreSQL part directly. Needs PostgreSQL's
-//! programs (`MATRIARCH_TEST_PG_BIN` names the directory of another version's); run as root it uses the account
+//! programs (`MATRIARCH_TEST_PGBIN` names the directory of another version's); run as root it uses the account
 //! `postgres` for the servers.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use matriarch::postgres::{Credential, LocalConnection, RunAs, Secret, Settings};
 use tempfile::TempDir;
+
+use crate::tools;
 
 /// The superuser's password.
 pub const SUPERUSER_PASSWORD: &str = "super:geheim\\1";
@@ -51,6 +53,8 @@ pub fn settings(home: &Path, member: &str, port: u16) -> Settings {
         ("unix_socket_directories", home.to_str().unwrap()),
         ("wal_retrieve_retry_interval", "500ms"),
         ("shared_buffers", "16MB"),
+        // As in every real cluster: without it PostgreSQL 14 may have removed by then what a rewound server begins with.
+        ("wal_keep_size", "128MB"),
         ("log_statement", "all"),
         ("synchronous_commit", "local"),
         ("matriarch.quote", r"it's \ quoted"),
@@ -63,7 +67,7 @@ pub fn settings(home: &Path, member: &str, port: u16) -> Settings {
         data_dir: home.join("data"),
         config_dir: home.join("data"),
         config_base_name: "postgresql".into(),
-        bin_dir: std::env::var_os("MATRIARCH_TEST_PG_BIN").map(PathBuf::from),
+        bin_dir: Some(tools::postgres_bin_dir()),
         bin_names: BTreeMap::new(),
         run_as: account(),
         listen_addresses: "127.0.0.1".into(),

@@ -1,4 +1,4 @@
-//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PG_BIN` names the
+//! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PGBIN` names the
 //! directory of another version's); run as root it uses the account `postgres` for the servers.
 
 use std::collections::BTreeMap;
@@ -570,6 +570,12 @@ async fn every_error_names_the_thing_and_the_way_out() {
     assert_eq!(node.cluster().await.tainted.as_deref(), Some("rewind to b"));
     assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("rewind to b"));
     files::untaint(&data_dir).unwrap();
+
+    let version = std::fs::read(data_dir.join("PG_VERSION")).unwrap();
+    std::fs::write(data_dir.join("PG_VERSION"), "12\n").unwrap();
+    let old = refused(node.postgres.start(StartAs::Primary, &any_time()).await);
+    assert!(old.contains("PostgreSQL 12") && old.contains("pg_upgrade"), "{old}");
+    std::fs::write(data_dir.join("PG_VERSION"), version).unwrap();
 
     settings.parameters.insert("shared_buffers".into(), "many".into());
     node.postgres.apply_settings(settings.clone()).await;

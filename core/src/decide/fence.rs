@@ -132,8 +132,10 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         return Some(Verdict::wait(Reason::Observing));
     }
     if view.at >= deadline {
-        let orders = if view.may_write() { stop_writes(view) } else { vec![] };
-        return Some(Verdict::orders(Reason::NoTenure, orders).fate(Fate::LetLapse));
+        if !view.may_write() {
+            return Some(Verdict::wait(Reason::Observing).fate(Fate::LetLapse));
+        }
+        return Some(Verdict::orders(Reason::NoTenure, stop_writes(view)).fate(Fate::LetLapse));
     }
     // Nothing writes: there is no hurry, and nothing to be stopped.
     let reason =

@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 
 use super::{Fate, Verdict};
-use crate::action::{Action, HostAction};
+use crate::action::{Action, HostAction, PostgresAction};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process};
@@ -12,6 +12,16 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     // Nothing is started, cloned or rewound beside a postmaster that was not looked for.
     if view.state.postgres.process == Process::Unknown {
         return Some(Verdict::wait(Reason::Observing));
+    }
+    // The race: a tool of ours writes the directory, and a look finds it before `pg_control` is whole, or while a failed
+    // tool clears it away. Half-written by ourselves is neither foreign nor damaged; what it is stands when the tool ends.
+    // A server that runs on it meanwhile is nothing of ours.
+    let writing = matches!(
+        view.controlling(),
+        Some(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_))
+    );
+    if writing && view.phase().is_none() {
+        return None;
     }
     let reason = match &view.state.postgres.data {
         DataDir::Unknown => return Some(Verdict::wait(Reason::Observing)),

@@ -284,6 +284,21 @@ fn what_takes_long_is_waited_for() {
     assert_ne!(node.decide().0, Rung::Busy);
 }
 
+#[test]
+fn what_a_tool_of_ours_has_half_written_does_not_halt_the_agent() {
+    let cases = [
+        (PostgresAction::Initdb, "initdb_running"),
+        (PostgresAction::Clone(upstream("b")), "clone_running"),
+        (PostgresAction::Rewind(upstream("b")), "rewind_running"),
+    ];
+    for (action, code) in cases {
+        for data in [DataDir::Unreadable("pg_control is too short".into()), DataDir::Foreign("no pg_control".into())] {
+            let node = Node::stopped().with(|state| state.postgres.data = data);
+            concludes(&node.doing(Action::Postgres(action.clone()), 1_000), Rung::Busy, code, Fate::Keep, &[]);
+        }
+    }
+}
+
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
 fn empty() -> Node {
@@ -870,6 +885,31 @@ fn a_standbys_agent_that_leaves_stops_postgresql_tells_and_exits() {
     let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
     concludes(&dead.clone().later(2_000), Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
     assert_eq!(dead.published().wants(), [exit]);
+}
+
+#[test]
+fn an_agent_that_leaves_waits_for_no_store_and_nobody_to_clone_from() {
+    let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
+    let no_store = empty().with(|state| (state.leaving, state.store.cluster) = (true, None));
+    concludes(&no_store, Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
+    let nobody = empty().with(|state| state.leaving = true);
+    concludes(&nobody, Rung::Switchover, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
+    let node = Node::standby().with(|state| state.leaving = true);
+    let node = node.config(|config| config.unsupported = Some("pause".into()));
+    let message = "stopped; PostgreSQL is left as it is, since the cluster asks for pause".into();
+    let exit = Action::Host(HostAction::Exit { code: 0, message });
+    concludes(&node, Rung::Unsupported, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn a_node_without_data_is_not_said_to_write_when_its_search_for_a_tenure_ends() {
+    let node = empty().with(|state| state.store.cluster = None);
+    let node = node.with(|state| state.tenure = Tenure::Adopting { deadline: at(1_000) });
+    concludes(&node.later(1_000), Rung::Fence, "observing", Fate::LetLapse, &[]);
 }
 
 #[test]

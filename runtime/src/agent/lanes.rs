@@ -338,7 +338,8 @@ async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowa
     };
     match &outcome {
         Outcome::Done(_) => tracing::debug!(order = what, "done"),
-        Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => tracing::warn!(order = what, why, "failed"),
+        // As text: as a field, the lines of a tool would run together with `\n` between them.
+        Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => tracing::warn!("{what} failed: {why}"),
         Outcome::Refused(refusal) => tracing::warn!(order = what, ?refusal, "refused"),
     }
     outcome

@@ -301,7 +301,9 @@ impl Agent {
                 if self.unreachable_since.is_none() {
                     self.unreachable_since = Some(clock::now());
                     let hosts = self.local.etcd3.hosts.join(", ");
-                    tracing::warn!("waiting on etcd: none of {hosts} answers ({why}); trying again");
+                    tracing::warn!(
+                        "waiting on etcd: none of {hosts} answers ({why}); trying again: is etcd running, and is etcd3.hosts right?"
+                    );
                 }
                 None
             }

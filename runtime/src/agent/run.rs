@@ -82,8 +82,10 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     user::make_directory(&state_dir, account.as_ref())?;
     user::make_directory(&local.postgresql.data_dir, account.as_ref())?;
     let listen = local.restapi.listen.to_string();
-    let listener = net::tcp_listen(&listen).await.with_context(|| {
-        format!("the REST API cannot listen on {listen}: is another agent running, or restapi.listen wrong?")
+    let listener = net::tcp_listen(&listen).await.map_err(|error| {
+        anyhow!(
+            "the REST API: {error}; stop what uses the port (`ss -ltnp` names it; another agent?) or change restapi.listen"
+        )
     })?;
 
     let server_major = server_major(&local)?;

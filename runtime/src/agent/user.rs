@@ -36,7 +36,9 @@ pub(super) fn make_directory(path: &Path, user: Option<&User>) -> anyhow::Result
         return Ok(());
     }
     let shown = path.display();
-    fs::create_dir_all(path).with_context(|| format!("creating {shown}; create it for the account of the agent"))?;
+    fs::create_dir_all(path).with_context(|| {
+        format!("{shown} cannot be created: create it for the account of the agent, or correct its path")
+    })?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(|| format!("permissions of {shown}"))?;
     if let Some(user) = user {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).with_context(|| format!("owner of {shown}"))?;

@@ -274,6 +274,13 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn the_example_in_the_documentation_is_good_strictly() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/node.yml");
+    let loaded = load(Some(&file), std::iter::empty()).unwrap();
+    assert_eq!(loaded.render_warnings(), "");
+}
+
+#[test]
 fn what_is_not_supported_is_refused() {
     for (from, to, path, message) in [
         ("etcd3:", "etcd:", "etcd", "this store is not supported yet; use etcd3"),

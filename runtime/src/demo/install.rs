@@ -53,11 +53,15 @@ fn install(screen: &Screen) -> anyhow::Result<()> {
     let by_hand = "apt-get update && apt-get install -y --no-install-recommends postgresql";
     let elevate = elevation().with_context(|| {
         format!(
-            "PostgreSQL is not installed, and neither root nor sudo is at hand to install it. As root:\n  {by_hand}"
+            "PostgreSQL is not installed, and neither root nor sudo is at hand to install it. As root:\n  {by_hand}\n\
+             Then run the demo again."
         )
     })?;
+    let prefix = elevate.iter().fold(String::new(), |words, word| words + word + " ");
     screen.say("PostgreSQL is not installed. The demo now installs Debian's package `postgresql` by");
-    screen.say(&format!("  {}{by_hand}", if elevate.is_empty() { String::new() } else { elevate.join(" ") + " " }));
+    for command in by_hand.split(" && ") {
+        screen.say(&format!("  {prefix}{command}"));
+    }
     screen.say("The package may start a server of its own on port 5432; the demo does not use it.");
     for arguments in [&["update", "-q"][..], &["install", "-y", "-q", "--no-install-recommends", "postgresql"][..]] {
         let mut words: Vec<&str> = elevate.clone();

@@ -26,14 +26,17 @@ pub fn observe(data_dir: &Path, run_as: Option<&RunAs>) -> DataDir {
     let metadata = match fs::metadata(data_dir) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == ErrorKind::NotFound => return DataDir::Empty,
-        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; make it accessible to the account of the agent")),
+        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; {}", access_for_us())),
     };
     if !metadata.is_dir() {
         return DataDir::Unreadable(format!("{shown} is not a directory; correct postgresql.data_dir"));
     }
     let entries = match entries(data_dir) {
         Ok(entries) => entries,
-        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; make it accessible to the account of the agent")),
+        Err(e) => {
+            let why = wrong_owner(data_dir, metadata.uid(), server_uid(run_as));
+            return DataDir::Unreadable(why.unwrap_or_else(|| format!("{shown}: {e}; {}", access_for_us())));
+        }
     };
     let control = match control_data::read(data_dir) {
         Ok(control) => control,
@@ -42,12 +45,8 @@ pub fn observe(data_dir: &Path, run_as: Option<&RunAs>) -> DataDir {
     if entries.is_empty() {
         return DataDir::Empty;
     }
-    let wanted = server_uid(run_as);
-    if metadata.uid() != wanted {
-        return DataDir::Unreadable(format!(
-            "{shown} belongs to user {} but PostgreSQL runs as user {wanted}: chown -R {wanted} {shown}",
-            metadata.uid()
-        ));
+    if let Some(why) = wrong_owner(data_dir, metadata.uid(), server_uid(run_as)) {
+        return DataDir::Unreadable(why);
     }
     match control {
         Some(control) => DataDir::Cluster(cluster(data_dir, &control)),
@@ -58,6 +57,29 @@ pub fn observe(data_dir: &Path, run_as: Option<&RunAs>) -> DataDir {
             entries.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
         )),
     }
+}
+
+/// What is wrong with the owner of a data directory, and the ways out; it may also be the wrong directory.
+fn wrong_owner(data_dir: &Path, owner: u32, wanted: u32) -> Option<String> {
+    let shown = data_dir.display();
+    let (is, to_be) = (account_name(owner), account_name(wanted));
+    (owner != wanted).then(|| {
+        format!(
+            "{shown} belongs to {is} but PostgreSQL runs as {to_be}: correct postgresql.data_dir, or, if the directory is \
+             meant, chown -R {to_be} {shown}"
+        )
+    })
+}
+
+/// The name of an account, or its number if it has none.
+fn account_name(uid: u32) -> String {
+    let found = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    found.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+fn access_for_us() -> String {
+    let us = account_name(rustix::process::geteuid().as_raw());
+    format!("give the account of the agent, {us}, access to it and to the directories above")
 }
 
 /// The names in a directory other than dot files and `lost+found`, sorted. A missing directory has none.
@@ -238,12 +260,8 @@ pub fn make_dir(path: &Path, mode: u32, run_as: Option<&RunAs>) -> io::Result<()
 pub fn check_startable(data_dir: &Path, run_as: Option<&RunAs>) -> Result<(), String> {
     let shown = data_dir.display();
     let metadata = fs::metadata(data_dir).map_err(|e| format!("{shown}: {e}"))?;
-    let wanted = server_uid(run_as);
-    if metadata.uid() != wanted {
-        let owner = metadata.uid();
-        return Err(format!(
-            "{shown} belongs to user {owner} but PostgreSQL runs as user {wanted}: chown -R {wanted} {shown}"
-        ));
+    if let Some(why) = wrong_owner(data_dir, metadata.uid(), server_uid(run_as)) {
+        return Err(why);
     }
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o027 != 0 {

@@ -436,8 +436,14 @@ fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>
 }
 
 fn known_major(settings: &Settings) -> Result<u32, String> {
-    files::major_version(&settings.data_dir)
-        .ok_or_else(|| format!("{}/PG_VERSION cannot be read: is this a data directory?", settings.data_dir.display()))
+    let shown = settings.data_dir.display();
+    match files::major_version(&settings.data_dir) {
+        Some(old @ ..13) => {
+            Err(format!("{shown} is of PostgreSQL {old}; supported are 13 to 18: upgrade it with pg_upgrade first"))
+        }
+        Some(major) => Ok(major),
+        None => Err(format!("{shown}/PG_VERSION cannot be read: is this a data directory?")),
+    }
 }
 
 fn refused_or_done<T>(result: Result<T, String>) -> Outcome<T> {

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::monitoring;
 use super::settings::{LocalConnection, Settings};
+use super::tools;
 use crate::clock;
 
 /// Why SQL was not answered.
@@ -60,6 +61,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
     client: Mutex<Option<Arc<Client>>>,
+    /// The refusal that the log has. It repeats with every question, and is told once.
+    told: std::sync::Mutex<Option<SqlFailure>>,
 }
 
 impl Monitor {
@@ -71,11 +74,29 @@ impl Monitor {
     pub(super) async fn observe(&self, settings: &Settings, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
         let until = Instant::now() + deadline;
         let lasting = self.client.try_lock().is_ok_and(|c| c.is_some());
-        match self.observe_once(settings, deadline).await {
+        let answer = match self.observe_once(settings, deadline).await {
             Err(SqlFailure::Unreachable(_)) if lasting && Instant::now() < until => {
                 self.observe_once(settings, until - Instant::now()).await
             }
             answer => answer,
+        };
+        self.tell(settings, answer.as_ref().err());
+        answer
+    }
+
+    /// A server that runs and refuses its own agent stays so until somebody corrects something: a warning, once.
+    fn tell(&self, settings: &Settings, failure: Option<&SqlFailure>) {
+        let refusal = failure.filter(|failure| matches!(failure, SqlFailure::Failed { .. }));
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(refusal) = refusal
+            && told.as_ref() != Some(refusal)
+        {
+            let way_out = tools::way_out(&refusal.to_string(), settings);
+            let user = &settings.superuser.user;
+            tracing::warn!("the agent cannot ask its own server as {user:?}: {refusal}{way_out}");
+        }
+        if refusal.is_some() || failure.is_none() {
+            *told = refusal.cloned();
         }
     }
 

@@ -122,7 +122,8 @@ impl<'a> Tool<'a> {
         if status.success() {
             return Ok([out, err].concat().join("\n"));
         }
-        let said = [out, err].concat().join("\n");
+        // What they tell of their progress is not what went wrong, and the log has it by the line.
+        let said = if err.is_empty() { out } else { err }.join("\n");
         Err(format!("{} failed ({status}): {said}{}", self.program, way_out(&said, self.settings)))
     }
 

@@ -32,6 +32,9 @@ pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress
     tool = tool.arg(format!("--username={}", settings.superuser.user));
     if let Some(password) = &password {
         tool = tool.arg("--pwfile").arg(password.path());
+        if wants_scram(settings) {
+            tool = tool.arg("--auth-host=scram-sha-256");
+        }
     }
     if let Err(why) = marked(settings, changes, "initdb", tool.run(progress)).await {
         return undo(settings, changes, why).await;
@@ -44,6 +47,13 @@ pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress
         untaint(settings)
     })
     .await
+}
+
+/// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks for
+/// SCRAM then lets nobody in, us neither. What else the option does is in the `pg_hba.conf` that ours replaces.
+fn wants_scram(settings: &Settings) -> bool {
+    let told = settings.initdb_options.iter().any(|o| o.starts_with("--auth") || o.starts_with("-A"));
+    !told && settings.pg_hba.iter().any(|line| line.contains("scram-sha-256"))
 }
 
 /// Makes a copy of `upstream` by `pg_basebackup`.

@@ -15,7 +15,7 @@ impl Build<'_, '_> {
         if self.root.get("etcd3").is_none() {
             if others.is_empty() {
                 let message = "Can not find suitable configuration of distributed configuration store\n\
-                               Available implementations: etcd3";
+                               Available implementations: etcd3 (a section `etcd3` with `hosts: [HOST:2379]`)";
                 self.problems.push(Problem::error(self.root.span, "", message));
             }
             for other in others {
