@@ -110,6 +110,8 @@ reasons! {
     HandingOver { to: Member } => "handing_over", "{to} holds everything: leadership is released to it";
     /// Released although nobody is there to take over.
     ReleasingToNobody => "releasing_to_nobody", "PostgreSQL is stopped and nobody can take over: leadership is released";
+    /// The key is being given away.
+    Releasing => "releasing", "leadership is being released: nothing is begun before the store has answered";
     /// Nobody came.
     NoTaker { after_ms: u64 } => "no_taker", "no candidate confirmed within {after_ms} ms: PostgreSQL is started again as primary";
     /// No good candidate.

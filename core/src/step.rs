@@ -28,6 +28,10 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     absorb::absorb(state, at, event);
     begin_next_round(state, at);
+    if state.tenure.held().is_some() && state.memory.held_since.is_none() {
+        // What the disk did under an earlier tenure says nothing of this one.
+        state.memory.epoch_failing = None;
+    }
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     decide::slots::remember(state, at);
     end_pledge(state, at);

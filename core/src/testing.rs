@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::action::{Action, Lane, PostgresAction};
+use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::{Config, Published};
 use crate::decide::{Fate, Rung, Verdict, decide};
 use crate::effects::Effects;
@@ -400,6 +400,12 @@ pub(crate) fn epoch_file() -> EpochFile {
 }
 
 /// The slots of b and c are there.
+/// The release of our tenure.
+pub(crate) fn release() -> Action {
+    let (lease, epoch, session) = (OURS, EPOCH, Some(LeaseId(100)));
+    Action::Store(StoreAction::Release { lease, epoch, position: HERE, record: record("a"), session })
+}
+
 /// The order to forget the tenure on disk.
 pub(crate) fn forgets() -> Action {
     let forgotten = EpochFile { epoch: Revision(0), ..epoch_file() };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, eventually};
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -75,5 +76,30 @@ async fn an_agent_started_as_root_is_killed_and_started_again() {
     cluster.nodes[primary].agent_ended(SERVICE_LIMIT);
     cluster.nodes[primary].start();
     nothing_happened(&cluster, ledger, fault, primary, "agent of root killed and started again").await;
+    assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
+}
+
+/// Another directory, another port, another name: a running agent stays with what runs.
+#[tokio::test]
+async fn a_reload_does_not_make_a_node_another_one() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let node = &cluster.nodes[primary];
+    let (postmaster, text) = (node.postmaster(), std::fs::read_to_string(node.config()).unwrap());
+    let changed =
+        text.replace(&format!("name: {}\n", node.name), "name: somebody\n").replace("/data\n", "/elsewhere\n");
+    assert!(changed.contains("name: somebody") && changed.contains("elsewhere"), "{text}");
+    let fault = Mark::now();
+    std::fs::write(node.config(), changed).unwrap();
+    let answer = node.post("/reload", &json!({})).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    eventually("the agent says what it did not take in", SERVICE_LIMIT, async || {
+        let log = node.log();
+        let told = |key: &str| log.contains(&format!("{key} was changed and stays as it was"));
+        if told("postgresql.data_dir") && told("name") { Ok(()) } else { Err("no word of it in its log".to_owned()) }
+    })
+    .await;
+    nothing_happened(&cluster, ledger, fault, primary, "reload with another name and directory").await;
     assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
 }

@@ -370,6 +370,7 @@ async fn a_watch_ends_when_the_store_was_replaced() {
     let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut server = Server::embedded_on(before.path());
     let store = connect([server.host.as_str()]).await;
+    store.allow_tenure(Duration::from_secs(2));
     let at = commit(&store, [put("k/a", "1", None)]).await;
     let mut watch = store.watch("k/", at.revision);
     assert_eq!(next(&mut watch).await.0, ["k/a=1"]);

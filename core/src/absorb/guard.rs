@@ -12,7 +12,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
     match event {
         GuardEvent::Connected { armed, held, fired } => {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
-            let held = held || state.guard.held;
+            let held = held || state.guard.held || state.guard_asked.hold;
             state.guard = GuardFacts { present: true, since: at, gone: None, armed, held, fired, stuck: 0 };
             state.guard_asked = crate::state::GuardAsked::default();
             if let Some(tenure) = fired.filter(|_| armed.is_none()) {
@@ -77,6 +77,8 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         }
         GuardEvent::Gone => {
             state.guard.present = false;
+            // It may have stopped processes before it could say so.
+            state.guard.held |= state.guard_asked.hold;
             // A guard that could not be started is gone as well: the time without one goes on.
             state.guard.gone = state.guard.gone.or(Some(at));
             state.guard.armed = None;

@@ -11,13 +11,12 @@ use crate::view::store::{ClusterView, Vanished};
 
 /// The keys as of a revision. An older one than is known says nothing new.
 pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
-    if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value).filter(|k| k.store == seen.value.store)
-    {
+    if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value) {
         let new = &seen.value;
-        if (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
+        if new.store == known.store && (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
             return;
         }
-        if new.rollbacks > known.rollbacks {
+        if new.store != known.store || new.rollbacks > known.rollbacks {
             went_back(state);
         }
     }
@@ -55,7 +54,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     state.store.cluster = Some(seen);
 }
 
-/// The store was restored from a backup: its revisions are minted a second time, and what is remembered by one may be
+/// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by one may be
 /// true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
     state.epoch_file = None;

@@ -17,8 +17,13 @@ use crate::view::store::LeaderKey;
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     // Whoever runs PostgreSQL in a mode that is not built yet, it is not this agent: it stops nothing and takes no key.
+    // Except what its predecessor led: the guard is armed for that, and kills it unless the tenure is taken up.
     if view.config().unsupported.is_some() && !leads {
-        return None;
+        let ours = view.leader().is_some_and(|leader| is_our_key(view, leader));
+        return match &view.state.tenure {
+            Tenure::Adopting { deadline } if ours && view.at < *deadline => adopting(view, *deadline),
+            _ => None,
+        };
     }
     match &view.state.tenure {
         Tenure::Held(held) => expired(view, held).or_else(|| unacknowledged(view, held)).or_else(|| unguarded(view)),
@@ -193,10 +198,10 @@ fn ours_by_epoch(view: &View<'_>, member: &Member, created: Revision) -> bool {
 
 /// No tenure: nothing that may write goes on.
 fn without_tenure(view: &View<'_>) -> Option<Verdict> {
-    // Another cluster's PostgreSQL is not ours to stop: the agent leaves.
+    // Another cluster's PostgreSQL is not ours to stop, unless this agent is starting it: the agent leaves.
     let cluster = view.cluster().and_then(crate::view::store::ClusterView::system_id);
     let foreign = cluster.zip(view.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
-    if !view.may_write() || foreign {
+    if !view.may_write() || (foreign && !view.starting_primary()) {
         return None;
     }
     let reason = match view.leader() {

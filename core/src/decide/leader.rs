@@ -3,7 +3,7 @@
 use alloc::vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Action, HostAction, PostgresAction};
+use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::{EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
@@ -19,6 +19,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         let reason = Reason::CannotServe { why: "there is no complete data directory".into() };
         return Some(Verdict::wait(reason).fate(Fate::Release));
     };
+    // The release may be applied any moment, and another leads then: nothing is begun under this tenure before its
+    // answer is here.
+    let releasing = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+    if matches!(releasing, Some(Action::Store(StoreAction::Release { .. }))) {
+        return Some(Verdict::wait(Reason::Releasing));
+    }
     // Nothing may write before the guard has acknowledged this very tenure.
     if !view.authority() {
         return Some(Verdict::wait(Reason::ArmingGuard));

@@ -11,7 +11,7 @@ use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::time::Duration;
 use crate::view::View;
-use crate::view::postgres::Process;
+use crate::view::postgres::{ControlState, Process};
 
 /// An announced hand-over is expected for so long.
 const ANNOUNCEMENT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -94,7 +94,11 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
         return Some((forget, verdict.reason.clone()));
     }
     let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
-    let position = view.position().map_or(checkpoint, |position| position.flushed);
+    // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was published,
+    // and what others lack is measured by what was.
+    let clean = view.dead() && view.dir().is_some_and(|dir| dir.state == ControlState::ShutDown);
+    let published = view.cluster().and_then(|cluster| cluster.status.as_ref()).map_or(Lsn(0), |status| status.optime);
+    let position = if clean { checkpoint } else { checkpoint.max(published) };
     let release = StoreAction::Release {
         lease: held.lease,
         epoch: held.epoch,

@@ -210,8 +210,10 @@ fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
     if !in_recovery || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
         return true;
     }
-    if view.cluster().is_none_or(|cluster| cluster.revision < asked.absent_at) {
-        return false;
+    let Some(seen) = &view.state.store.cluster else { return false };
+    if seen.value.revision < asked.absent_at {
+        // A read (a watch asks nothing) that was begun since has not found what the asker saw: there is no such thing.
+        return asked.since <= seen.asked && seen.asked < seen.heard;
     }
     if !may_pledge(view) {
         return true;

@@ -333,6 +333,7 @@ fn control(state: &mut State, now: Instant, random: &mut Random) {
         Action::Postgres(PostgresAction::Checkpoint),
         Action::Postgres(PostgresAction::Freeze),
         Action::Store(StoreAction::GrantTenure { ttl: seconds(30) }),
+        release(),
     ]);
     let mut node = Node { state: state.clone(), now };
     node = node.doing(action, random.pick(&[0, 3_000]));

@@ -302,6 +302,76 @@ fn a_spent_tenure_is_forgotten_on_disk_and_a_full_disk_keeps_nobody_from_leading
     assert!(ordered.iter().any(|action| matches!(action, Action::Store(StoreAction::Release { .. }))), "{ordered:?}");
 }
 
+/// A disk that hangs answers nothing at all.
+#[test]
+fn an_epoch_write_that_never_ends_counts_as_failed_from_its_beginning() {
+    let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None)).with(|state| state.epoch_file = None);
+    node.tick();
+    let began = node.now;
+    node = node.later(10_000);
+    node.tick();
+    assert_eq!(node.state.memory.epoch_failing, Some(began));
+    assert_eq!(node.concludes().1, "releasing");
+}
+
+/// The release that is on its way may be applied any moment, whatever else changed meanwhile.
+#[test]
+fn nothing_is_begun_under_a_tenure_that_is_being_released() {
+    let dead = Node::handing_over().cluster(|cluster| cluster.failover = None).doing(release(), 5);
+    assert_eq!(dead.concludes(), (Rung::Leader, "releasing", Fate::Keep));
+    let standby = Node::primary().dir(standby_dir()).sql(standby_sql(None)).doing(release(), 5);
+    assert_eq!(standby.concludes(), (Rung::Leader, "releasing", Fate::Keep));
+}
+
+/// Otherwise the guard, which is armed for it, would kill what its predecessor led, and nobody may race.
+#[test]
+fn an_agent_that_starts_again_where_it_may_only_observe_takes_its_own_tenure_up() {
+    let mut node = Node::primary()
+        .config(|config| config.unsupported = Some("pause".into()))
+        .with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+    let ordered = actions(&node.tick());
+    assert!(ordered.iter().any(|order| matches!(order, Action::Store(StoreAction::Renew { .. }))), "{ordered:?}");
+    let mut theirs = node.clone();
+    theirs.set_cluster(led_by("b", 101));
+    assert!(theirs.wants().is_empty(), "what another leads is left alone");
+    // And a leader that is asked to leave does so, as everywhere.
+    let leaving = Node::primary().config(|config| config.unsupported = Some("pause".into())).with(|state| {
+        state.leaving = true;
+    });
+    assert_eq!(leaving.concludes().0, Rung::Switchover);
+}
+
+#[test]
+fn a_hold_that_the_guard_did_not_live_to_report_is_let_go() {
+    let mut node = Node::primary().with(|state| state.guard_asked.hold = true);
+    node.step(Event::Guard(GuardEvent::Gone));
+    assert!(node.state.guard.held);
+    let mut node = Node::primary().with(|state| state.guard_asked.hold = true);
+    let armed = node.state.guard.armed;
+    let effects = node.step(Event::Guard(GuardEvent::Connected { armed, held: false, fired: None }));
+    assert!(actions(&effects).contains(&Action::Guard(GuardAction::Resume)));
+}
+
+/// What a dead primary still knows is less than what it published: nobody may be measured by that.
+#[test]
+fn a_release_after_a_crash_does_not_lower_the_published_position() {
+    let optime = Lsn(HERE.0 + 1_000_000);
+    let published = |cluster: &mut ClusterView| {
+        cluster.status = Some(crate::view::store::StatusKey { optime, ..Default::default() });
+    };
+    let crashed = Node::primary().dead().cluster(published).with(forgotten).with(|state| {
+        state.memory.start_failures = 3;
+    });
+    let dir = primary_dir(crate::view::postgres::ControlState::InProduction);
+    let mut crashed = crashed.dir(dir);
+    let ordered = actions(&crashed.tick());
+    let told = ordered.iter().find_map(|order| match order {
+        Action::Store(StoreAction::Release { position, .. }) => Some(*position),
+        _ => None,
+    });
+    assert_eq!(told, Some(optime), "{ordered:?}");
+}
+
 #[test]
 fn a_hand_over_that_nobody_took_goes_on_under_its_tenure() {
     let mut node = Node::handing_over().cluster(|cluster| cluster.failover = None).with(forgotten);
@@ -318,11 +388,22 @@ fn who_cannot_write_its_epoch_file_lets_others_lead() {
     for _ in 0..5 {
         node.step(written(&node, Outcome::Unknown("No space left on device".into())));
         node = node.later(1_000);
+        assert_eq!(node.concludes().0, Rung::Leader);
         node.tick();
     }
-    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    assert_eq!(node.concludes(), (Rung::Leader, "releasing", Fate::Keep));
     let released = node.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
     assert!(matches!(released, Some(Action::Store(StoreAction::Release { .. }))), "its standby writes nothing");
+    // The disk was freed since: what it did under one tenure says nothing of the next.
+    node.state.spend_tenure();
+    node.tick();
+    node.state.spent = None;
+    node.state.ops = Node::stopped().state.ops;
+    node.state.tenure = Node::primary().state.tenure;
+    node.state.guard.armed = Some(Armed { tenure: OURS, at: node.now + seconds(20) });
+    node.tick();
+    let again = node.state.ops.in_lane(&Lane::Host).map(|in_flight| &in_flight.action);
+    assert!(matches!(again, Some(Action::Host(crate::action::HostAction::WriteEpoch(_)))), "{again:?}");
     // A primary that serves goes on: what it lacks is only the start in place after a crash.
     let serving = Node::primary().with(|state| {
         state.epoch_file = None;

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::keys::Keys;
 use super::promises::Promises;
 use super::setup::STOP_LIMIT;
+use crate::aside::Changes;
 use crate::clock;
 use crate::peers;
 use crate::postgres::{Allowance, Divergence, Followed, Postgres};
@@ -39,6 +40,8 @@ pub(super) struct Lanes {
     /// Small files.
     pub(super) promises: Promises,
     events: mpsc::UnboundedSender<Event>,
+    /// Writes of the small files.
+    writes: Arc<Changes>,
     running: BTreeMap<OpId, Running>,
     looks: Arc<Mutex<Looks>>,
 }
@@ -58,7 +61,7 @@ impl Lanes {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let looks = Arc::default();
-        Self { keys, postgres, promises, events, running: BTreeMap::new(), looks }
+        Self { keys, postgres, promises, events, writes: Arc::default(), running: BTreeMap::new(), looks }
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
@@ -120,19 +123,10 @@ impl Lanes {
             }
             Action::Host(action) => {
                 let (promises, events) = (self.promises.clone(), self.events.clone());
-                tokio::task::spawn_blocking(move || {
-                    let written = match &action {
-                        HostAction::WriteEpoch(file) => promises.write_epoch(file),
-                        HostAction::WritePledge(absent_at) => promises.write_pledge(*absent_at),
-                        HostAction::StartGuard | HostAction::Exit { .. } => Ok(()),
-                    };
-                    let outcome = match written {
-                        Ok(()) => Outcome::Done(()),
-                        Err(error) => {
-                            tracing::error!(%error, ?action, "cannot be written to the state directory");
-                            Outcome::Unknown(error.to_string())
-                        }
-                    };
+                let writes = Arc::clone(&self.writes);
+                tokio::spawn(async move {
+                    // In turn: a write that hung must not land over a later one.
+                    let outcome = writes.make(move || write(&promises, &action)).await;
                     send(&events, Event::Host(HostEvent::Completed { op, outcome }));
                 })
             }
@@ -296,6 +290,21 @@ impl Look {
 /// The loop has ended: nobody is there to be told.
 fn send(events: &mpsc::UnboundedSender<Event>, event: Event) {
     let _ = events.send(event);
+}
+
+fn write(promises: &Promises, action: &HostAction) -> Outcome<()> {
+    let written = match action {
+        HostAction::WriteEpoch(file) => promises.write_epoch(file),
+        HostAction::WritePledge(absent_at) => promises.write_pledge(*absent_at),
+        HostAction::StartGuard | HostAction::Exit { .. } => Ok(()),
+    };
+    match written {
+        Ok(()) => Outcome::Done(()),
+        Err(error) => {
+            tracing::error!(%error, ?action, "cannot be written to the state directory");
+            Outcome::Unknown(error.to_string())
+        }
+    }
 }
 
 /// A line of a tool, for the operator.

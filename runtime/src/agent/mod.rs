@@ -174,10 +174,16 @@ impl Agent {
 
     /// Hands all effects of a step out.
     fn hand_out(&mut self, effects: Effects) {
+        // The fence first: cancelling a start waits for its fork, and that may wait for a disk.
+        let (guard, others): (Vec<_>, Vec<_>) =
+            effects.orders.into_iter().partition(|order| matches!(order.action, Action::Guard(_)));
+        for order in guard {
+            self.execute(order);
+        }
         for op in effects.cancelled {
             self.lanes.cancel(op);
         }
-        for order in effects.orders {
+        for order in others {
             self.execute(order);
         }
     }
@@ -253,8 +259,11 @@ impl Agent {
     }
 
     fn reload(&mut self) -> Option<Effects> {
-        let local = (self.reload)()?;
+        let mut local = (self.reload)()?;
         tracing::info!("the configuration file was read again");
+        for key in local.keep_identity(&self.local) {
+            tracing::warn!("{key} was changed and stays as it was: restart the agent for it");
+        }
         self.local = local;
         let (local, fresh, api) = (self.local.clone(), self.fresh.clone(), Arc::clone(&self.api));
         // Names in the allowlist are looked up: nothing waits for a name server.

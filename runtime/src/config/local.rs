@@ -46,6 +46,41 @@ impl LocalConfig {
     pub fn base_path(&self) -> String {
         base_path(&self.namespace, &self.scope)
     }
+
+    /// Takes over from the configuration that the agent was `started` with what says which node it is and where its
+    /// data, its promises and its store are; the keys that differed. A running agent that looked for its PostgreSQL in
+    /// another directory would find none, and let go of the one that runs.
+    pub fn keep_identity(&mut self, started: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        let mut keep = |key, differs: bool| {
+            if differs {
+                changed.push(key);
+            }
+        };
+        keep("scope", self.scope != started.scope);
+        keep("name", self.name != started.name);
+        keep("namespace", self.namespace != started.namespace);
+        keep("etcd3", self.etcd3 != started.etcd3);
+        keep("restapi.listen", self.restapi.listen != started.restapi.listen);
+        keep("postgresql.data_dir", self.postgresql.data_dir != started.postgresql.data_dir);
+        keep("matriarch.state_dir", self.matriarch.state_dir != started.matriarch.state_dir);
+        keep("matriarch.guard", self.matriarch.guard != started.matriarch.guard);
+        keep("matriarch.restart_grace", self.matriarch.restart_grace != started.matriarch.restart_grace);
+        // A directory of the configuration that follows the data directory goes with it.
+        if self.postgresql.config_dir == self.postgresql.data_dir {
+            self.postgresql.config_dir.clone_from(&started.postgresql.data_dir);
+        }
+        self.scope.clone_from(&started.scope);
+        self.name.clone_from(&started.name);
+        self.namespace.clone_from(&started.namespace);
+        self.etcd3.clone_from(&started.etcd3);
+        self.restapi.listen.clone_from(&started.restapi.listen);
+        self.postgresql.data_dir.clone_from(&started.postgresql.data_dir);
+        let isolation_timeout = self.matriarch.isolation_timeout;
+        self.matriarch.clone_from(&started.matriarch);
+        self.matriarch.isolation_timeout = isolation_timeout;
+        changed
+    }
 }
 
 /// `/namespace/scope/` with exactly one slash wherever there are any.

@@ -490,3 +490,21 @@ fn a_client_needs_only_the_store() {
     let path = write(&dir, "none.yaml", "scope: x\n");
     assert!(load_client(Some(&path), []).unwrap_err().to_string().contains("distributed configuration store"));
 }
+
+#[test]
+fn a_reload_keeps_what_says_which_node_it_is() {
+    let started = loaded(&sample(), &[]).unwrap().config;
+    let mut same = started.clone();
+    assert!(same.keep_identity(&started).is_empty());
+    let mut other = started.clone();
+    other.name = "somebody".into();
+    other.postgresql.data_dir = "/elsewhere".into();
+    other.postgresql.config_dir = "/elsewhere".into();
+    other.matriarch.isolation_timeout = std::time::Duration::from_secs(9);
+    other.tags.noloadbalance = !started.tags.noloadbalance;
+    assert_eq!(other.keep_identity(&started), ["name", "postgresql.data_dir"]);
+    assert_eq!((&other.name, &other.postgresql.data_dir), (&started.name, &started.postgresql.data_dir));
+    assert_eq!(other.postgresql.config_dir, started.postgresql.data_dir);
+    assert_eq!(other.matriarch.isolation_timeout, std::time::Duration::from_secs(9));
+    assert_ne!(other.tags.noloadbalance, started.tags.noloadbalance);
+}

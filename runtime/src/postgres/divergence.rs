@@ -10,12 +10,12 @@ use matriarch_core::id::{Lsn, Timeline};
 use matriarch_core::timeline::{History, Relation};
 use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 
-use super::aside::look;
 use super::control_data::{self, ControlData};
 use super::settings::Settings;
 use super::sql::Monitor;
 use super::walsender::WalSender;
 use super::{files, proc};
+use crate::aside::look;
 
 /// How an upstream's history relates to ours.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,7 +6,6 @@
 //! forking after it).
 
 mod allowance;
-mod aside;
 pub mod cgroup;
 pub mod conf;
 pub mod control_data;
@@ -46,7 +45,7 @@ pub use settings::{Credential, LocalConnection, RunAs, Secret, Settings, slot_na
 pub use sql::SqlFailure;
 pub use watch::Changed;
 
-use aside::{Changes, look};
+use crate::aside::{Changes, look};
 use conf::{Recovery, Written};
 use control_data::ControlData;
 use sql::Monitor;

@@ -19,12 +19,12 @@ use rustix::process::Signal;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::allowance::Allowance;
-use super::aside::look;
 use super::control_data::{self, ControlData};
 use super::inotify::Watch;
 use super::proc::{self, Handle, PidFile};
 use super::settings::Settings;
 use super::tools;
+use crate::aside::look;
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;

@@ -13,11 +13,11 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
-use super::aside::{Changes, look};
 use super::control_data;
 use super::inotify::Watch;
 use super::proc::{self, Handle};
 use super::settings::Settings;
+use crate::aside::{Changes, look};
 
 /// How often the postmaster is told again, with the request made anew.
 ///

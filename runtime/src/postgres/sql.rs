@@ -11,8 +11,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::monitoring;
+use super::proc::PidFile;
 use super::settings::{LocalConnection, Settings};
 use super::tools;
+use crate::aside::look;
 use crate::clock;
 
 /// Why SQL was not answered.
@@ -188,7 +190,10 @@ async fn connect(settings: &Settings, name: &str, options: &str) -> Result<Clien
         LocalConnection::Socket(directory) => config.host_path(directory),
         LocalConnection::Host(host) => config.host(host),
     };
-    config.port(settings.port).dbname(&settings.database).user(&settings.superuser.user);
+    // A port that was changed in the file is the server's only after its restart.
+    let data_dir = settings.data_dir.clone();
+    let running = look(move || PidFile::read(&data_dir)).await.map(|file| file.port).filter(|port| *port > 0);
+    config.port(running.unwrap_or(settings.port)).dbname(&settings.database).user(&settings.superuser.user);
     config.application_name(name).options(options).connect_timeout(Duration::from_secs(3));
     if let Some(password) = &settings.superuser.password {
         config.password(&password.0);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
-use super::aside;
 use super::inotify::Watch;
+use crate::aside;
 
 /// What changed. It is a hint to look, not a fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

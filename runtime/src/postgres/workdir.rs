@@ -11,12 +11,12 @@ use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Process, Up
 
 use crate::clock;
 
-use super::aside::{Changes, look};
 use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
 use super::tools::{PasswordFile, Progress, Tool};
 use super::{files, proc, wipe};
+use crate::aside::{Changes, look};
 
 /// Makes a new cluster.
 ///

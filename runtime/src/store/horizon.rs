@@ -1,11 +1,12 @@
 //! How far the store has come, and what to make of an answer from before that.
 //!
-//! A linearizable answer never lies before one that was here when it was asked for. One that does comes from a store that
-//! went back: a member, or the whole of it, was restored from a backup under the identity that it had. Whoever leads in
-//! the lost future may go on until its tenure ends, and perhaps members live that still know of it. So nothing of the
-//! past is believed before it was the only thing told for as long as a tenure lasts; after that the past is the present,
-//! since refusing it for ever would leave the cluster without a primary until every agent is started anew.
+//! A linearizable answer never lies before one that was here when it was asked for. One that does, or that is of another
+//! store, comes from a store that was restored from a backup or replaced: a member of it, or the whole. Whoever leads in
+//! the lost future may not have noticed, and perhaps members live that still know of it. So nothing of that past is
+//! believed before it was the only thing told for as long as a tenure lasts; after that it is the present, since refusing
+//! it for ever would leave the cluster without a primary until every agent is started anew.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,13 +29,11 @@ pub(super) struct Standing {
 
 impl Standing {
     fn is_before(self, floor: Self) -> bool {
-        self.store_id == floor.store_id && (self.raft_term < floor.raft_term || self.revision < floor.revision)
+        let other = floor.store_id != StoreId(0) && self.store_id != floor.store_id;
+        other || (self.raft_term < floor.raft_term || self.revision < floor.revision)
     }
 
     fn raised_to(self, new: Self) -> Self {
-        if new.store_id != self.store_id {
-            return new;
-        }
         let (raft_term, revision) = (self.raft_term.max(new.raft_term), self.revision.max(new.revision));
         Self { raft_term, revision, ..new }
     }
@@ -51,8 +50,10 @@ pub(super) struct Horizon(Mutex<State>);
 
 struct State {
     floor: Standing,
-    /// Since when every answer came from before the floor.
+    /// Since when every answer came from before the floor, and the hosts that gave them. With a few writes a restored
+    /// store gets beyond the floor: that makes it no other one.
     past_since: Option<Instant>,
+    past_hosts: BTreeSet<String>,
     /// The longest that a tenure may last, as far as was told.
     tenure_limit: Option<Duration>,
     rollbacks: u64,
@@ -61,7 +62,13 @@ struct State {
 impl Default for Horizon {
     fn default() -> Self {
         let floor = Standing::default();
-        Self(Mutex::new(State { floor, past_since: None, tenure_limit: None, rollbacks: 0 }))
+        Self(Mutex::new(State {
+            floor,
+            past_since: None,
+            past_hosts: BTreeSet::new(),
+            tenure_limit: None,
+            rollbacks: 0,
+        }))
     }
 }
 
@@ -86,11 +93,13 @@ impl Horizon {
     /// often the store went back until then.
     pub(super) fn admit(&self, floor: Standing, told: Standing, host: &str, now: Instant) -> Result<u64, Fault> {
         let mut state = self.state();
-        if !told.is_before(floor) {
+        if !told.is_before(floor) && !state.past_hosts.contains(host) {
             state.floor = state.floor.raised_to(told);
             state.past_since = None;
+            state.past_hosts.clear();
             return Ok(state.rollbacks);
         }
+        state.past_hosts.insert(host.to_owned());
         let patience = state.tenure_limit.unwrap_or(PATIENCE);
         let was = format!(
             "revision {} in raft term {}, was {} in {}",
@@ -111,6 +120,7 @@ impl Horizon {
         tracing::warn!(host, revision = told.revision, "the store went back, and is believed from here on");
         state.floor = told;
         state.past_since = None;
+        state.past_hosts.clear();
         state.rollbacks += 1;
         Ok(state.rollbacks)
     }
@@ -118,7 +128,7 @@ impl Horizon {
     /// A watch that tells this may go on: it is not of an earlier raft term. Its revision may lag.
     pub(super) fn is_current(&self, told: Standing) -> bool {
         let floor = self.floor();
-        told.store_id != floor.store_id || told.raft_term >= floor.raft_term
+        floor.store_id == StoreId(0) || (told.store_id == floor.store_id && told.raft_term >= floor.raft_term)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -154,7 +164,7 @@ mod tests {
         }
         assert_eq!(ask(&horizon, 30, told(1, 4, 99)), None);
         // A member that knows of the present answers: the other one is wrong, and the time begins anew.
-        assert_eq!(ask(&horizon, 30, told(1, 4, 101)), Some(0));
+        assert_eq!(horizon.admit(horizon.floor(), told(1, 4, 101), "e2", at(30)).ok(), Some(0));
         assert_eq!(ask(&horizon, 59, told(1, 2, 50)), None);
         assert_eq!(ask(&horizon, 88, told(1, 2, 50)), None);
         assert_eq!(ask(&horizon, 89, told(1, 2, 50)), Some(1));
@@ -169,6 +179,18 @@ mod tests {
         assert_eq!(ask(&horizon, 0, told(1, 4, 100)), Some(0));
         assert_eq!(horizon.admit(asked, told(1, 4, 90), "e1", at(0)).ok(), Some(0));
         assert_eq!(ask(&horizon, 0, told(1, 4, 99)), None, "the floor did not sink");
-        assert_eq!(ask(&horizon, 0, told(2, 1, 1)), Some(0), "another store begins anew");
+    }
+
+    #[test]
+    fn another_store_is_the_past_and_one_that_passes_the_floor_stays_it() {
+        let horizon = Horizon::default();
+        horizon.allow_tenure(Duration::from_secs(30));
+        assert_eq!(ask(&horizon, 0, told(1, 2, 100)), Some(0));
+        assert_eq!(ask(&horizon, 1, told(2, 2, 300)), None);
+        assert!(!horizon.is_current(told(2, 2, 300)));
+        assert_eq!(ask(&horizon, 31, told(2, 2, 301)), Some(1));
+        assert_eq!(ask(&horizon, 40, told(2, 2, 290)), None, "restored, with the raft term that it had");
+        assert_eq!(ask(&horizon, 41, told(2, 2, 310)), None, "and written to since");
+        assert_eq!(ask(&horizon, 70, told(2, 2, 320)), Some(2));
     }
 }

@@ -9,7 +9,7 @@ const LOOKS_MAX: usize = 8;
 static LOOKS: Semaphore = Semaphore::const_new(LOOKS_MAX);
 
 /// Looks at files. Whoever stops waiting loses the answer and nothing else.
-pub(super) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     // It is never closed.
     let permit = LOOKS.acquire().await.ok();
     run(move || {
@@ -37,13 +37,13 @@ async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T 
 /// write hangs. The race that the turn is for: a standby is pointed to an upstream, the next order freezes it, and the
 /// write of the first, delayed, undoes the second.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     turn: Arc<Mutex<()>>,
 }
 
 impl Changes {
     /// Does `work` when everything that was asked for before is done. It is never begun if its asker is gone by then.
-    pub(super) async fn make<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) async fn make<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         run(move || {
             let value = work();
