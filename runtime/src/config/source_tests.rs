@@ -500,11 +500,11 @@ fn a_reload_keeps_what_says_which_node_it_is() {
     other.name = "somebody".into();
     other.postgresql.data_dir = "/elsewhere".into();
     other.postgresql.config_dir = "/elsewhere".into();
-    other.matriarch.isolation_timeout = std::time::Duration::from_secs(9);
+    other.matriarch.isolation_timeout = Duration::from_secs(9);
     other.tags.noloadbalance = !started.tags.noloadbalance;
     assert_eq!(other.keep_identity(&started), ["name", "postgresql.data_dir"]);
     assert_eq!((&other.name, &other.postgresql.data_dir), (&started.name, &started.postgresql.data_dir));
     assert_eq!(other.postgresql.config_dir, started.postgresql.data_dir);
-    assert_eq!(other.matriarch.isolation_timeout, std::time::Duration::from_secs(9));
+    assert_eq!(other.matriarch.isolation_timeout, Duration::from_secs(9));
     assert_ne!(other.tags.noloadbalance, started.tags.noloadbalance);
 }

@@ -191,6 +191,8 @@ impl Server {
 
     fn hold(&mut self) -> Result<Report, String> {
         self.authority.hold()?;
+        // Before the first process stands still: a successor must know that there is something to let go on.
+        self.tell_successor();
         let begun = clock::now();
         Ok(match self.postgres.hold(self.patience()) {
             Ok(processes) => {
