@@ -43,7 +43,7 @@ async fn a_second_node_of_one_name_refuses_to_start() {
     assert_eq!(twin.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
     let log = twin.log();
     assert!(log.contains("Can't start; there is already a node named 'n1' running"), "{log}");
-    // No data, no server, no guard: its own one may live a moment longer than the agent.
+    // No data, no server; and its guard, if it had one already, goes with the agent.
     assert_eq!(fs::read_dir(twin.data_dir()).map(Iterator::count).unwrap_or_default(), 0);
     assert_eq!(twin.postmaster(), None);
     wait_until("nothing of it runs", SERVICE_LIMIT, async || twin.processes().is_empty()).await;
