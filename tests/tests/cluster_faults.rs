@@ -154,7 +154,8 @@ async fn a_standby_with_paused_replay_pledges_while_the_old_primary_streams() {
     }
     let ledger = Ledger::start(&cluster).await;
     let primary = cluster.healed(HEAL_LIMIT).await;
-    let paused = cluster.others(primary)[0];
+    // Not the one whose name sorts first: among equals that one would win, and this one is to vote.
+    let paused = cluster.others(primary)[1];
     let client = cluster.nodes[paused].connect().await.expect("a standby lets clients in");
     client.batch_execute("select pg_wal_replay_pause()").await.expect("replay pauses");
     let fault = Mark::now();
