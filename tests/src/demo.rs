@@ -118,7 +118,7 @@ impl Demo {
         processes(&self.place())
     }
 
-    /// Panics if anything is left of it: a process, a file, shared memory.
+    /// Panics if anything is left of it: a process, a file, shared memory, a cgroup.
     pub fn must_have_left_nothing(&self) {
         let shown = |process: &Process| format!("{} {:?}", process.0, process.command_line());
         let alive: Vec<String> = self.processes().iter().map(shown).collect();
@@ -127,7 +127,7 @@ impl Demo {
             fs::read_dir(self.place()).expect("its place").flatten().map(|entry| entry.path()).collect();
         assert!(files.is_empty(), "these files are left: {files:?}");
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let left: Vec<&Trace> = seen.iter().filter(|trace| trace.is_shared_memory() && trace.is_there()).collect();
+        let left: Vec<&Trace> = seen.iter().filter(|trace| trace.is_there()).collect();
         assert!(left.is_empty(), "this is left: {left:?}");
     }
 
