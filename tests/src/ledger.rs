@@ -251,10 +251,15 @@ impl Verdict {
         }
     }
 
-    /// Prints the verdict, and panics if two reigns overlap or more was lost than is allowed.
+    /// Prints the verdict, and panics if two reigns overlap, two nodes wrote one timeline, or more was lost than is allowed.
     pub fn must_be_clean(&self, fault: &str, allowed: Allowance) {
         eprintln!("{fault}: {self}");
         assert_eq!(self.overlap, Duration::ZERO, "{fault}: two primaries acknowledged at the same time: {self}");
+        let mut writers: BTreeMap<&str, usize> = BTreeMap::new();
+        for (reign, ..) in &self.reigns {
+            let first = *writers.entry(&reign.timeline).or_insert(reign.node);
+            assert_eq!(first, reign.node, "{fault}: two nodes wrote timeline {}: {self}", reign.timeline);
+        }
         match allowed {
             Allowance::Nothing => assert!(self.lost.is_empty(), "{fault}: acknowledged rows are lost: {self}"),
             Allowance::Unreplicated if !self.lost.is_empty() => {

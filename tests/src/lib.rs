@@ -6,6 +6,7 @@
 //! logs of every process are then printed.
 
 mod cluster;
+mod demo;
 pub mod guarded;
 mod ledger;
 mod lock;
@@ -21,6 +22,7 @@ mod tools;
 mod wait;
 
 pub use cluster::Cluster;
+pub use demo::{Demo, run_as};
 pub use ledger::{Allowance, Ledger, Mark, Reign, Verdict};
 pub use network::{Host, Network};
 pub use node::{Answer, Node};

@@ -101,13 +101,27 @@ impl Store {
         backup
     }
 
+    /// SIGKILL to the server, until it has ended: whoever connects is refused from now on.
+    pub fn kill(&self) {
+        // One that has ended is reaped, and its id may be another's.
+        if self.child.ended().is_none() {
+            self.process().kill();
+            assert!(self.child.wait(Duration::from_secs(10)).is_some(), "the store survives SIGKILL");
+        }
+    }
+
+    /// Starts the server that was killed again, on the data that it left, under its address.
+    pub fn start_again(&mut self) {
+        assert!(self.child.ended().is_some(), "the store runs");
+        self.child = spawn(&mut self.command);
+    }
+
     /// Kills the server and starts it again on what was copied: same identity, and everything since then is lost.
     pub fn restore(&mut self, from: &Path) {
-        self.process().kill();
-        self.child.wait(Duration::from_secs(10));
+        self.kill();
         std::fs::remove_dir_all(&self.data).expect("the store's data");
         copy(from, &self.data);
-        self.child = spawn(&mut self.command);
+        self.start_again();
     }
 }
 
@@ -122,7 +136,9 @@ fn copy(from: &Path, to: &Path) {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.process().kill();
-        self.child.wait(Duration::from_secs(10));
+        if self.child.ended().is_none() {
+            self.process().kill();
+            self.child.wait(Duration::from_secs(10));
+        }
     }
 }

@@ -36,17 +36,21 @@ async fn a_replica_whose_data_directory_is_removed_comes_back() {
 #[tokio::test]
 async fn a_second_node_of_one_name_refuses_to_start() {
     let mut cluster = Cluster::start(Plan { nodes: 2, ..Plan::default() }).await;
+    let of_first = |cluster: &Cluster| (cluster.nodes[0].postmaster(), cluster.nodes[0].guard());
+    let before = of_first(&cluster);
     let twin = cluster.add_node("twin", "n1");
     twin.start();
     assert_eq!(twin.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
     let log = twin.log();
     assert!(log.contains("Can't start; there is already a node named 'n1' running"), "{log}");
-    // No data, no server, no guard.
+    // No data, no server; and its guard, if it had one already, goes with the agent.
     assert_eq!(fs::read_dir(twin.data_dir()).map(Iterator::count).unwrap_or_default(), 0);
-    let left = twin.dir().to_owned();
+    assert_eq!(twin.postmaster(), None);
+    wait_until("nothing of it runs", SERVICE_LIMIT, async || twin.processes().is_empty()).await;
+    // Whoever had the name first has it still, and what it ran.
     cluster.nodes.pop();
-    assert!(left.exists());
     cluster.healed(HEAL_LIMIT).await;
+    assert_eq!(of_first(&cluster), before);
 }
 
 #[tokio::test]

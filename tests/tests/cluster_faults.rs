@@ -4,12 +4,19 @@
 
 use std::time::Duration;
 
-use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, Process};
+use matriarch::store::{Operation, Transaction};
+use matriarch_core::op::Outcome;
+use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, Process, Store, eventually, wait_until};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
+/// So long, in seconds, that there is time to look at what happens while a tenure lasts that nobody can renew.
+const LONG_TTL: u32 = 10;
+/// What is left of such a tenure, at least, when its key is deleted: two thirds of it and no less than this.
+const PLEDGE_LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn the_postmaster_is_killed() {
@@ -134,6 +141,64 @@ async fn a_standby_with_paused_replay_votes() {
     cluster.healed(HEAL_LIMIT).await;
     let verdict = ledger.verdict(&cluster, fault).await;
     verdict.must_be_clean("node killed, replay paused on a standby", Allowance::Unreplicated);
+}
+
+/// The case that pledges are for: the key is gone, and the old primary goes on streaming what it acknowledges. Its agent
+/// does not reach the store and hears nothing of it; its peers are told that it is a primary, and none may be promoted
+/// beside it. Whoever has told a position by then must not receive anything more, a paused standby neither.
+#[tokio::test]
+async fn a_standby_with_paused_replay_pledges_while_the_old_primary_streams() {
+    let cluster = Cluster::start(Plan { ttl: LONG_TTL, ..Plan::default() }).await;
+    if !cluster.can_cut() {
+        return;
+    }
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    // Not the one whose name sorts first: among equals that one would win, and this one is to vote.
+    let paused = cluster.others(primary)[1];
+    let client = cluster.nodes[paused].connect().await.expect("a standby lets clients in");
+    client.batch_execute("select pg_wal_replay_pause()").await.expect("replay pauses");
+    let fault = Mark::now();
+    cluster.cut_off(primary, false);
+    delete_leader_key(&cluster).await;
+    eventually("the standby has pledged", PLEDGE_LIMIT, async || {
+        let why: Value = serde_json::from_str(&cluster.nodes[paused].get("/why").await.body).unwrap_or_default();
+        let pledged = why["pledge"]["frozen"] == true && why["pledge"]["on_disk"] == true;
+        if pledged { Ok(()) } else { Err(format!("{:#}, {:#}", why["pledge"], why["decision"])) }
+    })
+    .await;
+    let (pledged, end) = (Mark::now(), received(&client).await);
+    wait_until("the old primary goes on writing", PLEDGE_LIMIT, async || {
+        ledger.acknowledged_for(primary, pledged) > Duration::from_millis(500)
+    })
+    .await;
+    assert_eq!(received(&client).await, end, "a standby receives what it has pledged not to");
+    let next = cluster.primary_but(&[primary], SERVICE_LIMIT).await;
+    if next != paused {
+        // Whoever paused it is the one to resume it; it must follow then.
+        client.batch_execute("select pg_wal_replay_resume()").await.ok();
+    }
+    ledger.acknowledged_by(next, SERVICE_LIMIT).await;
+    cluster.mend(primary, false);
+    cluster.healed(HEAL_LIMIT).await;
+    let verdict = ledger.verdict(&cluster, fault).await;
+    verdict.must_be_clean("key deleted unheard, replay paused on a standby", Allowance::Unreplicated);
+    assert_eq!(verdict.nodes(), [primary, next]);
+}
+
+/// What a standby has received, after which nothing is received any more.
+async fn received(standby: &Client) -> String {
+    let query = "select pg_last_wal_receive_lsn()::text, (select count(*) from pg_stat_wal_receiver)";
+    let row = standby.query_one(query, &[]).await.expect("a standby answers");
+    assert_eq!(row.get::<_, i64>(1), 0, "it has a WAL receiver");
+    row.get(0)
+}
+
+async fn delete_leader_key(cluster: &Cluster) {
+    let delete = Operation::Delete("/service/test/leader".to_owned());
+    let transaction = Transaction { operations: vec![delete], ..Transaction::default() };
+    let deleted = Store::connect(&cluster.stores).transact(transaction, SERVICE_LIMIT).await;
+    assert!(matches!(deleted.outcome, Outcome::Done(_)), "{deleted:?}");
 }
 
 /// The ledger is only worth something if nothing of a cluster is left when it ends.

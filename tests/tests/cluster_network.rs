@@ -86,3 +86,40 @@ async fn a_store_that_is_away_for_longer_than_ttl_stops_writes_until_it_is_back(
     cluster.healed(HEAL_LIMIT).await;
     ledger.verdict(&cluster, fault).await.must_be_clean("store away for longer than ttl", Allowance::Unreplicated);
 }
+
+/// A store that is dead refuses connections, where one that is frozen is silent: another error, and at once. Back on its
+/// data it has the lease still, and etcd grants it its whole time again.
+#[tokio::test]
+async fn a_store_that_is_dead_for_less_than_ttl_is_not_noticed_by_clients() {
+    let mut cluster = Cluster::start(Plan { ttl: LONG_TTL, ..Plan::default() }).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let postmaster = cluster.nodes[primary].postmaster();
+    let fault = Mark::now();
+    cluster.stores[0].kill();
+    sleep(Duration::from_secs(4)).await;
+    cluster.stores[0].start_again();
+    // Beyond the end of a tenure that was not renewed since.
+    sleep(cluster.ttl()).await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+    assert_eq!(cluster.nodes[primary].postmaster(), postmaster, "PostgreSQL was restarted");
+    let verdict = ledger.verdict(&cluster, fault).await;
+    verdict.must_be_clean("store dead for less than ttl", Allowance::Nothing);
+    assert_eq!(verdict.nodes(), [primary], "the service was interrupted: {verdict}");
+}
+
+/// The leader key is in the store still when it is back, and outlives the tenure that it stood for.
+#[tokio::test]
+async fn a_store_that_is_dead_for_longer_than_ttl_stops_writes_until_it_is_back() {
+    let mut cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let fault = Mark::now();
+    cluster.stores[0].kill();
+    sleep(3 * cluster.ttl()).await;
+    assert!(ledger.acknowledged_for(primary, fault) <= cluster.ttl(), "a primary without a tenure has acknowledged");
+    cluster.stores[0].start_again();
+    ledger.goes_on(SERVICE_LIMIT).await;
+    cluster.healed(HEAL_LIMIT).await;
+    ledger.verdict(&cluster, fault).await.must_be_clean("store dead for longer than ttl", Allowance::Unreplicated);
+}
