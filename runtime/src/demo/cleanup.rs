@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use super::processes;
 use super::workdir::Workdir;
 use crate::guard::processes::Process;
+use crate::postgres::cgroup;
 use crate::postgres::proc::PidFile;
 
 /// How long PostgreSQL may take for an immediate shutdown. It lets go of shared memory then, which a kill leaves behind.
@@ -64,11 +65,13 @@ pub(super) fn stop_kept(dir: &Path) -> anyhow::Result<()> {
 fn stop(workdir: &Workdir) -> anyhow::Result<()> {
     let mut segments = segments(workdir);
     let mut shared = BTreeSet::new();
+    let mut cgroups = cgroups(std::process::id().cast_signed(), workdir);
     for _ in 0..SWEEPS_MAX {
         let found = processes::of_demo(workdir.path());
         if found.is_empty() {
             break;
         }
+        cgroups.extend(found.iter().flat_map(|process| self::cgroups(process.pid, workdir)));
         // Agents and guards first: they would start again, or fence, what is being stopped.
         let (servers, others): (Vec<Process>, Vec<Process>) = found.into_iter().partition(|found| is_server(*found));
         shared.extend(servers.iter().flat_map(|server| shared_files(*server)));
@@ -94,7 +97,18 @@ fn stop(workdir: &Workdir) -> anyhow::Result<()> {
         // Most are gone: an immediate shutdown removes them.
         let _ = fs::remove_file(file);
     }
+    for cgroup in cgroups {
+        // Most were never there: not every agent may make one.
+        let _ = fs::remove_dir(cgroup);
+    }
     remove(workdir.path())
+}
+
+/// The cgroups that the servers of all nodes have if `pid` is an agent; a killed one leaves its own behind.
+fn cgroups(pid: i32, workdir: &Workdir) -> BTreeSet<PathBuf> {
+    let Ok(home) = cgroup::of(pid) else { return BTreeSet::new() };
+    let names = workdir.node_dirs().into_iter().map(|node| cgroup::name(&node.join("data")));
+    names.map(|name| home.join(name)).collect()
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {

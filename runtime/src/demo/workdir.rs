@@ -90,10 +90,15 @@ impl Workdir {
         OpenOptions::new().append(true).create(true).open(&path).with_context(|| path.display().to_string())
     }
 
+    /// What is there for nodes, and for the store.
+    pub(super) fn node_dirs(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
     /// The data directories of all nodes that are there.
     pub(super) fn data_dirs(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path().join("data")).filter(|data| data.join("PG_VERSION").is_file()).collect()
+        let data = self.node_dirs().into_iter().map(|node| node.join("data"));
+        data.filter(|data| data.join("PG_VERSION").is_file()).collect()
     }
 
     /// Copies what explains a failure to a directory beside it that stays; its path.
