@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{ApiSettings, FreshRead};
 use crate::clock;
+use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
 use crate::postgres::Changed;
@@ -346,6 +347,7 @@ impl Agent {
             let mut shared = self.shared();
             shared.configuration_warnings = effective.warnings;
             shared.tags.clone_from(&self.local.tags.published);
+            shared.configured_tags.clone_from(&self.local.tags.configured);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
         self.lanes.keys.allow_tenure(effective.core.ttl);
@@ -426,12 +428,13 @@ async fn guard_started(
 }
 
 /// A handle on the agent and what its loop shares.
-pub fn shared(core: State, scope: &str, tags: serde_json::Map<String, serde_json::Value>) -> Arc<Mutex<Shared>> {
+pub fn shared(core: State, scope: &str, tags: &Tags) -> Arc<Mutex<Shared>> {
     Arc::new(Mutex::new(Shared {
         core,
         journal: VecDeque::new(),
         dynamic: None,
-        tags,
+        tags: tags.published.clone(),
+        configured_tags: tags.configured.clone(),
         scope: scope.to_owned(),
         system_identifier: None,
         store_last_seen_s: 0,

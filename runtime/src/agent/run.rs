@@ -115,7 +115,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let started = promises.read();
     let postgres = Arc::new(Postgres::new(effective.settings));
     keys.allow_tenure(effective.core.ttl);
-    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, local.tags.published.clone());
+    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, &local.tags);
 
     let (events, events_out) = mpsc::unbounded_channel();
     let (fed, fed_out) = mpsc::channel(VIEWS_MAX);

@@ -112,6 +112,7 @@ pub(super) fn node(sql: Sql) -> Shared {
         journal: VecDeque::new(),
         dynamic: Some(json!({"ttl": 30, "loop_wait": 10})),
         tags: serde_json::Map::new(),
+        configured_tags: serde_json::Map::new(),
         scope: "demo".into(),
         system_identifier: Some("7711071687290272793".into()),
         store_last_seen_s: 1_795_373_943,
