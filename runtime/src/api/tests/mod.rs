@@ -1,6 +1,6 @@
 //! The API over a real socket, in front of a fabricated agent.
 
-mod node;
+pub(crate) mod node;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
