@@ -901,7 +901,10 @@ fn a_standbys_agent_that_leaves_stops_postgresql_tells_and_exits() {
     concludes(&dead, Rung::Switchover, "shutting_down", Fate::Keep, &[]);
     let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
     concludes(&dead.clone().later(2_000), Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
-    assert_eq!(dead.published().wants(), [exit]);
+    assert_eq!(dead.clone().published().wants(), std::slice::from_ref(&exit));
+    // A server that could not be started is as stopped as any.
+    let failed = dead.with(|state| state.memory.start_failures = 1);
+    assert_eq!(failed.published().wants(), [exit]);
 }
 
 #[test]
