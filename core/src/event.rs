@@ -229,6 +229,8 @@ pub enum Request {
     Reinitialize {
         /// Even if something else is running.
         force: bool,
+        /// From the leader, even if a replica offers itself.
+        from_leader: bool,
     },
 }
 

@@ -157,6 +157,8 @@ pub struct Memory {
     pub owned: bool,
     /// An operator wants this node cloned again.
     pub reinit: bool,
+    /// The operator's last wish of that kind was for a clone of the leader; without meaning unless `reinit`.
+    pub reinit_from_leader: bool,
     /// When the last contact was sought because nobody had answered.
     pub contact_sought: Instant,
     /// When PostgreSQL changed, or the leader key vanished: its last answer is older than that if it was asked before.
@@ -216,6 +218,8 @@ pub enum PendingKind {
     Reinitialize {
         /// Even if something else is running.
         force: bool,
+        /// From the leader, even if a replica offers itself.
+        from_leader: bool,
     },
 }
 

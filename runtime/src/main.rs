@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use matriarch::agent::run::{self, Options};
 use matriarch::guard::GuardArgs;
 use matriarch::store::embedded::StoreArgs;
+use matriarch::wire::PATRONI_LEVEL;
 use matriarch::{config, ctl, demo, guard, store};
 
 /// High availability for PostgreSQL: one agent a node, one lease, one primary.
@@ -62,9 +63,10 @@ struct RunArgs {
     user: Option<String>,
 }
 
-/// Patroni's own command line.
+/// Patroni's own command line. Scripts compare the version with what they need: it is the one that is spoken.
 #[derive(Parser)]
-#[command(name = "patroni", version = env!("CARGO_PKG_VERSION"), about = "Patroni's command line, served by Matriarch")]
+#[command(name = "patroni", version = PATRONI_LEVEL)]
+#[command(about = concat!("Patroni's command line, served by Matriarch ", env!("CARGO_PKG_VERSION")))]
 struct AsPatroni {
     /// The configuration file or directory
     configfile: Option<PathBuf>,
@@ -80,7 +82,16 @@ fn main() -> ExitCode {
         return client(ctl::CtlArgs::parse());
     }
     if called == "patroni" {
-        return as_patroni(AsPatroni::parse());
+        return match AsPatroni::try_parse() {
+            Ok(arguments) => as_patroni(arguments),
+            Err(error) => {
+                if error.kind() == clap::error::ErrorKind::DisplayVersion {
+                    // Standard output is Patroni's alone.
+                    anstream::eprintln!("served by Matriarch {}", env!("CARGO_PKG_VERSION"));
+                }
+                error.exit()
+            }
+        };
     }
     let cli = Cli::parse_from(with_run(arguments));
     match cli.command {
@@ -89,13 +100,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// `matriarch FILE` means `matriarch run FILE`: a first argument that names an existing file and no command.
+/// `matriarch FILE` means `matriarch run FILE`: a first argument that is no command, and that is there or reads like a
+/// path. A file that is missing is then what is complained about, not a command that nobody meant.
 fn with_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
     use clap::CommandFactory;
     let first = arguments.get(1).and_then(|argument| argument.to_str()).map(str::to_owned);
     let is_command = |name: &str| Cli::command().get_subcommands().any(|known| known.get_name() == name);
-    if first.is_some_and(|first| {
-        !first.starts_with('-') && first != "help" && !is_command(&first) && Path::new(&first).exists()
+    if first.as_deref().is_some_and(|first| {
+        let path = Path::new(first);
+        let reads_like_a_path =
+            first.contains('/') || path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+        !first.starts_with('-') && first != "help" && !is_command(first) && (reads_like_a_path || path.exists())
     }) {
         arguments.insert(1, "run".into());
     }
@@ -143,5 +158,32 @@ fn code(result: anyhow::Result<u8>) -> ExitCode {
             anstream::eprintln!("matriarch: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(words: &[&str]) -> Vec<String> {
+        let arguments = with_run(words.iter().map(OsString::from).collect());
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_run_even_if_it_is_missing() {
+        for file in ["/missing.yml", "missing.yaml", "./missing", "/"] {
+            assert_eq!(completed(&["matriarch", file]), ["matriarch", "run", file]);
+        }
+        for words in [&["matriarch", "list"][..], &["matriarch", "lsit"], &["matriarch", "--help"], &["matriarch"]] {
+            assert_eq!(completed(words), words);
+        }
+    }
+
+    #[test]
+    fn patronis_version_is_the_one_that_is_spoken() {
+        let error = AsPatroni::try_parse_from(["patroni", "--version"]).err().unwrap();
+        assert_eq!(error.to_string(), format!("patroni {PATRONI_LEVEL}\n"));
+        assert_eq!(error.exit_code(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,16 +78,105 @@ fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
 }
 
 /// Listens on `addr` (`host:port`; the first address of the name) with SO_REUSEADDR, so that a restarted process need
-/// not wait for old connections to leave TIME_WAIT. Errors name the address.
+/// not wait for old connections to leave TIME_WAIT. The host `*`, or none, means all addresses: those of IPv6 and IPv4
+/// through one socket where the kernel has IPv6, those of IPv4 elsewhere. Errors name the address and what to do.
 pub async fn tcp_listen(addr: &str) -> io::Result<TcpListener> {
-    let listen = async {
-        let resolved: Option<SocketAddr> = lookup_host(addr).await?.next();
-        let resolved = resolved.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
-        let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(resolved)?;
-        socket.listen(BACKLOG)
+    let outcome = match addr.strip_prefix('*').unwrap_or(addr).strip_prefix(':') {
+        Some(port) if !port.contains(':') => listen_everywhere(port),
+        _ => match first_address(addr).await {
+            Ok(resolved) => listen_at(resolved),
+            Err(error) => Err(error),
+        },
     };
-    let outcome: io::Result<TcpListener> = listen.await;
-    outcome.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
+    outcome.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}{}", listen_advice(error.kind())))
+    })
+}
+
+/// The first address of a name. Whatever the resolver complains about, it is the name that was not found.
+async fn first_address(addr: &str) -> io::Result<SocketAddr> {
+    let not_found = |why: String| io::Error::new(io::ErrorKind::NotFound, why);
+    let mut addresses = lookup_host(addr).await.map_err(|error| not_found(error.to_string()))?;
+    addresses.next().ok_or_else(|| not_found("the name has no address".to_owned()))
+}
+
+fn listen_everywhere(port: &str) -> io::Result<TcpListener> {
+    let port: u16 =
+        port.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{port} is not a port")))?;
+    match listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+        Err(error) if is_without_ipv6(&error) => listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        outcome => outcome,
+    }
+}
+
+/// The kernel has no IPv6, or it is switched off.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+fn listen_at(resolved: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if resolved.ip() == Ipv6Addr::UNSPECIFIED {
+        // Whether `::` takes IPv4 as well is else the choice of the host (net.ipv6.bindv6only).
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(resolved)?;
+    socket.listen(BACKLOG)
+}
+
+/// The way out, by what went wrong.
+fn listen_advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            "; stop what uses the port (`ss -ltnp` names it; another agent?) or take another port"
+        }
+        io::ErrorKind::NotFound => "; correct the name, or give an address of this host",
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this host has the address (`ip addr` lists them): correct it, or listen on `*`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: take a higher port, or grant it"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        for addr in ["*:0", ":0"] {
+            let listener = tcp_listen(addr).await.unwrap();
+            let local = listener.local_addr().unwrap();
+            assert!(local.ip().is_unspecified(), "{addr}: {local}");
+            tcp_connect(&format!("127.0.0.1:{}", local.port()), LIMIT).await.unwrap();
+            if local.is_ipv6() {
+                tcp_connect(&format!("[::1]:{}", local.port()), LIMIT).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_listened_on_is_named_with_the_way_out() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let in_use = taken.local_addr().unwrap().to_string();
+        for (addr, kind, advice) in [
+            (in_use.as_str(), io::ErrorKind::AddrInUse, "stop what uses the port"),
+            ("name.invalid:0", io::ErrorKind::NotFound, "correct the name"),
+            ("192.0.2.1:0", io::ErrorKind::AddrNotAvailable, "no interface of this host has the address"),
+            ("*:70000", io::ErrorKind::InvalidInput, "70000 is not a port"),
+        ] {
+            let error = tcp_listen(addr).await.unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(text.starts_with(&format!("cannot listen on {addr}: ")) && text.contains(advice), "{text}");
+        }
+        assert!(listen_advice(io::ErrorKind::PermissionDenied).contains("CAP_NET_BIND_SERVICE"));
+    }
 }

@@ -70,11 +70,15 @@ fn lead_without_data(view: &View<'_>) -> Verdict {
     Verdict::wait(reason).fate(Fate::Release)
 }
 
-/// A running replica that offers itself (`clonefrom`), or else the leader.
+/// A running replica that offers itself (`clonefrom`), or else the leader; the leader alone if the operator said so.
 fn clone_source(view: &View<'_>) -> Option<Upstream> {
     let (_, leader, _) = view.serving_leader()?;
     // Before the cluster is complete there is no role to clone with.
     view.cluster()?.system_id()?;
+    let memory = &view.state.memory;
+    if memory.reinit && memory.reinit_from_leader {
+        return Some(leader);
+    }
     let offers = |record: &crate::view::store::MemberRecord| record.clonefrom && record.state == "running";
     let other = view.others().find(|(name, key)| offers(&key.record) && **name != leader.member);
     Some(other.map_or(leader, |(name, key)| Upstream {

@@ -7,7 +7,7 @@ use crate::id::{Lsn, Timeline};
 use crate::lease::Bounds;
 use crate::reason::Reason;
 use crate::view::View;
-use crate::view::postgres::{Phase, Process};
+use crate::view::postgres::Phase;
 use crate::view::store::MemberRecord;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
@@ -50,7 +50,7 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
         host: config.published.host.clone(),
         port: config.published.port,
         api_url: config.published.api_url.clone(),
-        state: state(view).to_string(),
+        state: view.postgres_state().to_string(),
         role: role(view).to_string(),
         timeline: sql.map_or(Timeline(0), |sql| sql.timeline),
         position,
@@ -72,23 +72,6 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
 fn checkpoint_pending(view: &View<'_>) -> bool {
     let (Some(sql), Some(dir)) = (view.sql(), view.dir()) else { return false };
     !sql.in_recovery && sql.timeline > Timeline(0) && dir.checkpoint_timeline != sql.timeline
-}
-
-fn state(view: &View<'_>) -> &'static str {
-    match view.controlling() {
-        Some(PostgresAction::Clone(_)) => return "creating replica",
-        Some(PostgresAction::Initdb) => return "initializing new cluster",
-        Some(PostgresAction::Restart) => return "restarting",
-        Some(PostgresAction::Rewind(_)) => return "running pg_rewind",
-        _ => {}
-    }
-    match view.state.postgres.process {
-        Process::Unknown => "unknown",
-        Process::Absent => "stopped",
-        Process::Alive { phase: Phase::Starting, .. } => "starting",
-        Process::Alive { phase: Phase::Ready, .. } => "running",
-        Process::Alive { phase: Phase::Stopping, .. } => "stopping",
-    }
 }
 
 fn role(view: &View<'_>) -> &'static str {

@@ -171,7 +171,8 @@ fn leave(view: &View<'_>) -> Verdict {
     if view.phase().is_some() {
         return Verdict::order(Reason::ShuttingDown, Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
     }
-    let told = view.state.session.published.as_ref().is_none_or(|record| record.state == "stopped");
+    let stopped = |state: &str| matches!(state, "stopped" | "start failed");
+    let told = view.state.session.published.as_ref().is_none_or(|record| stopped(&record.state));
     let patience = view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(2));
     let revoked = view.state.spent.is_none();
     let forgotten = super::tenure::forget(view).is_none() || view.state.memory.epoch_failing.is_some();

@@ -27,7 +27,7 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
     let kind = match request {
         Request::Move(request) => PendingKind::Move { request, old, written: false },
         Request::Restart => PendingKind::Restart { op: None },
-        Request::Reinitialize { force } => PendingKind::Reinitialize { force },
+        Request::Reinitialize { force, from_leader } => PendingKind::Reinitialize { force, from_leader },
     };
     state.requests.insert(id, Pending { kind, since: at });
 }
@@ -118,11 +118,14 @@ pub(crate) fn answer(out: &mut Outbox<'_>) {
             PendingKind::Restart { op } => restart(&view, *op, pending.since),
             PendingKind::Restarted { refused: None } => text(200, "restarted successfully"),
             PendingKind::Restarted { refused: Some(_) } => text(503, "restart failed"),
-            PendingKind::Reinitialize { force } => Some(reinitialize(&view, *force)),
+            PendingKind::Reinitialize { force, .. } => Some(reinitialize(&view, *force)),
         };
         let Some(answer) = answer else { continue };
-        if matches!((&pending.kind, &answer), (PendingKind::Reinitialize { .. }, Answer::Text { status: 200, .. })) {
+        if let (PendingKind::Reinitialize { from_leader, .. }, Answer::Text { status: 200, .. }) =
+            (&pending.kind, &answer)
+        {
             out.state.memory.reinit = true;
+            out.state.memory.reinit_from_leader = *from_leader;
         }
         out.state.requests.remove(&id);
         out.order(Action::Answer(id, answer), Reason::AtGoal);

@@ -302,7 +302,8 @@ fn operator(state: &mut State, now: Instant, random: &mut Random) {
     }
     state.leaving = random.one_in(3);
     if random.one_in(2) {
-        let kind = random.pick(&[PendingKind::Restart { op: None }, PendingKind::Reinitialize { force: true }]);
+        let kind = random
+            .pick(&[PendingKind::Restart { op: None }, PendingKind::Reinitialize { force: true, from_leader: false }]);
         state.requests.insert(RequestId(1), Pending { kind, since: now });
     }
 }

@@ -529,7 +529,7 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
         (asks(Some("a"), Some("a"), true), 400, "Switchover target and source are the same"),
         (asks(Some("b"), Some("c"), true), 412, "leader name does not match"),
         (asks(Some("a"), Some("z"), true), 412, "candidate does not exists"),
-        (Request::Reinitialize { force: true }, 503, "I am the leader, can not reinitialize"),
+        (Request::Reinitialize { force: true, from_leader: false }, 503, "I am the leader, can not reinitialize"),
     ];
     for (request, status, body) in cases {
         assert_eq!(at_once(node(), request), Some((status, body.to_owned())));
@@ -538,14 +538,20 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
     let body = "switchover is not possible: cluster does not have members except leader";
     assert_eq!(at_once(alone(), asks(Some("a"), None, true)), Some((412, body.to_owned())));
     let body = "Cluster has no leader, can not reinitialize";
-    assert_eq!(at_once(Node::racing(), Request::Reinitialize { force: true }), Some((503, body.to_owned())));
+    assert_eq!(
+        at_once(Node::racing(), Request::Reinitialize { force: true, from_leader: false }),
+        Some((503, body.to_owned()))
+    );
     let body = "postgres is still starting";
     assert_eq!(at_once(node().phase(Phase::Starting), Request::Restart), Some((503, body.to_owned())));
     let body = "reinitialize already in progress";
     let again = Node::standby().with(|state| state.memory.reinit = true);
-    assert_eq!(at_once(again, Request::Reinitialize { force: false }), Some((503, body.to_owned())));
     assert_eq!(
-        at_once(Node::standby(), Request::Reinitialize { force: false }),
+        at_once(again, Request::Reinitialize { force: false, from_leader: false }),
+        Some((503, body.to_owned()))
+    );
+    assert_eq!(
+        at_once(Node::standby(), Request::Reinitialize { force: false, from_leader: false }),
         Some((200, "reinitialize started".into()))
     );
 }

@@ -127,6 +127,9 @@ fn a_member_record_says_in_patronis_words_what_the_node_is() {
     assert_eq!(words(Node::primary()), is("running", "primary"));
     assert_eq!(words(Node::standby()), is("running", "replica"));
     assert_eq!(words(Node::stopped()), is("stopped", "replica"));
+    assert_eq!(words(Node::stopped().with(|state| state.memory.start_failures = 1)), is("start failed", "replica"));
+    let rewinding = Action::Postgres(PostgresAction::Rewind(upstream("b")));
+    assert_eq!(words(Node::stopped().doing(rewinding, 1)), is("stopped", "replica"));
     assert_eq!(words(Node::primary().with(|state| state.tenure = Tenure::None)), is("running", "demoted"));
     let promoting = Action::Postgres(PostgresAction::Promote);
     assert_eq!(words(Node::standby().doing(promoting, 1)), is("running", "promoted"));

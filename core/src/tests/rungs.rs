@@ -2,7 +2,8 @@
 
 use crate::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
-use crate::id::{LeaseId, Lsn, Member, Revision, SystemId};
+use crate::event::{Event, Request};
+use crate::id::{LeaseId, Lsn, Member, RequestId, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::state::{Granted, Pledge};
 use crate::testing::*;
@@ -347,6 +348,22 @@ fn an_empty_node_is_cloned_from_whoever_offers_itself_or_from_the_leader() {
     concludes(&tainted, Rung::Bootstrap, "tainted", Fate::Keep, &[clone("b")]);
     let reinit = Node::standby().with(|state| state.memory.reinit = true);
     concludes(&reinit, Rung::Bootstrap, "reinit_requested", Fate::Keep, &[stop(StopMode::Immediate)]);
+}
+
+#[test]
+fn a_node_that_is_to_be_cloned_from_the_leader_is_not_cloned_from_who_offers_itself() {
+    let reinit = |from_leader: bool| {
+        let mut node = Node::standby().cluster(|cluster| {
+            if let Some(key) = cluster.members.get_mut(&Member::new("c")) {
+                key.record.clonefrom = true;
+            }
+        });
+        node.step(Event::Operator(RequestId(7), Request::Reinitialize { force: true, from_leader }));
+        node.dead().wants()
+    };
+    let clone = |name| Action::Postgres(PostgresAction::Clone(upstream(name)));
+    assert_eq!(reinit(true), [clone("b")]);
+    assert_eq!(reinit(false), [clone("c")]);
 }
 
 #[test]
@@ -884,7 +901,10 @@ fn a_standbys_agent_that_leaves_stops_postgresql_tells_and_exits() {
     concludes(&dead, Rung::Switchover, "shutting_down", Fate::Keep, &[]);
     let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
     concludes(&dead.clone().later(2_000), Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
-    assert_eq!(dead.published().wants(), [exit]);
+    assert_eq!(dead.clone().published().wants(), std::slice::from_ref(&exit));
+    // A server that could not be started is as stopped as any.
+    let failed = dead.with(|state| state.memory.start_failures = 1);
+    assert_eq!(failed.published().wants(), [exit]);
 }
 
 #[test]

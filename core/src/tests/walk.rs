@@ -425,7 +425,7 @@ impl Walk {
             }
             3 => Event::Guard(GuardEvent::Stuck { processes: 2 }),
             4 => Event::Operator(id, Request::Restart),
-            5 => Event::Operator(id, Request::Reinitialize { force: self.random.one_in(2) }),
+            5 => Event::Operator(id, Request::Reinitialize { force: self.random.one_in(2), from_leader: false }),
             6 | 7 => Event::Peer(PeerEvent::PositionAsked { request: id, absent_at: Revision(self.revision) }),
             8 => Event::Peer(PeerEvent::HandoverAnnounced),
             9 if self.random.one_in(20) => Event::ShutdownAsked,

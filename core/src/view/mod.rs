@@ -129,6 +129,25 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The state of PostgreSQL in Patroni's words, for the member record and for whoever asks. `unknown` until it was
+    /// looked at. A rewind has no word of its own: PostgreSQL is stopped meanwhile.
+    pub fn postgres_state(&self) -> &'static str {
+        match self.controlling() {
+            Some(PostgresAction::Clone(_)) => return "creating replica",
+            Some(PostgresAction::Initdb) => return "initializing new cluster",
+            Some(PostgresAction::Restart) => return "restarting",
+            _ => {}
+        }
+        match self.state.postgres.process {
+            Process::Unknown => "unknown",
+            Process::Absent if self.state.memory.start_failures > 0 => "start failed",
+            Process::Absent => "stopped",
+            Process::Alive { phase: Phase::Starting, .. } => "starting",
+            Process::Alive { phase: Phase::Ready, .. } => "running",
+            Process::Alive { phase: Phase::Stopping, .. } => "stopping",
+        }
+    }
+
     /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.
     pub fn may_write(&self) -> bool {
         let standby = self.dir().is_some_and(|dir| dir.standby_signal);

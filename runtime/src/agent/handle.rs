@@ -25,6 +25,8 @@ pub struct Shared {
     pub dynamic: Option<serde_json::Value>,
     /// The tags of this node as published (effective, falsy ones dropped).
     pub tags: serde_json::Map<String, serde_json::Value>,
+    /// The tags of this node as configured: what `tag_` filters of health checks compare with.
+    pub configured_tags: serde_json::Map<String, serde_json::Value>,
     /// `scope`.
     pub scope: String,
     /// The database system identifier, once known.

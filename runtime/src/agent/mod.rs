@@ -5,13 +5,14 @@ mod guard_link;
 pub mod handle;
 pub mod keys;
 mod lanes;
+pub(crate) mod namesake;
 pub mod promises;
 pub mod run;
 pub mod setup;
 mod user;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{ApiSettings, FreshRead};
 use crate::clock;
+use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
 use crate::postgres::Changed;
@@ -33,6 +35,7 @@ use feed::{Fed, Mirror};
 use guard_link::GuardLink;
 use handle::{Handle, JOURNAL_MAX, Message, Shared};
 use lanes::Lanes;
+use namesake::{Namesake, Verdict};
 
 /// Why the loop ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +90,7 @@ pub struct Agent {
     config_seen: Option<Revision>,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
+    namesake: Namesake,
     api: Arc<watch::Sender<ApiSettings>>,
     fresh: FreshRead,
     ended: Option<Ended>,
@@ -121,6 +125,10 @@ impl Agent {
                 Some(self.guard_started(started))
             }
             Some(asked) = sources.asked.recv() => self.asked(asked),
+            alive = self.namesake.answered() => {
+                self.namesake_answered(alive);
+                None
+            }
             Some(event) = sources.events.recv() => {
                 self.follow_postmaster(&event);
                 if let Event::Store(StoreEvent::Completed {
@@ -150,7 +158,7 @@ impl Agent {
     }
 
     fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One step of core.
@@ -243,6 +251,23 @@ impl Agent {
         }
     }
 
+    /// Another node of our name answered, or nobody did.
+    fn namesake_answered(&mut self, alive: bool) {
+        let verdict = {
+            let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            self.namesake.judge(alive, &shared.core, clock::now())
+        };
+        match verdict {
+            Verdict::Alone => {}
+            Verdict::Leave(why) => {
+                tracing::error!("the agent leaves: {why}");
+                anstream::eprintln!("matriarch: {why}");
+                self.ended = Some(Ended::Exit(1));
+            }
+            Verdict::Stay(why) => tracing::error!("{why}; this node leads, or may be about to, and goes on"),
+        }
+    }
+
     fn asked(&mut self, asked: Asked) -> Option<Effects> {
         match asked {
             Asked::Stop => {
@@ -304,6 +329,7 @@ impl Agent {
                 }
                 self.shared().store_last_seen_s = clock::wall().0 / 1000;
                 self.configure_if_new(seen.value.config_revision);
+                self.namesake.seen(&seen.value, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).core);
                 Some(self.step(Event::Store(StoreEvent::Watched(*seen))))
             }
             Fed::Unreachable(why) => {
@@ -355,6 +381,7 @@ impl Agent {
             let mut shared = self.shared();
             shared.configuration_warnings = effective.warnings;
             shared.tags.clone_from(&self.local.tags.published);
+            shared.configured_tags.clone_from(&self.local.tags.configured);
         }
         self.lanes.keys.set_extras(run::extras(&self.local));
         self.lanes.keys.allow_tenure(effective.core.ttl);
@@ -435,12 +462,13 @@ async fn guard_started(
 }
 
 /// A handle on the agent and what its loop shares.
-pub fn shared(core: State, scope: &str, tags: serde_json::Map<String, serde_json::Value>) -> Arc<Mutex<Shared>> {
+pub fn shared(core: State, scope: &str, tags: &Tags) -> Arc<Mutex<Shared>> {
     Arc::new(Mutex::new(Shared {
         core,
         journal: VecDeque::new(),
         dynamic: None,
-        tags,
+        tags: tags.published.clone(),
+        configured_tags: tags.configured.clone(),
         scope: scope.to_owned(),
         system_identifier: None,
         store_last_seen_s: 0,

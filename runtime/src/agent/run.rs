@@ -17,16 +17,17 @@ use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
 use super::keys::{Extras, Keys};
 use super::lanes::Lanes;
+use super::namesake::{self, NAMESAKE_LIMIT, Namesake};
 use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
 use crate::api::{self, ApiSettings};
+use crate::clock;
 use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
 use crate::postgres::{Postgres, tools};
 use crate::store::EtcdStore;
-use crate::{clock, http};
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -43,8 +44,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const MESSAGES_MAX: usize = 64;
 /// Views that may wait; more wait in the watch.
 const VIEWS_MAX: usize = 64;
-/// How long the other node of our name may take to show that it lives.
-const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs an agent until it is told to leave; its exit code.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
@@ -82,11 +81,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     user::make_directory(&state_dir, account.as_ref())?;
     user::make_directory(&local.postgresql.data_dir, account.as_ref())?;
     let listen = local.restapi.listen.to_string();
-    let listener = net::tcp_listen(&listen).await.map_err(|error| {
-        anyhow!(
-            "the REST API: {error}; stop what uses the port (`ss -ltnp` names it; another agent?) or change restapi.listen"
-        )
-    })?;
+    let listener = net::tcp_listen(&listen).await.map_err(|error| anyhow!("the REST API (restapi.listen): {error}"))?;
 
     let server_major = server_major(&local)?;
     let dynamic = DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"))?;
@@ -115,7 +110,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let started = promises.read();
     let postgres = Arc::new(Postgres::new(effective.settings));
     keys.allow_tenure(effective.core.ttl);
-    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, local.tags.published.clone());
+    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, &local.tags);
 
     let (events, events_out) = mpsc::unbounded_channel();
     let (fed, fed_out) = mpsc::channel(VIEWS_MAX);
@@ -133,7 +128,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     };
     let mut link = GuardLink::new(guard_options);
     let connected = link.connected(&guard, hello);
-    refuse_namesake(&store, &base, &local).await?;
+    let namesake = refuse_namesake(&store, &base, &local).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
@@ -158,6 +153,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         config_seen: None,
         server_major,
         unreachable_since: None,
+        namesake,
         api: Arc::new(api),
         fresh,
         ended: None,
@@ -245,25 +241,19 @@ fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
     Ok(major)
 }
 
-/// Two nodes with one name would write over each other. Whoever answers under our name at another address is alive.
-async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> anyhow::Result<()> {
+/// Whoever answers under our name at another address is alive: then this node does not start. A store that does not
+/// answer is asked later: an agent that has a primary to adopt cannot wait for it.
+async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> anyhow::Result<Namesake> {
     let key = format!("{base}members/{}", local.name);
-    let read = store.read_key(&key, NAMESAKE_LIMIT).await.done().and_then(|read| read.entry);
-    let Some(record) = read.as_ref().and_then(|entry| entry.text()) else { return Ok(()) };
-    let record: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
-    let Some(api_url) = record.get("api_url").and_then(|url| url.as_str()) else { return Ok(()) };
-    if api_url == setup::api_url(local) || !is_alive(api_url).await {
-        return Ok(());
+    let Some(read) = store.read_key(&key, NAMESAKE_LIMIT).await.done() else { return Ok(Namesake::due()) };
+    let record = read.entry.as_ref().and_then(|entry| entry.text());
+    let record: serde_json::Value = record.and_then(|record| serde_json::from_str(record).ok()).unwrap_or_default();
+    match record.get("api_url").and_then(|url| url.as_str()) {
+        Some(api_url) if api_url != setup::api_url(local) && namesake::is_alive(api_url).await => {
+            bail!("{}", namesake::refusal(&local.name, api_url))
+        }
+        _ => Ok(Namesake::default()),
     }
-    bail!(
-        "Can't start; there is already a node named '{}' running ({api_url}): give this node another name",
-        local.name
-    )
-}
-
-async fn is_alive(api_url: &str) -> bool {
-    let Some(base) = http::base_url(api_url) else { return false };
-    http::request(hyper::Method::GET, &format!("{base}/liveness"), None, None, NAMESAKE_LIMIT).await.is_ok()
 }
 
 fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {

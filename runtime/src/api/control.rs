@@ -180,8 +180,7 @@ fn satisfied(facts: &Facts<'_>, filter: &RestartFilter) -> bool {
 async fn reinitialize(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
     let flag = |key: &str| body.get(key).and_then(bool_of).unwrap_or(false);
-    // A clone is always made from the leader, so `from_leader` asks for nothing more.
-    put(api, Request::Reinitialize { force: flag("force") }).await
+    put(api, Request::Reinitialize { force: flag("force"), from_leader: flag("from_leader") }).await
 }
 
 async fn put(api: &Api, request: Request) -> Result<Reply, Reply> {

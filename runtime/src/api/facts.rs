@@ -6,7 +6,7 @@ use matriarch_core::action::PostgresAction;
 use matriarch_core::id::Lsn;
 use matriarch_core::time::Instant;
 use matriarch_core::view::View;
-use matriarch_core::view::postgres::{Phase, Process, Sql};
+use matriarch_core::view::postgres::{Phase, Sql};
 use serde_json::Value;
 
 use crate::agent::handle::Shared;
@@ -47,21 +47,11 @@ impl<'a> Facts<'a> {
         self.view.authority() && !self.shared.core.guard.held
     }
 
-    /// The state of PostgreSQL (spec A.1), `unknown` if it does not answer.
+    /// The state of PostgreSQL as the member record says it, but `unknown` if it does not answer just now.
     pub(super) fn state(&self) -> &'static str {
-        match self.view.controlling() {
-            Some(PostgresAction::Clone(_)) => return "creating replica",
-            Some(PostgresAction::Initdb) => return "initializing new cluster",
-            Some(PostgresAction::Restart) => return "restarting",
-            _ => {}
-        }
-        match self.shared.core.postgres.process {
-            Process::Absent if self.shared.core.memory.start_failures > 0 => "start failed",
-            Process::Absent => "stopped",
-            Process::Alive { phase: Phase::Starting, .. } => "starting",
-            Process::Alive { phase: Phase::Ready, .. } if self.sql.is_some() => "running",
-            Process::Unknown | Process::Alive { phase: Phase::Ready, .. } => "unknown",
-            Process::Alive { phase: Phase::Stopping, .. } => "stopping",
+        match self.view.postgres_state() {
+            "running" if self.sql.is_none() => "unknown",
+            state => state,
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) mod reply;
 pub mod schedule;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod why;
 
 use std::convert::Infallible;
@@ -37,6 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::handle::Handle;
+use crate::agent::namesake;
 use crate::config::{Credentials, LocalConfig};
 use crate::http::basic_authorization;
 pub use allow::Allowlist;
@@ -155,6 +156,7 @@ impl Api {
             (&Method::GET, "readiness") => health::readiness(self, call).await,
             (&Method::GET, "why") => why::why(self, call).await,
             (&Method::GET, "matriarch") if call.path == "/matriarch/replayed" => peer::replayed(self, call).await,
+            (&Method::GET, "matriarch") if call.path == namesake::PATH => Reply::text(200, namesake::instance()),
             (&Method::POST, "matriarch") if call.path == "/matriarch/position" => {
                 peer::position(self, call, body).await
             }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::check::{Purpose, join, number, split_address, split_listen, texts, whole, word};
-use super::dynamic::DynamicConfig;
+use super::check::{Purpose, join, number, split_address, split_bind, split_listen, texts, whole, word};
+use super::dynamic::{DynamicConfig, without_effect};
 use super::local::{
     Account, Address, Authentication, Bootstrap, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection,
     NAMESPACE, Postgresql, RestApi, Watchdog, WatchdogMode,
@@ -131,6 +131,9 @@ impl<'a> Build<'a, '_> {
             }
             _ => WatchdogMode::Automatic,
         };
+        if self.at("watchdog.mode").is_some() && mode == WatchdogMode::Automatic {
+            self.warn("watchdog.mode", "no watchdog device is used yet: the guard process takes its place");
+        }
         Watchdog {
             mode,
             device: self.path("watchdog.device").unwrap_or_else(|| PathBuf::from("/dev/watchdog")),
@@ -165,9 +168,15 @@ impl<'a> Build<'a, '_> {
         if self.text("restapi.verify_client").is_some_and(|v| !v.eq_ignore_ascii_case("none")) {
             self.refuse("restapi.verify_client", "TLS is not supported yet; only `none` is possible");
         }
+        for key in ["restapi.request_queue_size", "restapi.thread_pool_size", "thread_pool_size"] {
+            if self.at(key).is_some() {
+                self.warn(key, "not used: one thread serves up to 128 connections at once, and 1024 more may wait");
+            }
+        }
         self.reachable("restapi.connect_address");
         let authentication = self.credentials("restapi");
-        let listen = self.address("restapi.listen")?;
+        let (host, port) = split_bind(self.text("restapi.listen")?)?;
+        let listen = Address { host, port };
         let allowlist = self.at("restapi.allowlist").map(texts).unwrap_or_default();
         Some(RestApi {
             connect_address: self.address("restapi.connect_address").unwrap_or_else(|| listen.clone()),
@@ -347,8 +356,11 @@ impl<'a> Build<'a, '_> {
         }
         match DynamicConfig::from_json(&dcs.to_json()) {
             Ok((_, warnings)) => {
+                // What another version acts on is no mistake of the operator's.
+                let idle = without_effect(&dcs.to_json());
                 for message in warnings {
-                    self.problems.push(Problem::suspect(dcs.span, "bootstrap.dcs", message));
+                    let kind = if idle.contains(&message) { Problem::warning } else { Problem::suspect };
+                    self.problems.push(kind(dcs.span, "bootstrap.dcs".to_owned(), message));
                 }
             }
             // A wrong type has been reported with its own line; anything else is reported here.
@@ -369,6 +381,14 @@ impl<'a> Build<'a, '_> {
             if self.at(&join("log", key)).is_some_and(says_something) {
                 self.warn(&join("log", key), "not used: the log has a format of its own");
             }
+        }
+        for key in ["log.file_size", "log.file_num"] {
+            if self.at("log.dir").is_some() && self.at(key).is_some() {
+                self.warn(key, "not used yet: patroni.log only grows; have logrotate rotate it with `copytruncate`");
+            }
+        }
+        if self.at("log.dir").is_some() && self.at("log.mode").is_some() {
+            self.warn("log.mode", "not used yet: the umask of the process decides the mode of patroni.log");
         }
         let positive = |path: &str| self.int(path).and_then(|n| u64::try_from(n).ok());
         Log {

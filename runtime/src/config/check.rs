@@ -36,6 +36,14 @@ pub fn split_address(text: &str) -> Option<(String, u16)> {
     Some((inner.unwrap_or(host).to_owned(), port))
 }
 
+/// Splits `host:port` of `restapi.listen`, where no host means all addresses, as `*` does.
+pub fn split_bind(text: &str) -> Option<(String, u16)> {
+    match text.trim().strip_prefix(':') {
+        Some(port) => split_address(&format!("*:{port}")),
+        None => split_address(text),
+    }
+}
+
 /// Splits `host[,host...][:port]` of `postgresql.listen`; the port is 5432 by default.
 pub fn split_listen(text: &str) -> Option<(Vec<String>, u16)> {
     let text = text.trim();
@@ -271,6 +279,7 @@ fn fits(value: &Value, kind: Kind) -> bool {
             _ => false,
         },
         Kind::Address => matches!(value, Value::Str(s) if split_address(s).is_some()),
+        Kind::Bind => matches!(value, Value::Str(s) if split_bind(s).is_some()),
         Kind::Listen => matches!(value, Value::Str(s) if split_listen(s).is_some()),
         Kind::Map => matches!(value, Value::Map(_)),
         Kind::Any | Kind::Texts => true,
@@ -324,7 +333,7 @@ fn expected(kind: Kind) -> String {
         Kind::Number => "a number".to_owned(),
         Kind::OneOf(words) => format!("one of {}", words.join(", ")),
         Kind::Memory => "a number of bytes, or one with a unit (B, kB, MB, GB, TB)".to_owned(),
-        Kind::Address => "host:port (an IPv6 address in brackets)".to_owned(),
+        Kind::Address | Kind::Bind => "host:port (an IPv6 address in brackets)".to_owned(),
         Kind::Listen => "host[,host...][:port]".to_owned(),
         Kind::Texts => "a list of texts, or one text with commas".to_owned(),
         Kind::Table(_) | Kind::OpenTable(_) | Kind::Map => "a mapping".to_owned(),

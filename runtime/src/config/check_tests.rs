@@ -137,6 +137,11 @@ fn addresses_are_split() {
     assert_eq!(split_address("[::1]:80"), Some(("::1".to_owned(), 80)));
     assert_eq!(split_address("h:0"), None);
     assert_eq!(split_address(":80"), None);
+    for text in [":80", "*:80", " :80"] {
+        assert_eq!(split_bind(text), Some(("*".to_owned(), 80)), "{text}");
+    }
+    assert_eq!(split_bind("::1:80"), None);
+    assert_eq!(split_bind(":"), None);
     for (text, hosts, port) in [
         ("h", "h", 5432),
         ("h:1", "h", 1),

@@ -119,6 +119,7 @@ impl DynamicConfig {
             None => synchronous_mode(get.value("synchronous_mode"))?,
         };
         let count = get.int(&["synchronous_node_count"], 1)?;
+        warnings.extend(without_effect(json));
         Ok((
             Self {
                 ttl: seconds(ttl),
@@ -193,6 +194,30 @@ fn timing(ttl: i64, loop_wait: i64, retry_timeout: i64, warnings: &mut Vec<Strin
         return (ttl, fitting, retry_timeout);
     }
     (ttl, loop_wait, retry_timeout)
+}
+
+/// What the dynamic configuration asks for that is read and not acted on, in words.
+pub(super) fn without_effect(json: &Value) -> Vec<String> {
+    const SLOTS: &str = "not supported yet: the slots of members are kept, and no others are created";
+    [
+        ("slots", SLOTS),
+        ("permanent_slots", SLOTS),
+        ("permanent_replication_slots", SLOTS),
+        ("ignore_slots", "not used: slots that never belonged to a member are left alone anyway"),
+        ("check_timeline", "not used: candidates are compared by timeline anyway"),
+        ("primary_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
+        ("master_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
+    ]
+    .into_iter()
+    .filter(|(key, _)| match json.get(key) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::Bool(true) | Value::String(_)) => true,
+    })
+    .map(|(key, why)| format!("{key}: {why}"))
+    .collect()
 }
 
 fn synchronous_mode(value: Option<&Value>) -> Result<SynchronousMode, String> {

@@ -23,6 +23,8 @@ pub enum Kind {
     Memory,
     /// `host:port`.
     Address,
+    /// `host:port` to listen on, with `*` or nothing for all addresses.
+    Bind,
     /// `host[,host...][:port]`.
     Listen,
     /// A list of texts, or one text with commas.
@@ -78,8 +80,8 @@ const fn validation(name: &'static str, kind: Kind) -> Key {
 }
 
 use Kind::{
-    Address, Any, Bool, Flag, Int, Lines, Listen, Map, Memory, Number, OneOf, OpenTable, Options, Scalars, Seconds,
-    Secret, Table, Text, Texts,
+    Address, Any, Bind, Bool, Flag, Int, Lines, Listen, Map, Memory, Number, OneOf, OpenTable, Options, Scalars,
+    Seconds, Secret, Table, Text, Texts,
 };
 
 /// The sections that name a store.
@@ -158,7 +160,7 @@ const LOG: &[Key] = &[
 const CREDENTIALS: &[Key] = &[key("username", Text), key("password", Secret)];
 
 const RESTAPI: &[Key] = &[
-    start("listen", Address),
+    start("listen", Bind),
     validation("connect_address", Address),
     key("authentication", Table(CREDENTIALS)),
     key("certfile", Text),

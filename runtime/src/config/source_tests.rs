@@ -14,7 +14,7 @@ x-hba: &hba
 
 log:
   level: INFO
-  dir: /var/log/patroni
+  type: plain
   file_num: 9
   format: '%(asctime)s %(levelname)s: %(message)s'
 
@@ -356,6 +356,33 @@ fn hooks_are_accepted_and_said_not_to_run() {
     assert_eq!(loaded.warnings.len(), 1);
     assert_eq!(loaded.warnings[0].path, "postgresql.callbacks");
     assert!(!loaded.warnings[0].strict);
+}
+
+#[test]
+fn what_has_no_effect_is_announced() {
+    let text = sample()
+        .replace("  type: plain", "  dir: /var/log/patroni\n  file_size: 1000\n  mode: 384")
+        .replace("restapi:\n", "restapi:\n  request_queue_size: 9\n  thread_pool_size: 8\n")
+        .replace("mode: off", "mode: automatic")
+        .replace("    ttl: 30\n", "    ttl: 30\n    slots: {a: {type: physical}}\n");
+    let loaded = loaded(&text, &[]).unwrap();
+    let mut paths: Vec<&str> = loaded.warnings.iter().map(|problem| problem.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [
+            "bootstrap.dcs",
+            "log.file_num",
+            "log.file_size",
+            "log.mode",
+            "restapi.request_queue_size",
+            "restapi.thread_pool_size",
+            "watchdog.mode"
+        ]
+    );
+    assert!(loaded.warnings.iter().all(|problem| !problem.strict));
+    let slots = loaded.warnings.iter().find(|problem| problem.path == "bootstrap.dcs");
+    assert!(slots.is_some_and(|problem| problem.message.starts_with("slots: not supported yet")), "{slots:?}");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Tags {
     pub replicatefrom: Option<String>,
     /// What the member's record shows: all tags, custom ones too, without the booleans that say nothing.
     pub published: Map<String, Value>,
+    /// All tags as they are written in the configuration.
+    pub configured: Map<String, Value>,
 }
 
 impl Default for Tags {
@@ -53,6 +55,7 @@ impl Tags {
             nostream: flag("nostream").unwrap_or(false),
             replicatefrom: node.get("replicatefrom").and_then(Node::as_str).map(str::to_owned),
             published: published(node),
+            configured: configured(node),
         }
     }
 }
@@ -74,8 +77,15 @@ fn twins(node: &Node, no: &str, priority: &str, problems: &mut Vec<Problem>) -> 
     (effective, if effective && flag == Some(true) { 0 } else { number.unwrap_or(1) })
 }
 
+fn configured(node: &Node) -> Map<String, Value> {
+    match node.to_json() {
+        Value::Object(tags) => tags,
+        _ => Map::new(),
+    }
+}
+
 fn published(node: &Node) -> Map<String, Value> {
-    let Value::Object(mut tags) = node.to_json() else { return Map::new() };
+    let mut tags = configured(node);
     let has = |tags: &Map<String, Value>, name: &str| tags.get(name).is_some_and(|v| !v.is_null());
     let keeps_nofailover = has(&tags, "failover_priority");
     let keeps_nosync = has(&tags, "sync_priority");
@@ -133,8 +143,9 @@ mod tests {
             ("{nosync: false, sync_priority: 2}", r#"{"nosync":false,"sync_priority":2}"#),
             ("{datacenter: x, replicatefrom: b}", r#"{"datacenter":"x","replicatefrom":"b"}"#),
         ] {
-            let published = Value::Object(tags(yaml).0.published).to_string();
-            assert_eq!(published, expected, "{yaml}");
+            let tags = tags(yaml).0;
+            assert_eq!(Value::Object(tags.published).to_string(), expected, "{yaml}");
+            assert!(yaml.split(", ").count() == tags.configured.len(), "{yaml}");
         }
     }
 }

@@ -70,11 +70,14 @@ pub enum CtlCommand {
         /// Repetition
         #[command(flatten)]
         watch: WatchArgs,
+        /// Patroni's option for Citus
+        #[command(flatten)]
+        citus: CitusArgs,
     },
     /// Hand leadership over from a running leader, now or later
-    Switchover(MoveArgs),
+    Switchover(SwitchoverArgs),
     /// Make a member the leader, even if there is none
-    Failover(MoveArgs),
+    Failover(FailoverArgs),
     /// Restart PostgreSQL on members
     Restart(RestartArgs),
     /// Clone replicas again from the leader
@@ -86,11 +89,17 @@ pub enum CtlCommand {
         /// Output format
         #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
         format: Format,
+        /// Patroni's option for Citus
+        #[command(flatten)]
+        citus: CitusArgs,
     },
     /// Show the dynamic configuration
     ShowConfig {
         /// The cluster [default: `scope` of the configuration]
         cluster: Option<String>,
+        /// Patroni's option for Citus
+        #[command(flatten)]
+        citus: CitusArgs,
     },
     /// Explain what members do, and why
     Why {
@@ -103,6 +112,33 @@ pub enum CtlCommand {
         #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
         format: Format,
     },
+}
+
+impl CtlCommand {
+    /// The Citus group that was asked for.
+    fn group(&self) -> Option<u32> {
+        let citus = match self {
+            Self::List(ListArgs { citus, .. })
+            | Self::Topology { citus, .. }
+            | Self::Switchover(SwitchoverArgs { citus, .. })
+            | Self::Failover(FailoverArgs { citus, .. })
+            | Self::Restart(RestartArgs { citus, .. })
+            | Self::Reinit(ReinitArgs { citus, .. })
+            | Self::History { citus, .. }
+            | Self::ShowConfig { citus, .. } => citus,
+            Self::Why { .. } => return None,
+        };
+        citus.group
+    }
+}
+
+/// What Patroni's commands take for a cluster of Citus. Scripts that give it hear why nothing is done, instead of a
+/// complaint about an option they know.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct CitusArgs {
+    /// A Citus group: not supported, the command is refused
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<u32>,
 }
 
 /// How often output is repeated.
@@ -133,25 +169,47 @@ pub struct ListArgs {
     /// Repetition
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// Patroni's option for Citus
+    #[command(flatten)]
+    pub citus: CitusArgs,
 }
 
-/// `switchover` and `failover`.
+/// `switchover`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct MoveArgs {
+pub struct SwitchoverArgs {
     /// The cluster [default: `scope` of the configuration]
     pub cluster: Option<String>,
-    /// The leader as you know it (switchover only)
+    /// The leader as you know it
     #[arg(long, alias = "primary", value_name = "NAME")]
     pub leader: Option<String>,
     /// Who is to lead
     #[arg(long, value_name = "NAME")]
     pub candidate: Option<String>,
-    /// When (switchover only): ISO 8601, or `now`
+    /// When: ISO 8601, or `now`
     #[arg(long, value_name = "TIME")]
     pub scheduled: Option<String>,
     /// Ask nothing
     #[arg(long)]
     pub force: bool,
+    /// Patroni's option for Citus
+    #[command(flatten)]
+    pub citus: CitusArgs,
+}
+
+/// `failover`. It is done at once, whoever leads: it has no time and no leader to name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FailoverArgs {
+    /// The cluster [default: `scope` of the configuration]
+    pub cluster: Option<String>,
+    /// Who is to lead
+    #[arg(long, value_name = "NAME")]
+    pub candidate: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub force: bool,
+    /// Patroni's option for Citus
+    #[command(flatten)]
+    pub citus: CitusArgs,
 }
 
 /// `restart`.
@@ -182,6 +240,9 @@ pub struct RestartArgs {
     /// Ask nothing
     #[arg(long)]
     pub force: bool,
+    /// Patroni's option for Citus
+    #[command(flatten)]
+    pub citus: CitusArgs,
 }
 
 /// `reinit`.
@@ -200,6 +261,9 @@ pub struct ReinitArgs {
     /// Wait until it is done
     #[arg(long)]
     pub wait: bool,
+    /// Patroni's option for Citus
+    #[command(flatten)]
+    pub citus: CitusArgs,
 }
 
 /// Why a command ends.
@@ -251,18 +315,23 @@ async fn execute_with(
     console: Console<'_>,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(), CtlError> {
+    if let Some(group) = args.command.group() {
+        return failed(format!(
+            "Citus groups are not supported, so --group {group} cannot be done; without --group the whole cluster is meant"
+        ));
+    }
     let settings = Settings::load(&args.options, env)?;
     let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), Connector::tcp(STORE_LIMIT / 3));
     let ctl = Ctl { settings, store, console };
     match args.command {
         CtlCommand::List(list) => show::list(ctl, list).await,
-        CtlCommand::Topology { clusters, watch } => show::topology(ctl, &clusters, watch).await,
-        CtlCommand::Switchover(request) => relocate::relocate(ctl, "switchover", request).await,
-        CtlCommand::Failover(request) => relocate::relocate(ctl, "failover", request).await,
+        CtlCommand::Topology { clusters, watch, .. } => show::topology(ctl, &clusters, watch).await,
+        CtlCommand::Switchover(request) => relocate::switchover(ctl, request).await,
+        CtlCommand::Failover(request) => relocate::failover(ctl, request).await,
         CtlCommand::Restart(restart) => execute::restart(ctl, restart).await,
         CtlCommand::Reinit(reinit) => execute::reinit(ctl, reinit).await,
-        CtlCommand::History { cluster, format } => show::history(ctl, cluster, format).await,
-        CtlCommand::ShowConfig { cluster } => show::config(ctl, cluster).await,
+        CtlCommand::History { cluster, format, .. } => show::history(ctl, cluster, format).await,
+        CtlCommand::ShowConfig { cluster, .. } => show::config(ctl, cluster).await,
         CtlCommand::Why { member, cluster, format } => why::why(ctl, cluster, member, format).await,
     }
 }

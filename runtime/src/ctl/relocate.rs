@@ -8,7 +8,7 @@ use matriarch_core::id::Member;
 use matriarch_core::op::Outcome;
 use serde_json::{Map, Value};
 
-use super::{Ctl, CtlError, MoveArgs, failed, local_time, members, timestamp};
+use super::{Ctl, CtlError, FailoverArgs, SwitchoverArgs, failed, local_time, members, timestamp};
 use crate::api::ClusterRead;
 use crate::api::schedule::{self, ScheduleError};
 use crate::clock;
@@ -20,6 +20,16 @@ use crate::wire::{failover_json, keys};
 /// How long the store may take to write the operator's key.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
+/// What the operator gave.
+struct Given {
+    action: &'static str,
+    cluster: Option<String>,
+    leader: Option<String>,
+    candidate: Option<String>,
+    scheduled: Option<String>,
+    force: bool,
+}
+
 /// What is asked for, once everything is known.
 struct Plan {
     action: &'static str,
@@ -28,33 +38,37 @@ struct Plan {
     scheduled_at: Option<String>,
 }
 
-pub(super) async fn relocate(mut ctl: Ctl<'_>, action: &'static str, args: MoveArgs) -> Result<(), CtlError> {
-    let name = ctl.cluster_name(args.cluster.clone())?;
+pub(super) async fn switchover(ctl: Ctl<'_>, args: SwitchoverArgs) -> Result<(), CtlError> {
+    let SwitchoverArgs { cluster, leader, candidate, scheduled, force, citus: _ } = args;
+    relocate(ctl, Given { action: "switchover", cluster, leader, candidate, scheduled, force }).await
+}
+
+pub(super) async fn failover(ctl: Ctl<'_>, args: FailoverArgs) -> Result<(), CtlError> {
+    let FailoverArgs { cluster, candidate, force, citus: _ } = args;
+    relocate(ctl, Given { action: "failover", cluster, leader: None, candidate, scheduled: None, force }).await
+}
+
+async fn relocate(mut ctl: Ctl<'_>, given: Given) -> Result<(), CtlError> {
+    let name = ctl.cluster_name(given.cluster.clone())?;
     let cluster = ctl.read(&name).await?;
     ctl.console.line("Current cluster topology")?;
     ctl.show_members(&name, &cluster)?;
-    let plan = plan(&mut ctl, action, &name, &cluster, &args)?;
-    if !args.force {
+    let plan = plan(&mut ctl, &name, &cluster, &given)?;
+    if !given.force {
         confirm(&mut ctl, &name, &cluster, &plan)?;
     }
     execute(&mut ctl, &name, &cluster, &plan).await
 }
 
-fn plan(
-    ctl: &mut Ctl<'_>,
-    action: &'static str,
-    name: &str,
-    cluster: &ClusterRead,
-    args: &MoveArgs,
-) -> Result<Plan, CtlError> {
+fn plan(ctl: &mut Ctl<'_>, name: &str, cluster: &ClusterRead, given: &Given) -> Result<Plan, CtlError> {
     let current = cluster.view.leader.as_ref().map(|leader| leader.member.as_str());
-    let switchover = action == "switchover";
+    let switchover = given.action == "switchover";
     let mut leader = None;
     if switchover {
         let Some(current) = current else { return failed("This cluster has no leader") };
-        let named = match &args.leader {
+        let named = match &given.leader {
             Some(named) => named.clone(),
-            None if args.force => current.to_owned(),
+            None if given.force => current.to_owned(),
             None => ctl.console.prompt("Primary", current)?,
         };
         if named != current {
@@ -62,26 +76,21 @@ fn plan(
         }
         leader = Some(named);
     }
-    let candidate = candidate(ctl, action, name, cluster, args)?;
-    let scheduled_at = if switchover { scheduled(ctl, cluster, args)? } else { None };
-    Ok(Plan { action, leader, candidate, scheduled_at })
+    let candidate = candidate(ctl, name, cluster, given)?;
+    let scheduled_at = if switchover { scheduled(ctl, cluster, given)? } else { None };
+    Ok(Plan { action: given.action, leader, candidate, scheduled_at })
 }
 
-fn candidate(
-    ctl: &mut Ctl<'_>,
-    action: &str,
-    name: &str,
-    cluster: &ClusterRead,
-    args: &MoveArgs,
-) -> Result<Option<String>, CtlError> {
+fn candidate(ctl: &mut Ctl<'_>, name: &str, cluster: &ClusterRead, given: &Given) -> Result<Option<String>, CtlError> {
+    let action = given.action;
     let candidates: Vec<&str> =
         members::all(cluster).filter(|m| !m.leads() && !m.nofailover()).map(members::MemberView::name).collect();
     if candidates.is_empty() {
         return failed(format!("No candidates found to {action} to"));
     }
-    let candidate = match &args.candidate {
+    let candidate = match &given.candidate {
         Some(named) => named.clone(),
-        None if args.force => String::new(),
+        None if given.force => String::new(),
         None => {
             let quoted: Vec<String> = candidates.iter().map(|name| format!("'{name}'")).collect();
             ctl.console.prompt(&format!("Candidate [{}]", quoted.join(", ")), "")?
@@ -101,7 +110,7 @@ fn candidate(
             format!("Member {candidate} does not exist in cluster {name} or is tagged as nofailover")
         });
     }
-    if action == "failover" && !args.force && asynchronous(cluster, &candidate) {
+    if action == "failover" && !given.force && asynchronous(cluster, &candidate) {
         let question = format!("Are you sure you want to failover to the asynchronous node {candidate}?");
         if !ctl.console.confirm(&question)? {
             return failed(format!("Aborting {action}"));
@@ -124,11 +133,11 @@ fn asynchronous(cluster: &ClusterRead, candidate: &str) -> bool {
     on && leader.is_some() && !synchronous
 }
 
-fn scheduled(ctl: &mut Ctl<'_>, cluster: &ClusterRead, args: &MoveArgs) -> Result<Option<String>, CtlError> {
+fn scheduled(ctl: &mut Ctl<'_>, cluster: &ClusterRead, given: &Given) -> Result<Option<String>, CtlError> {
     let next_hour = local_time("%Y-%m-%dT%H:%M", Duration::from_hours(1));
-    let text = match &args.scheduled {
+    let text = match &given.scheduled {
         Some(text) => text.clone(),
-        None if args.force => return Ok(None),
+        None if given.force => return Ok(None),
         None => ctl.console.prompt(&format!("When should the switchover take place (e.g. {next_hour} ) "), "now")?,
     };
     let scheduled_at = parse_scheduled(&text)?;

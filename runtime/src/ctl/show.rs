@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::format::{Format, plain, text_of};
 use super::table::{Column, draw};
-use super::{Ctl, CtlError, ListArgs, WatchArgs, local_time, members};
+use super::{CitusArgs, Ctl, CtlError, ListArgs, WatchArgs, local_time, members};
 use crate::config::to_yaml;
 
 const HISTORY: [&str; 5] = ["TL", "LSN", "Reason", "Timestamp", "New Leader"];
@@ -22,8 +22,14 @@ pub(super) async fn list(mut ctl: Ctl<'_>, list: ListArgs) -> Result<(), CtlErro
 }
 
 pub(super) async fn topology(ctl: Ctl<'_>, clusters: &[String], watch: WatchArgs) -> Result<(), CtlError> {
-    let as_tree =
-        ListArgs { clusters: clusters.to_vec(), extended: false, timestamp: false, format: Format::Topology, watch };
+    let as_tree = ListArgs {
+        clusters: clusters.to_vec(),
+        extended: false,
+        timestamp: false,
+        format: Format::Topology,
+        watch,
+        citus: CitusArgs::default(),
+    };
     list(ctl, as_tree).await
 }
 

@@ -279,6 +279,37 @@ async fn a_switchover_that_cannot_be_says_why() {
     assert_eq!(ended, Err(CtlError::Failed("This cluster has no leader".into())));
 }
 
+#[test]
+fn a_failover_has_no_time_and_no_leader() {
+    let parse = |line: &str| CtlArgs::try_parse_from(line.split(' '));
+    for extra in ["--scheduled 2130-01-01T00:00Z", "--leader n1", "--primary n1"] {
+        let refused = parse(&format!("matriarch failover demo --candidate n3 --force {extra}")).unwrap_err();
+        assert_eq!((refused.kind(), refused.exit_code()), (clap::error::ErrorKind::UnknownArgument, 2), "{extra}");
+    }
+    assert!(parse("matriarch failover demo --candidate n3 --force").is_ok());
+}
+
+#[tokio::test]
+async fn a_citus_group_is_refused_before_anything_is_asked() {
+    let world = World::new(&quiet(NOWHERE)).await;
+    for command in [
+        "list",
+        "topology",
+        "switchover demo --candidate n3 --force",
+        "failover demo --candidate n3 --force",
+        "restart demo --force",
+        "reinit demo n3 --force",
+        "history",
+        "show-config",
+    ] {
+        let (text, ended) = world.run(&format!("{command} --group 1"), "").await;
+        let why =
+            "Citus groups are not supported, so --group 1 cannot be done; without --group the whole cluster is meant";
+        assert_eq!((text.as_str(), ended), ("", Err(CtlError::Failed(why.into()))), "{command}");
+    }
+    assert_eq!(world.key("failover").await, None);
+}
+
 #[tokio::test]
 async fn a_refused_switchover_is_printed_and_is_no_error() {
     let (api_url, _) = member(&[(412, "leader name does not match")]).await;

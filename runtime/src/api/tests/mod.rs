@@ -1,6 +1,6 @@
 //! The API over a real socket, in front of a fabricated agent.
 
-mod node;
+pub(crate) mod node;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -78,8 +78,11 @@ async fn a_primary_without_an_acknowledged_tenure_is_none() {
 async fn a_standby_answers_by_lag_and_tags() {
     let mut shared = node(standby());
     // 1024 bytes behind; nothing is observed while facts are fresh, so replay stands still.
-    shared.tags.insert("zone".into(), "a".into());
-    shared.tags.insert("nofailover".into(), true.into());
+    // What says nothing is not published, and can be filtered by all the same.
+    let configured = json!({"zone": "a", "nofailover": true, "clonefrom": false, "failover_priority": 2});
+    shared.configured_tags = configured.as_object().unwrap().clone();
+    shared.tags = shared.configured_tags.clone();
+    shared.tags.remove("clonefrom");
     let node = serve_node(shared, None).await;
     node.codes(&[
         ("/", 503),
@@ -103,6 +106,9 @@ async fn a_standby_answers_by_lag_and_tags() {
         ("/replica?tag_zone=b", 503),
         ("/replica?tag_nofailover=true", 200),
         ("/replica?tag_other=1", 503),
+        ("/replica?tag_clonefrom=false", 200),
+        ("/replica?tag_clonefrom=true", 503),
+        ("/replica?tag_failover_priority=2", 200),
         ("/health?tag_zone=b", 503),
     ])
     .await;
@@ -260,10 +266,10 @@ async fn operators_reach_core_and_bad_bodies_do_not() {
     let scheduled = r#"{"schedule": "2199-01-01T00:00:00Z"}"#;
     let (status, text) = node.ask(Method::POST, "/restart", Some(scheduled)).await;
     assert!(status == 501 && text.contains("not supported yet"), "{status} {text}");
-    assert_eq!(node.ask(Method::POST, "/reinitialize", Some(r#"{"force": "on"}"#)).await.0, 200);
+    assert_eq!(node.ask(Method::POST, "/reinitialize", Some(r#"{"force": "on", "from_leader": true}"#)).await.0, 200);
     assert_eq!(node.ask(Method::POST, "/reload", None).await, (202, "reload scheduled".into()));
     let told = node.told();
-    assert_eq!(&told[1..], ["Reinitialize { force: true }", "Reload"]);
+    assert_eq!(&told[1..], ["Reinitialize { force: true, from_leader: true }", "Reload"]);
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub(super) fn cluster_read() -> ClusterRead {
 }
 
 /// A node that runs PostgreSQL, has seen the cluster, and holds nothing.
-pub(super) fn node(sql: Sql) -> Shared {
+pub(crate) fn node(sql: Sql) -> Shared {
     let now = clock::now();
     let mut core = State::new(config(), now);
     core.tenure = Tenure::None;
@@ -112,6 +112,7 @@ pub(super) fn node(sql: Sql) -> Shared {
         journal: VecDeque::new(),
         dynamic: Some(json!({"ttl": 30, "loop_wait": 10})),
         tags: serde_json::Map::new(),
+        configured_tags: serde_json::Map::new(),
         scope: "demo".into(),
         system_identifier: Some("7711071687290272793".into()),
         store_last_seen_s: 1_795_373_943,
@@ -120,7 +121,7 @@ pub(super) fn node(sql: Sql) -> Shared {
     }
 }
 
-pub(super) fn standby() -> Sql {
+pub(crate) fn standby() -> Sql {
     Sql {
         in_recovery: true,
         timeline: Timeline(2),
@@ -155,7 +156,7 @@ pub(super) fn primary() -> Sql {
 }
 
 /// The same node with a tenure that the guard has acknowledged for another `left`.
-pub(super) fn leading(left: Duration) -> Shared {
+pub(crate) fn leading(left: Duration) -> Shared {
     let mut shared = node(primary());
     let now = clock::now();
     let held = Held { lease: LeaseId(42), epoch: Revision(5), ttl: Duration::from_secs(30), confirmed: now };
@@ -168,14 +169,14 @@ pub(super) fn leading(left: Duration) -> Shared {
 /// What the fabricated loop was told.
 pub(super) type Told = Arc<Mutex<Vec<String>>>;
 
-pub(super) struct Node {
-    pub(super) base: String,
+pub(crate) struct Node {
+    pub(crate) base: String,
     pub(super) shared: Arc<Mutex<Shared>>,
     pub(super) told: Told,
 }
 
 /// Serves a node. Its loop grants every request, and an observation lets replay go on by 512 bytes.
-pub(super) async fn serve_node(shared: Shared, authentication: Option<Credentials>) -> Node {
+pub(crate) async fn serve_node(shared: Shared, authentication: Option<Credentials>) -> Node {
     serve_with(shared, ApiSettings { authentication, ..settings() }).await
 }
 
