@@ -1,6 +1,7 @@
 //! What other agents say and ask.
 
 use super::failed;
+use crate::action::{Action, PeerAction};
 use crate::event::PeerEvent;
 use crate::id::Revision;
 use crate::op::Outcome;
@@ -13,6 +14,13 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             let in_flight = state.ops.end(op);
             match outcome {
                 Outcome::Done(answer) => {
+                    // One that answers "not yet" instead of waiting is not asked again as fast as it answers.
+                    if let Some(Action::Peer(PeerAction::AwaitReplay { beyond, .. })) =
+                        in_flight.as_ref().map(|f| &f.action)
+                        && answer.replayed <= *beyond
+                    {
+                        state.memory.failed.insert("await", at);
+                    }
                     state.peers.answered = state.peers.answered.max(asked);
                     state.peers.unreachable.remove(&member);
                     let older = state.peers.answers.get(&member).is_some_and(|known| known.asked > asked);
