@@ -92,6 +92,8 @@ pub enum StoreDone {
     Renewed {
         /// What the store grants from `asked` on.
         ttl: Duration,
+        /// The revision of the store that the proof was read at.
+        revision: Revision,
     },
     /// The member lease was kept alive.
     SessionKept,

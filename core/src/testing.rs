@@ -400,6 +400,11 @@ pub(crate) fn epoch_file() -> EpochFile {
 }
 
 /// The slots of b and c are there.
+/// The renewal of our tenure.
+pub(crate) fn renewal() -> Action {
+    Action::Store(StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(10) })
+}
+
 /// The release of our tenure.
 pub(crate) fn release() -> Action {
     let (lease, epoch, session) = (OURS, EPOCH, Some(LeaseId(100)));

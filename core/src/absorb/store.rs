@@ -53,7 +53,8 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             state.session.published = None;
         }
         (_, StoreDone::Acquired(view)) => view_seen(state, Seen::new(view, asked, at)),
-        (StoreAction::Renew { lease, epoch, .. }, StoreDone::Renewed { ttl }) => {
+        (StoreAction::Renew { lease, epoch, .. }, StoreDone::Renewed { ttl, revision }) => {
+            confirm_keys(state, revision, asked);
             renewed(state, Held { lease: *lease, epoch: *epoch, ttl, confirmed: asked });
         }
         (_, StoreDone::SessionKept) => state.session.kept = asked,
@@ -89,6 +90,13 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         // Written, and nothing to remember: the watch brings it back.
         (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
+    }
+}
+
+/// The proof of a renewal was read at the very revision that the keys are known as of: they are what a read would find.
+fn confirm_keys(state: &mut State, revision: Revision, asked: Instant) {
+    if let Some(seen) = state.store.cluster.as_mut().filter(|seen| seen.value.revision == revision) {
+        seen.asked = seen.asked.max(asked);
     }
 }
 

@@ -14,12 +14,12 @@ use crate::view::postgres::{DataDir, Phase, Process};
 /// A primary that nobody has answered for so long asks the store. An idle one does that for ever: often enough that
 /// everyone can be asked as well before isolation is concluded, and no oftener.
 pub(crate) fn contact_patience(config: &Config) -> Duration {
-    config.isolation_timeout * 2 / 3
+    config.isolation_timeout * 3 / 4
 }
 
 /// A primary that nobody has answered for so long asks everyone.
 pub(crate) fn peers_patience(config: &Config) -> Duration {
-    config.isolation_timeout * 3 / 4
+    config.isolation_timeout * 5 / 6
 }
 
 /// ... and again after so long.

@@ -268,7 +268,7 @@ fn a_renewal_that_ends_after_its_tenure_was_lost_does_not_bring_it_back() {
     node.tick();
     let op = node.op(&Lane::Renew);
     node.step(watched(&node, led_by("b", 101)));
-    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30) });
+    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision: Revision(0) });
     node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: at(10_000) }));
     assert_eq!((&node.state.tenure, node.state.spent), (&Tenure::None, Some(OURS)));
 }

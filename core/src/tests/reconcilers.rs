@@ -34,7 +34,7 @@ fn the_tenure_is_renewed_every_third_of_its_ttl_dated_from_the_sending() {
     node.tick();
     let op = node.op(&Lane::Renew);
     node.now = node.now + millis(400);
-    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30) });
+    let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision: Revision(0) });
     let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: at(10_000) }));
     assert_eq!(node.state.tenure.held().map(|held| held.confirmed), Some(at(10_000)));
     let arm = GuardAction::Arm { tenure: OURS, at: at(10_000) + millis(29_690) };
@@ -298,12 +298,12 @@ fn a_primary_that_hears_nobody_asks_everyone_twice_a_second() {
         let ask = |action: &&Action| matches!(action, Action::Peer(_));
         actions(&node.tick()).iter().filter(ask).count()
     };
-    let mut node = Node::primary().later(2_250);
+    let mut node = Node::primary().later(2_500);
     assert_eq!(asks(&mut node), 2);
-    let mut early = Node::primary().later(2_249);
+    let mut early = Node::primary().later(2_499);
     assert_eq!(asks(&mut early), 0);
     // Before isolation can be concluded, however early that is.
-    let mut hasty = Node::primary().config(|config| config.isolation_timeout = millis(400)).later(300);
+    let mut hasty = Node::primary().config(|config| config.isolation_timeout = millis(400)).later(334);
     assert_eq!(asks(&mut hasty), 2);
 }
 
@@ -316,4 +316,19 @@ fn an_agent_in_an_unsupported_cluster_publishes_nothing_unless_it_leads() {
     assert!(!orders(observing(Node::standby()), writes));
     let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));
     assert!(orders(observing(Node::primary()), renews));
+}
+
+/// What the store has not changed since need not be read.
+#[test]
+fn a_renewal_proven_at_the_known_revision_confirms_the_keys() {
+    let read = |node: &Node| node.view().cluster().map(|_| node.state.store.cluster.as_ref().map(|seen| seen.asked));
+    for (revision, confirmed) in [(Revision(100), true), (Revision(101), false)] {
+        let mut node = Node::primary().later(9_000).doing(renewal(), 0);
+        let (op, asked) = (node.op(&Lane::Renew), node.now);
+        let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision });
+        node.step(Event::Store(StoreEvent::Completed { op, outcome, asked }));
+        assert_eq!(read(&node) == Some(Some(asked)), confirmed);
+        let due = |action: &Action| *action == Action::Store(StoreAction::Read);
+        assert_eq!(orders(node.later(1_000), due), !confirmed);
+    }
 }

@@ -141,7 +141,9 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                     StoreAction::GrantTenure { ttl } | StoreAction::GrantSession { ttl } => {
                         Outcome::Done(StoreDone::Granted { lease: LeaseId(900), ttl })
                     }
-                    StoreAction::Renew { .. } => Outcome::Done(StoreDone::Renewed { ttl: seconds(30) }),
+                    StoreAction::Renew { .. } => {
+                        Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision: Revision(0) })
+                    }
                     StoreAction::Release { .. } => Outcome::Done(StoreDone::Released),
                     StoreAction::Revoke { .. } => Outcome::Done(StoreDone::Revoked),
                     StoreAction::KeepSession { .. } => Outcome::Done(StoreDone::SessionKept),
@@ -446,7 +448,7 @@ fn an_operation_ends_once_and_a_completion_of_it_that_comes_again_is_counted_and
     node.tick();
     let op = node.op(&Lane::Renew);
     let renewed = |asked| {
-        let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30) });
+        let outcome = Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision: Revision(0) });
         Event::Store(StoreEvent::Completed { op, outcome, asked })
     };
     node.step(renewed(node.now));

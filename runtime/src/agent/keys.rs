@@ -11,7 +11,7 @@ use matriarch_core::view::store::{HistoryLine, MemberRecord};
 
 use super::feed::Mirror;
 use crate::clock;
-use crate::store::{Committed, EtcdStore, Guard, Operation, Transaction};
+use crate::store::{Committed, EtcdStore, Guard, Operation, Renewed, Transaction};
 use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
 /// The keys of one cluster.
@@ -137,7 +137,9 @@ impl Keys {
         let asked = clock::now();
         match self.store.renew(lease, &self.key(key::LEADER), epoch, deadline).await {
             // Credited to when the keep-alive of the attempt that succeeded was sent.
-            Outcome::Done(renewed) => (Outcome::Done(StoreDone::Renewed { ttl: renewed.ttl }), renewed.asked),
+            Outcome::Done(Renewed { ttl, revision, asked, .. }) => {
+                (Outcome::Done(StoreDone::Renewed { ttl, revision }), asked)
+            }
             Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
             Outcome::Unknown(why) => (Outcome::Unknown(why), asked),
         }

@@ -109,6 +109,9 @@ pub struct Renewed {
     pub heard: Instant,
     /// The raft term of the replies.
     pub raft_term: u64,
+    /// The revision of the store in the last of them: with a proof, read linearizably; with a keep-alive alone, a member's
+    /// own word.
+    pub revision: Revision,
 }
 
 /// What must be true for a transaction to happen.

@@ -64,7 +64,7 @@ pub(super) async fn keep_alive(member: &Member, lease: LeaseId) -> Result<Renewe
         return Err(Fault::Refused(Refusal::LeaseGone));
     }
     let ttl = Duration::from_secs(reply.ttl.unsigned_abs());
-    Ok(Renewed { ttl, asked, heard, raft_term: head.raft_term })
+    Ok(Renewed { ttl, asked, heard, raft_term: head.raft_term, revision: Revision(head.revision) })
 }
 
 /// One attempt through one member.
@@ -81,7 +81,7 @@ async fn attempt(shared: &Shared, member: &Member, proof: &Proof) -> Result<Rene
         return Err(Fault::Ambiguous(format!("{}: raft term went from {before} to {after}", member.host)));
     }
     assert!(kept.asked <= read.asked && kept.heard <= read.heard, "the proof comes after the keep-alive");
-    Ok(Renewed { heard: read.heard, ..kept })
+    Ok(Renewed { heard: read.heard, revision: read.revision, ..kept })
 }
 
 /// Attempts through one member and, after a third of the deadline or as soon as that failed, the next; and so on, round

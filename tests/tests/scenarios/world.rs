@@ -488,7 +488,7 @@ impl World {
                 return Outcome::Done(StoreDone::Granted { lease: LeaseId(self.lease), ttl: TTL });
             }
             StoreAction::Renew { lease, .. } if ours(&self.keys.leader, lease) => {
-                return Outcome::Done(StoreDone::Renewed { ttl: TTL });
+                return Outcome::Done(StoreDone::Renewed { ttl: TTL, revision: self.keys.revision });
             }
             StoreAction::Renew { .. } => return Outcome::Refused(Refusal::Conflict),
             StoreAction::KeepSession { .. } => return Outcome::Done(StoreDone::SessionKept),
