@@ -8,8 +8,9 @@ use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WI
 use crate::id::{Lsn, Member, Revision};
 use crate::reason::Reason;
 use crate::state::Granted;
-use crate::time::Instant;
+use crate::time::{Instant, Seen};
 use crate::timeline::Relation;
+use crate::view::peers::PeerAnswer;
 use crate::view::postgres::Phase;
 use crate::view::store::{ClusterView, MemberRecord};
 use crate::view::{Position, View};
@@ -158,6 +159,9 @@ fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Insta
     if by_bytes > limit_bytes {
         return Some(Reason::LagTooLarge { by_bytes, limit_bytes });
     }
+    if let Some(who) = primary_without_record(view, cluster) {
+        return Some(Reason::PrimaryAlive { who });
+    }
     for (name, record) in rivals(view) {
         let Some(answer) = told(view, name, began) else { continue };
         if answer.barred {
@@ -187,6 +191,18 @@ fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Insta
         }
     }
     None
+}
+
+/// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by:
+/// what it has renewed before it answered ends within a ttl.
+fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Member> {
+    let leaderless = view.state.memory.leaderless?;
+    let counts = |seen: &Seen<PeerAnswer>| {
+        seen.value.primary && seen.asked >= leaderless && view.at < seen.asked + view.config().ttl
+    };
+    let mut answers = view.state.peers.answers.iter();
+    let alive = answers.find(|(name, seen)| !cluster.members.contains_key(*name) && counts(seen));
+    alive.map(|(name, _)| name.clone())
 }
 
 /// Among equals: the higher priority, then the name that sorts first. Only an order that all agree on, so that they do

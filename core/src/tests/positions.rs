@@ -116,3 +116,26 @@ fn more_questions_than_can_wait_are_not_admitted() {
     }
     assert!(!node.state.admits_question() && node.state.admits_request());
 }
+
+/// Its key was deleted by hand while it is cut off from the store: it hears nothing of it, and its member record goes
+/// before its tenure ends.
+#[test]
+fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
+    let mut node = c_told(HERE, None);
+    node.state.memory.leaderless = Some(node.now);
+    node.state.peers.answers.get_mut(&Member::new("c")).unwrap().value.primary = true;
+    assert_eq!(node.concludes().1, "primary_alive");
+    let mut without = cluster(102);
+    without.members.remove(&Member::new("c"));
+    let seen = Seen::new(without, node.now, node.now);
+    node.step(Event::Store(StoreEvent::Watched(seen)));
+    assert_eq!(node.concludes().1, "primary_alive");
+    // An answer of somebody else comes, which forgets those that are gone.
+    let (op, asked) = (crate::id::OpId::UNASKED, node.now);
+    let outcome = crate::op::Outcome::Done(answer(Lsn(HERE.0 - 8), Some(Revision(102))));
+    node.step(Event::Peer(PeerEvent::Answered { op, member: Member::new("b"), outcome, asked }));
+    let mut node = node.later(29_999);
+    node.state.memory.race = Some((Revision(102), at(0)));
+    assert_eq!(node.concludes().1, "primary_alive");
+    assert!(campaigns(&node.later(1)), "no tenure lasts longer");
+}
