@@ -122,7 +122,7 @@ fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRe
     view.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| !record.api_url.is_empty())
 }
 
-fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a crate::view::peers::PeerAnswer> {
+fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
     view.state.peers.answers.get(name).filter(|seen| seen.asked >= began).map(|seen| &seen.value)
 }
 
