@@ -54,8 +54,8 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     state.store.cluster = Some(seen);
 }
 
-/// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by one may be
-/// true of another tenure, or never have happened.
+/// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
+/// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
     state.epoch_file = None;
     state.pledge = None;
@@ -63,7 +63,7 @@ fn went_back(state: &mut State) {
     state.granted = None;
     state.session.lease = None;
     let memory = &mut state.memory;
-    (memory.race, memory.compared, memory.rewind_failed) = (None, None, None);
+    (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
     memory.written = Revision(0);
 }
 

@@ -8,7 +8,7 @@ mod store;
 
 use self::keys::settle_adoption;
 use self::store::store_unknown;
-use crate::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, GuardAction, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::event::{Event, HostEvent};
 use crate::id::OpId;
 use crate::lease::Tenure;
@@ -94,24 +94,12 @@ fn failed(state: &mut State, at: Instant, action: &Action) {
 /// A name for the kind of an order, for pauses after failures.
 pub(crate) fn kind(action: &Action) -> &'static str {
     match action {
-        Action::Store(action) => match action {
-            StoreAction::Renew { .. } => "renew",
-            StoreAction::GrantTenure { .. }
-            | StoreAction::Acquire(_)
-            | StoreAction::TakeOver { .. }
-            | StoreAction::Release { .. }
-            | StoreAction::RaceInitialize { .. }
-            | StoreAction::AbandonInitialize { .. } => "lead",
-            StoreAction::Revoke { .. } => "revoke",
-            StoreAction::Read => "read",
-            StoreAction::GrantSession { .. }
-            | StoreAction::KeepSession { .. }
-            | StoreAction::PutMember { .. }
-            | StoreAction::CompleteInitialize { .. }
-            | StoreAction::PutStatus { .. }
-            | StoreAction::PutHistory { .. }
-            | StoreAction::PutFailover { .. }
-            | StoreAction::ClearFailover { .. } => "publish",
+        Action::Store(StoreAction::Revoke { .. }) => "revoke",
+        Action::Store(_) => match action.lane() {
+            Some(Lane::Renew) => "renew",
+            Some(Lane::Lead) => "lead",
+            Some(Lane::Observe) => "read",
+            _ => "publish",
         },
         Action::Postgres(PostgresAction::Observe | PostgresAction::Look) => "observe",
         Action::Postgres(PostgresAction::Freeze) => "freeze",

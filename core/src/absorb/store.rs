@@ -54,7 +54,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (_, StoreDone::Acquired(view)) => view_seen(state, Seen::new(view, asked, at)),
         (StoreAction::Renew { lease, epoch, .. }, StoreDone::Renewed { ttl, revision }) => {
-            confirm_keys(state, revision, asked);
+            confirm_keys(state, at, revision, asked);
             renewed(state, Held { lease: *lease, epoch: *epoch, ttl, confirmed: asked });
         }
         (_, StoreDone::SessionKept) => state.session.kept = asked,
@@ -94,9 +94,10 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
 }
 
 /// The proof of a renewal was read at the very revision that the keys are known as of: they are what a read would find.
-fn confirm_keys(state: &mut State, revision: Revision, asked: Instant) {
-    if let Some(seen) = state.store.cluster.as_mut().filter(|seen| seen.value.revision == revision) {
-        seen.asked = seen.asked.max(asked);
+fn confirm_keys(state: &mut State, at: Instant, revision: Revision, asked: Instant) {
+    let known = state.store.cluster.as_mut().filter(|seen| seen.value.revision == revision && seen.asked < asked);
+    if let Some(seen) = known {
+        (seen.asked, seen.heard) = (asked, at);
     }
 }
 

@@ -88,7 +88,7 @@ fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {
 
 fn write_epoch(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     let failing = view.state.memory.epoch_failing.is_some_and(|since| view.at.since(since) >= EPOCH_LIMIT);
-    if failing && view.phase().is_none_or(|_| !view.is_primary()) {
+    if failing && !view.is_primary() {
         let why = "the epoch cannot be written to the state directory (is its disk full?)".into();
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }

@@ -84,7 +84,7 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
         return Verdict::orders(Reason::AskingCandidates, asks);
     }
     if !good && !view.state.leaving {
-        return refuse(view, &candidates);
+        return refuse(view, &candidates, since);
     }
     let checkpointed = view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX);
     if !checkpointed {
@@ -123,19 +123,18 @@ fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
 }
 
 /// The one that comes closest, if it is the lag that keeps everybody from taking over.
-fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)]) -> Option<Reason> {
-    let answers = &view.state.peers.answers;
-    let able = candidates.iter().filter_map(|(name, _)| Some((*name, &answers.get(*name)?.value)));
+fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Option<Reason> {
+    let able = candidates.iter().filter_map(|(name, _)| Some((*name, fresh_answer(view, name, since)?)));
     let lags = able.filter(|(_, answer)| !answer.barred && !answer.primary);
     let (by_bytes, who) = lags.map(|(name, answer)| (lag_bytes(view, answer), name)).min()?;
     Some(Reason::CandidateLagging { who: who.clone(), by_bytes })
 }
 
 /// Nobody good: the request is cleared and the primary stays.
-fn refuse(view: &View<'_>, candidates: &[(&Member, &MemberRecord)]) -> Verdict {
+fn refuse(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Verdict {
     let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
     let clear = request.map(|r| Action::Store(StoreAction::ClearFailover { revision: r.revision }));
-    Verdict::orders(lagging(view, candidates).unwrap_or(Reason::NoGoodCandidate), clear.into_iter().collect())
+    Verdict::orders(lagging(view, candidates, since).unwrap_or(Reason::NoGoodCandidate), clear.into_iter().collect())
 }
 
 /// Stopped cleanly: the shutdown checkpoint is the last thing that was ever written on this timeline. Whoever has

@@ -12,7 +12,6 @@ use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
 use crate::time::{Duration, Instant};
 use crate::view::View;
-use crate::view::peers::PeerAnswer;
 
 mod switchover;
 
@@ -48,8 +47,7 @@ pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bo
 
 /// Restarts that wait for an operation take the number of the one that was just ordered.
 pub(crate) fn restart_ordered(state: &mut State, op: OpId) {
-    let waiting: Vec<_> = state.requests.values_mut().collect();
-    for pending in waiting {
+    for pending in state.requests.values_mut() {
         if let PendingKind::Restart { op: slot @ None } = &mut pending.kind {
             *slot = Some(op);
         }
@@ -87,14 +85,13 @@ fn pledge(view: &View<'_>) -> Option<(Action, Reason)> {
     if !may_pledge(view) {
         return None;
     }
-    let receives = view.sql().is_some_and(|sql| sql.receiver.is_some());
     match view.state.pledge {
-        Some(pledge) if pledge.frozen && pledge.on_disk => None,
+        Some(_) if view.has_pledged() => None,
         Some(pledge) if pledge.frozen => {
             Some((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver))
         }
         // Without a receiver there is nothing to freeze: the primary that it came from shut down.
-        _ if !receives => None,
+        _ if !view.may_receive() => None,
         _ => Some((Action::Postgres(PostgresAction::Freeze), Reason::FreezingReceiver)),
     }
 }
@@ -201,7 +198,7 @@ fn answer_peers(out: &mut Outbox<'_>) {
         && let Some(next) = out.state.position_asked.iter().position(|asked| answerable(&out.view(), asked))
     {
         let asked = out.state.position_asked.swap_remove(next);
-        let answer = Answer::Position(own_answer(&out.view()));
+        let answer = Answer::Position(out.view().own_answer());
         out.order(Action::Answer(asked.request, answer), Reason::AtGoal);
     }
 }
@@ -209,8 +206,9 @@ fn answer_peers(out: &mut Outbox<'_>) {
 /// An answer without a pledge does not count. So this node first looks at what the asker saw, stops its receiver and puts
 /// that on disk; who asked has given up by the end of [`POSITION_PATIENCE`], and is told how things are.
 fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
-    let in_recovery = view.sql().is_some_and(|sql| sql.in_recovery);
-    if !in_recovery || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
+    // One that has not been asked yet may be a standby that receives.
+    let standby = view.phase().is_some() && view.sql().is_none_or(|sql| sql.in_recovery);
+    if !standby || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
         return true;
     }
     let Some(seen) = &view.state.store.cluster else { return false };
@@ -218,30 +216,12 @@ fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
         // A read (a watch asks nothing) that was begun since has not found what the asker saw: there is no such thing.
         return asked.since <= seen.asked && seen.asked < seen.heard;
     }
-    if !may_pledge(view) {
+    if view.leader().is_some() {
         return true;
     }
-    let pledged = view.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
-    let receives = view.sql().is_some_and(|sql| sql.receiver.is_some());
     // What PostgreSQL told before the receiver stopped is less than what it holds: whoever counts on it would win with
     // less than this node has.
-    (pledged || !receives) && view.fresh_sql().is_some()
-}
-
-/// What we tell a peer of ourselves.
-pub(crate) fn own_answer(view: &View<'_>) -> PeerAnswer {
-    let position = view.position();
-    let pledged = view.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
-    PeerAnswer {
-        primary: view.is_primary(),
-        barred: view.config().nofailover || view.complete_dir().is_none(),
-        receives: view.sql().is_some_and(|sql| sql.receiver.is_some()),
-        history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
-        flushed: position.map(|p| p.flushed).unwrap_or_default(),
-        replayed: view.sql().map(|sql| sql.replayed).unwrap_or_default(),
-        // No leader was seen since the pledge was given, up to here: it would have ended it.
-        pledge: view.cluster().filter(|cluster| pledged && cluster.leader.is_none()).map(|cluster| cluster.revision),
-    }
+    (view.has_pledged() || !view.may_receive()) && view.fresh_sql().is_some()
 }
 
 /// When waiting requests change by time alone.

@@ -139,3 +139,14 @@ fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     assert_eq!(node.concludes().1, "primary_alive");
     assert!(campaigns(&node.later(1)), "no tenure lasts longer");
 }
+
+/// What is not known is not "no".
+#[test]
+fn a_server_that_has_not_answered_yet_may_receive() {
+    let mut node = Node::racing();
+    node.state.postgres.sql = None;
+    assert_eq!(told(&node.step(asked(101))), None);
+    let answer = told(&node.later(500).tick()).unwrap();
+    assert!(!answer.is_final(Revision(101)));
+    assert!(told(&Node::racing().dead().step(asked(101))).unwrap().is_final(Revision(101)), "the dead receive nothing");
+}

@@ -16,6 +16,7 @@ use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::timeline::History;
 use guard::Armed;
+use peers::PeerAnswer;
 use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, Upstream};
 use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
 
@@ -145,6 +146,31 @@ impl<'a> View<'a> {
             Process::Alive { phase: Phase::Starting, .. } => "starting",
             Process::Alive { phase: Phase::Ready, .. } => "running",
             Process::Alive { phase: Phase::Stopping, .. } => "stopping",
+        }
+    }
+
+    /// The server is a standby that receives WAL, or may begin to. In doubt: yes.
+    pub fn may_receive(&self) -> bool {
+        self.phase().is_some() && self.sql().is_none_or(|sql| sql.receiver.is_some())
+    }
+
+    /// Our pledge is in force: the receiver is confirmed to be gone, and that is on disk.
+    pub fn has_pledged(&self) -> bool {
+        self.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk)
+    }
+
+    /// What we tell a peer of ourselves.
+    pub fn own_answer(&self) -> PeerAnswer {
+        let position = self.position();
+        PeerAnswer {
+            primary: self.is_primary(),
+            barred: self.config().nofailover || self.complete_dir().is_none(),
+            receives: self.may_receive(),
+            history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
+            flushed: position.map(|p| p.flushed).unwrap_or_default(),
+            replayed: self.sql().map(|sql| sql.replayed).unwrap_or_default(),
+            // No leader was seen since the pledge was given, up to here: it would have ended it.
+            pledge: self.cluster().filter(|c| self.has_pledged() && c.leader.is_none()).map(|c| c.revision),
         }
     }
 

@@ -64,14 +64,5 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
 
 /// Where this node is now, without any promise.
 fn own(facts: &Facts<'_>) -> PeerAnswer {
-    let position = facts.view.position();
-    PeerAnswer {
-        primary: facts.view.is_primary(),
-        barred: facts.view.config().nofailover || facts.view.complete_dir().is_none(),
-        history: position.as_ref().map(|position| position.history.clone()).unwrap_or_default(),
-        receives: facts.sql.is_some_and(|sql| sql.receiver.is_some()),
-        flushed: position.map(|position| position.flushed).unwrap_or_default(),
-        replayed: facts.sql.map(|sql| sql.replayed).unwrap_or_default(),
-        pledge: None,
-    }
+    PeerAnswer { pledge: None, ..facts.view.own_answer() }
 }

@@ -56,7 +56,7 @@ impl Watch {
         self.changed_within(LOOK_AGAIN, LOOK_AGAIN_BLIND).await;
     }
 
-    /// The same for a watch that lasts for ever, which must cost nothing: returns after 5 s at the latest, without
+    /// The same for a watch that lasts for ever, which must cost nothing: returns after 20 s at the latest, without
     /// inotify after 250 ms.
     pub async fn changed_at_leisure(&self) {
         self.changed_within(LEISURE, LOOK_AGAIN).await;
