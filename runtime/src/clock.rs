@@ -1,7 +1,13 @@
 //! The host's clock as core's [`Instant`].
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
 use matriarch_core::time::{Instant, WallMillis};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
 
 /// CLOCK_BOOTTIME: goes on while the host is suspended, unlike the monotonic clock.
 pub fn now() -> Instant {
@@ -13,4 +19,37 @@ pub fn now() -> Instant {
 pub fn wall() -> WallMillis {
     let t = clock_gettime(ClockId::Realtime);
     WallMillis(t.tv_sec * 1000 + t.tv_nsec / 1_000_000)
+}
+
+/// A timer on the clock of [`now`]: what fell due while the host was suspended is due when it wakes up.
+#[derive(Debug)]
+pub(crate) struct Timer(OwnedFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Self(timerfd_create(TimerfdClockId::Boottime, flags)?))
+    }
+
+    /// Readable from `wake` on, and not before; never for `None`.
+    pub(crate) fn set(&self, wake: Option<Instant>) {
+        // All zeros would switch the timer off instead of firing at once.
+        let nanos = wake.map_or(0, |wake| wake.0.max(1));
+        let value = Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
+        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // Cannot fail for a timerfd and a normalised time.
+        timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &setting).ok();
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }

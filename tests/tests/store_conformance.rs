@@ -123,7 +123,9 @@ async fn leases(store: &EtcdStore) {
     assert_eq!(granted.ttl, LONG);
     commit(store, [put("l/a", "1", Some(granted.lease)), put("l/b", "1", Some(granted.lease))]).await;
     assert_eq!(done(store.read_key("l/a", SOON).await).entry.unwrap().lease, granted.lease);
-    assert_eq!(done(store.keep_session(granted.lease, SOON).await).ttl, granted.ttl);
+    for _ in 0..2 {
+        assert_eq!(done(store.keep_session(granted.lease, SOON).await).ttl, granted.ttl);
+    }
     done(store.revoke(granted.lease, SOON).await);
     assert_eq!(keys(&done(store.read_prefix("l/", SOON).await)), []);
     let late = store.transact(write([], [put("l/a", "late", Some(granted.lease))]), SOON).await;
@@ -199,17 +201,22 @@ async fn renewals(store: &EtcdStore) {
 }
 
 async fn frozen(store: &EtcdStore, server: &Server) {
+    let session = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
+    done(store.keep_session(session, SOON).await);
     // Just answered, so the write is sent without asking first.
     commit(store, [put("f/a", "1", None)]).await;
     server.freeze();
     let sent = store.transact(write([Guard::Absent("f/b".into())], [put("f/b", "1", None)]), IN_VAIN).await;
     assert!(matches!(sent.outcome, Outcome::Unknown(_)), "{sent:?}");
     assert!(matches!(store.read_key("f/a", IN_VAIN).await, Outcome::Unknown(_)));
-    assert!(matches!(store.keep_session(LeaseId(1), IN_VAIN).await, Outcome::Unknown(_)));
+    assert!(matches!(store.keep_session(session, IN_VAIN).await, Outcome::Unknown(_)));
     assert!(matches!(store.renew(LeaseId(1), "f/a", Revision(1), IN_VAIN).await, Outcome::Unknown(_)));
     let unsent = store.transact(write([Guard::Absent("f/c".into())], [put("f/c", "1", None)]), IN_VAIN).await;
     assert!(matches!(&unsent.outcome, Outcome::Unknown(why) if why.starts_with("not sent")), "{unsent:?}");
     server.thaw();
+    let unheard_of = store.keep_session(LeaseId(1), PATIENCE).await;
+    assert_eq!(unheard_of, Outcome::Refused(Refusal::LeaseGone), "a late reply is not the next question's");
+    done(store.keep_session(session, SOON).await);
     let told = done(store.read_prefix("f/", PATIENCE).await);
     assert!(told.get("f/a").is_some() && told.get("f/c").is_none());
 }
@@ -331,6 +338,7 @@ async fn a_restarted_embedded_store_has_lost_nothing_and_its_watches_go_on() {
     let store = connect([host.as_str()]).await;
     let tenure = done(store.grant(LONG.as_secs() as i64, SOON).await).lease;
     let created = commit(&store, [put("s/leader", "a", Some(tenure))]).await.revision;
+    done(store.keep_session(tenure, SOON).await);
     let before = done(store.read_prefix("s/", SOON).await);
     let mut watch = store.watch("s/", Revision(created.0 + 1));
     stop.send(()).unwrap();
@@ -340,6 +348,7 @@ async fn a_restarted_embedded_store_has_lost_nothing_and_its_watches_go_on() {
     let after = done(store.read_prefix("s/", PATIENCE).await);
     assert_eq!((after.entries, after.revision, after.store_id), (before.entries, before.revision, before.store_id));
     assert!(after.raft_term > before.raft_term);
+    done(store.keep_session(tenure, SOON).await);
     done(store.renew(tenure, "s/leader", created, SOON).await);
     commit(&store, [put("s/a", "1", None)]).await;
     assert_eq!(next(&mut watch).await.0, ["s/a=1"]);

@@ -113,8 +113,7 @@ impl Lanes {
             }
             Action::Postgres(action) => {
                 let (look, events, allowance) = (self.look(), self.events.clone(), allowance.clone());
-                // Local: the callbacks that tools report their progress to need not be sendable.
-                tokio::task::spawn_local(async move {
+                tokio::spawn(async move {
                     let outcome = control(&look.postgres, action, &allowance).await;
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;

@@ -1,5 +1,6 @@
 //! The agent: one loop that takes an event, asks core, and hands out all effects.
 
+mod alarm;
 pub mod feed;
 mod guard_link;
 pub mod handle;
@@ -13,7 +14,6 @@ mod user;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
 use matriarch_core::effects::{Effects, Order};
@@ -31,6 +31,7 @@ use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
 use crate::postgres::Changed;
 use crate::wire;
+use alarm::Alarm;
 use feed::{Fed, Mirror};
 use guard_link::GuardLink;
 use handle::{Handle, JOURNAL_MAX, Message, Shared};
@@ -76,6 +77,7 @@ pub struct Sources {
 /// The agent.
 pub struct Agent {
     shared: Arc<Mutex<Shared>>,
+    alarm: Alarm,
     local: LocalConfig,
     reload: Box<dyn Fn() -> Option<LocalConfig> + Send>,
     mirror: Mirror,
@@ -99,7 +101,6 @@ pub struct Agent {
 impl Agent {
     /// One pass: waits for the next event, whichever source has it first, and lives through it.
     async fn turn(&mut self, sources: &mut Sources, wake: Option<matriarch_core::time::Instant>) -> Option<Effects> {
-        let until = wake.map_or(Duration::from_secs(3600), |at| clock::now().until(at));
         tokio::select! {
             // What the guard and the kernel say ends authority; it is never kept waiting by the rest.
             biased;
@@ -153,7 +154,7 @@ impl Agent {
                 });
                 None
             }
-            () = tokio::time::sleep(until) => Some(self.step(Event::Ticked(clock::wall()))),
+            () = self.alarm.rings(wake) => Some(self.step(Event::Ticked(clock::wall()))),
         }
     }
 

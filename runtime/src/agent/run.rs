@@ -13,6 +13,7 @@ use matriarch_core::state::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::alarm::Alarm;
 use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
 use super::keys::{Extras, Keys};
@@ -55,7 +56,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         tracing::warn!("{line}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
-    let ended = tokio::task::LocalSet::new().block_on(&runtime, live(options, loaded.config))?;
+    let (options, config) = (options.clone(), loaded.config);
+    // As a task: each wake-up of the future that is blocked on goes through the kernel.
+    let agent = async { tokio::spawn(async move { Box::pin(live(&options, config)).await }).await };
+    let ended = runtime.block_on(agent).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
     runtime.shutdown_timeout(Duration::from_millis(200));
     match ended {
         Ended::Exit(code) => Ok(code),
@@ -139,6 +143,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let file = options.file.clone();
     let mut agent = Agent {
         shared,
+        alarm: Alarm::new().context("a timer")?,
         local,
         reload: Box::new(move || reload(file.as_deref())),
         mirror,

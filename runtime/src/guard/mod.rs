@@ -25,7 +25,6 @@ mod release;
 mod server;
 mod startup;
 mod succession;
-mod timer;
 mod wishes;
 
 use std::ffi::OsString;

@@ -17,8 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, 
 use super::processes::Process;
 use super::startup::Carried;
 use super::succession::Succession;
-use super::timer::Timer;
-use crate::clock;
+use crate::clock::{self, Timer};
 
 /// Between the start of a successor and of the next: one that cannot live is not started in a loop.
 const START_PAUSE: Duration = Duration::from_millis(100);

@@ -22,9 +22,8 @@ use super::processes::Process;
 use super::release::Release;
 use super::startup::{Carried, Means};
 use super::succession::{Inheritance, Succession};
-use super::timer::Timer;
 use super::wishes;
-use crate::clock;
+use crate::clock::{self, Timer};
 
 /// How long a kill is pursued before it is reported as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(1);

@@ -12,8 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::fence::Postgres;
 use super::processes::Process;
 use super::startup::{Carried, Means};
-use super::timer::Timer;
-use crate::clock;
+use crate::clock::{self, Timer};
 
 /// How long after the end of authority a guard that lives may have done nothing: it is frozen or starved then. Well below
 /// the time that is set aside for a fence.

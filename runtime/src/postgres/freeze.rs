@@ -23,10 +23,10 @@ const UNCONFIRMED: Duration = Duration::from_millis(200);
 ///
 /// Twice gone after the reload was seen: the startup process may have been about to ask for a receiver with the old
 /// setting when the first look found none.
-pub(super) async fn end_receivers(
+pub(super) async fn end_receivers<R: Future<Output = Option<bool>>>(
     postmaster: Pid,
     deadline: Duration,
-    reloaded: impl AsyncFn() -> Option<bool>,
+    reloaded: impl Fn() -> R,
 ) -> Result<(), String> {
     let until = Instant::now() + deadline;
     let mut says = None;

@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_BLIND: Duration = Duration::from_millis(20);
 
 /// The same for a watch that lasts for ever.
-const LEISURE: Duration = Duration::from_secs(20);
+const LEISURE: Duration = Duration::from_secs(60);
 
 /// A set of watched paths.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Watch {
         self.changed_within(LOOK_AGAIN, LOOK_AGAIN_BLIND).await;
     }
 
-    /// The same for a watch that lasts for ever, which must cost nothing: returns after 20 s at the latest, without
+    /// The same for a watch that lasts for ever, which must cost nothing: returns after 60 s at the latest, without
     /// inotify after 250 ms.
     pub async fn changed_at_leisure(&self) {
         self.changed_within(LEISURE, LOOK_AGAIN).await;

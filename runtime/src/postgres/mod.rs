@@ -283,7 +283,7 @@ impl Postgres {
             return Outcome::Refused(Refusal::Failed(why));
         }
         let Process::Alive { pid, .. } = process else { return Outcome::Done(()) };
-        let reloaded = async || {
+        let reloaded = || async {
             let sql = "SELECT current_setting('primary_conninfo') = '' AS empty";
             let rows = self.monitor.rows(&settings, sql, RELOADED_DEADLINE).await.ok()?;
             rows.first()?.get("empty").map(|v| v == "t")

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::horizon::Horizon;
+use super::keep_alive;
 use super::member::{Fault, Member, entry, header};
 use super::renew;
 use super::watch::{self, WatchEvent};
@@ -111,7 +112,7 @@ impl EtcdStore {
 
     /// Keeps a lease alive, and proves nothing about any key.
     pub async fn keep_session(&self, lease: LeaseId, deadline: Duration) -> Outcome<Renewed> {
-        let keep = |member: Arc<Member>| async move { renew::keep_alive(&member, lease).await };
+        let keep = |member: Arc<Member>| async move { keep_alive::again(&member, lease).await };
         self.0.each_in_turn(Repeat::Harmless, deadline, keep).await
     }
 

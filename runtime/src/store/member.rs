@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::Entry;
+use super::keep_alive::Keeper;
 use crate::net::Connector;
 
 /// How long one attempt to connect may take.
@@ -44,6 +45,7 @@ pub(super) struct Member {
     channel: Channel,
     login: Option<(String, String)>,
     client: Mutex<Option<Client>>,
+    keeper: Mutex<Option<Keeper>>,
     marks: Mutex<Marks>,
 }
 
@@ -72,12 +74,22 @@ impl Member {
             .keep_alive_timeout(PING_MAX)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(connect);
-        Self { host, channel, login, client: Mutex::default(), marks: Mutex::default() }
+        Self { host, channel, login, client: Mutex::default(), keeper: Mutex::default(), marks: Mutex::default() }
     }
 
     /// The bare channel, for the one call whose replies the client library does not hand out.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// The stream of keep-alives that was kept, for one question.
+    pub(super) fn take_keeper(&self) -> Option<Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps a stream of keep-alives on which nothing is to be answered any more.
+    pub(super) fn keep(&self, keeper: Keeper) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
     }
 
     /// The client, logged in if there is a login.

@@ -3,6 +3,7 @@
 pub mod embedded;
 mod etcd;
 mod horizon;
+mod keep_alive;
 mod member;
 mod mirror;
 mod renew;

@@ -17,20 +17,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::proto::{PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse};
 use matriarch_core::id::{LeaseId, Revision};
 use matriarch_core::op::{Outcome, Refusal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tonic::client::Grpc;
-use tonic::metadata::MetadataValue;
-use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use super::Renewed;
 use super::etcd::{PASS_PAUSE, Shared};
+use super::keep_alive;
 use super::member::{Fault, Member};
-use crate::clock;
 
 /// What a renewal has to prove.
 #[derive(Clone)]
@@ -40,36 +35,9 @@ pub(super) struct Proof {
     pub(super) create_revision: Revision,
 }
 
-/// One keep-alive on a stream of its own, so that a broken stream costs one attempt and no more.
-///
-/// Not through `etcd_client`, which consumes the first reply with its ttl and term. etcd asks for no token here.
-pub(super) async fn keep_alive(member: &Member, lease: LeaseId) -> Result<Renewed, Fault> {
-    let told = |status: Status| member.status(&status);
-    let mut grpc = Grpc::new(member.channel());
-    grpc.ready().await.map_err(|error| member.status(&Status::from_error(error.into())))?;
-    let mut request = Request::new(tokio_stream::once(PbLeaseKeepAliveRequest { id: lease.0 }));
-    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
-    let asked = clock::now();
-    let codec = ProstCodec::<PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse>::default();
-    let mut replies: Streaming<PbLeaseKeepAliveResponse> =
-        grpc.streaming(request, path, codec).await.map_err(told)?.into_inner();
-    let reply = replies.message().await.map_err(told)?;
-    let heard = clock::now();
-    let reply = reply.ok_or_else(|| Fault::Ambiguous(format!("{}: no reply to a keep-alive", member.host)))?;
-    let Some(head) = reply.header else {
-        return Err(Fault::Ambiguous(format!("{}: a keep-alive's reply without a header", member.host)));
-    };
-    if reply.ttl <= 0 {
-        return Err(Fault::Refused(Refusal::LeaseGone));
-    }
-    let ttl = Duration::from_secs(reply.ttl.unsigned_abs());
-    Ok(Renewed { ttl, asked, heard, raft_term: head.raft_term, revision: Revision(head.revision) })
-}
-
 /// One attempt through one member.
 async fn attempt(shared: &Shared, member: &Member, proof: &Proof) -> Result<Renewed, Fault> {
-    let kept = keep_alive(member, proof.tenure).await?;
+    let kept = keep_alive::once(member, proof.tenure).await?;
     let read = shared.read_key_at(member, &proof.key).await?;
     let ours =
         read.entry.is_some_and(|entry| entry.lease == proof.tenure && entry.create_revision == proof.create_revision);

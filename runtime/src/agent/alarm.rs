@@ -1,0 +1,66 @@
+//! Waiting for the instant that core named.
+
+use std::io;
+
+use matriarch_core::time::Instant;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::clock::{self, Timer};
+
+/// One timer for the loop, on core's own clock. It wakes the agent once where the timers of the async runtime, on a
+/// clock that stands still while the host is suspended, wake it two or three times.
+pub(super) struct Alarm {
+    timer: AsyncFd<Timer>,
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: a `Timer` names the same descriptor until it is dropped, which is after its deregistration.
+        let timer = unsafe { AsyncFd::register_with_interest(Timer::new()?, Interest::READABLE) }?;
+        Ok(Self { timer, set: None })
+    }
+
+    /// Returns at `wake` or, if that is over, at once; never for `None`. May be dropped and called again at any time.
+    pub(super) async fn rings(&mut self, wake: Option<Instant>) {
+        if self.set != wake {
+            self.timer.get_ref().set(wake);
+            self.set = wake;
+        }
+        loop {
+            let Ok(mut ready) = self.timer.readable().await else { return std::future::pending().await };
+            ready.clear_ready();
+            // What was ready may have been an earlier setting.
+            if wake.is_some_and(|wake| clock::now() >= wake) {
+                self.set = None;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_core::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rings_for_the_last_setting_alone() {
+        let mut alarm = Alarm::new().unwrap();
+        let past = clock::now();
+        alarm.rings(Some(past)).await;
+        // Due, and dropped before anybody looked.
+        drop(alarm.rings(Some(past)));
+        let soon = clock::now() + Duration::from_millis(30);
+        alarm.rings(Some(soon)).await;
+        assert!(clock::now() >= soon);
+        // Set for long, given up, and set again for now.
+        let late = clock::now() + Duration::from_secs(3600);
+        assert!(tokio::time::timeout(Duration::from_millis(20), alarm.rings(Some(late))).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(20), alarm.rings(None)).await.is_err());
+        alarm.rings(Some(clock::now())).await;
+        alarm.rings(Some(clock::now())).await;
+    }
+}
