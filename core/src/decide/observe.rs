@@ -39,7 +39,9 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
         orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
     }
     let seen = view.state.store.cluster.as_ref().map_or(Instant::ZERO, |seen| seen.asked);
-    let read_due = seen == Instant::ZERO || view.at >= seen + view.config().loop_wait;
+    // A renewal under way reads as well, and proves what is known where nothing was written since.
+    let renewing = view.state.ops.in_lane(&Lane::Renew).is_some();
+    let read_due = seen == Instant::ZERO || (view.at >= seen + view.config().loop_wait && !renewing);
     let alone = contact_due(view);
     let question = session_question(view).filter(|_| alone);
     if read_due || view.state.memory.store_doubt || (alone && question.is_none()) {

@@ -332,3 +332,17 @@ fn a_renewal_proven_at_the_known_revision_confirms_the_keys() {
         assert_eq!(orders(node.later(1_000), due), !confirmed);
     }
 }
+
+/// Both are due at once, for ever: each is dated by the same renewal.
+#[test]
+fn nothing_is_read_beside_a_renewal_unless_that_fails() {
+    let read = |effects: &crate::effects::Effects| actions(effects).contains(&Action::Store(StoreAction::Read));
+    // With others who might take over it would have to hear from somebody, too.
+    let mut node = Node::primary().cluster(|cluster| cluster.members.clear()).later(10_000);
+    let effects = node.tick();
+    assert!(actions(&effects).iter().any(|action| matches!(action, Action::Store(StoreAction::Renew { .. }))));
+    assert!(!read(&effects));
+    let (op, asked) = (node.op(&Lane::Renew), node.now);
+    let failed = Event::Store(StoreEvent::Completed { op, outcome: Outcome::Unknown("no answer".into()), asked });
+    assert!(read(&node.step(failed)));
+}
