@@ -241,7 +241,16 @@ impl Postgres {
             signal_children(postmaster.pid, Signal::STOP, &BTreeMap::new()).ok();
         }
         loop {
-            let members = self.directory.members(self.postmaster).unwrap_or_default();
+            let members = match self.directory.members(self.postmaster) {
+                Ok(members) => members,
+                // Nobody is known to stand still.
+                Err(_) if clock::now().since(begun) >= budget => return Err(Vec::new()),
+                Err(_) => {
+                    before = None;
+                    sleep(LOOK_AGAIN);
+                    continue;
+                }
+            };
             if before.is_none()
                 && let Some(postmaster) = self.live_postmaster(&members)
             {
@@ -249,8 +258,10 @@ impl Postgres {
             }
             let mut moving = Vec::new();
             for member in &members {
+                // Also those that stand still already: a process that waits for a disk goes on when it has what it waits
+                // for, unless a stop is pending.
+                member.process.signal(Signal::STOP).ok();
                 if !is_still(member.process) {
-                    member.process.signal(Signal::STOP).ok();
                     moving.push(member.process.pid);
                 }
             }
@@ -336,4 +347,54 @@ fn kill_one(process: Process, killing: &mut Killing) {
 
 fn is_still(process: Process) -> bool {
     process.stat().is_ok_and(|stat| stat.is_none_or(super::processes::Stat::is_still))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use nix::libc;
+
+    use super::*;
+
+    /// The race: a backend that waits for a disk while everything is stopped, and commits when it has been served. The
+    /// parent of a `vfork` waits in the same uninterruptible way.
+    #[test]
+    fn a_process_in_an_uninterruptible_wait_stands_still_after_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut postgres = Postgres::new(root.path());
+        let flags = libc::CLONE_VFORK | libc::SIGCHLD;
+        let script = format!("fork or syscall({}, {flags}, 0, 0, 0, 0); sleep 600", libc::SYS_clone);
+        let mut command = Command::new("perl");
+        command.args(["-e", &script]).current_dir(root.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut postmaster = command.spawn().unwrap();
+        let state = |process: Process| process.stat().unwrap().map(|stat| char::from(stat.state));
+        let (backend, served) = loop {
+            let backend = only_child(postmaster.id().cast_signed());
+            // Also an exec waits for the disk: in the wait that is meant there is a child.
+            match backend.map(|backend| (backend, only_child(backend.pid))) {
+                Some((backend, Some(served))) if state(backend) == Some('D') => break (backend, served),
+                Some(_) | None => sleep(LOOK_AGAIN),
+            }
+        };
+        postgres.directory.learn(backend.pid);
+
+        assert_eq!(postgres.hold(Duration::from_secs(10)), Ok(3));
+        served.signal(Signal::KILL).unwrap();
+        // It is on its way out of the wait: from there into the stop and nowhere else.
+        let settled = loop {
+            match state(backend) {
+                Some('D' | 'R') => sleep(LOOK_AGAIN),
+                other => break other,
+            }
+        };
+        backend.signal(Signal::KILL).unwrap();
+        postmaster.kill().unwrap();
+        postmaster.wait().unwrap();
+        assert_eq!(settled, Some('T'));
+    }
+
+    fn only_child(parent: i32) -> Option<Process> {
+        child_pids(parent).unwrap().first().and_then(|pid| Process::find(*pid).unwrap())
+    }
 }
