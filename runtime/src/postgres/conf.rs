@@ -310,18 +310,27 @@ fn needs_restart(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>,
 fn strip_auto_conf(settings: &Settings) -> Result<(), String> {
     let path = settings.data_dir.join("postgresql.auto.conf");
     let text = read_or_empty(&path)?;
-    let recovery = |line: &str| {
-        let name = line.split(['=', ' ', '\t']).next().unwrap_or("").to_lowercase();
-        name.starts_with("recovery_")
-            || ["primary_conninfo", "primary_slot_name", "restore_command", "archive_cleanup_command"]
-                .contains(&name.as_str())
-            || name == "promote_trigger_file"
-    };
-    if !text.lines().any(recovery) {
+    if !text.lines().any(is_recovery_setting) {
         return Ok(());
     }
-    let kept: String = text.lines().filter(|l| !recovery(l)).flat_map(|l| [l, "\n"]).collect();
+    let kept: String = text.lines().filter(|l| !is_recovery_setting(l)).flat_map(|l| [l, "\n"]).collect();
     put(settings, &path, &kept)
+}
+
+/// What was in `recovery.conf` before PostgreSQL 12. `recovery_init_sync_method` and `recovery_prefetch` are no part of it
+/// and remain the operator's.
+fn is_recovery_setting(line: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "archive_cleanup_command",
+        "primary_conninfo",
+        "primary_slot_name",
+        "promote_trigger_file",
+        "recovery_end_command",
+        "recovery_min_apply_delay",
+        "restore_command",
+    ];
+    let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_lowercase();
+    NAMES.contains(&name.as_str()) || name.starts_with("recovery_target")
 }
 
 fn read_or_empty(path: &Path) -> Result<String, String> {
@@ -366,6 +375,17 @@ mod tests {
         let read = parse_section(&section);
         assert_eq!(read["primary_conninfo"], r"user=a\ b pass='x'");
         assert_eq!(read["restore_command"], "");
+    }
+
+    #[test]
+    fn what_alter_system_says_of_a_starting_server_is_left_alone() {
+        for own in ["primary_conninfo", "Restore_Command", "recovery_target_timeline", "recovery_min_apply_delay"] {
+            assert!(is_recovery_setting(&format!("{own} = 'x'")), "{own}");
+        }
+        for other in ["recovery_init_sync_method", "recovery_prefetch", "work_mem"] {
+            assert!(!is_recovery_setting(&format!("{other} = 'x'")), "{other}");
+        }
+        assert!(!is_recovery_setting("# primary_conninfo = 'x'"));
     }
 
     #[test]
