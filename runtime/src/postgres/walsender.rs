@@ -127,10 +127,15 @@ impl WalSender {
         frontend::query(command, &mut out)?;
         self.stream.write_all(&out).await?;
         let mut rows = Vec::new();
+        let mut bytes = 0;
         loop {
             match self.message().await? {
                 Message::DataRow(row) => {
                     let buffer = row.buffer_bytes().clone();
+                    bytes += buffer.len();
+                    if bytes > ANSWER_BYTES_MAX {
+                        return Err(too_long());
+                    }
                     let values = row.ranges().map(|range| Ok(range.map(|r| buffer.slice(r))));
                     rows.push(values.collect()?);
                 }
@@ -188,6 +193,11 @@ impl WalSender {
     /// The next message; the server's errors as errors.
     async fn message(&mut self) -> io::Result<Message> {
         loop {
+            // Before it is parsed, which reserves what a message says of its length. Whatever else listens at that port
+            // says anything.
+            if announced(&self.received).is_some_and(|length| length > ANSWER_BYTES_MAX) {
+                return Err(too_long());
+            }
             if let Some(message) = Message::parse(&mut self.received)? {
                 let Message::ErrorResponse(body) = message else { return Ok(message) };
                 let mut fields = body.fields();
@@ -199,12 +209,62 @@ impl WalSender {
                 }
                 return Err(io::Error::other(text));
             }
-            if self.received.len() > ANSWER_BYTES_MAX {
-                return Err(io::Error::other("the answer is too long for a WAL sender's"));
-            }
             if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+    }
+}
+
+/// The length that the message at the beginning says of itself, behind the byte that tells its kind.
+fn announced(received: &[u8]) -> Option<usize> {
+    usize::try_from(u32::from_be_bytes(*received.get(1..)?.first_chunk()?)).ok()
+}
+
+fn too_long() -> io::Error {
+    io::Error::other("the answer is too long for a WAL sender's: is it a PostgreSQL that listens there?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// What a question comes to at a server that answers with `piece`, so many times, and does not hang up.
+    async fn asked(piece: Vec<u8>, times: usize) -> String {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let server = tokio::spawn(async move {
+            for _ in 0..times {
+                if theirs.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+            while theirs.read_u8().await.is_ok() {}
+        });
+        let mut sender = WalSender { stream: Box::new(ours), received: BytesMut::new(), deadline: DEADLINE };
+        let said = sender.identify_system().await.unwrap_err();
+        drop(sender);
+        server.await.unwrap();
+        said
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_postgresql_takes_no_memory() {
+        // Read as a message, its length is 1.4 GB.
+        let said = asked(b"HTTP/1.1 400 Bad Request\r\n".to_vec(), 1).await;
+        assert!(said.contains("too long"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_bounded() {
+        // DataRow: one column of 1000 bytes.
+        let mut row = vec![b'D'];
+        row.extend_from_slice(&1010_u32.to_be_bytes());
+        row.extend_from_slice(&1_u16.to_be_bytes());
+        row.extend_from_slice(&1000_u32.to_be_bytes());
+        row.resize(1011, b'x');
+        let said = asked(row, usize::MAX).await;
+        assert!(said.contains("too long"), "{said}");
     }
 }
