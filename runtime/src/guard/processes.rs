@@ -146,7 +146,7 @@ fn child_pids_by_scan(parent: i32) -> io::Result<Vec<i32>> {
 }
 
 /// Every process id there is now.
-fn pids() -> io::Result<Vec<i32>> {
+pub fn pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::with_capacity(256);
     for entry in fs::read_dir("/proc")? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
@@ -154,7 +154,8 @@ fn pids() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// The process of a file in `/proc` has ended.
+pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn end_receivers<R: Future<Output = Option<bool>>>(
     let mut gone_times = 0;
     loop {
         let receivers = proc::wal_receivers(postmaster);
-        if receivers.is_empty() {
+        if receivers.as_ref().is_ok_and(Vec::is_empty) {
             gone_times += 1;
             let since = *gone_since.get_or_insert_with(Instant::now);
             let enough = match says {
@@ -47,7 +47,7 @@ pub(super) async fn end_receivers<R: Future<Output = Option<bool>>>(
             }
         } else {
             (gone_since, gone_times) = (None, 0);
-            for receiver in &receivers {
+            for receiver in receivers.iter().flatten() {
                 let _ = proc::signal(*receiver, Signal::TERM);
             }
         }
@@ -56,10 +56,11 @@ pub(super) async fn end_receivers<R: Future<Output = Option<bool>>>(
             gone_times = 0;
         }
         if Instant::now() >= until {
-            return Err(format!(
-                "the WAL receiver (pid {receivers:?}) is still there after {:.1} s",
-                deadline.as_secs_f32()
-            ));
+            let seconds = deadline.as_secs_f32();
+            return Err(match receivers {
+                Ok(receivers) => format!("the WAL receiver (pid {receivers:?}) is still there after {seconds:.1} s"),
+                Err(error) => format!("the WAL receiver cannot be looked for, after {seconds:.1} s: /proc: {error}"),
+            });
         }
         tokio::time::sleep(LOOK).await;
     }

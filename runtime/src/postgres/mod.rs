@@ -28,6 +28,7 @@ mod wipe;
 mod workdir;
 
 use std::future::Future;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -125,9 +126,12 @@ impl Postgres {
         self.look(|settings| proc::observe_postmaster(&settings.data_dir)).await
     }
 
-    /// Counts living processes of a dead postmaster. Empty while a postmaster lives.
-    pub async fn observe_orphans(&self) -> Vec<Pid> {
-        self.look(|settings| proc::orphans(&settings.data_dir).into_iter().map(Pid).collect()).await
+    /// The living processes of a dead postmaster, as [`proc::orphans`].
+    ///
+    /// # Errors
+    /// As [`proc::orphans`].
+    pub async fn observe_orphans(&self) -> io::Result<Vec<Pid>> {
+        self.look(|settings| Ok(proc::orphans(&settings.data_dir)?.into_iter().map(Pid).collect())).await
     }
 
     /// Reads `pg_control`.

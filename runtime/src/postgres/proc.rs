@@ -12,6 +12,8 @@ use rustix::process::{PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::guard::processes::{Stat, child_pids, is_gone, pids};
+
 /// `postmaster.pid`: pid, PGDATA, start time (seconds since the epoch), port, socket directory, listen address, shared
 /// memory key, status (`pidfile.h`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +38,7 @@ impl PidFile {
     pub fn parse(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         Some(Self {
-            pid: lines.first()?.parse().ok().filter(|pid| *pid != 0)?,
+            pid: lines.first()?.parse().ok().filter(|pid| !matches!(*pid, 0 | i32::MIN))?,
             started_s: lines.get(2).and_then(|l| l.parse().ok()).unwrap_or(0),
             port: lines.get(3).and_then(|l| l.parse().ok()).unwrap_or(0),
             phase: lines.get(7).and_then(|l| match *l {
@@ -79,19 +81,13 @@ fn is_server(pid: i32, data_dir: &Path, started_s: i64) -> bool {
     }
     match fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(cwd) => fs::canonicalize(data_dir).is_ok_and(|data_dir| data_dir == cwd),
-        Err(_) => is_postgres(pid) || started_at_s(pid).is_some_and(|at| (at - started_s).abs() <= 3),
+        Err(_) => is_postgres(pid) || started_at_s(pid).is_some_and(|at| at.abs_diff(started_s) <= 3),
     }
 }
 
-/// The fields of `/proc/PID/stat` after the name (which may hold anything): `[0]` is the state, `[1]` the parent.
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-/// The process exists and is no zombie.
+/// The process exists and is no zombie. What cannot be read counts as alive.
 pub fn is_alive(pid: i32) -> bool {
-    stat(pid).is_some_and(|s| s.first().is_some_and(|state| state != "Z" && state != "X"))
+    Stat::read(pid).map_or(true, |stat| stat.is_some_and(|stat| !stat.is_dead()))
 }
 
 fn is_postgres(pid: i32) -> bool {
@@ -100,47 +96,51 @@ fn is_postgres(pid: i32) -> bool {
 
 /// When a process started, seconds since the epoch: field 22 of `stat` counts ticks since boot.
 fn started_at_s(pid: i32) -> Option<i64> {
-    let ticks: i64 = stat(pid)?.get(19)?.parse().ok()?;
+    let ticks = i64::try_from(Stat::read(pid).ok()??.start_ticks).ok()?;
     let boot = fs::read_to_string("/proc/stat").ok()?;
     let boot: i64 = boot.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
     let ticks_per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
     Some(boot + ticks / ticks_per_s.max(1))
 }
 
-/// Living processes whose parent is `pid`.
-pub fn children(pid: i32) -> Vec<i32> {
-    if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        return text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    }
-    all().filter(|p| stat(*p).and_then(|s| s.get(1)?.parse().ok()) == Some(pid)).collect()
-}
-
-fn all() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
-}
-
 /// Processes that work in `data_dir` although its postmaster is dead: they may still commit. Empty while the postmaster
 /// lives.
-pub fn orphans(data_dir: &Path) -> Vec<i32> {
+///
+/// # Errors
+/// `/proc` cannot be listed, as with no descriptor left: that is no word about orphans.
+pub fn orphans(data_dir: &Path) -> io::Result<Vec<i32>> {
     if !matches!(observe(data_dir), Process::Absent) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(data_dir) = fs::canonicalize(data_dir) else { return Vec::new() };
+    let Ok(data_dir) = fs::canonicalize(data_dir) else { return Ok(Vec::new()) };
     let works_in = |pid: i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd: PathBuf| cwd == data_dir);
-    all().filter(|pid| works_in(*pid) && is_postgres(*pid) && is_alive(*pid)).collect()
+    Ok(pids()?.into_iter().filter(|pid| works_in(*pid) && is_postgres(*pid) && is_alive(*pid)).collect())
 }
 
 /// The WAL receivers of a postmaster, by the title that PostgreSQL gives them whatever `update_process_title` says.
 /// Asking the kernel instead of SQL works with every connection slot taken and with recovery blocked.
-pub fn wal_receivers(postmaster: Pid) -> Vec<i32> {
-    let is_receiver = |pid: &i32| {
-        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let title = String::from_utf8_lossy(&title);
-        let title = title.strip_prefix("postgres: ").unwrap_or_default();
-        // "postgres: walreceiver ..." or, with a cluster_name, "postgres: NAME: walreceiver ...".
-        title.starts_with("walreceiver") || title.split_once(": ").is_some_and(|(_, t)| t.starts_with("walreceiver"))
-    };
-    children(postmaster.0).into_iter().filter(|pid| is_receiver(pid) && is_alive(*pid)).collect()
+///
+/// # Errors
+/// The postmaster's children, or the title of one, cannot be read: one of them may be a receiver.
+pub fn wal_receivers(postmaster: Pid) -> io::Result<Vec<i32>> {
+    let mut receivers = Vec::new();
+    for pid in child_pids(postmaster.0)? {
+        let title = match fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok(title) => title,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        if is_receiver(&String::from_utf8_lossy(&title)) && is_alive(pid) {
+            receivers.push(pid);
+        }
+    }
+    Ok(receivers)
+}
+
+/// `postgres: walreceiver ...` or, with a `cluster_name`, `postgres: NAME: walreceiver ...`.
+fn is_receiver(title: &str) -> bool {
+    let title = title.strip_prefix("postgres: ").unwrap_or_default();
+    title.starts_with("walreceiver") || title.split_once(": ").is_some_and(|(_, t)| t.starts_with("walreceiver"))
 }
 
 /// A living process, held so that its number cannot come to mean another one.
@@ -187,6 +187,8 @@ pub fn signal(pid: i32, signal: Signal) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     #[test]
@@ -198,8 +200,35 @@ mod tests {
         assert_eq!(PidFile::parse("-4711\n").unwrap().pid, -4711);
         assert_eq!(PidFile::parse(""), None);
         assert_eq!(PidFile::parse("0\n"), None);
+        assert_eq!(PidFile::parse("-2147483648\n"), None, "it is no number of a process, with no sign either");
         let stopping = whole.replace("ready   ", "stopping");
         assert_eq!(PidFile::parse(&stopping).unwrap().phase, Some(Phase::Stopping));
+    }
+
+    #[test]
+    fn a_receiver_is_known_by_its_title() {
+        assert!(is_receiver("postgres: walreceiver streaming 0/3000000"));
+        assert!(is_receiver("postgres: main: walreceiver "));
+        assert!(!is_receiver("postgres: main: startup recovering 000000010000000000000003"));
+        assert!(!is_receiver("vi walreceiver.c"));
+    }
+
+    /// In a process of its own, which runs nothing but this test: the limit is the process's.
+    #[test]
+    fn what_cannot_be_read_is_neither_dead_nor_gone() {
+        const ALONE: &str = "MATRIARCH_TEST_WITHOUT_DESCRIPTORS";
+        if std::env::var_os(ALONE).is_none() {
+            let own = std::env::current_exe().unwrap();
+            let name = "postgres::proc::tests::what_cannot_be_read_is_neither_dead_nor_gone";
+            let alone = std::process::Command::new(own).args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+            return;
+        }
+        let own = std::process::id().cast_signed();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: getrlimit(Resource::Nofile).maximum }).unwrap();
+        assert!(is_alive(own));
+        assert!(wal_receivers(Pid(own)).is_err());
+        assert!(orphans(Path::new("/")).is_err());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::proc::{self, Handle, PidFile};
 use super::settings::Settings;
 use super::tools;
 use crate::aside::look;
+use crate::guard::processes::child_pids;
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;
@@ -259,7 +260,7 @@ async fn wait_for_end(pid: Pid, handle: &Handle, mode: StopMode, deadline: Durat
         return Outcome::Done(());
     }
     if mode == StopMode::Fast {
-        let left = proc::children(pid.0).len();
+        let left = child_pids(pid.0).map_or(0, |children| children.len());
         return Outcome::Unknown(format!(
             "PostgreSQL (pid {pid}) is still stopping after {:.1} s with {left} processes left",
             deadline.as_secs_f32()
@@ -300,7 +301,8 @@ pub(super) async fn signal_stop(settings: &Arc<Settings>, mode: StopMode) -> Out
 /// The hard way. The postmaster is stopped first: then it neither forks nor reaps, so that no number is reused.
 fn kill_all(pid: Pid, handle: &Handle) {
     let _ = handle.signal(Signal::STOP);
-    for child in proc::children(pid.0) {
+    // Whoever cannot be found now is an orphan then, and is looked for as such.
+    for child in child_pids(pid.0).unwrap_or_default() {
         let _ = proc::signal(child, Signal::KILL);
     }
     let _ = handle.signal(Signal::KILL);
@@ -312,10 +314,11 @@ async fn end_orphans(settings: &Arc<Settings>, mode: StopMode) -> Outcome<()> {
     let until = Instant::now() + ORPHAN_PATIENCE;
     loop {
         let seen = Arc::clone(settings);
-        let orphans = look(move || proc::orphans(&seen.data_dir)).await;
-        if orphans.is_empty() {
-            return Outcome::Done(());
-        }
+        let orphans = match look(move || proc::orphans(&seen.data_dir)).await {
+            Ok(orphans) if orphans.is_empty() => return Outcome::Done(()),
+            Ok(orphans) => orphans,
+            Err(error) => return Outcome::Unknown(format!("orphans cannot be looked for: /proc: {error}")),
+        };
         if Instant::now() >= until {
             let count = orphans.len();
             return Outcome::Unknown(format!("{count} processes of a dead postmaster still live: {orphans:?}"));

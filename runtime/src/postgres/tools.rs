@@ -152,7 +152,7 @@ impl<'a> Tool<'a> {
     }
 }
 
-/// Reads lines (progress meters end theirs with a carriage return) and keeps the last.
+/// Reads lines, as progress meters write them where there is no terminal, and keeps the last.
 async fn read_lines(from: Option<impl AsyncRead + Unpin>, progress: Progress<'_>) -> Vec<String> {
     let mut kept = Vec::new();
     let Some(from) = from else { return kept };

@@ -87,8 +87,9 @@ pub(super) async fn clone(
     changing(settings, changes, untaint).await
 }
 
-/// Rewinds the stopped directory, after recovery where it was not shut down cleanly, to where its history and that of `upstream` part, and makes it a standby of it.
-/// Whether `upstream` has made a checkpoint since its promotion is the caller's to have waited for.
+/// Rewinds the stopped directory, after recovery where it was not shut down cleanly, to where its history and that of
+/// `upstream` part, and makes it a standby of it. Whether `upstream` has made a checkpoint since its promotion is the
+/// caller's to have waited for.
 ///
 /// # Errors
 /// What was wrong. Once `pg_rewind` has begun to write, the directory stays marked and must be cloned anew.
@@ -222,7 +223,7 @@ pub(super) async fn wait_for_orphans(settings: &Arc<Settings>) {
     let begun = clock::now();
     loop {
         let seen = Arc::clone(settings);
-        let is_clear = look(move || proc::orphans(&seen.data_dir).is_empty()).await;
+        let is_clear = look(move || proc::orphans(&seen.data_dir).is_ok_and(|orphans| orphans.is_empty())).await;
         if is_clear || clock::now().since(begun) >= LEAVE_LIMIT {
             return;
         }
@@ -236,7 +237,8 @@ pub(super) fn refuse_if_alive(settings: &Settings) -> Result<(), String> {
     if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
         return Err(format!("PostgreSQL (pid {pid}) runs in {shown}: stop it first"));
     }
-    let orphans = proc::orphans(&settings.data_dir);
+    let orphans = proc::orphans(&settings.data_dir)
+        .map_err(|error| format!("processes that work in {shown} cannot be looked for: /proc: {error}"))?;
     if orphans.is_empty() {
         Ok(())
     } else {
