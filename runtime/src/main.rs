@@ -141,7 +141,7 @@ fn client(arguments: ctl::CtlArgs) -> ExitCode {
 }
 
 fn validate(file: Option<&Path>) -> ExitCode {
-    match config::validate(file, std::env::vars()) {
+    match config::validate(file, config::environment()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(complaints) => {
             anstream::eprintln!("{complaints}");

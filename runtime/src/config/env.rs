@@ -1,5 +1,7 @@
 //! The `PATRONI_*` environment variables, which win over the file.
 
+use std::ffi::OsString;
+
 use super::report::{Problem, Sources};
 use super::schema::ACCOUNT;
 use super::secret::Secret;
@@ -34,6 +36,17 @@ pub struct Override {
 pub struct EnvOverrides {
     /// What they set.
     pub overrides: Vec<Override>,
+}
+
+/// The environment of this process. What is no text cannot be one of ours and is left out: an odd variable of somebody
+/// else's must not keep an agent from starting. A value of ours that is no text is taken with what can be read of it, and
+/// will be complained about where it does not fit.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|variable| text_of(&variable))
+}
+
+fn text_of((name, value): &(OsString, OsString)) -> Option<(String, String)> {
+    Some((name.to_str()?.to_owned(), value.to_string_lossy().into_owned()))
 }
 
 /// Finds the variables that set something. An empty value sets nothing, as for Patroni.
@@ -325,6 +338,14 @@ mod tests {
             assert_eq!(json.to_string(), expected, "{variable}");
             assert_eq!(problems, [], "{variable}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_no_reason_to_panic() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = || OsString::from_vec(b"a\xff".to_vec());
+        assert_eq!(text_of(&(odd(), "x".into())), None);
+        assert_eq!(text_of(&("X".into(), odd())), Some(("X".to_owned(), "a\u{fffd}".to_owned())));
     }
 
     #[test]

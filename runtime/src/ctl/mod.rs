@@ -292,7 +292,7 @@ pub fn run(args: CtlArgs) -> i32 {
     let mut output = anstream::stdout();
     let console = Console::new(&mut input, &mut output);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(execute_with(args, console, std::env::vars())),
+        Ok(runtime) => runtime.block_on(execute_with(args, console, crate::config::environment())),
         Err(error) => failed(format!("cannot start the runtime: {error}")),
     };
     match outcome {
