@@ -1,5 +1,6 @@
 //! Commands that act on members: `restart` and `reinit`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Method;
@@ -188,8 +189,8 @@ fn choose(
     ctl.show_members(name, cluster)?;
     let known = |wanted: &String| candidates.iter().find(|target| target.name == *wanted).cloned();
     if !named.is_empty() {
-        let mut chosen: Vec<Target> = named.iter().filter_map(known).collect();
-        chosen.dedup();
+        let mut seen = BTreeSet::new();
+        let chosen: Vec<Target> = named.iter().filter(|name| seen.insert(*name)).filter_map(known).collect();
         return if chosen.is_empty() {
             failed(format!("No {} among provided members", if role == Role::Any { "'any'" } else { role.name() }))
         } else {

@@ -351,7 +351,7 @@ async fn restart_and_reinit_go_to_the_chosen_members() {
     ];
     let (api_url, seen) = member(&answers).await;
     let world = World::new(&quiet(&api_url)).await;
-    let (text, ended) = world.run("restart demo n1 n3 n9 --timeout 60", "\ny\n\n").await;
+    let (text, ended) = world.run("restart demo n1 n3 n1 n9 --timeout 60", "\ny\n\n").await;
     assert_eq!(ended, Ok(()), "{text}");
     let end = "Are you sure you want to restart members n1, n3? [y/N]: Restart if the PostgreSQL version is less than \
                provided (e.g. 9.5.2)  []: Success: restart on member n1\nFailed: restart for member n3, status \
