@@ -1,5 +1,7 @@
 //! The query of a URL.
 
+use crate::wire::lenient::percent_decoded;
+
 /// Names and values in their order, decoded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -8,7 +10,7 @@ impl Query {
     /// Parses `a=1&b=x%20y`. Like Patroni's parser, it drops names without a value.
     pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty());
-        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+        Self(pairs.map(|(name, value)| (percent_decoded(name), percent_decoded(value))).collect())
     }
 
     /// The first value of a name.
@@ -20,28 +22,6 @@ impl Query {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
-}
-
-/// `+` is a blank, `%XX` a byte; anything else that begins with `%` stands for itself.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match (first, after) {
-            (b'+', _) => bytes.push(b' '),
-            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                bytes.push(hex(*high) << 4 | hex(*low));
-                rest = tail;
-            }
-            _ => bytes.push(first),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> u8 {
-    char::from(digit).to_digit(16).unwrap_or(0) as u8
 }
 
 #[cfg(test)]

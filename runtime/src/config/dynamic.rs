@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::quantity::{bool_of, int_of};
+use crate::wire::lenient::truthy;
 
 /// Keys of `postgresql` that only a node's own file may set.
 const LOCAL_ONLY: &[&str] =
@@ -209,13 +210,7 @@ pub(super) fn without_effect(json: &Value) -> Vec<String> {
         ("master_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
     ]
     .into_iter()
-    .filter(|(key, _)| match json.get(key) {
-        None | Some(Value::Null | Value::Bool(false)) => false,
-        Some(Value::Object(map)) => !map.is_empty(),
-        Some(Value::Array(list)) => !list.is_empty(),
-        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
-        Some(Value::Bool(true) | Value::String(_)) => true,
-    })
+    .filter(|(key, _)| json.get(key).is_some_and(truthy))
     .map(|(key, why)| format!("{key}: {why}"))
     .collect()
 }
@@ -235,14 +230,7 @@ fn synchronous_mode(value: Option<&Value>) -> Result<SynchronousMode, String> {
 fn standby_cluster(get: &Get<'_>) -> Result<Option<Map<String, Value>>, String> {
     let mut map = get.map("standby_cluster")?;
     map.retain(|key, _| STANDBY_CLUSTER.contains(&key.as_str()));
-    let set = |key: &str| match map.get(key) {
-        None | Some(Value::Null | Value::Bool(false)) => false,
-        Some(Value::String(s)) => !s.is_empty(),
-        Some(Value::Number(n)) => n.as_f64() != Some(0.0),
-        Some(Value::Bool(true)) => true,
-        Some(Value::Array(a)) => !a.is_empty(),
-        Some(Value::Object(o)) => !o.is_empty(),
-    };
+    let set = |key: &str| map.get(key).is_some_and(truthy);
     Ok((set("host") || set("port") || set("restore_command")).then_some(map))
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secret;
 use super::tags::Tags;
+use crate::wire::keys;
 
 /// The namespace if none is configured.
 pub const NAMESPACE: &str = "/service";
@@ -44,7 +45,7 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// The prefix of all the cluster's keys in the store: `/service/scope/`. Slashes are those Patroni would write.
     pub fn base_path(&self) -> String {
-        base_path(&self.namespace, &self.scope)
+        keys::base(&self.namespace, &self.scope) + "/"
     }
 
     /// Takes over from the configuration that the agent was `started` with what says which node it is and where its
@@ -81,12 +82,6 @@ impl LocalConfig {
         self.matriarch.isolation_timeout = isolation_timeout;
         changed
     }
-}
-
-/// `/namespace/scope/` with exactly one slash wherever there are any.
-pub fn base_path(namespace: &str, scope: &str) -> String {
-    let parts = namespace.split('/').chain(scope.split('/')).filter(|part| !part.is_empty());
-    parts.fold(String::new(), |path, part| path + "/" + part) + "/"
 }
 
 /// A host and a port.
@@ -318,20 +313,6 @@ pub struct MatriarchSection {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_base_path_has_single_slashes() {
-        for (namespace, expected) in [
-            ("/service", "/service/s/"),
-            ("/service/", "/service/s/"),
-            ("service", "/service/s/"),
-            ("a//b", "/a/b/s/"),
-            ("/", "/s/"),
-            ("", "/s/"),
-        ] {
-            assert_eq!(base_path(namespace, "s"), expected, "{namespace:?}");
-        }
-    }
 
     #[test]
     fn addresses_show_as_they_are_written() {

@@ -28,7 +28,7 @@ pub use dynamic::{DynamicConfig, SynchronousMode};
 pub use effective::{EffectivePostgresql, effective_postgresql};
 pub use emit::to_yaml;
 pub use env::{EnvOverrides, env_overrides, environment};
-pub use local::{Address, Credentials, LocalConfig, base_path};
+pub use local::{Address, Credentials, LocalConfig};
 pub use parameters::{Parameters, effective_parameters};
 pub use report::{Problem, Severity, Sources, render};
 pub use secret::Secret;

@@ -57,8 +57,8 @@ pub struct GuardOptions {
 /// A connection to the guard. Dropping it does nothing to the guard: it goes on guarding.
 #[derive(Debug)]
 pub struct Guard {
-    /// What the guard says, in its order; a [`Report::Hello`] in between may be its successor's. After [`Report::Gone`] or [`Report::Superseded`] nothing more comes, and this
-    /// guard is to be replaced by [`connect_or_spawn`].
+    /// What the guard says, in its order; a [`Report::Hello`] in between may be its successor's. After [`Report::Gone`] or
+    /// [`Report::Superseded`] nothing more comes, and this guard is to be replaced by [`connect_or_spawn`].
     pub reports: mpsc::Receiver<Report>,
     orders: Orders,
 }

@@ -48,7 +48,10 @@ mod tests {
         assert_eq!(base("service", "demo"), "/service/demo");
         assert_eq!(base("/service/", "/demo"), "/service/demo");
         assert_eq!(base("//db//prod/", "demo"), "/db/prod/demo");
-        assert_eq!(base("", "demo"), "/demo");
+        assert_eq!(base("a//b", "demo"), "/a/b/demo");
+        for none in ["", "/"] {
+            assert_eq!(base(none, "demo"), "/demo");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn text_at<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str 
 }
 
 /// What Python takes for true: Patroni decides several tags by it.
-pub(super) fn truthy(value: &Value) -> bool {
+pub(crate) fn truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(value) => *value,
@@ -48,4 +48,26 @@ pub(super) fn switched_on(value: &Value) -> bool {
         Value::Bool(_) | Value::Number(_) => truthy(value),
         _ => false,
     }
+}
+
+/// `%2F` and the like, and `+` for a blank, as in the query of a URL. Any other `%` stands for itself, and what is not UTF-8
+/// afterwards is replaced.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, tail @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, tail)),
+            (b'+', tail) => Some((b' ', tail)),
+            _ => None,
+        };
+        let (byte, tail) = escaped.unwrap_or((*first, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }

@@ -127,7 +127,7 @@ fn legacy(url: &str) -> MemberRecord {
     let (url, query) = url.split_once('?').unwrap_or((url, ""));
     let (host, port) = host_and_port(url);
     let api_url = query.split('&').find_map(|pair| pair.strip_prefix("application_name=")).unwrap_or_default();
-    MemberRecord { host, port, api_url: percent_decoded(api_url), ..tagged(&Map::new()) }
+    MemberRecord { host, port, api_url: lenient::percent_decoded(api_url), ..tagged(&Map::new()) }
 }
 
 /// Host and port of a connection URL; an empty host and 0 if there is none.
@@ -170,27 +170,6 @@ fn signed(value: &Value) -> Option<i32> {
         _ => value.as_i64()?,
     };
     Some(i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX }))
-}
-
-/// `%2F` and the like, and `+` for a blank, as in the query of a URL. What is not UTF-8 afterwards is replaced.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, tail @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, tail)),
-            (b'+', tail) => Some((b' ', tail)),
-            _ => None,
-        };
-        let (byte, tail) = escaped.unwrap_or((*first, tail));
-        bytes.push(byte);
-        rest = tail;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

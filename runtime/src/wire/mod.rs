@@ -11,7 +11,7 @@ pub mod epoch;
 pub mod failover;
 pub mod history;
 pub mod keys;
-mod lenient;
+pub(crate) mod lenient;
 pub mod member;
 pub mod status;
 
