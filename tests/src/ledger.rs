@@ -142,6 +142,13 @@ impl Ledger {
         .await;
     }
 
+    /// Waits until another node than `from` leads and acknowledges rows; its index.
+    pub async fn moves_from(&self, cluster: &Cluster, from: usize, limit: Duration) -> usize {
+        let next = cluster.primary_but(&[from], limit).await;
+        self.acknowledged_by(next, limit).await;
+        next
+    }
+
     /// How long after `mark` this node still acknowledged.
     pub fn acknowledged_for(&self, node: usize, mark: Mark) -> Duration {
         let last = self.rows().iter().rev().find(|row| row.reign.node == node).map(|row| row.acknowledged);
@@ -162,6 +169,14 @@ impl Ledger {
         let there: BTreeSet<i64> = there.iter().map(|row| row.get(0)).collect();
         let rows = std::mem::take(&mut *self.rows());
         Verdict::of(&rows, &there, fault.0, end)
+    }
+
+    /// Panics unless the service went from one node to another and nowhere else, and nothing was lost but what had not
+    /// been replicated.
+    pub async fn must_have_moved(self, cluster: &Cluster, since: Mark, fault: &str, from_to: [usize; 2]) {
+        let verdict = self.verdict(cluster, since).await;
+        verdict.must_be_clean(fault, Allowance::Unreplicated);
+        assert_eq!(verdict.nodes(), from_to);
     }
 
     fn end(&mut self) {

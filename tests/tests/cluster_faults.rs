@@ -71,15 +71,12 @@ async fn the_agent_of_the_primary_freezes() {
     let primary = cluster.healed(HEAL_LIMIT).await;
     let fault = Mark::now();
     cluster.nodes[primary].agent().freeze();
-    let next = cluster.primary_but(&[primary], SERVICE_LIMIT).await;
-    ledger.acknowledged_by(next, SERVICE_LIMIT).await;
+    let next = ledger.moves_from(&cluster, primary, SERVICE_LIMIT).await;
     // Long enough for two primaries to show.
     tokio::time::sleep(cluster.ttl()).await;
     cluster.nodes[primary].agent().thaw();
     cluster.healed(HEAL_LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("agent frozen", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
+    ledger.must_have_moved(&cluster, fault, "agent frozen", [primary, next]).await;
 }
 
 #[tokio::test]
@@ -89,15 +86,12 @@ async fn the_agent_of_the_primary_is_killed_and_stays_dead() {
     let primary = cluster.healed(HEAL_LIMIT).await;
     let fault = Mark::now();
     cluster.nodes[primary].agent().kill();
-    let next = cluster.primary_but(&[primary], SERVICE_LIMIT).await;
-    ledger.acknowledged_by(next, SERVICE_LIMIT).await;
+    let next = ledger.moves_from(&cluster, primary, SERVICE_LIMIT).await;
     cluster.healed_without(&[primary], HEAL_LIMIT).await;
     assert_eq!(cluster.nodes[primary].postmaster(), None, "nobody controls this server");
     cluster.nodes[primary].start();
     cluster.healed(HEAL_LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("agent killed", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
+    ledger.must_have_moved(&cluster, fault, "agent killed", [primary, next]).await;
 }
 
 #[tokio::test]
@@ -107,14 +101,11 @@ async fn the_whole_node_of_the_primary_is_killed() {
     let primary = cluster.healed(HEAL_LIMIT).await;
     let fault = Mark::now();
     cluster.nodes[primary].kill_everything();
-    let next = cluster.primary_but(&[primary], SERVICE_LIMIT).await;
-    ledger.acknowledged_by(next, SERVICE_LIMIT).await;
+    let next = ledger.moves_from(&cluster, primary, SERVICE_LIMIT).await;
     cluster.healed_without(&[primary], HEAL_LIMIT).await;
     cluster.nodes[primary].start();
     cluster.healed(HEAL_LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("node killed", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
+    ledger.must_have_moved(&cluster, fault, "node killed", [primary, next]).await;
 }
 
 /// A standby's answer to a vote is a pledge that it receives nothing more. While its replay is paused a reload alone does
@@ -131,8 +122,7 @@ async fn a_standby_with_paused_replay_votes() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let fault = Mark::now();
     cluster.nodes[primary].kill_everything();
-    let next = cluster.primary_but(&[primary], SERVICE_LIMIT).await;
-    ledger.acknowledged_by(next, SERVICE_LIMIT).await;
+    let next = ledger.moves_from(&cluster, primary, SERVICE_LIMIT).await;
     if next != paused {
         // Whoever paused it is the one to resume it; it must follow then.
         client.batch_execute("select pg_wal_replay_resume()").await.ok();
@@ -181,9 +171,7 @@ async fn a_standby_with_paused_replay_pledges_while_the_old_primary_streams() {
     ledger.acknowledged_by(next, SERVICE_LIMIT).await;
     cluster.mend(primary, false);
     cluster.healed(HEAL_LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("key deleted unheard, replay paused on a standby", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
+    ledger.must_have_moved(&cluster, fault, "key deleted unheard, replay paused on a standby", [primary, next]).await;
 }
 
 /// What a standby has received, after which nothing is received any more.

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use matriarch::postgres::cgroup;
-use matriarch_tests::{Allowance, Cluster, Ledger, Mark, Plan, StoreKind, wait_until};
+use matriarch_tests::{Cluster, Ledger, Mark, Plan, StoreKind, wait_until};
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,14 +22,11 @@ async fn no_two_primaries_when_the_agent_freezes_and_its_guard_is_killed() {
     let fault = Mark::now();
     node.agent().freeze();
     guard.kill();
-    let next = cluster.primary_but(&[primary], LIMIT).await;
-    ledger.acknowledged_by(next, LIMIT).await;
+    let next = ledger.moves_from(&cluster, primary, LIMIT).await;
     assert!(!postmaster.is_alive(), "nobody has stopped the old primary");
     node.agent().thaw();
     cluster.healed(LIMIT).await;
-    let verdict = ledger.verdict(&cluster, fault).await;
-    verdict.must_be_clean("agent frozen and guard killed", Allowance::Unreplicated);
-    assert_eq!(verdict.nodes(), [primary, next]);
+    ledger.must_have_moved(&cluster, fault, "agent frozen and guard killed", [primary, next]).await;
 }
 
 /// The agent is root no more when it starts PostgreSQL, and may not have made the cgroup by itself.
