@@ -5,6 +5,7 @@ mod proof;
 mod races;
 mod random;
 mod reconcilers;
+mod requests;
 mod rungs;
 mod safety;
 mod walk;

@@ -1,0 +1,171 @@
+//! What operators' requests come to: each is answered once, whatever becomes of what it asks for.
+
+use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
+use crate::event::{Event, MoveRequest, Request, StoreDone, StoreEvent};
+use crate::id::{LeaseId, Member, RequestId, Revision};
+use crate::op::Outcome;
+use crate::testing::*;
+use crate::time::{Seen, WallMillis};
+use crate::view::postgres::Phase;
+use crate::view::store::ClusterView;
+
+use super::races::watched;
+
+#[test]
+fn a_restart_that_loses_its_lane_is_answered() {
+    let mut node = Node::primary();
+    let effects = node.step(Event::Operator(RequestId(1), Request::Restart));
+    assert!(actions(&effects).contains(&Action::Postgres(PostgresAction::Restart)));
+    // Another leads: the restart must not bring a primary up again.
+    let told = answers(&node.step(watched(&node, led_by("b", 101))));
+    assert_eq!(told.get(&RequestId(1)), Some(&Answer::Text { status: 503, body: "restart failed".into() }));
+}
+
+#[test]
+fn a_restart_that_no_rung_takes_up_is_answered_in_the_end() {
+    let mut node = Node::racing().config(|config| config.nofailover = true);
+    node.step(Event::Operator(RequestId(1), Request::Restart));
+    node = node.later(20_000);
+    assert_eq!(answers(&node.tick()).len(), 1);
+    assert!(node.state.requests.is_empty());
+}
+
+#[test]
+fn answers_that_find_no_room_in_a_step_are_given_in_the_next() {
+    let mut node = Node::standby();
+    for id in 0..30 {
+        node.state.requests.insert(
+            RequestId(id),
+            crate::state::Pending { kind: crate::state::PendingKind::Restarted { refused: None }, since: node.now },
+        );
+    }
+    let mut told = std::collections::BTreeMap::new();
+    for _ in 0..3 {
+        let effects = node.step(Event::Ticked(WallMillis(0)));
+        told.extend(answers(&effects));
+        assert!(effects.orders.len() <= crate::effects::ORDERS_MAX);
+        node = node.later(1);
+    }
+    assert_eq!(told.len(), 30);
+}
+
+fn asks(leader: Option<&str>, candidate: Option<&str>, switchover: bool) -> Request {
+    Request::Move(MoveRequest {
+        switchover,
+        leader: leader.map(Member::new),
+        candidate: candidate.map(Member::new),
+        scheduled_at: None,
+        refused: false,
+    })
+}
+
+/// The answer that a request gets in the same step.
+fn at_once(mut node: Node, request: Request) -> Option<(u16, String)> {
+    let effects = node.step(Event::Operator(RequestId(1), request));
+    match answers(&effects).remove(&RequestId(1)) {
+        Some(Answer::Text { status, body }) => Some((status, body)),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
+    let node = Node::primary;
+    let cases = [
+        (asks(None, None, false), 400, "Failover could be performed only to a specific candidate"),
+        (asks(None, Some("b"), true), 400, "Switchover could be performed only from a specific leader"),
+        (asks(Some("a"), Some("a"), true), 400, "Switchover target and source are the same"),
+        (asks(Some("b"), Some("c"), true), 412, "leader name does not match"),
+        (asks(Some("a"), Some("z"), true), 412, "candidate does not exists"),
+        (Request::Reinitialize { force: true, from_leader: false }, 503, "I am the leader, can not reinitialize"),
+    ];
+    for (request, status, body) in cases {
+        assert_eq!(at_once(node(), request), Some((status, body.to_owned())));
+    }
+    let alone = || node().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a"));
+    let body = "switchover is not possible: cluster does not have members except leader";
+    assert_eq!(at_once(alone(), asks(Some("a"), None, true)), Some((412, body.to_owned())));
+    let body = "Cluster has no leader, can not reinitialize";
+    assert_eq!(
+        at_once(Node::racing(), Request::Reinitialize { force: true, from_leader: false }),
+        Some((503, body.to_owned()))
+    );
+    let body = "postgres is still starting";
+    assert_eq!(at_once(node().phase(Phase::Starting), Request::Restart), Some((503, body.to_owned())));
+    let body = "reinitialize already in progress";
+    let again = Node::standby().with(|state| state.memory.reinit = true);
+    assert_eq!(
+        at_once(again, Request::Reinitialize { force: false, from_leader: false }),
+        Some((503, body.to_owned()))
+    );
+    assert_eq!(
+        at_once(Node::standby(), Request::Reinitialize { force: false, from_leader: false }),
+        Some((200, "reinitialize started".into()))
+    );
+}
+
+#[test]
+fn candidates_that_all_say_no_are_no_good_and_silent_ones_are_after_two_seconds() {
+    let body = "switchover is not possible: no good candidates have been found";
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), asks(Some("a"), Some("b"), true)));
+    node = node.later(2_000);
+    let told = answers(&node.tick());
+    assert_eq!(told.get(&RequestId(1)), Some(&Answer::Text { status: 412, body: body.into() }));
+}
+
+/// A switchover from a to b whose key is written.
+fn moving(candidate: Option<&str>) -> Node {
+    let mut node = Node::standby().cluster(|cluster| *cluster = led_by("b", 100));
+    node.step(Event::Operator(RequestId(1), asks(Some("b"), candidate, true)));
+    for pending in node.state.requests.values_mut() {
+        if let crate::state::PendingKind::Move { written, .. } = &mut pending.kind {
+            *written = true;
+        }
+    }
+    node
+}
+
+fn body_after(mut node: Node, view: ClusterView) -> Option<String> {
+    let effects = node.step(watched(&node, view));
+    match answers(&effects).remove(&RequestId(1)) {
+        Some(Answer::Text { body, .. }) => Some(body),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_outcome_of_a_switchover_is_told_in_the_words_of_the_contract() {
+    let led = |name: &str| {
+        let mut view = led_by("b", 110);
+        view.leader = Some(leader(name, LeaseId(9), Revision(110)));
+        view
+    };
+    assert_eq!(body_after(moving(Some("c")), led("c")).as_deref(), Some("Successfully switched over to \"c\""));
+    assert_eq!(body_after(moving(Some("a")), led("c")).as_deref(), Some("Switched over to \"c\" instead of \"a\""));
+    assert_eq!(body_after(moving(Some("c")).later(500), led_by("b", 110)).as_deref(), Some("Switchover failed"));
+    let mut pending = led_by("b", 110);
+    pending.failover = Some(failover(Some("b"), Some("c")));
+    assert_eq!(body_after(moving(Some("c")).later(500), pending.clone()), None);
+    assert_eq!(body_after(moving(Some("c")).later(20_000), pending).as_deref(), Some("Switchover status unknown"));
+}
+
+#[test]
+fn the_key_of_one_request_is_not_the_key_of_another() {
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), asks(Some("a"), Some("b"), true)));
+    node.step(Event::Operator(RequestId(2), asks(Some("a"), Some("c"), true)));
+    let told = Seen::new(answer(HERE, None), node.now, node.now);
+    node.state.peers.answers.insert(Member::new("b"), told);
+    let effects = node.tick();
+    assert!(actions(&effects).iter().any(|action| matches!(action, Action::Store(StoreAction::PutFailover { .. }))));
+    let (op, outcome) = (node.op(&Lane::Publish), Outcome::Done(StoreDone::Written));
+    node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+    let written: Vec<bool> = node
+        .state
+        .requests
+        .values()
+        .map(|pending| matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. }))
+        .collect();
+    assert_eq!(written, [true, false]);
+}

@@ -1,0 +1,161 @@
+//! The rung that stops writes, and the search for a tenure at a start.
+
+use super::*;
+
+#[test]
+fn a_tenure_that_could_not_be_renewed_ends_by_the_clock() {
+    let node = Node::primary().later(29_690);
+    concludes(&node, Rung::Fence, "tenure_expired", Fate::LetLapse, &[FIRE]);
+    let node = Node::primary().dead().later(29_690);
+    concludes(&node, Rung::Fence, "tenure_expired", Fate::LetLapse, &[]);
+    assert_eq!(Node::primary().later(29_689).decide().0, Rung::Isolated);
+}
+
+#[test]
+fn a_primary_without_a_guard_is_stopped_after_a_second() {
+    let gone = |node: Node| {
+        let now = node.now;
+        node.with(|state| (state.guard.present, state.guard.gone, state.guard.armed) = (false, Some(now), None))
+    };
+    let node = gone(Node::primary()).later(1_000);
+    concludes(&node, Rung::Fence, "guard_missing", Fate::Release, &[stop(StopMode::Fast)]);
+    assert_eq!(gone(Node::primary()).later(999).concludes().0, Rung::Leader);
+    let held = node.with(|state| state.guard.held = true);
+    concludes(&held, Rung::Fence, "guard_missing", Fate::Release, &[stop(StopMode::Immediate)]);
+}
+
+#[test]
+fn a_key_that_vanished_holds_the_writes_and_is_asked_for_once_more() {
+    let node = suspended(Node::primary());
+    let grant = Action::Store(StoreAction::GrantTenure { ttl: seconds(30) });
+    concludes(&node, Rung::Fence, "key_vanished", Fate::Keep, &[HOLD, grant]);
+    let now = node.now;
+    let node = node.with(|state| {
+        state.granted = Some(Granted { lease: LeaseId(9), ttl: seconds(30), asked: now });
+    });
+    let orders = node.wants();
+    assert!(matches!(&orders[1], Action::Store(StoreAction::Acquire(acquire)) if acquire.lease == LeaseId(9)));
+}
+
+#[test]
+fn a_lease_from_before_the_key_vanished_is_not_used_to_take_it_back() {
+    let node = suspended(Node::primary());
+    let before = node.now.back(millis(1));
+    let node = node.with(|state| {
+        state.granted = Some(Granted { lease: LeaseId(9), ttl: seconds(30), asked: before });
+    });
+    assert!(matches!(node.wants()[1], Action::Store(StoreAction::GrantTenure { .. })));
+}
+
+#[test]
+fn a_key_that_does_not_come_back_in_half_a_second_kills() {
+    concludes(&suspended(Node::primary()).later(500), Rung::Fence, "key_not_regained", Fate::LetLapse, &[FIRE]);
+}
+
+#[test]
+fn without_a_guard_to_hold_the_writes_a_vanished_key_kills_at_once() {
+    let node = suspended(Node::primary()).with(|state| state.guard.present = false);
+    let orders = [FIRE, stop(StopMode::Immediate)];
+    concludes(&node, Rung::Fence, "key_not_regained", Fate::LetLapse, &orders);
+}
+
+#[test]
+fn a_primary_without_tenure_is_killed_and_the_reason_names_who_leads() {
+    let node = Node::primary().with(|state| state.tenure = Tenure::None);
+    concludes(&node, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
+    let node = node.cluster(|cluster| *cluster = led_by("b", 101));
+    concludes(&node, Rung::Fence, "leader_is_other", Fate::Keep, &[FIRE]);
+}
+
+#[test]
+fn a_guard_that_does_not_answer_is_not_waited_for() {
+    let mut node = Node::primary().with(|state| state.tenure = Tenure::None);
+    assert!(actions(&node.tick()).contains(&FIRE));
+    node = node.later(499);
+    assert!(!actions(&node.tick()).contains(&stop(StopMode::Immediate)));
+    node = node.later(1);
+    assert!(actions(&node.tick()).contains(&stop(StopMode::Immediate)));
+}
+
+#[test]
+fn orphans_are_killed_before_anything_else() {
+    for orphans in [None, Some(3)] {
+        for node in [Node::stopped(), Node::primary().dead()] {
+            let node = node.with(|state| state.postgres.orphans = orphans);
+            let kill = Action::Guard(GuardAction::KillOrphans);
+            concludes(&node, Rung::Fence, "orphans_alive", Fate::Keep, &[kill]);
+        }
+    }
+}
+
+#[test]
+fn a_start_under_way_is_no_orphan() {
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+    let node = Node::primary().dead().with(|state| state.postgres.orphans = None).doing(start, 10);
+    assert_ne!(node.concludes().1, "orphans_alive");
+}
+
+fn adopting(node: Node) -> Node {
+    let deadline = node.now + seconds(10);
+    node.with(|state| state.tenure = Tenure::Adopting { deadline })
+}
+
+#[test]
+fn a_start_beside_a_primary_proves_its_tenure_by_the_epoch_on_disk() {
+    let node = adopting(Node::primary());
+    let renew = StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(2) };
+    concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[Action::Store(renew)]);
+}
+
+#[test]
+fn a_start_without_that_proof_puts_a_lease_of_its_own_under_a_key_of_its_name() {
+    let node = adopting(Node::primary()).with(|state| state.epoch_file = None);
+    assert!(matches!(node.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
+    let now = node.now;
+    let node = node.with(|state| {
+        state.granted = Some(Granted { lease: LeaseId(9), ttl: seconds(30), asked: now });
+    });
+    let take = StoreAction::TakeOver { lease: LeaseId(9), modified: EPOCH };
+    assert_eq!(node.wants(), [Action::Store(take)]);
+}
+
+#[test]
+fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
+    let node = adopting(Node::primary()).cluster(|cluster| cluster.leader = None);
+    assert!(matches!(node.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
+}
+
+#[test]
+fn a_start_never_takes_the_key_of_another_even_before_the_data_are_known() {
+    let mut node = adopting(Node::primary()).with(|state| state.postgres.data = DataDir::Unknown);
+    node.set_cluster(led_by("b", 101));
+    concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[]);
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&FIRE), "{ordered:?}");
+    let takes = |action: &Action| {
+        matches!(action, Action::Store(StoreAction::GrantTenure { .. } | StoreAction::TakeOver { .. }))
+    };
+    assert!(!ordered.iter().any(takes), "{ordered:?}");
+}
+
+#[test]
+fn another_node_of_the_same_name_does_not_lose_its_key_to_this_one() {
+    let node = adopting(Node::primary()).with(|state| state.epoch_file = None).cluster(|cluster| {
+        cluster.epoch = Some(EpochRecord {
+            revision: EPOCH,
+            store: STORE,
+            epoch: EPOCH,
+            member: Member::new("a"),
+            timeline: crate::id::Timeline(1),
+            position: HERE,
+        });
+    });
+    concludes(&node, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
+}
+
+#[test]
+fn a_search_for_a_tenure_ends_at_the_guards_instant() {
+    concludes(&adopting(Node::primary()).later(10_000), Rung::Fence, "no_tenure", Fate::LetLapse, &[FIRE]);
+    let node = adopting(Node::stopped()).with(|state| state.postgres.process = Process::Unknown);
+    concludes(&node, Rung::Fence, "observing", Fate::Keep, &[]);
+}

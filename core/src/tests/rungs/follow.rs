@@ -1,0 +1,129 @@
+//! Behind another leader: rewind and follow.
+
+use super::*;
+
+fn stopped_beside_b() -> Node {
+    Node::standby().dead().dir(primary_dir(ControlState::ShutDown))
+}
+
+fn diverged(node: Node) -> Node {
+    node.with(|state| state.memory.compared = Some((THEIR_EPOCH, Some(Lsn(0x200_0000)))))
+}
+
+#[test]
+fn a_stopped_server_is_compared_before_it_starts_and_a_running_one_when_it_does_not_stream() {
+    let compare = Action::Postgres(PostgresAction::Compare(upstream("b")));
+    let orders = std::slice::from_ref(&compare);
+    concludes(&stopped_beside_b(), Rung::Rewind, "comparing_histories", Fate::Keep, orders);
+    let mut sql = standby_sql(None);
+    sql.upstream_set = true;
+    let node = Node::standby().sql(sql).later(3_000);
+    concludes(&node, Rung::Rewind, "comparing_histories", Fate::Keep, orders);
+    assert_eq!(Node::standby().later(3_000).decide().0, Rung::Follow, "it streams");
+}
+
+#[test]
+fn a_comparison_with_one_leader_says_nothing_of_the_next() {
+    let node =
+        diverged(stopped_beside_b()).cluster(|cluster| cluster.leader = Some(leader("b", LeaseId(9), Revision(120))));
+    assert_eq!(node.concludes().1, "comparing_histories");
+}
+
+#[test]
+fn a_tenure_of_our_own_that_is_over_is_nobody_to_compare_with() {
+    let node = Node::primary().dead().with(|state| (state.tenure, state.spent) = (Tenure::None, Some(OURS)));
+    concludes(&node, Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_diverged_node_is_stopped_recovered_and_rewound() {
+    let rewind = Action::Postgres(PostgresAction::Rewind(upstream("b")));
+    concludes(&diverged(Node::standby()), Rung::Rewind, "diverged", Fate::Keep, &[stop(StopMode::Fast)]);
+    concludes(&diverged(stopped_beside_b()), Rung::Rewind, "diverged", Fate::Keep, &[rewind]);
+    let crashed = diverged(stopped_beside_b()).dir(primary_dir(ControlState::InProduction));
+    let recover = Action::Postgres(PostgresAction::RecoverSingleUser);
+    concludes(&crashed, Rung::Rewind, "single_user_recovery", Fate::Keep, &[recover]);
+    let pending = diverged(stopped_beside_b()).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.checkpoint_pending = true;
+    });
+    concludes(&pending, Rung::Rewind, "leader_not_checkpointed", Fate::Keep, &[]);
+}
+
+#[test]
+fn what_cannot_be_rewound_is_cloned_only_where_that_is_allowed() {
+    let clone = Action::Postgres(PostgresAction::Clone(upstream("b")));
+    let cannot = |node: Node| node.config(|config| config.use_pg_rewind = false);
+    concludes(&cannot(diverged(stopped_beside_b())), Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    let plain = diverged(stopped_beside_b()).dir(Cluster { rewindable: false, ..primary_dir(ControlState::ShutDown) });
+    concludes(&plain, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    let allowed = cannot(diverged(stopped_beside_b())).config(|config| config.clone_when_diverged = true);
+    concludes(&allowed, Rung::Rewind, "clone_instead", Fate::Keep, std::slice::from_ref(&clone));
+    let failed = diverged(stopped_beside_b()).with(|s| s.memory.rewind_failed = Some((THEIR_EPOCH, "no WAL".into())));
+    concludes(&failed, Rung::Rewind, "clone_instead", Fate::Keep, &[clone]);
+}
+
+fn compared(node: Node) -> Node {
+    node.with(|state| state.memory.compared = Some((THEIR_EPOCH, None)))
+}
+
+#[test]
+fn a_stopped_standby_starts_behind_its_leader() {
+    concludes(&compared(stopped_beside_b()), Rung::Follow, "starting_standby", Fate::Keep, &[start_standby(Some("b"))]);
+    let nostream = compared(stopped_beside_b()).config(|config| config.nostream = true);
+    assert_eq!(nostream.wants(), [start_standby(None)]);
+    let unready = compared(stopped_beside_b()).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.role = "replica".into();
+    });
+    concludes(&unready, Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
+    assert_eq!(unready.later(10_000).wants(), [start_standby(Some("b"))]);
+}
+
+#[test]
+fn a_stopped_standby_without_a_leader_starts_alone_after_a_moment() {
+    concludes(&Node::stopped(), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
+    let vanished = Vanished { heard: at(0), who: Member::new("b") };
+    let node = Node::stopped().with(|state| state.store.vanished = Some(vanished));
+    concludes(&node, Rung::Follow, "no_source", Fate::Keep, &[]);
+    assert_eq!(node.later(1_000).concludes().1, "starting_alone");
+}
+
+#[test]
+fn a_running_standby_follows_the_leader_or_the_member_of_its_tag() {
+    concludes(&Node::standby(), Rung::Follow, "following", Fate::Keep, &[]);
+    assert!(Node::standby().decide().1.steady);
+    let follow = |name| Action::Postgres(PostgresAction::Follow(Some(upstream(name))));
+    let turned = |node: Node| node.later(4_000);
+    let wrong = turned(Node::standby().sql(standby_sql(Some("c"))).with(|state| state.memory.streamed = at(4_000)));
+    concludes(&wrong, Rung::Follow, "turning_to", Fate::Keep, &[follow("b")]);
+    let cascade = Node::standby().config(|config| config.replicatefrom = Some(Member::new("c")));
+    concludes(&cascade, Rung::Follow, "turning_to", Fate::Keep, &[follow("c")]);
+    let nostream = Node::standby().config(|config| config.nostream = true);
+    assert_eq!(nostream.wants(), [Action::Postgres(PostgresAction::Follow(None))]);
+}
+
+#[test]
+fn a_standby_that_was_just_turned_is_not_turned_again_before_it_can_have_turned() {
+    let node = Node::standby().sql(standby_sql(Some("c"))).with(|state| state.memory.turned = at(0));
+    concludes(&node, Rung::Follow, "following", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_pledge_binds_until_a_newer_tenure_is_seen() {
+    let pledge = |absent_at| Pledge { absent_at: Revision(absent_at), since: at(0), frozen: true, on_disk: true };
+    let bound = Node::standby().with(|state| state.pledge = Some(pledge(80)));
+    concludes(&bound, Rung::Follow, "no_source", Fate::Keep, &[]);
+    assert_eq!(Node::standby().with(|state| state.pledge = Some(pledge(79))).concludes().1, "following");
+    // A store that was restored mints smaller revisions: the pledge ends by itself.
+    let mut late = bound.later(20_000);
+    late.tick();
+    assert_eq!(late.state.pledge, None);
+}
+
+#[test]
+fn a_standby_that_is_not_consistent_yet_is_turned_as_well() {
+    let node = Node::standby().phase(Phase::Starting).with(|state| state.postgres.sql = None);
+    concludes(&node, Rung::Follow, "starting", Fate::Keep, &[]);
+    let node = node.with(|state| state.memory.followed = None);
+    assert_eq!(node.concludes().1, "turning_to");
+    concludes(&Node::standby().phase(Phase::Stopping), Rung::Follow, "not_steady", Fate::Keep, &[]);
+}

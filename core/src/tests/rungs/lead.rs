@@ -1,0 +1,187 @@
+//! From no data to a primary that serves: bootstrap and leader.
+
+use super::*;
+
+// --- bootstrap ------------------------------------------------------------------------------------------------------
+
+fn unborn() -> Node {
+    empty().cluster(|cluster| cluster.initialize = None)
+}
+
+#[test]
+fn the_first_node_asks_to_initialise_and_then_does() {
+    let race = Action::Store(StoreAction::RaceInitialize { lease: LeaseId(100) });
+    concludes(&unborn(), Rung::Bootstrap, "no_cluster_yet", Fate::Keep, &[race]);
+    let node = unborn().with(|state| state.memory.initialising = true);
+    let initdb = Action::Postgres(PostgresAction::Initdb);
+    concludes(&node, Rung::Bootstrap, "initialising", Fate::Keep, &[initdb]);
+}
+
+#[test]
+fn a_node_that_may_not_initialise_or_was_too_late_waits() {
+    let node = unborn().config(|config| config.may_bootstrap = false);
+    concludes(&node, Rung::Bootstrap, "may_not_initialise", Fate::Keep, &[]);
+    let node = unborn().config(|config| config.nofailover = true);
+    concludes(&node, Rung::Bootstrap, "may_not_initialise", Fate::Keep, &[]);
+    let taken = Initialize { revision: Revision(5), system_id: None };
+    let node = empty().cluster(|cluster| cluster.initialize = Some(taken));
+    concludes(&node, Rung::Bootstrap, "init_taken", Fate::Keep, &[]);
+    concludes(&empty(), Rung::Bootstrap, "no_clone_source", Fate::Keep, &[]);
+    let node = empty().with(|state| state.store.cluster = None);
+    concludes(&node, Rung::Bootstrap, "observing", Fate::Keep, &[]);
+}
+
+#[test]
+fn an_empty_node_is_cloned_from_whoever_offers_itself_or_from_the_leader() {
+    let led = |node: Node| node.cluster(|cluster| *cluster = led_by("b", 100));
+    let clone = |name| Action::Postgres(PostgresAction::Clone(upstream(name)));
+    concludes(&led(empty()), Rung::Bootstrap, "cloning", Fate::Keep, &[clone("b")]);
+    let offered = led(empty()).cluster(|cluster| {
+        if let Some(key) = cluster.members.get_mut(&Member::new("c")) {
+            key.record.clonefrom = true;
+        }
+    });
+    assert_eq!(offered.wants(), [clone("c")]);
+    let tainted = led(Node::stopped()).dir(Cluster { tainted: Some("rewinding".into()), ..standby_dir() });
+    concludes(&tainted, Rung::Bootstrap, "tainted", Fate::Keep, &[clone("b")]);
+    let reinit = Node::standby().with(|state| state.memory.reinit = true);
+    concludes(&reinit, Rung::Bootstrap, "reinit_requested", Fate::Keep, &[stop(StopMode::Immediate)]);
+}
+
+#[test]
+fn a_node_that_is_to_be_cloned_from_the_leader_is_not_cloned_from_who_offers_itself() {
+    let reinit = |from_leader: bool| {
+        let mut node = Node::standby().cluster(|cluster| {
+            if let Some(key) = cluster.members.get_mut(&Member::new("c")) {
+                key.record.clonefrom = true;
+            }
+        });
+        node.step(Event::Operator(RequestId(7), Request::Reinitialize { force: true, from_leader }));
+        node.dead().wants()
+    };
+    let clone = |name| Action::Postgres(PostgresAction::Clone(upstream(name)));
+    assert_eq!(reinit(true), [clone("b")]);
+    assert_eq!(reinit(false), [clone("c")]);
+}
+
+#[test]
+fn a_leader_whose_data_are_gone_stops_and_gives_up() {
+    let node = Node::primary().with(|state| state.postgres.data = DataDir::Empty);
+    concludes(&node, Rung::Bootstrap, "cannot_serve", Fate::Release, &[stop(StopMode::Immediate)]);
+    concludes(&node.dead(), Rung::Bootstrap, "cannot_serve", Fate::Release, &[]);
+}
+
+// --- leader ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_primary_with_its_tenure_serves_and_is_steady() {
+    let node = Node::primary();
+    concludes(&node, Rung::Leader, "tenure_held", Fate::Keep, &[]);
+    assert!(node.decide().1.steady);
+}
+
+#[test]
+fn nothing_writes_before_the_guard_has_acknowledged_this_tenure() {
+    for armed in [None, Some(Armed { tenure: LeaseId(3), at: at(9_000) })] {
+        let node = Node::primary().dead().with(|state| state.guard.armed = armed);
+        concludes(&node, Rung::Leader, "arming_guard", Fate::Keep, &[]);
+    }
+    let over = Some(Armed { tenure: OURS, at: at(0) });
+    let node = Node::primary().dead().with(|state| state.guard.armed = over);
+    concludes(&node, Rung::Fence, "guard_silent", Fate::LetLapse, &[]);
+}
+
+/// The race: a store that lost its keys, and a dead former primary of another branch that takes the leader key at once,
+/// because a cluster without `initialize` looked like one that it was about to make.
+#[test]
+fn a_former_primary_is_no_unfinished_bootstrap() {
+    let wiped = |node: Node| node.cluster(|cluster| (cluster.initialize, cluster.leader) = (None, None));
+    let former = wiped(Node::primary().dead()).with(|state| {
+        state.tenure = Tenure::None;
+        state.memory.initialising = false;
+    });
+    assert!(!former.view().unfinished_bootstrap());
+    let maker = former.with(|state| state.memory.initialising = true);
+    assert!(maker.view().unfinished_bootstrap());
+}
+
+#[test]
+fn nobody_races_without_a_guard() {
+    let node = Node::racing().with(|state| state.guard.present = false);
+    let (rung, verdict) = crate::decide::decide(&node.view());
+    assert_eq!((rung, verdict.reason.code()), (Rung::Race, "guard_missing"));
+}
+
+#[test]
+fn a_dead_primary_starts_in_place_only_under_the_epoch_on_disk() {
+    let dead = Node::primary().dead();
+    let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
+    concludes(&dead, Rung::Leader, "restart_in_place", Fate::Keep, std::slice::from_ref(&start));
+    for (what, node) in [
+        ("another epoch", dead.clone().with(|state| state.epoch_file.as_mut().unwrap().epoch = Revision(69))),
+        ("another store", dead.clone().with(|state| state.epoch_file.as_mut().unwrap().store = crate::id::StoreId(2))),
+        ("no file", dead.clone().with(|state| state.epoch_file = None)),
+        ("a standby", dead.clone().dir(standby_dir())),
+    ] {
+        assert_eq!(node.wants(), [start_standby(None)], "{what}");
+        assert_eq!(node.concludes().1, "start_to_promote", "{what}");
+    }
+}
+
+#[test]
+fn a_new_cluster_writes_its_epoch_before_its_first_start() {
+    let node =
+        Node::primary().dead().with(|state| state.epoch_file = None).cluster(|cluster| cluster.initialize = None);
+    concludes(&node, Rung::Leader, "writing_epoch", Fate::Keep, &[Action::Host(HostAction::WriteEpoch(epoch_file()))]);
+}
+
+#[test]
+fn a_leader_that_cannot_start_gives_up() {
+    let node = Node::primary().dead().with(|state| state.memory.start_failures = 3);
+    concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    let node = Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
+    concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
+}
+
+fn winner() -> Node {
+    Node::primary().dir(Cluster { state: ControlState::InArchiveRecovery, ..standby_dir() }).sql(standby_sql(None))
+}
+
+#[test]
+fn a_standby_that_won_writes_its_epoch_and_is_promoted() {
+    let promote = Action::Postgres(PostgresAction::Promote);
+    concludes(&winner(), Rung::Leader, "promoting", Fate::Keep, &[promote]);
+    let node = winner().with(|state| state.epoch_file = None);
+    concludes(&node, Rung::Leader, "writing_epoch", Fate::Keep, &[Action::Host(HostAction::WriteEpoch(epoch_file()))]);
+}
+
+#[test]
+fn an_answer_from_before_a_promotion_does_not_promote_again() {
+    let changed = at(1);
+    let node = winner().with(|state| state.memory.changed = changed).later(2);
+    concludes(&node, Rung::Leader, "observing", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_leader_waits_while_its_postmaster_stops_or_tells_nothing() {
+    concludes(&Node::primary().phase(Phase::Stopping), Rung::Leader, "stopping", Fate::Keep, &[]);
+    let node = Node::primary().with(|state| state.postgres.sql = None);
+    concludes(&node, Rung::Leader, "observing", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_new_primary_writes_its_first_checkpoint_at_once_and_not_over_and_over() {
+    let sql = crate::view::postgres::Sql { timeline: crate::id::Timeline(2), ..primary_sql() };
+    let node = Node::primary().sql(sql).with(|state| state.memory.checkpointed = None);
+    assert!(!node.wants().contains(&Action::Postgres(PostgresAction::Checkpoint)), "slots come first");
+    let node = node.with(|state| state.config.use_slots = false);
+    assert_eq!(node.wants(), [Action::Postgres(PostgresAction::Checkpoint)]);
+    let now = node.now;
+    assert_eq!(node.with(|state| state.memory.checkpointed = Some(now)).wants(), []);
+}
+
+#[test]
+fn a_new_cluster_gets_its_roles() {
+    let node = Node::primary().cluster(|cluster| cluster.initialize = None).with(|s| s.memory.roles_created = false);
+    concludes(&node, Rung::Leader, "creating_roles", Fate::Keep, &[Action::Postgres(PostgresAction::CreateRoles)]);
+}

@@ -1,0 +1,177 @@
+//! The race for a key that nobody holds.
+
+use super::*;
+
+fn granted(node: Node) -> Node {
+    let asked = node.now;
+    node.with(|state| state.granted = Some(Granted { lease: LeaseId(9), ttl: seconds(30), asked }))
+}
+
+#[test]
+fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it_used() {
+    assert_eq!(Node::racing().concludes(), (Rung::Race, "asking_lease", Fate::Keep));
+    let node = granted(Node::racing()).cluster(|cluster| {
+        (cluster.failover_revision, cluster.sync_revision) = (Revision(3), Revision(4));
+        cluster.epoch = Some(EpochRecord {
+            revision: Revision(80),
+            store: STORE,
+            epoch: THEIR_EPOCH,
+            member: Member::new("b"),
+            timeline: crate::id::Timeline(1),
+            position: HERE,
+        });
+    });
+    let acquire = crate::action::Acquire {
+        lease: LeaseId(9),
+        failover: Revision(3),
+        config: Revision(6),
+        sync: Revision(4),
+        record: Revision(80),
+        timeline: crate::id::Timeline(1),
+        position: HERE,
+    };
+    concludes(&node, Rung::Race, "campaigning", Fate::Keep, &[Action::Store(StoreAction::Acquire(acquire))]);
+}
+
+#[test]
+fn a_lease_that_is_old_or_too_short_is_not_campaigned_with() {
+    let old = granted(Node::racing()).with(|state| {
+        let granted = state.granted.as_mut().unwrap();
+        granted.asked = granted.asked.back(seconds(10));
+    });
+    assert_eq!(old.concludes().1, "asking_lease");
+    let short = granted(Node::racing()).with(|state| state.granted.as_mut().unwrap().ttl = millis(500));
+    concludes(&short, Rung::Race, "ttl_too_short", Fate::Keep, &[]);
+}
+
+#[test]
+fn who_may_not_race_stands_back() {
+    let node = Node::racing().config(|config| config.nofailover = true);
+    concludes(&node, Rung::Race, "no_failover_tag", Fate::Keep, &[]);
+    let node = Node::racing().with(|state| state.spent = Some(LeaseId(6)));
+    concludes(&node, Rung::Race, "spent_tenure", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_receiver_is_stopped_before_the_position_counts() {
+    let node = Node::racing().sql(standby_sql(Some("b")));
+    concludes(&node, Rung::Race, "freezing_receiver", Fate::Keep, &[Action::Postgres(PostgresAction::Freeze)]);
+    let now = node.now;
+    let pledge = Pledge { absent_at: Revision(101), since: now, frozen: true, on_disk: true };
+    assert_eq!(node.with(|state| state.pledge = Some(pledge)).concludes().1, "asking_lease");
+}
+
+#[test]
+fn a_position_from_before_the_receiver_stopped_does_not_count() {
+    let node = Node::racing().with(|state| state.memory.changed = at(1)).later(2);
+    concludes(&node, Rung::Race, "position_unknown", Fate::Keep, &[]);
+}
+
+#[test]
+fn positions_are_collected_for_as_long_as_the_window_and_no_longer() {
+    let node = Node::racing().with(|state| drop(state.peers.answers.remove(&Member::new("c"))));
+    let (rung, verdict) = node.decide();
+    assert_eq!((rung, verdict.reason.code()), (Rung::Race, "collecting_positions"));
+    assert!(
+        matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskPosition { member, absent_at: Revision(101), .. })]
+        if member.as_str() == "c")
+    );
+    assert_eq!(node.clone().later(149).concludes().1, "collecting_positions");
+    assert_eq!(node.clone().later(150).concludes().1, "asking_lease");
+    let now = node.now;
+    let unreachable = node.with(|state| {
+        state.peers.unreachable.insert(Member::new("c"), now);
+    });
+    assert_eq!(unreachable.concludes().1, "asking_lease");
+}
+
+fn told(change: impl FnOnce(&mut crate::view::peers::PeerAnswer)) -> Node {
+    Node::racing().with(|state| {
+        change(&mut state.peers.answers.get_mut(&Member::new("c")).expect("c has answered").value);
+    })
+}
+
+#[test]
+fn a_peer_that_is_ahead_or_writes_goes_before_and_one_that_is_barred_does_not() {
+    let ahead = Lsn(HERE.0 + 8);
+    assert_eq!(told(|answer| answer.flushed = ahead).concludes().1, "behind_peer");
+    assert_eq!(told(|answer| answer.primary = true).concludes().1, "primary_alive");
+    let barred = |answer: &mut crate::view::peers::PeerAnswer| (answer.flushed, answer.barred) = (ahead, true);
+    assert_eq!(told(barred).concludes().1, "asking_lease");
+}
+
+#[test]
+fn of_two_branches_the_newer_one_wins() {
+    let newer = |answer: &mut crate::view::peers::PeerAnswer| {
+        let parted = Ancestor { timeline: crate::id::Timeline(1), end: Lsn(HERE.0 - 0x20), reason: String::new() };
+        answer.history = History { ancestors: vec![parted], timeline: crate::id::Timeline(2) };
+        answer.flushed = Lsn(HERE.0 - 8);
+    };
+    assert_eq!(told(newer).concludes().1, "behind_peer");
+}
+
+#[test]
+fn among_equals_one_goes_first_and_the_other_waits_for_it_only_so_long() {
+    let equal = |priority: i32| {
+        told(|answer| answer.flushed = HERE).cluster(|cluster| {
+            cluster.members.get_mut(&Member::new("c")).unwrap().record.failover_priority = priority;
+        })
+    };
+    assert_eq!(equal(1).concludes().1, "asking_lease", "a sorts before c");
+    assert_eq!(equal(2).concludes().1, "peer_goes_first");
+    assert_eq!(equal(2).later(400).concludes().1, "asking_lease");
+}
+
+#[test]
+fn who_is_too_far_behind_the_last_known_position_does_not_race() {
+    let behind = |by: u64| {
+        Node::racing().cluster(|cluster| {
+            cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + by), ..StatusKey::default() });
+        })
+    };
+    assert_eq!(behind((1 << 20) + 1).concludes().1, "lag_too_large");
+    assert_eq!(behind(1 << 20).concludes().1, "asking_lease");
+}
+
+#[test]
+fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
+    let node = |who: &str| {
+        let vanished = Vanished { heard: at(0), who: Member::new(who) };
+        Node::racing()
+            .cluster(|cluster| {
+                *cluster = {
+                    let mut c = led_by("b", 101);
+                    c.leader = None;
+                    c
+                }
+            })
+            .with(|state| state.store.vanished = Some(vanished))
+    };
+    concludes(&node("b"), Rung::Race, "vanish_grace", Fate::Keep, &[]);
+    assert_eq!(node("b").later(300).concludes().1, "asking_lease");
+    assert_eq!(node("c").concludes().1, "asking_lease", "c does not say that it serves");
+}
+
+fn asked_for(leader: Option<&str>, candidate: Option<&str>) -> Node {
+    let request = failover(leader, candidate);
+    Node::racing()
+        .cluster(|cluster| cluster.failover = Some(request))
+        .with(|state| state.memory.leaderless = Some(at(0)))
+}
+
+#[test]
+fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_while() {
+    let mut node = asked_for(Some("b"), Some("a"));
+    node.state.peers.answers.clear();
+    assert_eq!(node.concludes().1, "asking_lease");
+    assert_eq!(asked_for(Some("b"), Some("c")).concludes().1, "candidate_is_other");
+    assert_eq!(asked_for(Some("a"), None).concludes().1, "candidate_is_other");
+    assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
+}
+
+#[test]
+fn an_agent_that_started_after_the_key_vanished_does_not_stand_back_for_ever() {
+    let node = asked_for(None, Some("c")).later(3_000);
+    assert!(node.state.store.vanished.is_none());
+    assert_eq!(node.concludes().1, "asking_lease");
+}

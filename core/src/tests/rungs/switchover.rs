@@ -1,0 +1,150 @@
+//! Leadership that is handed over: on request, and when the agent leaves.
+
+use super::*;
+
+fn moving() -> Node {
+    let request = failover(Some("a"), Some("b"));
+    Node::primary().cluster(|cluster| {
+        cluster.failover_revision = request.revision;
+        cluster.failover = Some(request);
+    })
+}
+
+fn b_answers(node: Node, change: impl FnOnce(&mut crate::view::peers::PeerAnswer)) -> Node {
+    let now = node.now;
+    let mut told = answer(HERE, None);
+    change(&mut told);
+    node.with(|state| drop(state.peers.answers.insert(Member::new("b"), Seen::new(told, now, now))))
+}
+
+#[test]
+fn a_switchover_asks_checkpoints_and_stops() {
+    let (rung, verdict) = moving().decide();
+    assert_eq!((rung, verdict.reason.code()), (Rung::Switchover, "asking_candidates"));
+    assert!(
+        matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskStatus { member, .. })] if member.as_str() == "b")
+    );
+    let good = b_answers(moving(), |_| ()).with(|state| state.memory.checkpointed = None);
+    let checkpoint = Action::Postgres(PostgresAction::Checkpoint);
+    concludes(&good, Rung::Switchover, "checkpoint_before_stop", Fate::Keep, &[checkpoint]);
+    let ready = b_answers(moving(), |_| ());
+    assert_eq!(ready.concludes().1, "stopping_for_handover");
+    assert!(matches!(
+        &ready.wants()[..],
+        [
+            Action::Postgres(PostgresAction::Stop(StopMode::Fast)),
+            Action::Peer(PeerAction::AwaitReplay { beyond: Lsn(0), .. })
+        ]
+    ));
+    let stopping = ready.doing(stop(StopMode::Fast), 1);
+    concludes(&stopping, Rung::Switchover, "stopping_for_handover", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
+    let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
+    let bad = [
+        ("no_good_candidate", b_answers(moving(), |answer| answer.barred = true)),
+        ("no_good_candidate", b_answers(moving(), |answer| answer.primary = true)),
+        ("candidate_lagging", b_answers(moving(), |answer| answer.flushed = Lsn(8))),
+    ];
+    for (code, node) in bad {
+        concludes(&node, Rung::Switchover, code, Fate::Keep, std::slice::from_ref(&clear));
+    }
+    let now = moving().now;
+    let silent = moving().with(|state| {
+        state.peers.unreachable.insert(Member::new("b"), now);
+    });
+    assert_eq!(silent.concludes().1, "no_good_candidate");
+}
+
+#[test]
+fn a_request_for_another_leader_or_a_later_time_is_not_this_ones() {
+    let other = moving().cluster(|cluster| cluster.failover = Some(failover(Some("c"), Some("b"))));
+    assert_eq!(other.decide().0, Rung::Leader);
+    let later = moving().cluster(|cluster| {
+        cluster.failover.as_mut().unwrap().scheduled_at = Some(crate::time::WallMillis(1_000_001));
+    });
+    assert_eq!(later.decide().0, Rung::Leader);
+    assert_eq!(later.later(1).decide().0, Rung::Switchover);
+}
+
+#[test]
+fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint() {
+    let beyond =
+        |by: u64| b_answers(Node::handing_over(), move |answer| answer.replayed = Lsn(standby_dir().checkpoint.0 + by));
+    concludes(&beyond(1), Rung::Switchover, "handing_over", Fate::Release, &[]);
+    assert_eq!(beyond(0).concludes(), (Rung::Switchover, "awaiting_candidate", Fate::Keep));
+    // The tenure is forgotten on disk meanwhile: the release waits for that.
+    assert!(matches!(&beyond(0).wants()[..], [Action::Peer(PeerAction::AwaitReplay { beyond, .. }), forget]
+        if *beyond == standby_dir().checkpoint && *forget == forgets()));
+    let before = beyond(1).with(|state| state.memory.dead_since = Some(at(1))).later(2);
+    assert_eq!(before.concludes().1, "awaiting_candidate", "an answer from before the stop proves nothing");
+    let other_timeline =
+        b_answers(Node::handing_over(), |answer| answer.history = History::first(crate::id::Timeline(9)));
+    assert_eq!(other_timeline.concludes().1, "awaiting_candidate");
+}
+
+#[test]
+fn without_a_taker_the_request_is_cleared_and_the_primary_starts_again() {
+    let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
+    let node = Node::handing_over().with(|state| state.store.answered = at(5_000)).later(5_000);
+    concludes(&node, Rung::Switchover, "no_taker", Fate::Keep, &[clear]);
+    let cleared = node.cluster(|cluster| cluster.failover = None);
+    assert_eq!(cleared.concludes().1, "restart_in_place");
+}
+
+#[test]
+fn an_agent_that_leaves_hands_over_or_releases_to_nobody() {
+    let leaving = Node::handing_over().cluster(|cluster| cluster.failover = None).with(|state| state.leaving = true);
+    assert_eq!(leaving.concludes().1, "awaiting_candidate");
+    concludes(&leaving.later(5_000), Rung::Switchover, "releasing_to_nobody", Fate::Release, &[]);
+}
+
+#[test]
+fn a_standbys_agent_that_leaves_stops_postgresql_tells_and_exits() {
+    let node = Node::standby().with(|state| state.leaving = true);
+    concludes(&node, Rung::Switchover, "shutting_down", Fate::Keep, &[stop(StopMode::Fast)]);
+    let dead = node.dead();
+    concludes(&dead, Rung::Switchover, "shutting_down", Fate::Keep, &[]);
+    let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
+    concludes(&dead.clone().later(2_000), Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
+    assert_eq!(dead.clone().published().wants(), std::slice::from_ref(&exit));
+    // A server that could not be started is as stopped as any.
+    let failed = dead.with(|state| state.memory.start_failures = 1);
+    assert_eq!(failed.published().wants(), [exit]);
+}
+
+#[test]
+fn an_agent_that_leaves_waits_for_no_store_and_nobody_to_clone_from() {
+    let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
+    let no_store = empty().with(|state| (state.leaving, state.store.cluster) = (true, None));
+    concludes(&no_store, Rung::Switchover, "shutting_down", Fate::Keep, std::slice::from_ref(&exit));
+    let nobody = empty().with(|state| state.leaving = true);
+    concludes(&nobody, Rung::Switchover, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
+    let node = Node::standby().with(|state| state.leaving = true);
+    let node = node.config(|config| config.unsupported = Some("pause".into()));
+    let message = "stopped; PostgreSQL is left as it is, since the cluster asks for pause".into();
+    let exit = Action::Host(HostAction::Exit { code: 0, message });
+    concludes(&node, Rung::Unsupported, "shutting_down", Fate::Keep, &[exit]);
+}
+
+#[test]
+fn a_node_without_data_is_not_said_to_write_when_its_search_for_a_tenure_ends() {
+    let node = empty().with(|state| state.store.cluster = None);
+    let node = node.with(|state| state.tenure = Tenure::Adopting { deadline: at(1_000) });
+    concludes(&node.later(1_000), Rung::Fence, "observing", Fate::LetLapse, &[]);
+}
+
+#[test]
+fn a_held_tenure_of_two_seconds_is_renewed_in_time() {
+    let node = Node::primary().with(|state| {
+        state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl: seconds(2), confirmed: Instant(at(0).0) });
+    });
+    assert_eq!(node.clone().later(1_745).decide().0, Rung::Leader);
+    assert_eq!(node.later(1_746).concludes().1, "tenure_expired");
+}

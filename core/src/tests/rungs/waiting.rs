@@ -1,0 +1,101 @@
+//! The rungs that keep hands off or wait: unsupported, identity, isolated, startup, busy.
+
+use super::*;
+
+#[test]
+fn an_unsupported_mode_is_observed_and_nothing_is_done() {
+    for node in [Node::racing(), Node::standby(), Node::stopped(), Node::primary()] {
+        let node = node.config(|config| config.unsupported = Some("pause".into()));
+        concludes(&node, Rung::Unsupported, "unsupported_mode", Fate::Keep, &[]);
+    }
+}
+
+#[test]
+fn the_data_of_another_cluster_halt_the_agent() {
+    let node = Node::stopped().dir(Cluster { system_id: SystemId(1), ..standby_dir() });
+    let (rung, verdict) = node.decide();
+    assert_eq!((rung, verdict.reason.code(), verdict.fate), (Rung::Identity, "system_id_mismatch", Fate::LetLapse));
+    assert!(
+        matches!(&verdict.orders[..], [Action::Host(HostAction::Exit { code: 1, message })] if message.contains('1'))
+    );
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_used_halts_the_agent() {
+    for data in [DataDir::Unreadable("permission denied".into()), DataDir::Foreign("a file".into())] {
+        let node = Node::stopped().with(|state| state.postgres.data = data);
+        assert_eq!(node.concludes(), (Rung::Identity, "data_dir_unusable", Fate::LetLapse));
+        assert!(matches!(node.wants()[..], [Action::Host(HostAction::Exit { code: 1, .. })]));
+    }
+}
+
+#[test]
+fn nothing_is_decided_before_process_and_data_were_looked_at() {
+    let node = Node::stopped().with(|state| state.postgres.data = DataDir::Unknown);
+    concludes(&node, Rung::Identity, "observing", Fate::Keep, &[]);
+    let node = Node::stopped().with(|state| state.postgres.process = Process::Unknown);
+    concludes(&node, Rung::Identity, "observing", Fate::Keep, &[]);
+}
+
+#[test]
+fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
+    concludes(&Node::primary().later(3_000), Rung::Isolated, "alone", Fate::Keep, &[HOLD]);
+    assert_eq!(Node::primary().later(2_999).decide().0, Rung::Leader);
+}
+
+#[test]
+fn any_contact_ends_isolation_and_a_primary_without_heirs_is_never_isolated() {
+    let contact = at(1_000);
+    let store = Node::primary().with(|state| state.store.answered = contact).later(3_500);
+    let peer = Node::primary().with(|state| state.peers.answered = contact).later(3_500);
+    let mut sql = primary_sql();
+    sql.senders = vec![crate::view::postgres::Sender { reply_age: Some(millis(500)), ..Default::default() }];
+    let walsender =
+        Node::primary().with(|state| state.postgres.sql = Some(Seen::new(sql, at(1_500), at(1_500)))).later(3_500);
+    let alone = Node::primary().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a")).later(9_000);
+    for node in [store, peer, walsender, alone] {
+        assert_eq!(node.decide().0, Rung::Leader);
+    }
+}
+
+#[test]
+fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
+    let began = |ms: u64| at(0).back(millis(ms));
+    let node = |ms| Node::primary().phase(Phase::Starting).with(|state| state.memory.starting_since = Some(began(ms)));
+    concludes(&node(299_999), Rung::Startup, "starting", Fate::Keep, &[]);
+    let orders = [stop(StopMode::Immediate)];
+    concludes(&node(300_000), Rung::Startup, "recovery_too_long", Fate::Release, &orders);
+    let alone = node(300_000).cluster(|cluster| cluster.members.clear());
+    concludes(&alone, Rung::Startup, "starting", Fate::Keep, &[]);
+}
+
+#[test]
+fn what_takes_long_is_waited_for() {
+    let cases = [
+        (PostgresAction::Initdb, "initdb_running"),
+        (PostgresAction::Clone(upstream("b")), "clone_running"),
+        (PostgresAction::Rewind(upstream("b")), "rewind_running"),
+        (PostgresAction::RecoverSingleUser, "single_user_running"),
+    ];
+    for (action, code) in cases {
+        let node = Node::stopped().doing(Action::Postgres(action), 1_000);
+        concludes(&node, Rung::Busy, code, Fate::Keep, &[]);
+    }
+    let node = Node::stopped().doing(stop(StopMode::Fast), 1_000);
+    assert_ne!(node.decide().0, Rung::Busy);
+}
+
+#[test]
+fn what_a_tool_of_ours_has_half_written_does_not_halt_the_agent() {
+    let cases = [
+        (PostgresAction::Initdb, "initdb_running"),
+        (PostgresAction::Clone(upstream("b")), "clone_running"),
+        (PostgresAction::Rewind(upstream("b")), "rewind_running"),
+    ];
+    for (action, code) in cases {
+        for data in [DataDir::Unreadable("pg_control is too short".into()), DataDir::Foreign("no pg_control".into())] {
+            let node = Node::stopped().with(|state| state.postgres.data = data);
+            concludes(&node.doing(Action::Postgres(action.clone()), 1_000), Rung::Busy, code, Fate::Keep, &[]);
+        }
+    }
+}
