@@ -32,6 +32,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -52,6 +53,8 @@ const CONNECTIONS_MAX: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the body of its request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may wait for a client that does not read it.
+const UNREAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -118,6 +121,8 @@ impl Api {
     async fn connection(self, stream: TcpStream) {
         // Without it a client's acknowledgement may delay the second packet of an answer by 40 ms.
         let _ = stream.set_nodelay(true);
+        // One that asks and asks and never reads would hold its place for ever.
+        let _ = set_tcp_user_timeout(&stream, UNREAD_LIMIT.as_millis() as u32);
         let service = service_fn(|request| {
             let api = self.clone();
             async move { Ok::<_, Infallible>(api.respond(request).await) }

@@ -249,6 +249,15 @@ async fn answers_carry_patronis_headers() {
     }
 }
 
+/// A place for a connection is held by nobody who asks and asks and never reads.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    let node = serve_node(leading(Duration::from_secs(20)), None).await;
+    let mut stream = tokio::net::TcpStream::connect(node.base.trim_start_matches("http://")).await.unwrap();
+    let ended = async { while stream.write_all(b"GET /why HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok() {} };
+    assert!(tokio::time::timeout(Duration::from_secs(60), ended).await.is_ok(), "it is served for ever");
+}
+
 #[tokio::test]
 async fn operators_reach_core_and_bad_bodies_do_not() {
     let node = serve_node(leading(Duration::from_secs(20)), None).await;
