@@ -200,6 +200,26 @@ async fn a_release_that_fails_is_tried_again() {
     agent.wait().unwrap();
 }
 
+/// The race: starting the command waits for the disk, if that hangs; and the next tenure has an end that must be kept.
+#[tokio::test]
+async fn a_release_is_not_tried_again_under_the_next_tenure() {
+    let mut node = GuardedNode::prepare();
+    node.options.release_command = shell(&format!("echo {{tenure}} >> {}; exit 1", node.path("released").display()));
+    node.start();
+    let (mut agent, _) = node.agent(FAR);
+    agent.kill().unwrap();
+    until(|| !node.released().is_empty());
+    let (mut guard, _) = node.connect().await;
+    let at = clock::now() + FAR;
+    let order = Order::Arm { tenure: LeaseId(43), at, instead_of: None };
+    assert_eq!(ask(&mut guard, order).await, Report::Armed(Armed { tenure: LeaseId(43), at }));
+    // One attempt may be under way.
+    let attempts = node.released().lines().count() + 1;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.released().lines().count() <= attempts, "{}", node.released());
+    agent.wait().unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_that_is_back_within_the_grace_finds_everything_as_it_was() {
     let mut node = GuardedNode::prepare();

@@ -186,7 +186,11 @@ impl Server {
         if self.authority.is_due(now) {
             return Err("authority has just ended: wait for the fence's report".into());
         }
-        self.authority.arm(tenure, at, instead_of, now).map(Report::Armed)
+        let armed = self.authority.arm(tenure, at, instead_of, now)?;
+        // Whoever leads now has won the key, so that nobody waits for a tenure to be given back. To start the command
+        // once more could wait for the disk, and be late for the end of this one.
+        self.release = None;
+        Ok(Report::Armed(armed))
     }
 
     fn hold(&mut self) -> Result<Report, String> {
