@@ -350,7 +350,7 @@ impl<'a> Build<'a, '_> {
                 "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl={ttl} and \
                  retry_timeout={retry_timeout}; raise ttl to at least {} or lower retry_timeout to {}",
                 retry_timeout.saturating_mul(2).saturating_add(1),
-                ((ttl - 1) / 2).max(0)
+                (ttl.saturating_sub(1) / 2).max(0)
             );
             return self.refuse(key, message);
         }

@@ -305,7 +305,7 @@ impl<'a> Get<'a> {
 
     fn seconds(&self, names: &[&str], default: i64) -> Result<i64, String> {
         let value = self.int(names, default)?;
-        if value.abs() > SECONDS_MAX {
+        if value.unsigned_abs() > SECONDS_MAX.unsigned_abs() {
             return Err(format!("{} must not be longer than {SECONDS_MAX} seconds, but is {value}", names[0]));
         }
         Ok(value)

@@ -22,6 +22,16 @@ fn defaults_are_patronis() {
 }
 
 #[test]
+fn no_number_is_too_odd_to_be_refused() {
+    for key in ["ttl", "loop_wait", "retry_timeout", "primary_start_timeout"] {
+        for number in [i64::MIN, i64::MAX, SECONDS_MAX + 1] {
+            let refused = DynamicConfig::from_json(&json!({ key: number })).unwrap_err();
+            assert!(refused.contains(key) && refused.contains("must not be longer"), "{refused}");
+        }
+    }
+}
+
+#[test]
 fn timings_are_adjusted_with_patronis_words() {
     let none: &[&str] = &[];
     for (ttl, loop_wait, retry_timeout, expected, words) in [

@@ -350,6 +350,12 @@ fn what_is_not_supported_is_refused() {
 }
 
 #[test]
+fn a_timing_that_no_arithmetic_bears_is_refused() {
+    let text = sample().replace("    ttl: 30", "    ttl: -9223372036854775808");
+    assert!(refused(&text).contains("bootstrap.dcs.ttl: expected a whole number of seconds, at least 1"));
+}
+
+#[test]
 fn hooks_are_accepted_and_said_not_to_run() {
     let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
     let loaded = loaded(&text, &[]).unwrap();
