@@ -1,3 +1,6 @@
+#[path = "refusal_tests.rs"]
+mod refusals;
+
 use std::time::Duration;
 
 use super::super::local::{GuardMode, WatchdogMode};
@@ -278,124 +281,6 @@ fn the_example_in_the_documentation_is_good_strictly() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/node.yml");
     let loaded = load(Some(&file), std::iter::empty()).unwrap();
     assert_eq!(loaded.render_warnings(), "");
-}
-
-#[test]
-fn what_is_not_supported_is_refused() {
-    for (from, to, path, message) in [
-        ("etcd3:", "etcd:", "etcd", "this store is not supported yet; use etcd3"),
-        (
-            "  username: patroni",
-            "  protocol: https",
-            "etcd3.protocol",
-            "TLS to the store is not supported yet; use http",
-        ),
-        ("  username: patroni", "  cacert: /x", "etcd3.cacert", "TLS to the store is not supported yet; use http"),
-        ("  username: patroni", "  srv: x", "etcd3.srv", "not supported yet; name the members under etcd3.hosts"),
-        (
-            "  allowlist:",
-            "  certfile: /x\n  allowlist:",
-            "restapi.certfile",
-            "TLS is not supported yet; remove it, or put a proxy with TLS in front",
-        ),
-        ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
-        (
-            "  - basebackup",
-            "  - wal_e\n  - basebackup",
-            "postgresql.create_replica_methods",
-            "the method `wal_e` is not supported yet; only `basebackup` is",
-        ),
-        (
-            "  - data-checksums",
-            "  - pwfile: /x",
-            "bootstrap.initdb",
-            "the option `pwfile` is set by the agent itself; remove it",
-        ),
-        (
-            "    checkpoint: fast",
-            "    wal-method: none",
-            "postgresql.basebackup",
-            "the option `wal-method` is set by the agent itself; remove it",
-        ),
-        (
-            "  dcs:",
-            "  method: wal_e\n  dcs:",
-            "bootstrap.method",
-            "the method `wal_e` is not supported yet; only `initdb` is",
-        ),
-        (
-            "    retry_timeout: 10",
-            "    retry_timeout: 15",
-            "bootstrap.dcs.ttl",
-            "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl=30 and retry_timeout=15; raise ttl to at least 31 or lower retry_timeout to 14",
-        ),
-        (
-            "10.0.0.12",
-            "http://10.0.0.12:2379",
-            "etcd3.hosts",
-            "expected host:port, found the text \"http://10.0.0.12:2379\"; the scheme belongs under `protocol`",
-        ),
-    ] {
-        let text = sample().replace(from, to);
-        let problems = loaded(&text, &[]).unwrap_err().problems;
-        let errors: Vec<_> = problems
-            .iter()
-            .filter(|p| p.severity == Severity::Error)
-            .map(|p| (p.path.as_str(), p.message.as_str()))
-            .collect();
-        assert_eq!(errors, [(path, message)], "{to}");
-    }
-    let watchdog = loaded(&sample().replace("mode: off", "mode: required"), &[]).unwrap_err().to_string();
-    assert!(watchdog.contains("watchdog.mode: `required` is not supported yet"), "{watchdog}");
-}
-
-#[test]
-fn a_timing_that_no_arithmetic_bears_is_refused() {
-    let text = sample().replace("    ttl: 30", "    ttl: -9223372036854775808");
-    assert!(refused(&text).contains("bootstrap.dcs.ttl: expected a whole number of seconds, at least 1"));
-}
-
-#[test]
-fn hooks_are_accepted_and_said_not_to_run() {
-    let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
-    let loaded = loaded(&text, &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
-    assert_eq!(loaded.warnings[0].path, "postgresql.callbacks");
-    assert!(!loaded.warnings[0].strict);
-}
-
-#[test]
-fn what_has_no_effect_is_announced() {
-    let text = sample()
-        .replace("  type: plain", "  dir: /var/log/patroni\n  file_size: 1000\n  mode: 384")
-        .replace("restapi:\n", "restapi:\n  request_queue_size: 9\n  thread_pool_size: 8\n")
-        .replace("mode: off", "mode: automatic")
-        .replace("    ttl: 30\n", "    ttl: 30\n    slots: {a: {type: physical}}\n");
-    let loaded = loaded(&text, &[]).unwrap();
-    let mut paths: Vec<&str> = loaded.warnings.iter().map(|problem| problem.path.as_str()).collect();
-    paths.sort_unstable();
-    assert_eq!(
-        paths,
-        [
-            "bootstrap.dcs",
-            "log.file_num",
-            "log.file_size",
-            "log.mode",
-            "restapi.request_queue_size",
-            "restapi.thread_pool_size",
-            "watchdog.mode"
-        ]
-    );
-    assert!(loaded.warnings.iter().all(|problem| !problem.strict));
-    let slots = loaded.warnings.iter().find(|problem| problem.path == "bootstrap.dcs");
-    assert!(slots.is_some_and(|problem| problem.message.starts_with("slots: not supported yet")), "{slots:?}");
-}
-
-#[test]
-fn adjustable_timings_are_announced() {
-    let loaded = loaded(&sample().replace("loop_wait: 10", "loop_wait: 15"), &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
-    assert!(loaded.warnings[0].message.contains("Adjusting loop_wait from 15 to 10"));
 }
 
 #[test]
