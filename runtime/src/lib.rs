@@ -13,5 +13,6 @@ pub mod logging;
 pub mod net;
 pub mod peers;
 pub mod postgres;
+pub mod processes;
 pub mod store;
 pub mod wire;

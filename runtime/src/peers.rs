@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::http::{self, HttpError};
+use crate::wire::lenient::truthy;
 
 /// How often a Patroni member is asked whether it has replayed far enough; it cannot wait for us.
 const PATRONI_PAUSE: Duration = Duration::from_millis(10);
@@ -135,18 +136,6 @@ fn from_status(document: &Map<String, Value>) -> Option<PeerAnswer> {
         replayed,
         pledge: None,
     })
-}
-
-/// What Python takes for true.
-fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(b) => *b,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(s) => !s.is_empty(),
-        Value::Array(a) => !a.is_empty(),
-        Value::Object(o) => !o.is_empty(),
-    }
 }
 
 fn understood(

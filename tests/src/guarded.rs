@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use matriarch::clock;
-use matriarch::guard::processes::{DataDir, Process, child_pids};
 use matriarch::guard::{Guard, GuardOptions, Hello, Order, Report, connect_or_spawn};
+use matriarch::processes::{DataDir, Process, child_pids};
 use matriarch_core::id::LeaseId;
 use matriarch_core::time::Instant;
 use rustix::process::{Signal, getpid, set_child_subreaper};

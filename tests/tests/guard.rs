@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use matriarch::clock;
-use matriarch::guard::processes::Process;
 use matriarch::guard::{Armed, Order, Report};
+use matriarch::processes::Process;
 use matriarch_core::id::LeaseId;
 use matriarch_tests::guarded::{self, GuardedNode, Load, TENURE, ask, next, shell, until, until_async};
 use rustix::process::Signal;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use matriarch::guard::processes::Process;
 use matriarch::guard::{Order, Report};
 use matriarch::postgres::cgroup;
+use matriarch::processes::Process;
 use matriarch_tests::guarded::{GuardedNode, ask, until};
 
 /// A process that is not PostgreSQL by its executable nor by its parent, and that has a new number at every look: no

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch::clock;
-use matriarch::guard::processes::DataDir;
 use matriarch::guard::{GuardOptions, Order, Report, connect_or_spawn};
 use matriarch::postgres::{Allowance, Postgres, files, proc};
+use matriarch::processes::DataDir;
 use matriarch_core::id::LeaseId;
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Instant;

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use matriarch::clock;
-use matriarch::guard::processes::Process;
 use matriarch::guard::{Armed, Guard, Hello, Order, Report};
+use matriarch::processes::Process;
 use matriarch_core::time::Instant;
 use matriarch_tests::guarded::{self, GuardedNode, Load, TENURE, ask, next, until, until_async};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};

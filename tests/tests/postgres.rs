@@ -9,10 +9,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
-use matriarch::guard::processes::child_pids;
 use matriarch::postgres::{
     Credential, Divergence, Followed, Postgres, SqlFailure, files, proc, slot_name, walsender::WalSender,
 };
+use matriarch::processes::child_pids;
 use matriarch_core::id::{Lsn, Member, Timeline};
 use matriarch_core::op::Outcome;
 use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode, Upstream};

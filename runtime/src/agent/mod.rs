@@ -303,8 +303,7 @@ impl Agent {
         match process {
             Process::Alive { pid, .. } if self.watched != Some(*pid) => {
                 self.watched = Some(*pid);
-                let start_ticks =
-                    crate::guard::processes::Stat::read(pid.0).ok().flatten().map_or(0, |s| s.start_ticks);
+                let start_ticks = crate::processes::Stat::read(pid.0).ok().flatten().map_or(0, |s| s.start_ticks);
                 self.guard.postmaster(pid.0, start_ticks);
                 let (exit, died, pid) = (self.lanes.postgres.watch_exit(*pid), self.died.clone(), *pid);
                 tokio::spawn(async move {

@@ -50,7 +50,7 @@ const VIEWS_MAX: usize = 64;
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     // Now: a binary that is replaced later is another file by that name, which is what to execute then.
     let program = std::env::current_exe().context("our own executable")?;
-    let loaded = config::load(options.file.as_deref(), std::env::vars()).map_err(|error| anyhow!("{error}"))?;
+    let loaded = config::load(options.file.as_deref(), config::environment()).map_err(|error| anyhow!("{error}"))?;
     crate::logging::init(&loaded.config.log)?;
     for line in loaded.render_warnings().lines() {
         tracing::warn!("{line}");
@@ -192,7 +192,7 @@ impl Agent {
 
 /// The file is read again; a file that cannot be used changes nothing.
 fn reload(file: Option<&Path>) -> Option<LocalConfig> {
-    match config::load(file, std::env::vars()) {
+    match config::load(file, config::environment()) {
         Ok(loaded) => {
             for line in loaded.render_warnings().lines() {
                 tracing::warn!("{line}");
@@ -284,7 +284,7 @@ fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {
 
 /// `matriarch release --tenure ID FILE`: gives a tenure back once its PostgreSQL is dead. The guard runs it.
 pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
-    let loaded = config::load(file, std::env::vars()).map_err(|error| anyhow!("{error}"))?;
+    let loaded = config::load(file, config::environment()).map_err(|error| anyhow!("{error}"))?;
     let local = loaded.config;
     let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;

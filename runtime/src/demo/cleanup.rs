@@ -10,9 +10,9 @@ use rustix::process::Signal;
 
 use super::processes;
 use super::workdir::Workdir;
-use crate::guard::processes::Process;
 use crate::postgres::cgroup;
 use crate::postgres::proc::PidFile;
+use crate::processes::Process;
 
 /// How long PostgreSQL may take for an immediate shutdown. It lets go of shared memory then, which a kill leaves behind.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(3);

@@ -16,9 +16,9 @@ use super::account;
 use super::install::Installed;
 use super::processes;
 use super::workdir::{self, Workdir};
-use crate::guard::processes::Process;
 use crate::http;
 use crate::postgres::proc::PidFile;
+use crate::processes::Process;
 
 /// Nodes of the demo.
 pub(super) const NODES: usize = 3;

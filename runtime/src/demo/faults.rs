@@ -7,7 +7,7 @@ use anyhow::bail;
 use rustix::process::Signal;
 
 use super::cluster::Cluster;
-use crate::guard::processes::Process;
+use crate::processes::Process;
 
 /// How long an agent may take to hand over and end, once it is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitOptions};
 
-use crate::guard::processes::{Process, Stat};
+use crate::processes::{Process, Stat};
 
 /// Programs that can be the demo's when found by directory. An editor or a shell in the directory is the user's.
 const PROGRAMS: [&str; 6] = ["matriarch", "postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata"];

@@ -14,9 +14,9 @@ use std::thread;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::processes::Process;
 use super::wishes;
 use crate::postgres::cgroup;
+use crate::processes::Process;
 
 /// The cgroup of one postmaster, in which nothing else is.
 #[derive(Debug)]

@@ -20,8 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::Cgroup;
-use super::processes::{DataDir, Member, Process, child_pids};
 use crate::clock;
+use crate::processes::{DataDir, Member, Process, child_pids};
 
 /// Between two looks at processes that were signalled.
 const LOOK_AGAIN: Duration = Duration::from_micros(300);
@@ -346,7 +346,7 @@ fn kill_one(process: Process, killing: &mut Killing) {
 }
 
 fn is_still(process: Process) -> bool {
-    process.stat().is_ok_and(|stat| stat.is_none_or(super::processes::Stat::is_still))
+    process.stat().is_ok_and(|stat| stat.is_none_or(crate::processes::Stat::is_still))
 }
 
 #[cfg(test)]

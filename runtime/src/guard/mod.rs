@@ -19,7 +19,6 @@ mod connection;
 mod fence;
 mod log;
 mod pair;
-pub mod processes;
 mod protocol;
 mod release;
 mod server;

@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal, waitpid};
 
-use super::processes::Process;
 use super::startup::Carried;
 use super::succession::Succession;
 use crate::clock::{self, Timer};
+use crate::processes::Process;
 
 /// Between the start of a successor and of the next: one that cannot live is not started in a loop.
 const START_PAUSE: Duration = Duration::from_millis(100);

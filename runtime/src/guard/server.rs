@@ -18,12 +18,12 @@ use super::authority::Authority;
 use super::connection::Connection;
 use super::fence::{Killing, Postgres};
 use super::pair::Pair;
-use super::processes::Process;
 use super::release::Release;
 use super::startup::{Carried, Means};
 use super::succession::{Inheritance, Succession};
 use super::wishes;
 use crate::clock::{self, Timer};
+use crate::processes::Process;
 
 /// How long a kill is pursued before it is reported as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(1);

@@ -10,9 +10,9 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::fence::Postgres;
-use super::processes::Process;
 use super::startup::{Carried, Means};
 use crate::clock::{self, Timer};
+use crate::processes::Process;
 
 /// How long after the end of authority a guard that lives may have done nothing: it is frozen or starved then. Well below
 /// the time that is set aside for a fence.

@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::guard::processes::{Stat, child_pids, is_gone, pids};
+use crate::processes::{Stat, child_pids, is_gone, pids};
 
 /// `postmaster.pid`: pid, PGDATA, start time (seconds since the epoch), port, socket directory, listen address, shared
 /// memory key, status (`pidfile.h`).

@@ -25,7 +25,7 @@ use super::proc::{self, Handle, PidFile};
 use super::settings::Settings;
 use super::tools;
 use crate::aside::look;
-use crate::guard::processes::child_pids;
+use crate::processes::child_pids;
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;

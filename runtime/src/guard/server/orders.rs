@@ -7,11 +7,11 @@ use matriarch_core::time::Instant;
 
 use super::super::connection::Connection;
 use super::super::fence::{Killing, Progress};
-use super::super::processes::Process;
 use super::super::protocol::{Hello, Order, PROTOCOL, Report};
 use super::super::startup::Means;
 use super::{Agent, End, STUCK_AFTER, Server, open_pidfd};
 use crate::clock;
+use crate::processes::Process;
 
 impl Server {
     pub(super) fn accept(&mut self, means: &Means) {

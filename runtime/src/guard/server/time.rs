@@ -7,12 +7,12 @@ use matriarch_core::time::Instant;
 use rustix::process::geteuid;
 
 use super::super::fence::{Killing, Progress};
-use super::super::processes::Process;
 use super::super::protocol::Report;
 use super::super::release::{Release, Step};
 use super::super::startup::Means;
 use super::{End, Fencing, STUCK_AFTER, Server, WindDown, open_pidfd};
 use crate::clock;
+use crate::processes::Process;
 
 /// How often what is stuck is struck again.
 const STRIKE_AGAIN: Duration = Duration::from_millis(50);
