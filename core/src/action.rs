@@ -388,8 +388,8 @@ impl Action {
         match self {
             Self::Store(StoreAction::Renew { deadline, .. }) => *deadline + *deadline / 2,
             Self::Peer(PeerAction::AwaitReplay { deadline, .. }) => *deadline + Duration::from_millis(500),
-            // A question that a dead network swallowed must not keep the next one waiting: the answer to that one is what
-            // ends an isolation.
+            // A question that a dead network swallowed must not keep the next one waiting: the answer to that one is
+            // what ends an isolation.
             Self::Store(StoreAction::Read) => retry_timeout.min(Duration::from_secs(2)),
             Self::Store(_) | Self::Host(_) | Self::Peer(_) => retry_timeout,
             Self::Postgres(PostgresAction::Observe | PostgresAction::Look) => Duration::from_secs(5),

@@ -34,8 +34,8 @@ pub struct Order {
     pub action: Action,
     /// Why.
     pub because: Reason,
-    /// Of an order that makes PostgreSQL writable: what the guard has acknowledged when it was given. The executor reads
-    /// the clock again at the last moment and does not begin at that instant or later, unless a later one was
+    /// Of an order that makes PostgreSQL writable: what the guard has acknowledged when it was given. The executor
+    /// reads the clock again at the last moment and does not begin at that instant or later, unless a later one was
     /// acknowledged for the same tenure meanwhile. `None`: the order makes nothing writable.
     ///
     /// The race: the agent is frozen between the decision and its execution, the guard fires and is disarmed, the agent

@@ -61,7 +61,8 @@ pub struct EpochFile {
 /// From the store.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum StoreEvent {
-    /// The keys, by a watch. It carries its revision: fact enough for stopping, and for what a guarded transaction does.
+    /// The keys, by a watch. It carries its revision: fact enough for stopping, and for what a guarded transaction
+    /// does.
     Watched(Seen<ClusterView>),
     /// An operation ended.
     Completed {

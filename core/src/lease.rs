@@ -13,8 +13,8 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// Twice what ntpd slews at most; chrony needs a `maxslewrate` (`docs/time.md`). Killing 106 children took 25 ms on a
-    /// quiet machine, and up to 123 ms on a loaded one.
+    /// Twice what ntpd slews at most; chrony needs a `maxslewrate` (`docs/time.md`). Killing 106 children took 25 ms on
+    /// a quiet machine, and up to 123 ms on a loaded one.
     fn default() -> Self {
         Self { rho_ppm: 1000, stop_cost: Duration::from_millis(250) }
     }

@@ -168,8 +168,8 @@ pub struct Memory {
     /// A promotion of the running postmaster was ordered and is not known to be refused: it may become a primary at any
     /// moment, whatever became of the order.
     pub promotion: bool,
-    /// A start as a standby was ordered, and neither its end nor its death was seen: what is known of the directory may be
-    /// older than the signal file that it wrote.
+    /// A start as a standby was ordered, and neither its end nor its death was seen: what is known of the directory may
+    /// be older than the signal file that it wrote.
     pub as_standby: bool,
     /// When the standby was last pointed to an upstream.
     pub turned: Instant,

@@ -226,7 +226,8 @@ fn under(view: &View<'_>, action: &Action) -> Option<Armed> {
         Action::Postgres(PostgresAction::Restart) => view.may_write(),
         _ => false,
     };
-    // No rung gives such an order without authority; if one did, an instant that is past would keep it from being begun.
+    // No rung gives such an order without authority; if one did, an instant that is past would keep it from being
+    // begun.
     writable.then(|| view.promise().unwrap_or(Armed { tenure: LeaseId(0), at: Instant::ZERO }))
 }
 

@@ -267,8 +267,8 @@ impl Node {
         node.published()
     }
 
-    /// A standby whose leader key was heard to be gone just now; everybody has answered and pledged, its own receiver is
-    /// frozen: it may campaign.
+    /// A standby whose leader key was heard to be gone just now; everybody has answered and pledged, its own receiver
+    /// is frozen: it may campaign.
     pub(crate) fn racing() -> Self {
         let mut node = Self::standby();
         let now = node.now;

@@ -1,5 +1,6 @@
 //! Histories of timelines. Which of two nodes is ahead is decided by history and position together: a position alone
-//! says nothing across timelines, and a timeline number alone says nothing either, since two nodes can mint the same one.
+//! says nothing across timelines, and a timeline number alone says nothing either, since two nodes can mint the same
+//! one.
 
 use alloc::string::String;
 use alloc::vec::Vec;

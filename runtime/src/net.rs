@@ -1,5 +1,5 @@
-//! The only place that connects to the store and to other agents, or listens, so that a simulated network can stand in for
-//! the real one.
+//! The only place that connects to the store and to other agents, or listens, so that a simulated network can stand in
+//! for the real one.
 
 use std::future::Future;
 use std::io;

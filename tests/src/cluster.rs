@@ -92,8 +92,8 @@ impl Cluster {
         found
     }
 
-    /// Waits until the cluster is whole: exactly one node says that it is the primary, every other that it is a replica,
-    /// and that many stream from the one primary. Its index.
+    /// Waits until the cluster is whole: exactly one node says that it is the primary, every other that it is a
+    /// replica, and that many stream from the one primary. Its index.
     pub async fn healed(&self, limit: Duration) -> usize {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         self.healed_but(&[], &all, limit).await

@@ -119,8 +119,8 @@ impl GuardedNode {
         command
     }
 
-    /// Starts PostgreSQL as the child of another process that ends only by a signal, and has the kernel kill the postmaster
-    /// with it; that process and the postmaster.
+    /// Starts PostgreSQL as the child of another process that ends only by a signal, and has the kernel kill the
+    /// postmaster with it; that process and the postmaster.
     pub fn start_below_a_parent(&self) -> (Child, Process) {
         self.make_data();
         let command = self.server_command();

@@ -1,5 +1,6 @@
-//! The ledger of acknowledged rows. Each node has a client that writes a row every few milliseconds whenever its node lets
-//! it; what was acknowledged, when and by whom is noted by one clock, and that decides what a fault did to the service.
+//! The ledger of acknowledged rows. Each node has a client that writes a row every few milliseconds whenever its node
+//! lets it; what was acknowledged, when and by whom is noted by one clock, and that decides what a fault did to the
+//! service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -266,7 +267,8 @@ impl Verdict {
         }
     }
 
-    /// Prints the verdict, and panics if two reigns overlap, two nodes wrote one timeline, or more was lost than is allowed.
+    /// Prints the verdict, and panics if two reigns overlap, two nodes wrote one timeline, or more was lost than is
+    /// allowed.
     pub fn must_be_clean(&self, fault: &str, allowed: Allowance) {
         eprintln!("{fault}: {self}");
         assert_eq!(self.overlap, Duration::ZERO, "{fault}: two primaries acknowledged at the same time: {self}");

@@ -1,9 +1,9 @@
-//! Real clusters for tests: real stores, real agents, real PostgreSQL servers, faults that the kernel makes, and a ledger
-//! of acknowledged rows that decides what the faults did.
+//! Real clusters for tests: real stores, real agents, real PostgreSQL servers, faults that the kernel makes, and a
+//! ledger of acknowledged rows that decides what the faults did.
 //!
-//! A test starts a [`Cluster`] from a [`Plan`], starts a [`Ledger`] of writing clients, breaks something, waits until the
-//! cluster has healed and asks the ledger for its [`Verdict`]. Everything ends with the [`Cluster`], also in a panic; the
-//! logs of every process are then printed.
+//! A test starts a [`Cluster`] from a [`Plan`], starts a [`Ledger`] of writing clients, breaks something, waits until
+//! the cluster has healed and asks the ledger for its [`Verdict`]. Everything ends with the [`Cluster`], also in a
+//! panic; the logs of every process are then printed.
 
 mod cluster;
 mod demo;

@@ -159,8 +159,8 @@ fn free_subnet(seed: u32) -> String {
     free.expect("a free network in 10.96.0.0/10")
 }
 
-/// Removes what a killed test has left: namespaces whose names carry the id of a process that is gone, and whatever still
-/// runs in them.
+/// Removes what a killed test has left: namespaces whose names carry the id of a process that is gone, and whatever
+/// still runs in them.
 fn sweep() {
     let owner = |name: &str| name.strip_prefix('m')?.split_once('x')?.0.parse().ok().map(Process);
     for line in run("ip", &["netns", "list"]).unwrap_or_default().lines() {

@@ -124,8 +124,8 @@ impl Node {
 
     /// SIGKILL to every process of the node, until there is none.
     pub fn kill_everything(&self) {
-        // Stopped first, the agent before the guard before PostgreSQL: a machine that loses its power does not get to see
-        // its own end.
+        // Stopped first, the agent before the guard before PostgreSQL: a machine that loses its power does not get to
+        // see its own end.
         let mut first: Vec<Process> = self.agent.iter().map(Child::process).chain(self.guard()).collect();
         for process in &first {
             process.signal(rustix::process::Signal::STOP);

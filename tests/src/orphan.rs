@@ -1,5 +1,5 @@
-//! A client whose procedure commits in a loop: the server goes on with it after its postmaster's death, and no client has
-//! to say anything for it.
+//! A client whose procedure commits in a loop: the server goes on with it after its postmaster's death, and no client
+//! has to say anything for it.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,8 @@ pub struct CommitLoop {
 }
 
 impl CommitLoop {
-    /// Starts the loop on a node. It never ends by itself and never sleeps, which would let it see its postmaster's death.
+    /// Starts the loop on a node. It never ends by itself and never sleeps, which would let it see its postmaster's
+    /// death.
     ///
     /// # Errors
     /// The server refuses or is not there.

@@ -22,8 +22,8 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
-    /// SIGSTOP, and waits until every thread stands still: the signal is one thread's first, and the others may go on for
-    /// as long as that one waits for a processor.
+    /// SIGSTOP, and waits until every thread stands still: the signal is one thread's first, and the others may go on
+    /// for as long as that one waits for a processor.
     pub fn freeze(self) {
         self.signal(Signal::STOP);
         while !self.states().iter().all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')) {

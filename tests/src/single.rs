@@ -53,7 +53,8 @@ pub fn settings(home: &Path, member: &str, port: u16) -> Settings {
         ("unix_socket_directories", home.to_str().unwrap()),
         ("wal_retrieve_retry_interval", "500ms"),
         ("shared_buffers", "16MB"),
-        // As in every real cluster: without it PostgreSQL 14 may have removed by then what a rewound server begins with.
+        // As in every real cluster: without it PostgreSQL 14 may have removed by then what a rewound server begins
+        // with.
         ("wal_keep_size", "128MB"),
         ("log_statement", "all"),
         ("synchronous_commit", "local"),

@@ -37,8 +37,8 @@ pub(crate) fn matriarch() -> PathBuf {
         .unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
 }
 
-/// The binary under test where the servers' account can execute it: a copy in `dir` if the build is below somebody's closed
-/// home.
+/// The binary under test where the servers' account can execute it: a copy in `dir` if the build is below somebody's
+/// closed home.
 pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
     let built = matriarch();
     let open = |dir: &Path| dir.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
@@ -52,7 +52,8 @@ pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
     copy
 }
 
-/// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put them.
+/// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
+/// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("MATRIARCH_TEST_PGBIN") {
         return dir.into();

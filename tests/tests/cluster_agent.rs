@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
-/// Far above a writer's interval and any hiccup of two busy cores, far below the shortest restart of PostgreSQL with its
-/// checkpoint, a stop by the guard or a failover.
+/// Far above a writer's interval and any hiccup of two busy cores, far below the shortest restart of PostgreSQL with
+/// its checkpoint, a stop by the guard or a failover.
 const NO_HOLE: Duration = Duration::from_millis(400);
 
 /// Waits until the agent answers, and long enough for it to make a mistake; then nothing may have happened.

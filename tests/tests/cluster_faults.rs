@@ -1,6 +1,6 @@
-//! What happens to primaries everywhere: the server dies, somebody wants another one, the agent stops, freezes or dies, the
-//! machine is gone. After each the cluster heals, no two nodes ever acknowledge at the same time, and what was acknowledged
-//! is there.
+//! What happens to primaries everywhere: the server dies, somebody wants another one, the agent stops, freezes or dies,
+//! the machine is gone. After each the cluster heals, no two nodes ever acknowledge at the same time, and what was
+//! acknowledged is there.
 
 use std::time::Duration;
 
@@ -108,8 +108,8 @@ async fn the_whole_node_of_the_primary_is_killed() {
     ledger.must_have_moved(&cluster, fault, "node killed", [primary, next]).await;
 }
 
-/// A standby's answer to a vote is a pledge that it receives nothing more. While its replay is paused a reload alone does
-/// not keep it; and what it has received must count although it has not been replayed.
+/// A standby's answer to a vote is a pledge that it receives nothing more. While its replay is paused a reload alone
+/// does not keep it; and what it has received must count although it has not been replayed.
 #[tokio::test]
 async fn a_standby_with_paused_replay_votes() {
     let mut cluster = Cluster::start(Plan::default()).await;
@@ -133,9 +133,9 @@ async fn a_standby_with_paused_replay_votes() {
     verdict.must_be_clean("node killed, replay paused on a standby", Allowance::Unreplicated);
 }
 
-/// The case that pledges are for: the key is gone, and the old primary goes on streaming what it acknowledges. Its agent
-/// does not reach the store and hears nothing of it; its peers are told that it is a primary, and none may be promoted
-/// beside it. Whoever has told a position by then must not receive anything more, a paused standby neither.
+/// The case that pledges are for: the key is gone, and the old primary goes on streaming what it acknowledges. Its
+/// agent does not reach the store and hears nothing of it; its peers are told that it is a primary, and none may be
+/// promoted beside it. Whoever has told a position by then must not receive anything more, a paused standby neither.
 #[tokio::test]
 async fn a_standby_with_paused_replay_pledges_while_the_old_primary_streams() {
     let cluster = Cluster::start(Plan { ttl: LONG_TTL, ..Plan::default() }).await;

@@ -1,4 +1,5 @@
-//! The fence: nothing of an old primary commits beside a new one, whatever state its processes are in when authority ends.
+//! The fence: nothing of an old primary commits beside a new one, whatever state its processes are in when authority
+//! ends.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use matriarch_tests::{Allowance, Cluster, CommitLoop, Ledger, Mark, Plan, wait_u
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
 
-/// A backend whose procedure commits in a loop does not notice that its postmaster is dead; it committed for seconds more
-/// in trials. No other primary, and no new postmaster on the same data, may acknowledge while it lives.
+/// A backend whose procedure commits in a loop does not notice that its postmaster is dead; it committed for seconds
+/// more in trials. No other primary, and no new postmaster on the same data, may acknowledge while it lives.
 #[tokio::test]
 async fn an_orphan_never_commits_beside_a_primary() {
     let cluster = Cluster::start(Plan::default()).await;

@@ -87,8 +87,8 @@ async fn a_store_that_is_away_for_longer_than_ttl_stops_writes_until_it_is_back(
     ledger.verdict(&cluster, fault).await.must_be_clean("store away for longer than ttl", Allowance::Unreplicated);
 }
 
-/// A store that is dead refuses connections, where one that is frozen is silent: another error, and at once. Back on its
-/// data it has the lease still, and etcd grants it its whole time again.
+/// A store that is dead refuses connections, where one that is frozen is silent: another error, and at once. Back on
+/// its data it has the lease still, and etcd grants it its whole time again.
 #[tokio::test]
 async fn a_store_that_is_dead_for_less_than_ttl_is_not_noticed_by_clients() {
     let mut cluster = Cluster::start(Plan { ttl: LONG_TTL, ..Plan::default() }).await;

@@ -12,8 +12,8 @@ use tokio::time::sleep;
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
 
-/// An etcd leader that was frozen may, when it is thawed, drop leases that were renewed through its successor (etcd before
-/// pull request 16822). The key of a primary can vanish a moment after a good renewal: no overlap even so.
+/// An etcd leader that was frozen may, when it is thawed, drop leases that were renewed through its successor (etcd
+/// before pull request 16822). The key of a primary can vanish a moment after a good renewal: no overlap even so.
 #[tokio::test]
 async fn an_etcd_leader_that_was_frozen_makes_no_second_primary() {
     let cluster = Cluster::start(Plan { store: StoreKind::Etcd(3), ttl: 6, ..Plan::default() }).await;
@@ -29,7 +29,8 @@ async fn an_etcd_leader_that_was_frozen_makes_no_second_primary() {
     ledger.verdict(&cluster, fault).await.must_be_clean("etcd leader frozen and thawed", Allowance::Unreplicated);
 }
 
-/// Somebody deletes the leader key while its primary is alive and well: it takes the key again, and clients see a pause.
+/// Somebody deletes the leader key while its primary is alive and well: it takes the key again, and clients see a
+/// pause.
 #[tokio::test]
 async fn a_deleted_leader_key_is_taken_again() {
     let cluster = Cluster::start(Plan::default()).await;

@@ -200,8 +200,8 @@ async fn a_promise_that_is_renewed_meanwhile_counts() {
     assert_eq!(node.postgres.stop(StopMode::Immediate, LONG).await, Outcome::Done(()));
 }
 
-/// The race: a start loses its lane while a slow disk keeps it from forking. The stop that takes its place finds nothing
-/// to stop; a fork after that would be a primary that nobody has ordered.
+/// The race: a start loses its lane while a slow disk keeps it from forking. The stop that takes its place finds
+/// nothing to stop; a fork after that would be a primary that nobody has ordered.
 #[tokio::test]
 async fn a_start_that_was_cancelled_while_it_wrote_its_files_forks_nothing() {
     let node = Node::new().await;

@@ -1,6 +1,7 @@
-//! Golden scripts: `tests/scenarios/*.txt` tell what happens to one agent, `a`, in a scripted world; below each line stands
-//! what the agent decides and orders because of it. `UPDATE=1 cargo test -p matriarch-tests --test scenarios` rewrites
-//! them. Commit only a difference that you understand: each is a change of what happens to somebody's database.
+//! Golden scripts: `tests/scenarios/*.txt` tell what happens to one agent, `a`, in a scripted world; below each line
+//! stands what the agent decides and orders because of it. `UPDATE=1 cargo test -p matriarch-tests --test scenarios`
+//! rewrites them. Commit only a difference that you understand: each is a change of what happens to somebody's
+//! database.
 
 #[path = "scenarios/describe.rs"]
 mod describe;

@@ -1,7 +1,7 @@
 //! The adapter against the embedded store's services on a simulated network: what a cut costs, and what it does not.
 //!
-//! turmoil's TCP loses what is sent into a cut and never repeats it, so a connection that lived through one is dead until
-//! its probe notices. That is the worst a real network does as well.
+//! turmoil's TCP loses what is sent into a cut and never repeats it, so a connection that lived through one is dead
+//! until its probe notices. That is the worst a real network does as well.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -62,7 +62,8 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             process_seen(state, at, Process::Absent);
             state.postgres.orphans = Some(0);
         }
-        // It stopped or killed what it could. Orphans are asked for again; what it holds is let go on like any other hold.
+        // It stopped or killed what it could. Orphans are asked for again; what it holds is let go on like any other
+        // hold.
         GuardEvent::Stuck { processes } => {
             state.guard.stuck = processes;
             state.guard.held |= state.guard_asked.hold;

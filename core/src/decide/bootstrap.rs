@@ -7,8 +7,8 @@ use crate::view::View;
 use crate::view::postgres::{DataDir, StopMode, Upstream};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
-    // Asked to stop, with nothing to hand over: whether the store answers, or somebody is there to clone from, is nothing
-    // to wait for any more.
+    // Asked to stop, with nothing to hand over: whether the store answers, or somebody is there to clone from, is
+    // nothing to wait for any more.
     if view.state.leaving && view.held().is_none() {
         return None;
     }

@@ -46,8 +46,8 @@ fn expired(view: &View<'_>, held: &Held) -> Option<Verdict> {
     Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
 }
 
-/// Renewals go on, but the guard does not acknowledge them: what it has acknowledged is over, and should it be frozen it
-/// stops nothing. A tenure that it was never armed for gets a moment for the first acknowledgement.
+/// Renewals go on, but the guard does not acknowledge them: what it has acknowledged is over, and should it be frozen
+/// it stops nothing. A tenure that it was never armed for gets a moment for the first acknowledgement.
 fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let guard = &view.state.guard;
     let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {

@@ -13,9 +13,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.state.postgres.process == Process::Unknown {
         return Some(Verdict::wait(Reason::Observing));
     }
-    // The race: a tool of ours writes the directory, and a look finds it before `pg_control` is whole, or while a failed
-    // tool clears it away. Half-written by ourselves is neither foreign nor damaged; what it is stands when the tool ends.
-    // A server that runs on it meanwhile is nothing of ours.
+    // The race: a tool of ours writes the directory, and a look finds it before `pg_control` is whole, or while a
+    // failed tool clears it away. Half-written by ourselves is neither foreign nor damaged; what it is stands when the
+    // tool ends. A server that runs on it meanwhile is nothing of ours.
     let writing = matches!(
         view.controlling(),
         Some(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_))

@@ -29,7 +29,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         let reason = Reason::SlotObsolete { slot: own.clone() };
         return Some((Action::Postgres(PostgresAction::DropSlot(own)), reason));
     }
-    // The slot of a member that is gone keeps WAL until the disk is full: it is dropped when nobody has come back for long.
+    // The slot of a member that is gone keeps WAL until the disk is full: it is dropped when nobody has come back for
+    // long.
     let ttl = view.config().member_slots_ttl;
     let gone_for_long = |name: &String| {
         view.state.memory.member_slots.get(name).is_some_and(|wanted_at| view.at.since(*wanted_at) >= ttl)

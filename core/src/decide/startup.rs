@@ -1,5 +1,5 @@
-//! Rung 5: PostgreSQL starts or recovers. A leader waits for it, for a while; a standby goes on to the rungs below, which
-//! may point it elsewhere.
+//! Rung 5: PostgreSQL starts or recovers. A leader waits for it, for a while; a standby goes on to the rungs below,
+//! which may point it elsewhere.
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, PostgresAction};

@@ -79,8 +79,8 @@ pub(super) fn forget(view: &View<'_>) -> Option<Action> {
     Some(Action::Host(HostAction::WriteEpoch(EpochFile { epoch: Revision(0), ..file })))
 }
 
-/// A tenure that is over may still have its key, and a release without an answer may be applied yet: an agent that starts
-/// now must not take this tenure up.
+/// A tenure that is over may still have its key, and a release without an answer may be applied yet: an agent that
+/// starts now must not take this tenure up.
 fn forget_spent(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent.filter(|_| view.held().is_none())?;
     Some((forget(view)?, Reason::SpentTenure { lease }))
@@ -94,8 +94,8 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
         return Some((forget, verdict.reason.clone()));
     }
     let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
-    // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was published,
-    // and what others lack is measured by what was.
+    // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was
+    // published, and what others lack is measured by what was.
     let clean = view.dead() && view.dir().is_some_and(|dir| dir.state == ControlState::ShutDown);
     let published = view.cluster().and_then(|cluster| cluster.status.as_ref()).map_or(Lsn(0), |status| status.optime);
     let position = if clean { checkpoint } else { checkpoint.max(published) };

@@ -1,5 +1,5 @@
-//! The proof of the ladder, by generated views: every view has a verdict, every rung is reached, and no step breaks what
-//! must hold.
+//! The proof of the ladder, by generated views: every view has a verdict, every rung is reached, and no step breaks
+//! what must hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -475,8 +475,8 @@ fn data_that_come_after_the_process_do_not_let_an_agent_take_the_key_of_another(
     assert!(actions(&effects).contains(&FIRE));
 }
 
-/// The race: a node whose PostgreSQL cannot start wins the key, gives it up after three attempts, wins it again at once,
-/// and gives it up without an attempt: thousands of tenures a minute, and nobody else gets a turn.
+/// The race: a node whose PostgreSQL cannot start wins the key, gives it up after three attempts, wins it again at
+/// once, and gives it up without an attempt: thousands of tenures a minute, and nobody else gets a turn.
 #[test]
 fn who_gave_up_because_it_could_not_serve_does_not_race_at_once() {
     let node = Node::racing();

@@ -49,7 +49,8 @@ fn bounded(state: &State, at: Instant, effects: &Effects) {
     }
 }
 
-/// S8: what makes a writable PostgreSQL is ordered only under a tenure that is held, acknowledged by the guard and on disk.
+/// S8: what makes a writable PostgreSQL is ordered only under a tenure that is held, acknowledged by the guard and on
+/// disk.
 fn with_authority(view: &View<'_>, action: &Action) {
     let primary = matches!(
         action,

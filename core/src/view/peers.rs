@@ -32,8 +32,8 @@ pub struct PeerAnswer {
     pub flushed: Lsn,
     /// What it has replayed.
     pub replayed: Lsn,
-    /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader key.
-    /// `None`: it has not stopped it, or cannot (Patroni).
+    /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader
+    /// key. `None`: it has not stopped it, or cannot (Patroni).
     pub pledge: Option<Revision>,
 }
 

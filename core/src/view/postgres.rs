@@ -16,8 +16,8 @@ pub struct PostgresFacts {
     pub process: Process,
     /// The last answer to the monitoring query of the running postmaster.
     pub sql: Option<Seen<Sql>>,
-    /// Processes of a dead postmaster that may still live and commit; `None` = not counted since the postmaster's death.
-    /// An orphan counts as a primary: nothing is started, rewound, handed over or released beside one.
+    /// Processes of a dead postmaster that may still live and commit; `None` = not counted since the postmaster's
+    /// death. An orphan counts as a primary: nothing is started, rewound, handed over or released beside one.
     pub orphans: Option<u32>,
 }
 

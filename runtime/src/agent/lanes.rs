@@ -66,9 +66,9 @@ impl Lanes {
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
     ///
-    /// A start writes its files beside the loop, and that goes on. When this returns it has forked, and the postmaster is
-    /// there for whoever stops it or looks for it; or it never will. Otherwise the stop that takes its place, and the guard
-    /// that counts what lives, would both find nothing before it comes.
+    /// A start writes its files beside the loop, and that goes on. When this returns it has forked, and the postmaster
+    /// is there for whoever stops it or looks for it; or it never will. Otherwise the stop that takes its place, and
+    /// the guard that counts what lives, would both find nothing before it comes.
     pub(super) fn cancel(&mut self, op: OpId) {
         if let Some(running) = self.running.remove(&op) {
             running.allowance.withdraw();

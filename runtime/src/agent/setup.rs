@@ -47,9 +47,9 @@ pub fn effective(
     let shared = effective_postgresql(local, dynamic);
     let mut parameters = effective_parameters(local, dynamic, server_major);
     if server_major >= 14 {
-        // After a crash of PostgreSQL alone nothing is lost from the kernel's cache, yet recovery would fsync every file
-        // of the data directory one by one before it begins: seconds to minutes in which nobody writes. One syncfs is
-        // as safe. An operator's own value wins.
+        // After a crash of PostgreSQL alone nothing is lost from the kernel's cache, yet recovery would fsync every
+        // file of the data directory one by one before it begins: seconds to minutes in which nobody writes. One syncfs
+        // is as safe. An operator's own value wins.
         parameters.all.entry("recovery_init_sync_method".to_owned()).or_insert_with(|| "syncfs".to_owned());
     }
     warnings.extend(parameters.warnings);

@@ -1,4 +1,5 @@
-//! What a node's own file and the cluster's configuration say together, for the keys of `postgresql` that both may have.
+//! What a node's own file and the cluster's configuration say together, for the keys of `postgresql` that both may
+//! have.
 
 use std::time::Duration;
 

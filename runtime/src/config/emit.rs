@@ -1,4 +1,5 @@
-//! JSON data as the YAML text that PyYAML's `safe_dump(default_flow_style=False, allow_unicode=True, width=200)` writes.
+//! JSON data as the YAML text that PyYAML's `safe_dump(default_flow_style=False, allow_unicode=True, width=200)`
+//! writes.
 
 use libyaml_safer::{Emitter, Encoding, Event, MappingStyle, ScalarStyle, SequenceStyle};
 use serde_json::Value;

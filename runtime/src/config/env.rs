@@ -39,8 +39,8 @@ pub struct EnvOverrides {
 }
 
 /// The environment of this process. What is no text cannot be one of ours and is left out: an odd variable of somebody
-/// else's must not keep an agent from starting. A value of ours that is no text is taken with what can be read of it, and
-/// will be complained about where it does not fit.
+/// else's must not keep an agent from starting. A value of ours that is no text is taken with what can be read of it,
+/// and will be complained about where it does not fit.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|variable| text_of(&variable))
 }

@@ -55,7 +55,8 @@ pub fn bool_word(text: &str) -> Option<bool> {
     }
 }
 
-/// The value of a scalar that is an integer by [`plain`] or by a `!!int` tag; `None` if it is none or needs more than 64 bits.
+/// The value of a scalar that is an integer by [`plain`] or by a `!!int` tag; `None` if it is none or needs more than
+/// 64 bits.
 pub fn int(text: &str) -> Option<i64> {
     let digits = text.replace('_', "");
     let (negative, digits) = split_sign(&digits);

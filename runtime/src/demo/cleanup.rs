@@ -14,7 +14,8 @@ use crate::postgres::cgroup;
 use crate::postgres::proc::PidFile;
 use crate::processes::Process;
 
-/// How long PostgreSQL may take for an immediate shutdown. It lets go of shared memory then, which a kill leaves behind.
+/// How long PostgreSQL may take for an immediate shutdown. It lets go of shared memory then, which a kill leaves
+/// behind.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(3);
 /// How long killed processes may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! `matriarch demo`: three PostgreSQL nodes on this machine, clients that write, faults, and what they cost. Nothing in it
-//! is a mock: store, agents and servers are the processes that an operator runs.
+//! `matriarch demo`: three PostgreSQL nodes on this machine, clients that write, faults, and what they cost. Nothing in
+//! it is a mock: store, agents and servers are the processes that an operator runs.
 //!
 //! The demo is the subreaper of everything it starts, so each process, whatever session it made for itself, is its
 //! descendant until it ends; that is how it finds them all again to stop them.

@@ -31,8 +31,8 @@ pub(super) fn outage(acks: &[Ack], from: Instant) -> Duration {
 }
 
 /// For how long two nodes acknowledged beside each other: the longest common stretch of two reigns; `None` if there is
-/// none, not even an instant. A reign is one node on one timeline, from its first acknowledgement to its last; a node that
-/// leads again later does so on another timeline.
+/// none, not even an instant. A reign is one node on one timeline, from its first acknowledgement to its last; a node
+/// that leads again later does so on another timeline.
 pub(super) fn overlap(acks: &[Ack]) -> Option<Duration> {
     let mut reigns: BTreeMap<(usize, u32), (Instant, Instant)> = BTreeMap::new();
     for ack in acks {

@@ -1,8 +1,8 @@
 //! The rules of arming: which tenure may write until when. No process is touched here and no clock is read.
 //!
-//! - At most one tenure is armed. Another one is refused until that one was disarmed or has fired, unless the order names
-//!   it as the one to take the place of: an agent that won its key back knows both tenures, and PostgreSQL must not be
-//!   without a fence for a moment.
+//! - At most one tenure is armed. Another one is refused until that one was disarmed or has fired, unless the order
+//!   names it as the one to take the place of: an agent that won its key back knows both tenures, and PostgreSQL must
+//!   not be without a fence for a moment.
 //! - Within a tenure `at` only grows: a delayed, smaller one is acknowledged with the larger one in force.
 //! - Nothing is armed for a moment that is past, and a tenure that has fired is spent.
 //! - Once `at` is reached no order changes anything any more: whoever calls asks [`Authority::is_due`] first.

@@ -30,8 +30,8 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// The cgroup of `postmaster`, if its name says that it was made for `data_dir` and neither this guard nor the agent
-    /// is in it or below. Otherwise the reason, with the way out.
+    /// The cgroup of `postmaster`, if its name says that it was made for `data_dir` and neither this guard nor the
+    /// agent is in it or below. Otherwise the reason, with the way out.
     pub(super) fn find(postmaster: Process, data_dir: &Path, agent: Option<i32>) -> Result<Self, String> {
         let directory = cgroup::of(postmaster.pid)?;
         if directory.file_name().is_none_or(|name| *name != *cgroup::name(data_dir)) {

@@ -26,7 +26,8 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a guard that has accepted a connection may take to greet. A fence that does not go through keeps it longer
 /// than anything else.
 const GREET_LIMIT: Duration = Duration::from_secs(2);
-/// How long a successor may take to greet as the guard. It has to be well within the time that an agent goes without one.
+/// How long a successor may take to greet as the guard. It has to be well within the time that an agent goes without
+/// one.
 const SUCCESSION_LIMIT: Duration = Duration::from_millis(500);
 /// Between two attempts to reach a guard that is just starting, ending or executing itself anew.
 const AGAIN: Duration = Duration::from_millis(5);
@@ -49,16 +50,16 @@ pub struct GuardOptions {
     pub restart_grace: Duration,
     /// The command that gives a tenure back, program first, `{tenure}` standing for its number. Empty: none.
     pub release_command: Vec<String>,
-    /// The guard shall have a successor: a second process that becomes the guard when it dies. Nothing is acknowledged as
-    /// armed without one.
+    /// The guard shall have a successor: a second process that becomes the guard when it dies. Nothing is acknowledged
+    /// as armed without one.
     pub strict: bool,
 }
 
 /// A connection to the guard. Dropping it does nothing to the guard: it goes on guarding.
 #[derive(Debug)]
 pub struct Guard {
-    /// What the guard says, in its order; a [`Report::Hello`] in between may be its successor's. After [`Report::Gone`] or
-    /// [`Report::Superseded`] nothing more comes, and this guard is to be replaced by [`connect_or_spawn`].
+    /// What the guard says, in its order; a [`Report::Hello`] in between may be its successor's. After [`Report::Gone`]
+    /// or [`Report::Superseded`] nothing more comes, and this guard is to be replaced by [`connect_or_spawn`].
     pub reports: mpsc::Receiver<Report>,
     orders: Orders,
 }

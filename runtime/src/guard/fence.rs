@@ -1,9 +1,9 @@
 //! Stopping, continuing and killing PostgreSQL, whole.
 //!
 //! Why not its own shutdown: a postmaster that is stopped ignores SIGQUIT for as long as its backends have work, and a
-//! backend whose postmaster was killed goes on committing until its statement ends. So the fence is: stop the postmaster
-//! (it forks nothing and reaps nothing, so no pid of its children is reused), kill its children, kill it, and then kill
-//! whatever else runs the server in this data directory until twice in a row nothing is found.
+//! backend whose postmaster was killed goes on committing until its statement ends. So the fence is: stop the
+//! postmaster (it forks nothing and reaps nothing, so no pid of its children is reused), kill its children, kill it,
+//! and then kill whatever else runs the server in this data directory until twice in a row nothing is found.
 //!
 //! `postmaster.pid` is not read: it names only a process that works in this directory, which the search finds anyway,
 //! and the disk it lies on may hang.
@@ -126,8 +126,8 @@ impl Postgres {
         }
     }
 
-    /// Looks for a cgroup that is the watched postmaster's alone. Without one the fence works as well, but a process that
-    /// is not recognised as PostgreSQL outlives it.
+    /// Looks for a cgroup that is the watched postmaster's alone. Without one the fence works as well, but a process
+    /// that is not recognised as PostgreSQL outlives it.
     pub(super) fn find_cgroup(&mut self, agent: Option<i32>) -> Result<(), String> {
         let Some(postmaster) = self.postmaster else { return Ok(()) };
         if self.cgroup.as_ref().is_none_or(|it| !it.is_of(postmaster)) {
@@ -258,8 +258,8 @@ impl Postgres {
             }
             let mut moving = Vec::new();
             for member in &members {
-                // Also those that stand still already: a process that waits for a disk goes on when it has what it waits
-                // for, unless a stop is pending.
+                // Also those that stand still already: a process that waits for a disk goes on when it has what it
+                // waits for, unless a stop is pending.
                 member.process.signal(Signal::STOP).ok();
                 if !is_still(member.process) {
                     moving.push(member.process.pid);

@@ -48,8 +48,8 @@ impl Log {
         Ok(Self(Some(Queue { lines, written })))
     }
 
-    /// After a fork the writing thread is the other process's. Its queue is not even dropped: the thread may have been in
-    /// the middle of it.
+    /// After a fork the writing thread is the other process's. Its queue is not even dropped: the thread may have been
+    /// in the middle of it.
     pub(super) fn forget(&mut self) {
         std::mem::forget(self.0.take());
     }

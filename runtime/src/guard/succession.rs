@@ -14,8 +14,8 @@ use super::startup::{Carried, Means};
 use crate::clock::{self, Timer};
 use crate::processes::Process;
 
-/// How long after the end of authority a guard that lives may have done nothing: it is frozen or starved then. Well below
-/// the time that is set aside for a fence.
+/// How long after the end of authority a guard that lives may have done nothing: it is frozen or starved then. Well
+/// below the time that is set aside for a fence.
 const OVERDUE_AFTER: Duration = Duration::from_millis(100);
 /// How long the end of an overdue guard is waited for. Its main thread runs no more as soon as it is signalled.
 const END_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };

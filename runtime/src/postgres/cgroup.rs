@@ -55,8 +55,8 @@ pub(crate) fn prepare(data_dir: &Path) {
     }
 }
 
-/// What a process writes to by [`enter`] to be in the cgroup of `data_dir`, which is made if it is missing; `None` where
-/// that is not allowed, which the guard tells its agent.
+/// What a process writes to by [`enter`] to be in the cgroup of `data_dir`, which is made if it is missing; `None`
+/// where that is not allowed, which the guard tells its agent.
 pub(crate) fn entrance(data_dir: &Path) -> Option<OwnedFd> {
     match ROOTS.get() {
         Some(procs) => procs.try_clone().ok(),

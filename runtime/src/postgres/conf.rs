@@ -317,8 +317,8 @@ fn strip_auto_conf(settings: &Settings) -> Result<(), String> {
     put(settings, &path, &kept)
 }
 
-/// What was in `recovery.conf` before PostgreSQL 12. `recovery_init_sync_method` and `recovery_prefetch` are no part of it
-/// and remain the operator's.
+/// What was in `recovery.conf` before PostgreSQL 12. `recovery_init_sync_method` and `recovery_prefetch` are no part of
+/// it and remain the operator's.
 fn is_recovery_setting(line: &str) -> bool {
     const NAMES: [&str; 7] = [
         "archive_cleanup_command",

@@ -1,9 +1,9 @@
 //! Making a standby stand still: what it has received is all it will acknowledge, until it is told to follow again.
 //!
-//! Emptying `primary_conninfo` is not enough: while replay is paused or blocked by a query, the startup process does not
-//! act on the reload, the receiver goes on, and a standby acknowledged a synchronous commit a second after it. Ending the
-//! receiver alone is not enough either: it comes back after `wal_retrieve_retry_interval`. Both together are. The
-//! receiver refuses `pg_terminate_backend`; a signal to its process does it.
+//! Emptying `primary_conninfo` is not enough: while replay is paused or blocked by a query, the startup process does
+//! not act on the reload, the receiver goes on, and a standby acknowledged a synchronous commit a second after it.
+//! Ending the receiver alone is not enough either: it comes back after `wal_retrieve_retry_interval`. Both together
+//! are. The receiver refuses `pg_terminate_backend`; a signal to its process does it.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Everything that touches a real PostgreSQL, versions 13 to 18.
 //!
 //! [`Postgres`] is the whole of it for the rest of the agent: it observes and it executes orders; it decides nothing.
-//! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so, and a
-//! change of files that has begun goes on to its end before the next begins ([`Allowance::withdraw`] keeps a start from
-//! forking after it).
+//! Dropping the future of an order cancels it and kills its tool; a server that was started or signalled stays so, and
+//! a change of files that has begun goes on to its end before the next begins ([`Allowance::withdraw`] keeps a start
+//! from forking after it).
 
 mod allowance;
 pub mod cgroup;
@@ -190,8 +190,8 @@ impl Postgres {
 
     /// Starts the server and waits until it accepts connections, for `pg_ctl_timeout` at most.
     ///
-    /// `Refused` = it does not run; `NotOurTenure`: `allowance` was over before it was forked. `Unknown` = it runs and is
-    /// still starting.
+    /// `Refused` = it does not run; `NotOurTenure`: `allowance` was over before it was forked. `Unknown` = it runs and
+    /// is still starting.
     pub async fn start(&self, how: StartAs, allowance: &Allowance) -> Outcome<()> {
         let recovery = match how {
             StartAs::Primary => Recovery::Primary,
@@ -220,8 +220,8 @@ impl Postgres {
         }
     }
 
-    /// Stops and starts the server as what it was. `deadline` is the stop's. What is over, `allowance`, keeps it from being
-    /// stopped, or, if it ended meanwhile, from being started again.
+    /// Stops and starts the server as what it was. `deadline` is the stop's. What is over, `allowance`, keeps it from
+    /// being stopped, or, if it ended meanwhile, from being started again.
     pub async fn restart(&self, deadline: Duration, allowance: &Allowance) -> Outcome<()> {
         let allowed = allowance.clone();
         if let Err(refusal) = self.look(move |settings| check(settings, None, &allowed)).await {
@@ -303,8 +303,8 @@ impl Postgres {
         sql_outcome(sql::alone(&self.settings(), "CHECKPOINT", deadline).await)
     }
 
-    /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not shut
-    /// down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
+    /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not
+    /// shut down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
         let rewound = workdir::rewind(&self.settings(), &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
@@ -403,7 +403,8 @@ impl Postgres {
     }
 }
 
-/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known wrongly.
+/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
+/// wrongly.
 fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
     let standby = standby.unwrap_or_else(|| settings.data_dir.join("standby.signal").exists());
     if standby { allowance.check() } else { allowance.check_writable() }

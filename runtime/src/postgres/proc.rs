@@ -62,8 +62,8 @@ pub fn observe(data_dir: &Path) -> Process {
     Process::Alive { pid: Pid(pid), phase: file.phase.unwrap_or(Phase::Starting) }
 }
 
-/// The postmaster of a data directory as core counts it: a single-user server, as initdb and crash recovery run it, lets
-/// no client in and can acknowledge nothing.
+/// The postmaster of a data directory as core counts it: a single-user server, as initdb and crash recovery run it,
+/// lets no client in and can acknowledge nothing.
 pub fn observe_postmaster(data_dir: &Path) -> Process {
     match PidFile::read(data_dir) {
         Some(file) if file.pid < 0 => Process::Absent,

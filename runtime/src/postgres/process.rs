@@ -48,13 +48,13 @@ pub(super) struct Started {
 /// Starts the postmaster: not our child, in a session of its own, so that it outlives the agent and no signal to the
 /// agent's terminal or process group reaches it. It is executed when this returns.
 ///
-/// It begins in the data directory, as it goes on: before its `postmaster.pid` is there, that and its executable are all
-/// by which the guard and the search for orphans can tell whose it is. An executable with another name than PostgreSQL's
-/// is known to the guard only once it was told of it.
+/// It begins in the data directory, as it goes on: before its `postmaster.pid` is there, that and its executable are
+/// all by which the guard and the search for orphans can tell whose it is. An executable with another name than
+/// PostgreSQL's is known to the guard only once it was told of it.
 ///
 /// # Errors
-/// `NotOurTenure`: the allowance is over. Otherwise a text that names what is missing and the way out. Nothing was started
-/// then.
+/// `NotOurTenure`: the allowance is over. Otherwise a text that names what is missing and the way out. Nothing was
+/// started then.
 pub(super) fn spawn(settings: &Settings, allowance: &Allowance) -> Result<Started, Refusal> {
     let failed = |what: &dyn std::fmt::Display| Refusal::Failed(what.to_string());
     let program = tools::locate(settings, "postgres").map_err(Refusal::Failed)?;
@@ -115,9 +115,9 @@ fn set_environment(command: &mut Command, settings: &Settings) {
             command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
         }
     }
-    // PostgreSQL takes any process with the number in a left-over postmaster.pid for a server, except its own parent and
-    // this one. After a container's restart the number may be anybody's; and where nobody reaps, the dead postmaster
-    // itself is there as a zombie for ever, and no start would succeed.
+    // PostgreSQL takes any process with the number in a left-over postmaster.pid for a server, except its own parent
+    // and this one. After a container's restart the number may be anybody's; and where nobody reaps, the dead
+    // postmaster itself is there as a zombie for ever, and no start would succeed.
     if let Some(stale) = PidFile::read(&settings.data_dir)
         && proc::observe(&settings.data_dir) == Process::Absent
     {
@@ -127,15 +127,15 @@ fn set_environment(command: &mut Command, settings: &Settings) {
 
 /// The child forks once more and leaves at once; the grandchild tells its number and becomes the postmaster.
 ///
-/// Its last act before that is to read the clock: an agent that was frozen on its way here, and thawed after the guard has
-/// fired, starts nothing. What is left is a child that is itself stopped between this and its exec, which is microseconds
-/// of its life, and until the exec it runs the agent's executable and is nobody's PostgreSQL to a search. From the exec on
-/// the guard finds it by executable and directory.
+/// Its last act before that is to read the clock: an agent that was frozen on its way here, and thawed after the guard
+/// has fired, starts nothing. What is left is a child that is itself stopped between this and its exec, which is
+/// microseconds of its life, and until the exec it runs the agent's executable and is nobody's PostgreSQL to a search.
+/// From the exec on the guard finds it by executable and directory.
 fn detach(command: &mut Command, settings: &Settings, tell: OwnedFd, allowance: Allowance) {
     let account = tools::other_account(settings);
     let cgroup = super::cgroup::entrance(&settings.data_dir);
-    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock: whatever
-    // other threads hold at the fork does not matter.
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock:
+    // whatever other threads hold at the fork does not matter.
     unsafe {
         command.pre_exec(move || {
             if let ForkResult::Parent { .. } = nix::unistd::fork()? {
@@ -160,7 +160,8 @@ fn in_time(allowance: &Allowance) -> io::Result<()> {
 
 /// Waits until a started postmaster accepts connections.
 ///
-/// `Refused` = it has ended; with the last lines of its log and the way out. `Unknown` = still starting at the deadline.
+/// `Refused` = it has ended; with the last lines of its log and the way out. `Unknown` = still starting at the
+/// deadline.
 pub(super) async fn wait_ready(settings: &Arc<Settings>, started: Started, deadline: Duration) -> Outcome<()> {
     let until = Instant::now() + deadline;
     let watched = Arc::clone(settings);
@@ -236,8 +237,8 @@ pub(super) async fn stop(settings: &Arc<Settings>, mode: StopMode, deadline: Dur
             Outcome::Done(()) => end_orphans(settings, mode).await,
             other => return other,
         };
-        // A postmaster that was forked just before this order has no pid file at first: it passes for an orphan then, and
-        // may have made its file since.
+        // A postmaster that was forked just before this order has no pid file at first: it passes for an orphan then,
+        // and may have made its file since.
         let Outcome::Done(()) = ended else { return ended };
         match observe(settings).await {
             Process::Alive { pid, .. } if Instant::now() >= until => {

@@ -21,11 +21,11 @@ use crate::aside::{Changes, look};
 
 /// How often the postmaster is told again, with the request made anew.
 ///
-/// The race: the startup process has just found no more WAL locally and asked for a receiver, when the request comes. It
-/// takes the request (and removes the file) where it waits for the receiver's WAL, counts that as a failed source, and
-/// before it looks for the end of WAL once more it sleeps out its `wal_retrieve_retry_interval`, 5 s by default. That is
-/// likely right after the primary has stopped, which is when one promotes: 2 of 20 promotions here. The sleep ends with
-/// the next signal; but the postmaster passes none on without the file. So file and signal are repeated until
+/// The race: the startup process has just found no more WAL locally and asked for a receiver, when the request comes.
+/// It takes the request (and removes the file) where it waits for the receiver's WAL, counts that as a failed source,
+/// and before it looks for the end of WAL once more it sleeps out its `wal_retrieve_retry_interval`, 5 s by default.
+/// That is likely right after the primary has stopped, which is when one promotes: 2 of 20 promotions here. The sleep
+/// ends with the next signal; but the postmaster passes none on without the file. So file and signal are repeated until
 /// `pg_control` says that it is done, at the cost of a few system calls each. PostgreSQL removes a file that is left
 /// over at its next start, before it could promote anything (`PostmasterMain`).
 const NUDGE: Duration = Duration::from_millis(20);
@@ -93,8 +93,8 @@ async fn read<T: Send + 'static>(settings: &Arc<Settings>, of: impl FnOnce(&Path
     look(move || of(&settings.data_dir)).await
 }
 
-/// Asks for promotion. As a change in its turn: a file that came late, after this order has lost its lane, would promote
-/// the next postmaster, whom nobody has asked; the next start waits until it is written, and removes it.
+/// Asks for promotion. As a change in its turn: a file that came late, after this order has lost its lane, would
+/// promote the next postmaster, whom nobody has asked; the next start waits until it is written, and removes it.
 async fn tell(
     settings: &Arc<Settings>,
     changes: &Changes,

@@ -22,7 +22,8 @@ const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_read_binary_file(text, bigint, bigint, boolean)",
 ];
 
-/// The SQL that creates or corrects superuser, replication and rewind role. Passwords are in it as SCRAM verifiers only.
+/// The SQL that creates or corrects superuser, replication and rewind role. Passwords are in it as SCRAM verifiers
+/// only.
 pub(super) fn statements(settings: &Settings) -> String {
     let mut sql = String::from(QUIET);
     let mut seen = BTreeSet::new();

@@ -68,8 +68,8 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Asks the monitoring query, within `deadline`. A lasting connection that turns out to be broken says nothing about
-    /// the server of now, so the question is asked once more on a new one.
+    /// Asks the monitoring query, within `deadline`. A lasting connection that turns out to be broken says nothing
+    /// about the server of now, so the question is asked once more on a new one.
     ///
     /// # Errors
     /// Classified as [`SqlFailure`].

@@ -49,8 +49,8 @@ pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress
     .await
 }
 
-/// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks for
-/// SCRAM then lets nobody in, us neither. What else the option does is in the `pg_hba.conf` that ours replaces.
+/// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks
+/// for SCRAM then lets nobody in, us neither. What else the option does is in the `pg_hba.conf` that ours replaces.
 fn wants_scram(settings: &Settings) -> bool {
     let told = settings.initdb_options.iter().any(|o| o.starts_with("--auth") || o.starts_with("-A"));
     !told && settings.pg_hba.iter().any(|line| line.contains("scram-sha-256"))
@@ -103,7 +103,8 @@ pub(super) async fn rewind(
     let wanted = standby.clone();
     let cluster = changing(settings, changes, move |settings| {
         let cluster = rewindable(settings)?;
-        // Before as well, for the restore_command that pg_rewind reads from it; after, since pg_rewind copies the other's.
+        // Before as well, for the restore_command that pg_rewind reads from it; after, since pg_rewind copies the
+        // other's.
         conf::write_all(settings, cluster.major_version, &wanted)?;
         Ok(cluster)
     });
@@ -170,7 +171,8 @@ fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> T
     tool.args(&settings.rewind_options)
 }
 
-/// Lets a directory that was not shut down cleanly recover, in single-user mode: nobody can connect, nothing is archived.
+/// Lets a directory that was not shut down cleanly recover, in single-user mode: nobody can connect, nothing is
+/// archived.
 ///
 /// # Errors
 /// What was wrong and the way out.

@@ -117,8 +117,8 @@ impl EtcdStore {
     }
 
     /// Renews a tenure: a keep-alive of its lease and, through the same member and under the same raft term, the proof
-    /// that `key` still carries that lease and was created at `create_revision`. A second attempt through another member
-    /// starts after a third of `deadline`; the first success wins.
+    /// that `key` still carries that lease and was created at `create_revision`. A second attempt through another
+    /// member starts after a third of `deadline`; the first success wins.
     ///
     /// `Refused(LeaseGone)`: the lease does not exist. `Refused(Conflict)`: the key is absent or not ours.
     pub async fn renew(

@@ -1,10 +1,10 @@
 //! How far the store has come, and what to make of an answer from before that.
 //!
-//! A linearizable answer never lies before one that was here when it was asked for. One that does, or that is of another
-//! store, comes from a store that was restored from a backup or replaced: a member of it, or the whole. Whoever leads in
-//! the lost future may not have noticed, and perhaps members live that still know of it. So nothing of that past is
-//! believed before it was the only thing told for as long as a tenure lasts; after that it is the present, since refusing
-//! it for ever would leave the cluster without a primary until every agent is started anew.
+//! A linearizable answer never lies before one that was here when it was asked for. One that does, or that is of
+//! another store, comes from a store that was restored from a backup or replaced: a member of it, or the whole. Whoever
+//! leads in the lost future may not have noticed, and perhaps members live that still know of it. So nothing of that
+//! past is believed before it was the only thing told for as long as a tenure lasts; after that it is the present,
+//! since refusing it for ever would leave the cluster without a primary until every agent is started anew.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

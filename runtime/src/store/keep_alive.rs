@@ -1,5 +1,5 @@
-//! Keep-alives of a lease. Not through `etcd_client`, which consumes the first reply with its ttl and term. etcd asks for
-//! no token here.
+//! Keep-alives of a lease. Not through `etcd_client`, which consumes the first reply with its ttl and term. etcd asks
+//! for no token here.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The distributed store as the agent uses it: etcd v3, or the embedded single-node store that speaks the same protocol.
+//! The distributed store as the agent uses it: etcd v3, or the embedded single-node store that speaks the same
+//! protocol.
 
 pub mod embedded;
 mod etcd;
@@ -110,8 +111,8 @@ pub struct Renewed {
     pub heard: Instant,
     /// The raft term of the replies.
     pub raft_term: u64,
-    /// The revision of the store in the last of them: with a proof, read linearizably; with a keep-alive alone, a member's
-    /// own word.
+    /// The revision of the store in the last of them: with a proof, read linearizably; with a keep-alive alone, a
+    /// member's own word.
     pub revision: Revision,
 }
 
@@ -177,7 +178,8 @@ pub struct Committed {
 /// What came of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transacted {
-    /// Whether it happened. `Refused(Conflict)`: a guard did not hold; `Refused(LeaseGone)`: a put carried a dead lease.
+    /// Whether it happened. `Refused(Conflict)`: a guard did not hold; `Refused(LeaseGone)`: a put carried a dead
+    /// lease.
     pub outcome: Outcome<Committed>,
     /// The prefix asked for by [`Transaction::on_refusal_read`]; only with `Refused(Conflict)`.
     pub seen_instead: Option<Snapshot>,

@@ -10,8 +10,8 @@
 //!   <- ttl 10 -|
 //! ```
 //!
-//! So the keep-alive is followed by a linearizable read of the key through the same member. It costs a round trip to the
-//! quorum, and shows a term above the keep-alive's if there was an election between.
+//! So the keep-alive is followed by a linearizable read of the key through the same member. It costs a round trip to
+//! the quorum, and shows a term above the keep-alive's if there was an election between.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -12,8 +12,8 @@ use super::{RawEntry, failover, keys, lenient};
 /// What a member's own words are passed on for, in this order, whatever they hold.
 const PASSED_ON: [&str; 5] = ["timeline", "pending_restart", "pending_restart_reason", "scheduled_restart", "tags"];
 
-/// The `/cluster` document of the cluster `scope`: `view` and the `entries` that it was made from. Members are sorted by
-/// name; the leader's lag is not shown; a position that a member does not tell is `"unknown"`, and so is its lag.
+/// The `/cluster` document of the cluster `scope`: `view` and the `entries` that it was made from. Members are sorted
+/// by name; the leader's lag is not shown; a position that a member does not tell is `"unknown"`, and so is its lag.
 pub fn cluster_document(scope: &str, view: &ClusterView, entries: &[RawEntry<'_>]) -> Value {
     let value = |key| entries.iter().find(|entry| entry.key == key).map(|entry| entry.value);
     let config = value(keys::CONFIG).and_then(lenient::object).unwrap_or_default();

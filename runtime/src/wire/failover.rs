@@ -59,8 +59,8 @@ pub fn failover_json(leader: Option<&Member>, candidate: Option<&Member>, schedu
     Value::Object(request).to_string()
 }
 
-/// Reads `failover`. `None`: no request, or one that cannot be understood in all its parts. A part must not be dropped: a
-/// switchover for next Sunday whose time is unreadable would become one for now, one whose leader is unreadable a
+/// Reads `failover`. `None`: no request, or one that cannot be understood in all its parts. A part must not be dropped:
+/// a switchover for next Sunday whose time is unreadable would become one for now, one whose leader is unreadable a
 /// failover that asks for less.
 pub fn request(text: &str) -> Option<FailoverRequest> {
     let request = match serde_json::from_str(text) {

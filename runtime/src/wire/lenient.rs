@@ -50,8 +50,8 @@ pub(super) fn switched_on(value: &Value) -> bool {
     }
 }
 
-/// `%2F` and the like, and `+` for a blank, as in the query of a URL. Any other `%` stands for itself, and what is not UTF-8
-/// afterwards is replaced.
+/// `%2F` and the like, and `+` for a blank, as in the query of a URL. Any other `%` stands for itself, and what is not
+/// UTF-8 afterwards is replaced.
 pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,9 +1,9 @@
 //! What the keys of the store mean: the translation between Patroni's keys and JSON and core's view of a cluster.
 //!
-//! Reading is tolerant, since other implementations, older versions and operators write these keys as well: nothing that
-//! is in the store can make a read fail. Where a value cannot be understood, the reading that allows less is taken.
-//! Writing is exact: Patroni's members, its `patronictl` and dashboards read what stands here, so keys are in Patroni's
-//! order and JSON has no blanks.
+//! Reading is tolerant, since other implementations, older versions and operators write these keys as well: nothing
+//! that is in the store can make a read fail. Where a value cannot be understood, the reading that allows less is
+//! taken. Writing is exact: Patroni's members, its `patronictl` and dashboards read what stands here, so keys are in
+//! Patroni's order and JSON has no blanks.
 
 pub mod cluster;
 pub mod cluster_document;

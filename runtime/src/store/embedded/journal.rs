@@ -1,11 +1,12 @@
 //! The data directory: a snapshot, and a journal of what happened since.
 //!
-//! One frame of the journal is what one fsync made durable, so only the last can be torn: the next is not written before
-//! the one before it is on disk. A broken frame that a good one follows is therefore no torn write but damage, and is
-//! left as it is for somebody to look at.
+//! One frame of the journal is what one fsync made durable, so only the last can be torn: the next is not written
+//! before the one before it is on disk. A broken frame that a good one follows is therefore no torn write but damage,
+//! and is left as it is for somebody to look at.
 //!
 //! A write that failed leaves the file in an unknown state, and a later fsync that succeeds says nothing about it (the
-//! kernel may have dropped the pages). So after an error the state is written anew, as a snapshot, before anything else.
+//! kernel may have dropped the pages). So after an error the state is written anew, as a snapshot, before anything
+//! else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -51,8 +52,8 @@ pub(super) struct Opened {
 }
 
 impl Journal {
-    /// Opens a data directory, making it if it does not exist, and begins a new run in it. Every lease has its full time
-    /// to live from `now`.
+    /// Opens a data directory, making it if it does not exist, and begins a new run in it. Every lease has its full
+    /// time to live from `now`.
     pub(super) fn open(dir: &Path, now: Instant) -> anyhow::Result<Opened> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
         let lock = lock(dir)?;

@@ -68,8 +68,8 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Serves the data in `data_dir` on `listener` until `shutdown` is over. Errors name the file and what to do: a directory
-/// that another store serves, that cannot be written, or that is damaged.
+/// Serves the data in `data_dir` on `listener` until `shutdown` is over. Errors name the file and what to do: a
+/// directory that another store serves, that cannot be written, or that is damaged.
 pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let client_url = format!("http://{}", listener.local_addr()?);
     let opened = Journal::open(data_dir, Instant::ZERO)?;
@@ -93,8 +93,8 @@ pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future
 }
 
 /// A store without a disk, for tests on a simulated network: serve the router on any stream of connections. Its leases
-/// run on tokio's clock, and `raft_term` is what its replies carry. Must be called within a tokio runtime; the store ends
-/// when its last connection did.
+/// run on tokio's clock, and `raft_term` is what its replies carry. Must be called within a tokio runtime; the store
+/// ends when its last connection did.
 pub fn in_memory(raft_term: u64) -> Router {
     let (engine, handle) = Engine::in_memory(State { raft_term, ..State::new(1, 1) });
     tokio::spawn(engine.run());
