@@ -40,6 +40,8 @@ reasons! {
     KeyVanished { for_ms: u64 } => "key_vanished", "our leader key vanished {for_ms} ms ago without another leader: writes are held and the key is asked for again";
     /// Nothing brought the key back in time.
     KeyNotRegained { after_ms: u64 } => "key_not_regained", "our leader key vanished and was not regained within {after_ms} ms: writes are stopped";
+    /// The key is gone, and something that could not be stopped may go on writing.
+    CannotHold => "cannot_hold", "our leader key vanished and not all of PostgreSQL could be held: writes are stopped for good";
     /// A writable PostgreSQL without any tenure.
     NoTenure => "no_tenure", "PostgreSQL accepts writes but this node holds no tenure: writes are stopped";
     /// A start looks for its tenure.

@@ -205,7 +205,7 @@ impl Outbox<'_> {
                 let armed = Some(Armed { tenure: *tenure, at: *at });
                 core::mem::replace(&mut asked.arm, armed) != armed
             }
-            GuardAction::Hold => !facts.held && once(&mut asked.hold),
+            GuardAction::Hold => (!facts.held || facts.hold_in_doubt) && once(&mut asked.hold),
             GuardAction::Resume => once(&mut asked.resume),
             GuardAction::Fire => {
                 let first = asked.fire.is_none();

@@ -13,7 +13,8 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Connected { armed, held, fired } => {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
             let held = held || state.guard.held || state.guard_asked.hold;
-            state.guard = GuardFacts { present: true, since: at, gone: None, armed, held, fired, stuck: 0 };
+            let hold_in_doubt = state.guard.hold_in_doubt || state.guard_asked.hold;
+            state.guard = GuardFacts { present: true, since: at, armed, held, hold_in_doubt, fired, ..Default::default() };
             state.guard_asked = crate::state::GuardAsked::default();
             if let Some(tenure) = fired.filter(|_| armed.is_none()) {
                 spent_by_guard(state, tenure);
@@ -38,17 +39,17 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             state.guard_asked.arm = None;
         }
         GuardEvent::Held => {
-            state.guard.held = true;
+            (state.guard.held, state.guard.hold_in_doubt) = (true, false);
             state.guard_asked.hold = false;
         }
         GuardEvent::Resumed => {
-            state.guard.held = false;
+            (state.guard.held, state.guard.hold_in_doubt) = (false, false);
             state.guard_asked.resume = false;
         }
         GuardEvent::Fired { tenure } => {
             state.guard.fired = Some(tenure);
             state.guard.armed = None;
-            state.guard.held = false;
+            (state.guard.held, state.guard.hold_in_doubt) = (false, false);
             state.guard.stuck = 0;
             state.guard_asked = crate::state::GuardAsked::default();
             if state.tenure.held().is_some_and(|held| held.lease == tenure)
@@ -62,12 +63,13 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             process_seen(state, at, Process::Absent);
             state.postgres.orphans = Some(0);
         }
-        // It stopped or killed what it could. Orphans are asked for again; what it holds is let go on like any other
-        // hold.
+        // It stopped or killed what it could. Both are asked for again; what it holds is let go on like any other hold.
         GuardEvent::Stuck { processes } => {
             state.guard.stuck = processes;
-            state.guard.held |= state.guard_asked.hold;
-            state.guard_asked.hold = false;
+            if core::mem::take(&mut state.guard_asked.hold) {
+                (state.guard.held, state.guard.hold_in_doubt) = (true, true);
+                state.memory.failed.insert("guard", at);
+            }
             state.guard_asked.orphans = false;
         }
         GuardEvent::OrphansDead => {
@@ -79,7 +81,9 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Gone => {
             state.guard.present = false;
             // It may have stopped processes before it could say so.
-            state.guard.held |= state.guard_asked.hold;
+            if state.guard_asked.hold {
+                (state.guard.held, state.guard.hold_in_doubt) = (true, true);
+            }
             // A guard that could not be started is gone as well: the time without one goes on.
             state.guard.gone = state.guard.gone.or(Some(at));
             state.guard.armed = None;

@@ -54,7 +54,7 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
         Some(armed) => armed.at,
         None => view.state.memory.held_since.unwrap_or(view.at).max(guard.since) + GUARD_LIMIT,
     };
-    if !guard.present || guard.held || view.at < end {
+    if !guard.present || (guard.held && !guard.hold_in_doubt) || view.at < end {
         return None;
     }
     let reason = Reason::GuardSilent { for_ms: ms(view.at.since(end)) };
@@ -102,6 +102,10 @@ fn suspended(view: &View<'_>, since: Instant, was: &Held) -> Verdict {
     if held_for >= HOLD_LIMIT || !view.state.guard.present || overtaken {
         let reason = Reason::KeyNotRegained { after_ms: ms(held_for) };
         return Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse);
+    }
+    // What goes on writing may soon do so beside another, who waits for less than the hold may last.
+    if view.state.guard.hold_in_doubt {
+        return Verdict::orders(Reason::CannotHold, stop_writes(view)).fate(Fate::LetLapse);
     }
     let campaign = campaign(view, since);
     Verdict::orders(Reason::KeyVanished { for_ms: ms(held_for) }, vec![Action::Guard(GuardAction::Hold), campaign])

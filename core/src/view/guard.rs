@@ -14,8 +14,10 @@ pub struct GuardFacts {
     pub gone: Option<Instant>,
     /// What it has acknowledged: it stops PostgreSQL at this instant.
     pub armed: Option<Armed>,
-    /// PostgreSQL is stopped reversibly.
+    /// PostgreSQL is stopped reversibly, or part of it may be.
     pub held: bool,
+    /// The last hold left something running, or was not answered by the guard that it was asked of.
+    pub hold_in_doubt: bool,
     /// It has fired, and every process of PostgreSQL was dead then.
     pub fired: Option<LeaseId>,
     /// Processes that it could not kill yet.

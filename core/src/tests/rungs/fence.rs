@@ -1,6 +1,7 @@
 //! The rung that stops writes, and the search for a tenure at a start.
 
 use super::*;
+use crate::event::GuardEvent;
 
 #[test]
 fn a_tenure_that_could_not_be_renewed_ends_by_the_clock() {
@@ -50,6 +51,25 @@ fn a_lease_from_before_the_key_vanished_is_not_used_to_take_it_back() {
 #[test]
 fn a_key_that_does_not_come_back_in_half_a_second_kills() {
     concludes(&suspended(Node::primary()).later(500), Rung::Fence, "key_not_regained", Fate::LetLapse, &[FIRE]);
+}
+
+#[test]
+fn a_hold_that_left_something_running_is_no_hold() {
+    let stuck = Event::Guard(GuardEvent::Stuck { processes: 0 });
+    let mut node = suspended(Node::primary());
+    assert!(actions(&node.tick()).contains(&HOLD));
+    let effects = node.step(stuck.clone());
+    assert!(actions(&effects).contains(&FIRE), "others wait for less than a hold may last");
+    assert_eq!(node.concludes().1, "cannot_hold");
+
+    // With the tenure intact it is asked for until it holds, and whatever stands still goes on afterwards.
+    let mut node = Node::primary().later(3_000);
+    assert!(actions(&node.tick()).contains(&HOLD));
+    assert!(!actions(&node.step(stuck)).contains(&HOLD), "not as fast as the guard fails");
+    let mut node = node.later(50);
+    assert!(actions(&node.tick()).contains(&HOLD));
+    node.step(Event::Guard(GuardEvent::Held));
+    assert!(!actions(&node.later(50).tick()).contains(&HOLD));
 }
 
 #[test]
