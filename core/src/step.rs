@@ -253,7 +253,7 @@ fn pause_after_failure(action: &Action) -> Duration {
         Action::Postgres(_) | Action::Host(_) => RETRY_PAUSE,
         // A guard that refuses is asked again, but not as fast as it refuses.
         Action::Guard(_) => Duration::from_millis(50),
-        Action::Peer(PeerAction::AwaitReplay { .. }) => Duration::from_millis(10),
+        Action::Peer(PeerAction::AwaitReplay { .. }) => Duration::from_millis(20),
         Action::Peer(_) | Action::Answer(..) => Duration::ZERO,
     }
 }
@@ -265,7 +265,7 @@ fn arm(view: &View<'_>, verdict: &Verdict) -> Wake {
         soonest.offer(in_flight.deadline, "an operation in flight");
     }
     for failed in view.state.memory.failed.values() {
-        soonest.offer(*failed + Duration::from_millis(10), "a pause after a failure");
+        soonest.offer(*failed + Duration::from_millis(20), "a pause after a failure");
         soonest.offer(*failed + Duration::from_millis(50), "a pause after a failure");
         soonest.offer(*failed + Duration::from_millis(200), "a pause after a failure");
         soonest.offer(*failed + RETRY_PAUSE, "a pause after a failure");

@@ -92,6 +92,15 @@ impl Stat {
         }
     }
 
+    /// The same of a process that may be PostgreSQL's. One that hides from us (`hidepid` of proc(5)) belongs to an
+    /// account that is neither ours nor the server's.
+    fn of_ours(pid: i32) -> io::Result<Option<Self>> {
+        match Self::read(pid) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            read => read,
+        }
+    }
+
     /// The process has ended, its parent may not have taken note. A leader that ended before its threads is a zombie
     /// too, and its threads run on.
     pub fn is_dead(self) -> bool {
@@ -140,7 +149,7 @@ pub fn child_pids(parent: i32) -> io::Result<Vec<i32>> {
 fn child_pids_by_scan(parent: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for pid in pids()? {
-        found.extend(Stat::read(pid)?.filter(|stat| stat.parent == parent).map(|_| pid));
+        found.extend(Stat::of_ours(pid)?.filter(|stat| stat.parent == parent).map(|_| pid));
     }
     Ok(found)
 }
@@ -259,7 +268,7 @@ impl DataDir {
                 Err(error) if !is_gone(&error) && postmaster.is_some() => false,
                 Ok(_) | Err(_) => continue,
             };
-            let Some(stat) = Stat::read(pid)?.filter(|stat| !stat.is_dead()) else { continue };
+            let Some(stat) = Stat::of_ours(pid)?.filter(|stat| !stat.is_dead()) else { continue };
             let process = Process { pid, start_ticks: stat.start_ticks };
             if is_known || postmaster.is_some_and(|it| it == process || it.pid == stat.parent) {
                 members.push(Member { process, parent: stat.parent });

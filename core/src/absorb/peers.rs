@@ -14,12 +14,12 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             let in_flight = state.ops.end(op);
             match outcome {
                 Outcome::Done(answer) => {
-                    // One that answers "not yet" instead of waiting is not asked again as fast as it answers.
-                    if let Some(Action::Peer(PeerAction::AwaitReplay { beyond, .. })) =
-                        in_flight.as_ref().map(|f| &f.action)
-                        && answer.replayed <= *beyond
+                    // One that answers "not yet" instead of waiting, or is there and cannot take over, is not asked again
+                    // as fast as it answers.
+                    if let Some(in_flight) = in_flight
+                        && matches!(in_flight.action, Action::Peer(PeerAction::AwaitReplay { .. }))
                     {
-                        state.memory.failed.insert("await", at);
+                        failed(state, at, &in_flight.action);
                     }
                     state.peers.answered = state.peers.answered.max(asked);
                     state.peers.unreachable.remove(&member);

@@ -207,7 +207,7 @@ fn answer_peers(out: &mut Outbox<'_>) {
 /// puts that on disk; who asked has given up by the end of [`POSITION_PATIENCE`], and is told how things are.
 fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
     // One that has not been asked yet may be a standby that receives.
-    let standby = view.phase().is_some() && view.sql().is_none_or(|sql| sql.in_recovery);
+    let standby = !view.dead() && view.sql().is_none_or(|sql| sql.in_recovery);
     if !standby || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
         return true;
     }

@@ -7,6 +7,7 @@ use crate::state::Pledge;
 use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
+use crate::view::postgres::{DataDir, Process};
 
 const ASKED: RequestId = RequestId(5);
 
@@ -148,5 +149,14 @@ fn a_server_that_has_not_answered_yet_may_receive() {
     assert_eq!(told(&node.step(asked(101))), None);
     let answer = told(&node.later(500).tick()).unwrap();
     assert!(!answer.is_final(Revision(101)));
-    assert!(told(&Node::racing().dead().step(asked(101))).unwrap().is_final(Revision(101)), "the dead receive nothing");
+    assert!(!Node::racing().dead().view().may_receive(), "the dead receive nothing");
+    let mut started = Node::racing().dead();
+    assert_eq!(told(&started.step(asked(101))), None, "it may hold more than its control file says, and receive more");
+    assert!(!told(&started.later(500).tick()).unwrap().is_final(Revision(101)));
+    let unseen = Node::racing().with(|state| {
+        (state.postgres.process, state.postgres.data) = (Process::Unknown, DataDir::Unknown);
+        (state.postgres.sql, state.pledge) = (None, None);
+    });
+    let answer = unseen.view().own_answer();
+    assert!(!answer.barred && !answer.is_final(Revision(101)), "it may hold the most of all");
 }

@@ -285,6 +285,7 @@ fn guard(state: &mut State, now: Instant, random: &mut Random) {
     ];
     state.guard.armed = random.pick(&armed).filter(|_| state.guard.present);
     state.guard.held = random.one_in(3);
+    state.guard.hold_in_doubt = state.guard.held && random.one_in(3);
 }
 
 fn operator(state: &mut State, now: Instant, random: &mut Random) {

@@ -162,7 +162,7 @@ fn a_guard_that_refuses_is_not_asked_as_fast_as_it_refuses() {
     assert!(arms(&actions(&node.tick())));
     let effects = node.step(Event::Guard(GuardEvent::Refused("no".into())));
     assert!(!arms(&actions(&effects)));
-    assert_eq!(effects.wake.at, Some(at(10)), "pauses end one after the other");
+    assert_eq!(effects.wake.at, Some(at(20)), "pauses end one after the other");
     node = node.later(50);
     assert!(arms(&actions(&node.tick())));
 }

@@ -149,9 +149,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The server is a standby that receives WAL, or may begin to. In doubt: yes.
+    /// The server is a standby that receives WAL, or may begin to. In doubt, and what was asked before the last change
+    /// is one: yes.
     pub fn may_receive(&self) -> bool {
-        self.phase().is_some() && self.sql().is_none_or(|sql| sql.receiver.is_some())
+        !self.dead() && self.fresh_sql().is_none_or(|sql| sql.receiver.is_some())
     }
 
     /// Our pledge is in force: the receiver is confirmed to be gone, and that is on disk.
@@ -164,7 +165,9 @@ impl<'a> View<'a> {
         let position = self.position();
         PeerAnswer {
             primary: self.is_primary(),
-            barred: self.config().nofailover || self.complete_dir().is_none(),
+            // One that was not looked at yet may hold the most of all.
+            barred: self.config().nofailover
+                || (self.complete_dir().is_none() && self.state.postgres.data != DataDir::Unknown),
             receives: self.may_receive(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
             flushed: position.map(|p| p.flushed).unwrap_or_default(),

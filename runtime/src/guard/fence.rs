@@ -25,6 +25,8 @@ use crate::processes::{DataDir, Member, Process, child_pids};
 
 /// Between two looks at processes that were signalled.
 const LOOK_AGAIN: Duration = Duration::from_micros(300);
+/// For how long a hold tries to read `/proc`.
+const BLIND_MAX: Duration = Duration::from_millis(10);
 /// How long the dying are waited for before others are looked for again.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(20);
 /// How long the postmaster may take to stop before its children are killed without waiting for that.
@@ -243,8 +245,8 @@ impl Postgres {
         loop {
             let members = match self.directory.members(self.postmaster) {
                 Ok(members) => members,
-                // Nobody is known to stand still.
-                Err(_) if clock::now().since(begun) >= budget => return Err(Vec::new()),
+                // Nobody is known to stand still, and what is told of that soon is a kill in time.
+                Err(_) if clock::now().since(begun) >= budget.min(BLIND_MAX) => return Err(Vec::new()),
                 Err(_) => {
                     before = None;
                     sleep(LOOK_AGAIN);

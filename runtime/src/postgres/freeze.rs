@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::proc;
+use crate::aside::look;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(3);
@@ -33,7 +34,7 @@ pub(super) async fn end_receivers<R: Future<Output = Option<bool>>>(
     let mut gone_since: Option<Instant> = None;
     let mut gone_times = 0;
     loop {
-        let receivers = proc::wal_receivers(postmaster);
+        let receivers = look(move || proc::wal_receivers(postmaster)).await;
         if receivers.as_ref().is_ok_and(Vec::is_empty) {
             gone_times += 1;
             let since = *gone_since.get_or_insert_with(Instant::now);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -22,6 +23,8 @@ const LEISURE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Watch {
     fd: Option<AsyncFd<OwnedFd>>,
+    /// Not everything that is there is watched.
+    blind: bool,
 }
 
 impl Watch {
@@ -29,12 +32,15 @@ impl Watch {
     pub fn new() -> Self {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         // SAFETY: an `OwnedFd` names the same descriptor until it is dropped, which is after its deregistration.
-        Self { fd: fd.and_then(|fd| unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()) }
+        Self {
+            fd: fd.and_then(|fd| unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()),
+            blind: false,
+        }
     }
 
     /// Watches one path as well: a directory for entries made, moved and removed, a file for being written.
     #[must_use]
-    pub fn and(self, path: &Path) -> Self {
+    pub fn and(mut self, path: &Path) -> Self {
         let what = WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::MOVED_FROM
@@ -47,6 +53,7 @@ impl Watch {
             && let Err(error) = inotify::add_watch(fd.get_ref(), path, what)
         {
             tracing::debug!(path = %path.display(), %error, "cannot be watched");
+            self.blind |= error != Errno::NOENT;
         }
         self
     }
@@ -56,8 +63,8 @@ impl Watch {
         self.changed_within(LOOK_AGAIN, LOOK_AGAIN_BLIND).await;
     }
 
-    /// The same for a watch that lasts for ever, which must cost nothing: returns after 60 s at the latest, without
-    /// inotify after 250 ms.
+    /// The same for a watch that lasts for ever, which must cost nothing: returns after 60 s at the latest, or after
+    /// 250 ms without inotify or where it refused a path.
     pub async fn changed_at_leisure(&self) {
         self.changed_within(LEISURE, LOOK_AGAIN).await;
     }
@@ -67,6 +74,7 @@ impl Watch {
             tokio::time::sleep(blind).await;
             return;
         };
+        let limit = if self.blind { limit.min(LOOK_AGAIN) } else { limit };
         if let Ok(Ok(mut guard)) = tokio::time::timeout(limit, fd.readable()).await {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
             let mut events = Reader::new(fd.get_ref(), &mut buffer);

@@ -21,6 +21,8 @@ use super::settings::Credential;
 
 /// Bytes that an answer may have: a history file of thousands of promotions is far below.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Bytes that a row takes here beside its text.
+const ROW_BYTES: usize = 64;
 
 /// Who a server is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,7 +134,8 @@ impl WalSender {
             match self.message().await? {
                 Message::DataRow(row) => {
                     let buffer = row.buffer_bytes().clone();
-                    bytes += buffer.len();
+                    // One without a column has no text, and no end of them may come.
+                    bytes += ROW_BYTES + buffer.len();
                     if bytes > ANSWER_BYTES_MAX {
                         return Err(too_long());
                     }

@@ -22,7 +22,7 @@ use crate::clock;
 /// One keep-alive on a stream of its own, so that a broken stream costs one attempt and no more.
 pub(super) async fn once(member: &Member, lease: LeaseId) -> Result<Renewed, Fault> {
     let (mut replies, asked) = open(member, tokio_stream::once(Question { id: lease.0 })).await?;
-    answer(member, &mut replies, asked).await
+    answer(member, lease, &mut replies, asked).await
 }
 
 /// A stream that is kept from one keep-alive to the next: a question on it costs a third of one on a new stream, and an
@@ -38,23 +38,20 @@ pub(super) async fn again(member: &Member, lease: LeaseId) -> Result<Renewed, Fa
     let kept = member.take_keeper();
     if let Some(mut keeper) = kept {
         let asked = clock::now();
-        if keeper.questions.try_send(Question { id: lease.0 }).is_ok() {
-            match answer(member, &mut keeper.replies, asked).await {
-                Ok(renewed) => {
-                    member.keep(keeper);
-                    return Ok(renewed);
-                }
-                Err(Fault::Refused(refusal)) => return Err(Fault::Refused(refusal)),
-                // It broke, perhaps long ago: a new one tells.
-                Err(Fault::Ambiguous(_) | Fault::NotSent(_)) => {}
-            }
+        // What ended the stream, perhaps long ago, is no answer: a new one tells.
+        if keeper.questions.try_send(Question { id: lease.0 }).is_ok()
+            && let Ok(Some(reply)) = keeper.replies.message().await
+        {
+            let renewed = judged(member, lease, reply, asked)?;
+            member.keep(keeper);
+            return Ok(renewed);
         }
     }
     let (questions, asked) = mpsc::channel(1);
     // There is room for one.
     questions.try_send(Question { id: lease.0 }).ok();
     let (mut replies, asked) = open(member, ReceiverStream::new(asked)).await?;
-    let renewed = answer(member, &mut replies, asked).await?;
+    let renewed = answer(member, lease, &mut replies, asked).await?;
     member.keep(Keeper { questions, replies });
     Ok(renewed)
 }
@@ -75,12 +72,24 @@ async fn open(
     Ok((reply.into_inner(), asked))
 }
 
-async fn answer(member: &Member, replies: &mut Streaming<Reply>, asked: Instant) -> Result<Renewed, Fault> {
+async fn answer(
+    member: &Member,
+    lease: LeaseId,
+    replies: &mut Streaming<Reply>,
+    asked: Instant,
+) -> Result<Renewed, Fault> {
     let reply = replies.message().await.map_err(|status| member.status(&status))?;
-    let heard = clock::now();
     let reply = reply.ok_or_else(|| Fault::Ambiguous(format!("{}: no reply to a keep-alive", member.host)))?;
-    let Some(head) = reply.header else {
-        return Err(Fault::Ambiguous(format!("{}: a keep-alive's reply without a header", member.host)));
+    judged(member, lease, reply, asked)
+}
+
+fn judged(member: &Member, lease: LeaseId, reply: Reply, asked: Instant) -> Result<Renewed, Fault> {
+    let heard = clock::now();
+    let Some(head) = reply.header.filter(|_| reply.id == lease.0) else {
+        return Err(Fault::Ambiguous(format!(
+            "{}: a keep-alive's reply without a header, or for another",
+            member.host
+        )));
     };
     if reply.ttl <= 0 {
         return Err(Fault::Refused(Refusal::LeaseGone));

@@ -60,7 +60,7 @@ fn a_hold_that_left_something_running_is_no_hold() {
     assert!(actions(&node.tick()).contains(&HOLD));
     let effects = node.step(stuck.clone());
     assert!(actions(&effects).contains(&FIRE), "others wait for less than a hold may last");
-    assert_eq!(node.concludes().1, "cannot_hold");
+    assert_eq!(effects.decision.map(|decision| decision.reason.code()), Some("cannot_hold"));
 
     // With the tenure intact it is asked for until it holds, and whatever stands still goes on afterwards.
     let mut node = Node::primary().later(3_000);

@@ -188,8 +188,11 @@ impl Server {
         }
         let armed = self.authority.arm(tenure, at, instead_of, now)?;
         // Whoever leads now has won the key, so that nobody waits for a tenure to be given back. To start the command
-        // once more could wait for the disk, and be late for the end of this one.
-        self.release = None;
+        // once more could wait for the disk, and be late for the end of this one. An agent that only looks for its
+        // tenure has won nothing.
+        if tenure != LeaseId(0) {
+            self.release = None;
+        }
         Ok(Report::Armed(armed))
     }
 
