@@ -277,7 +277,12 @@ async fn wait_for_end(pid: Pid, handle: &Handle, mode: StopMode, deadline: Durat
 /// Sends the signal of a stop and returns at once; `None` = nothing runs.
 pub(super) async fn signal_stop(settings: &Arc<Settings>, mode: StopMode) -> Outcome<Option<(Pid, Handle)>> {
     let Process::Alive { pid, .. } = observe(settings).await else { return Outcome::Done(None) };
-    let Ok(handle) = Handle::open(pid) else { return Outcome::Done(None) };
+    let handle = match Handle::open(pid) {
+        Ok(handle) => handle,
+        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Outcome::Done(None),
+        // Nobody was told to stop: a caller that took this for an end would look, find the server, and ask again at once.
+        Err(e) => return Outcome::Refused(Refusal::Failed(format!("PostgreSQL (pid {pid}) cannot be watched: {e}"))),
+    };
     let seen = Arc::clone(settings);
     let Some(file) = look(move || PidFile::read(&seen.data_dir)).await else { return Outcome::Done(None) };
     if file.pid < 0 {
