@@ -35,14 +35,21 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let vanishing = matches!(postgres.data, DataDir::Foreign(_)) && view.state.memory.owned;
     if unseen || (vanishing && view.at >= view.state.memory.changed + UNSETTLED) {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
-    } else if view.phase() == Some(Phase::Ready) && view.at >= next_question(view, interval) {
-        orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
+    } else if view.phase() == Some(Phase::Ready) {
+        let due = next_question(view, interval);
+        if view.at >= due || (steady && falls_to_contact(view, due)) {
+            orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
+        }
     }
     let seen = view.state.store.cluster.as_ref().map_or(Instant::ZERO, |seen| seen.asked);
     // A renewal under way reads as well, and proves what is known where nothing was written since.
     let renewing = view.state.ops.in_lane(&Lane::Renew).is_some();
     let read_due = seen == Instant::ZERO || (view.at >= seen + view.config().loop_wait && !renewing);
-    let alone = contact_due(view);
+    let lonely = contact_due(view);
+    // A renewal that was begun for it is the question, unless the peers have to be asked already.
+    let patience = peers_patience(view.config()) - contact_patience(view.config());
+    let renewal = view.state.ops.in_lane(&Lane::Renew).filter(|renewal| view.at.since(renewal.since) < patience);
+    let alone = lonely && renewal.is_none();
     let question = session_question(view).filter(|_| alone);
     if read_due || view.state.memory.store_doubt || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
@@ -50,7 +57,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     orders.extend(question.map(|question| (question, Reason::ObservationDue)));
     // The store is asked first, alone: that is cheap enough to do for ever, asking everyone is not.
     let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= peers_patience(view.config()));
-    if alone && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
+    if lonely && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
         orders.extend(view.electable_others().into_iter().map(|(name, record)| {
             let ask = PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() };
             (Action::Peer(ask), Reason::ContactDue)
@@ -70,6 +77,12 @@ fn session_question(view: &View<'_>) -> Option<Action> {
 /// A primary has heard nothing for a while.
 pub(crate) fn contact_due(view: &View<'_>) -> bool {
     view.held().is_some() && isolated::alone_for(view).is_some_and(|alone| alone >= contact_patience(view.config()))
+}
+
+/// Contact is asked for now, and something else would be due before that is asked for again: an idle agent is woken once
+/// for both.
+pub(crate) fn falls_to_contact(view: &View<'_>, due: Instant) -> bool {
+    contact_due(view) && view.at + contact_patience(view.config()) > due
 }
 
 /// When PostgreSQL is to be asked again: at once if it changed since.

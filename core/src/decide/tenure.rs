@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Fate, Verdict, isolated};
+use super::{Fate, Verdict, isolated, observe};
 use crate::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
 use crate::event::EpochFile;
 use crate::id::{LeaseId, Lsn, Revision};
@@ -30,10 +30,12 @@ pub(crate) fn orders(view: &View<'_>, verdict: &Verdict) -> Vec<(Action, Reason)
     orders
 }
 
-/// The rhythm is a third of the granted ttl, counted from the newest proven sending.
+/// The rhythm is a third of the granted ttl, counted from the newest proven sending. Where the store is to be asked for
+/// contact, a renewal that would be due before the next such question is that question.
 fn renew(view: &View<'_>) -> Option<(Action, Reason)> {
     let held = view.held()?;
-    if view.at < held.confirmed + Bounds::renew_interval(held.ttl) {
+    let due = held.confirmed + Bounds::renew_interval(held.ttl);
+    if view.at < due && !observe::falls_to_contact(view, due) {
         return None;
     }
     let deadline = Bounds::attempt_deadline(held.ttl);

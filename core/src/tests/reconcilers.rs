@@ -29,7 +29,7 @@ fn a_primary_at_its_goal_orders_nothing() {
 #[test]
 fn the_tenure_is_renewed_every_third_of_its_ttl_dated_from_the_sending() {
     let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { lease: OURS, .. }));
-    assert!(!orders(Node::primary().later(9_999), renews));
+    assert!(!orders(Node::primary().cluster(|cluster| cluster.members.clear()).later(9_999), renews));
     let mut node = Node::primary().later(10_000);
     node.tick();
     let op = node.op(&Lane::Renew);
@@ -345,4 +345,18 @@ fn nothing_is_read_beside_a_renewal_unless_that_fails() {
     let (op, asked) = (node.op(&Lane::Renew), node.now);
     let failed = Event::Store(StoreEvent::Completed { op, outcome: Outcome::Unknown("no answer".into()), asked });
     assert!(read(&node.step(failed)));
+}
+
+#[test]
+fn a_renewal_that_is_due_before_the_next_question_for_contact_is_the_question() {
+    let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));
+    let asks = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. } | StoreAction::Read));
+    assert!(orders(Node::primary().later(7_750), asks) && !orders(Node::primary().later(7_750), renews));
+    let mut node = Node::primary().later(7_751);
+    let effects = node.tick();
+    assert!(actions(&effects).iter().any(renews) && !actions(&effects).iter().any(asks));
+    // It hangs in one member of the store, perhaps: before writes are held, others are asked.
+    let mut node = node.later(249);
+    assert!(!actions(&node.tick()).iter().any(asks));
+    assert!(actions(&node.later(1).tick()).iter().any(asks));
 }
