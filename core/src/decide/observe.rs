@@ -47,7 +47,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let read_due = seen == Instant::ZERO || (view.at >= seen + view.config().loop_wait && !renewing);
     let lonely = contact_due(view);
     // A renewal that was begun for it is the question, unless the peers have to be asked already.
-    let patience = peers_patience(view.config()) - contact_patience(view.config());
+    let patience = peers_patience(view.config()).saturating_sub(contact_patience(view.config()));
     let renewal = view.state.ops.in_lane(&Lane::Renew).filter(|renewal| view.at.since(renewal.since) < patience);
     let alone = lonely && renewal.is_none();
     let question = session_question(view).filter(|_| alone);
