@@ -228,6 +228,10 @@ pub enum Request {
     Move(MoveRequest),
     /// Restart PostgreSQL here.
     Restart,
+    /// Restart PostgreSQL here at a time.
+    ScheduleRestart(ScheduledRestart),
+    /// Forget the restart that was scheduled.
+    CancelRestart,
     /// Clone this node again.
     Reinitialize {
         /// Even if something else is running.
@@ -250,6 +254,23 @@ pub struct MoveRequest {
     pub scheduled_at: Option<Schedule>,
     /// The store refused the key: another request came first.
     pub refused: bool,
+}
+
+/// A restart at a time, if its conditions hold then.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ScheduledRestart {
+    /// When.
+    pub schedule: Schedule,
+    /// Only in this role, in Patroni's words.
+    pub role: Option<String>,
+    /// Only below this version: as the operator wrote it, and as `server_version_num`.
+    pub below_version: Option<(String, u32)>,
+    /// Only if a parameter waits for a restart.
+    pub only_pending: bool,
+    /// The time in seconds that the operator gives it. It is shown; an own start has `primary_start_timeout`.
+    pub timeout_s: Option<u64>,
+    /// When the postmaster was started that is to be restarted, microseconds since the Unix epoch; 0: not known.
+    pub postmaster_start_us: i64,
 }
 
 /// A time as the operator wrote it, and as a number.

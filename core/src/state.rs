@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Lane};
 use crate::config::Config;
 use crate::effects::Decision;
-use crate::event::{EpochFile, MoveRequest};
+use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
 use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision};
 use crate::lease::{Held, Tenure};
 use crate::time::{Duration, Instant, WallMillis};
@@ -50,6 +50,8 @@ pub struct State {
     pub memory: Memory,
     /// Requests of operators that wait for their answer.
     pub requests: BTreeMap<RequestId, Pending>,
+    /// The restart that was scheduled: one at a time.
+    pub scheduled_restart: Option<ScheduledRestart>,
     /// Peers that wait for our pledged position.
     pub position_asked: Vec<PositionAsked>,
     /// The agent was asked to stop.
@@ -209,6 +211,13 @@ pub enum PendingKind {
         /// It was ordered as this operation.
         op: Option<OpId>,
     },
+    /// What is answered in the same step.
+    Decided {
+        /// The status.
+        status: u16,
+        /// The text.
+        body: &'static str,
+    },
     /// A restart that ended.
     Restarted {
         /// Why it failed, if it did.
@@ -329,6 +338,7 @@ impl State {
             guard_asked: GuardAsked::default(),
             memory: Memory { streamed: at, ..Memory::default() },
             requests: BTreeMap::new(),
+            scheduled_restart: None,
             position_asked: Vec::new(),
             leaving: false,
             decision: None,

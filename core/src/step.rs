@@ -35,6 +35,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     decide::slots::remember(state, at);
     end_pledge(state, at);
+    procedure::restart::forget_void(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
     let unable =
         matches!(verdict.reason, Reason::CannotServe { .. } | Reason::GuardSilent { .. } | Reason::GuardMissing { .. });
@@ -155,7 +156,7 @@ impl Outbox<'_> {
             self.state.memory.contact_sought = self.at;
         }
         match &action {
-            Action::Postgres(PostgresAction::Restart) => procedure::restart_ordered(self.state, op),
+            Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
             Action::Postgres(PostgresAction::Promote) => self.state.memory.promotion = true,
             Action::Postgres(PostgresAction::Start(how)) => {
                 self.state.memory.as_standby = matches!(how, StartAs::Standby(_));
@@ -349,6 +350,10 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
     if let Some(left) = request.and_then(|request| view.schedule_left(request)) {
         soonest.offer(view.at + left, "a scheduled switchover");
+    }
+    let restart = view.state.scheduled_restart.as_ref();
+    if let Some(left) = restart.and_then(|restart| view.left_until(restart.schedule.at)) {
+        soonest.offer(view.at + left, "a scheduled restart");
     }
     procedure::timers(view, |at| soonest.offer(at, "an operator's request"));
 }

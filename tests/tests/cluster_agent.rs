@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use matriarch::api::schedule;
+use matriarch::clock;
+use matriarch_core::time::WallMillis;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, eventually};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -102,4 +105,38 @@ async fn a_reload_does_not_make_a_node_another_one() {
     .await;
     nothing_happened(&cluster, ledger, fault, primary, "reload with another name and directory").await;
     assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
+}
+
+/// The postmaster is another one at the time that was asked for, and the same node leads on the same timeline.
+#[tokio::test]
+async fn a_scheduled_restart_comes_in_its_time() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let node = &cluster.nodes[primary];
+    let shown = async |key: &str| {
+        let document: Value = serde_json::from_str(&node.get("/patroni").await.body).unwrap_or_default();
+        document[key].clone()
+    };
+    let (started, fault) = (shown("postmaster_start_time").await, Mark::now());
+    let at = WallMillis(clock::wall().0 + 4_000);
+    let wanted = json!({"schedule": schedule::millis_text(at), "role": "primary"});
+    let answer = node.post("/restart", &wanted).await;
+    assert_eq!((answer.status, answer.body.as_str()), (202, "Restart scheduled"));
+    assert_eq!(node.post("/restart", &wanted).await.status, 409);
+    assert_eq!(shown("scheduled_restart").await["role"], "primary");
+    assert_eq!(shown("postmaster_start_time").await, started);
+    eventually("PostgreSQL was started again", SERVICE_LIMIT, async || match shown("postmaster_start_time").await {
+        now if now.is_string() && now != started => Ok(()),
+        now => Err(format!("started {now}")),
+    })
+    .await;
+    assert!(clock::wall() >= at);
+    assert_eq!(shown("scheduled_restart").await, Value::Null);
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+    let verdict = ledger.verdict(&cluster, fault).await;
+    verdict.must_be_clean("scheduled restart", Allowance::Nothing);
+    assert_eq!(verdict.reigns.len(), 2, "of one postmaster, and of the next: {verdict}");
+    let place = |nth: usize| (verdict.reigns[nth].0.node, verdict.reigns[nth].0.timeline.clone());
+    assert_eq!(place(0), place(1), "{verdict}");
 }

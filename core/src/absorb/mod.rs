@@ -73,7 +73,7 @@ pub(crate) fn cancelled(state: &mut State, in_flight: &InFlight) {
         Action::Postgres(PostgresAction::Start(_)) => recount_orphans(state),
         Action::Postgres(PostgresAction::Restart) => {
             recount_orphans(state);
-            crate::procedure::restart_ended(state, in_flight.op, Some("another operation took its place".into()));
+            crate::procedure::restart::ended(state, in_flight.op, Some("another operation took its place".into()));
         }
         _ => {}
     }

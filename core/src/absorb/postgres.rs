@@ -176,7 +176,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         }
         (PostgresAction::Restart, outcome) => {
             state.memory.needs_restart &= !matches!(outcome, Outcome::Done(_));
-            crate::procedure::restart_ended(state, op, refused);
+            crate::procedure::restart::ended(state, op, refused);
         }
         _ => {}
     }

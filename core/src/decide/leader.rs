@@ -139,7 +139,8 @@ fn just_checkpointed(view: &View<'_>) -> bool {
     view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < RETRY_PAUSE)
 }
 
-/// An operator waits for a restart that has not been ordered yet.
+/// An operator waits for a restart that has not been ordered yet, or the time of one has come.
 pub(super) fn restart_wanted(view: &View<'_>) -> bool {
-    view.state.requests.values().any(|pending| matches!(pending.kind, PendingKind::Restart { op: None }))
+    let asked = view.state.requests.values().any(|pending| matches!(pending.kind, PendingKind::Restart { op: None }));
+    asked || crate::procedure::restart::is_due(view)
 }

@@ -1,5 +1,6 @@
 //! Reconciler: our member record, under a lease of its own.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 
 use crate::action::{Action, PostgresAction, StoreAction};
@@ -65,6 +66,7 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
         replicatefrom: config.replicatefrom.clone(),
         pledges: true,
         pending_restart: sql.map(|sql| sql.pending_restart.clone()).unwrap_or_default(),
+        scheduled_restart: view.state.scheduled_restart.clone().map(Box::new),
     }
 }
 

@@ -6,13 +6,14 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Answer, HostAction, PostgresAction, StoreAction};
 use crate::event::Request;
-use crate::id::{OpId, RequestId};
+use crate::id::RequestId;
 use crate::reason::Reason;
 use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
 use crate::time::{Duration, Instant};
 use crate::view::View;
 
+pub(crate) mod restart;
 mod switchover;
 
 /// How long a peer waits for our pledge.
@@ -26,6 +27,8 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
     let kind = match request {
         Request::Move(request) => PendingKind::Move { request, old, written: false },
         Request::Restart => PendingKind::Restart { op: None },
+        Request::ScheduleRestart(wanted) => restart::schedule(state, wanted),
+        Request::CancelRestart => restart::cancel(state),
         Request::Reinitialize { force, from_leader } => PendingKind::Reinitialize { force, from_leader },
     };
     state.requests.insert(id, Pending { kind, since: at });
@@ -41,24 +44,6 @@ pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bo
         {
             *written |= done;
             request.refused |= !done;
-        }
-    }
-}
-
-/// Restarts that wait for an operation take the number of the one that was just ordered.
-pub(crate) fn restart_ordered(state: &mut State, op: OpId) {
-    for pending in state.requests.values_mut() {
-        if let PendingKind::Restart { op: slot @ None } = &mut pending.kind {
-            *slot = Some(op);
-        }
-    }
-}
-
-/// A restart ended.
-pub(crate) fn restart_ended(state: &mut State, op: OpId, refused: Option<String>) {
-    for pending in state.requests.values_mut() {
-        if pending.kind == (PendingKind::Restart { op: Some(op) }) {
-            pending.kind = PendingKind::Restarted { refused: refused.clone() };
         }
     }
 }
@@ -112,7 +97,8 @@ pub(crate) fn answer(out: &mut Outbox<'_>) {
             PendingKind::Move { request, old, written } => {
                 switchover::answer(&view, request, old.as_ref(), *written, pending.since)
             }
-            PendingKind::Restart { op } => restart(&view, *op, pending.since),
+            PendingKind::Restart { op } => restart::answer(&view, *op, pending.since),
+            PendingKind::Decided { status, body } => text(*status, body),
             PendingKind::Restarted { refused: None } => text(200, "restarted successfully"),
             PendingKind::Restarted { refused: Some(_) } => text(503, "restart failed"),
             PendingKind::Reinitialize { force, .. } => Some(reinitialize(&view, *force)),
@@ -132,24 +118,6 @@ pub(crate) fn answer(out: &mut Outbox<'_>) {
 
 pub(crate) fn text(status: u16, body: &str) -> Option<Answer> {
     Some(Answer::Text { status, body: body.into() })
-}
-
-fn restart(view: &View<'_>, op: Option<OpId>, since: Instant) -> Option<Answer> {
-    if op.is_some() {
-        return None;
-    }
-    // The role is not settled, or the agent only observes: no rung takes the request up.
-    if view.at.since(since) >= switchover::limit(view.config().loop_wait) {
-        return text(503, "restart failed");
-    }
-    match view.phase() {
-        None => text(503, "postgres is not running"),
-        Some(crate::view::postgres::Phase::Starting) => text(503, "postgres is still starting"),
-        Some(_) => match view.controlling() {
-            Some(PostgresAction::Restart) | None => None,
-            Some(running) => text(503, &format!("{} already in progress", words(running))),
-        },
-    }
 }
 
 fn reinitialize(view: &View<'_>, force: bool) -> Answer {

@@ -1,12 +1,12 @@
 //! What operators' requests come to: each is answered once, whatever becomes of what it asks for.
 
 use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
-use crate::event::{Event, MoveRequest, Request, StoreDone, StoreEvent};
+use crate::event::{Event, MoveRequest, Request, Schedule, ScheduledRestart, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, RequestId, Revision};
 use crate::op::Outcome;
 use crate::testing::*;
 use crate::time::{Seen, WallMillis};
-use crate::view::postgres::Phase;
+use crate::view::postgres::{Phase, Sql};
 use crate::view::store::ClusterView;
 
 use super::races::watched;
@@ -168,4 +168,98 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
         .map(|pending| matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. }))
         .collect();
     assert_eq!(written, [true, false]);
+}
+
+fn wanted(in_ms: i64) -> ScheduledRestart {
+    ScheduledRestart {
+        schedule: Schedule { text: "soon".into(), at: WallMillis(1_000_000 + in_ms) },
+        role: None,
+        below_version: None,
+        only_pending: false,
+        timeout_s: None,
+        postmaster_start_us: 0,
+    }
+}
+
+fn told(node: &mut Node, request: Request) -> (u16, String) {
+    match answers(&node.step(Event::Operator(RequestId(1), request))).remove(&RequestId(1)) {
+        Some(Answer::Text { status, body }) => (status, body),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Time passes on both clocks.
+fn passes(node: &mut Node, ms: u64) -> crate::effects::Effects {
+    let wall = node.state.wall.1.0 + ms as i64;
+    node.now = node.now + millis(ms);
+    node.step(Event::Ticked(WallMillis(wall)))
+}
+
+const RESTART: Action = Action::Postgres(PostgresAction::Restart);
+
+#[test]
+fn one_restart_is_scheduled_at_a_time_and_can_be_forgotten() {
+    for mut node in [Node::primary(), Node::standby()] {
+        assert_eq!(told(&mut node, Request::CancelRestart), (404, "no restarts are scheduled".into()));
+        assert_eq!(told(&mut node, Request::ScheduleRestart(wanted(5_000))), (202, "Restart scheduled".into()));
+        let record = crate::decide::members::record(&node.view());
+        assert_eq!(record.scheduled_restart.map(|restart| restart.schedule.at), Some(WallMillis(1_005_000)));
+        let again = told(&mut node, Request::ScheduleRestart(wanted(6_000)));
+        assert_eq!(again, (409, "Another restart is already scheduled".into()));
+        assert_eq!(told(&mut node, Request::CancelRestart), (200, "scheduled restart deleted".into()));
+        assert!(!actions(&passes(&mut node, 5_000)).contains(&RESTART));
+    }
+}
+
+#[test]
+fn a_scheduled_restart_comes_at_its_time_once() {
+    for mut node in [Node::primary(), Node::standby()] {
+        told(&mut node, Request::ScheduleRestart(wanted(500)));
+        let effects = passes(&mut node, 499);
+        assert!(!actions(&effects).contains(&RESTART));
+        assert_eq!(effects.wake.at, Some(node.now + millis(1)));
+        assert!(actions(&passes(&mut node, 1)).contains(&RESTART));
+        assert_eq!(node.state.scheduled_restart, None);
+    }
+}
+
+#[test]
+fn a_scheduled_restart_whose_conditions_do_not_hold_is_forgotten_when_it_is_due() {
+    let role = |role: &str| ScheduledRestart { role: Some(role.into()), ..wanted(500) };
+    let version = |number| ScheduledRestart { below_version: Some((String::new(), number)), ..wanted(500) };
+    let pending = ScheduledRestart { only_pending: true, ..wanted(500) };
+    let comes = |restart: ScheduledRestart, change: &dyn Fn(&mut Sql)| {
+        let mut node = Node::primary();
+        change(&mut node.state.postgres.sql.as_mut().unwrap().value);
+        told(&mut node, Request::ScheduleRestart(restart));
+        assert!(node.state.scheduled_restart.is_some(), "the conditions are those of its time");
+        let comes = actions(&passes(&mut node, 500)).contains(&RESTART);
+        assert_eq!(node.state.scheduled_restart, None);
+        comes
+    };
+    let as_is = |_: &mut Sql| {};
+    let at_15 = |sql: &mut Sql| sql.server_version = 150_018;
+    let changed = |sql: &mut Sql| sql.pending_restart = vec![("a".into(), "1".into(), "2".into())];
+    assert!(comes(role("primary"), &as_is) && !comes(role("replica"), &as_is));
+    assert!(comes(version(160_000), &at_15) && !comes(version(150_018), &at_15));
+    assert!(comes(pending.clone(), &changed) && !comes(pending, &as_is));
+}
+
+#[test]
+fn a_scheduled_restart_is_void_after_another_start_or_long_after_its_time() {
+    let mut node = Node::primary();
+    node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 7;
+    told(&mut node, Request::ScheduleRestart(wanted(500)));
+    node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 8;
+    node.tick();
+    assert_eq!(node.state.scheduled_restart, None);
+
+    // Nobody could take it up: the role was not settled, or PostgreSQL did not answer.
+    let mut node = Node::primary();
+    told(&mut node, Request::ScheduleRestart(wanted(500)));
+    node.state.postgres.sql = None;
+    assert!(!actions(&passes(&mut node, 15_500)).contains(&RESTART));
+    assert!(node.state.scheduled_restart.is_some());
+    passes(&mut node, 1);
+    assert_eq!(node.state.scheduled_restart, None);
 }

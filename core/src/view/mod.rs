@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::Held;
 use crate::state::State;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, WallMillis};
 use crate::timeline::History;
 use guard::Armed;
 use peers::PeerAnswer;
@@ -253,7 +253,11 @@ impl<'a> View<'a> {
 
     /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.
     pub fn schedule_missed(&self, request: &FailoverKey) -> bool {
-        let Some(scheduled) = request.scheduled_at else { return false };
+        request.scheduled_at.is_some_and(|scheduled| self.is_long_over(scheduled))
+    }
+
+    /// The time passed more than Patroni's 1.5 `loop_wait` ago.
+    pub fn is_long_over(&self, scheduled: WallMillis) -> bool {
         let late_ms = self.wall_now_ms().saturating_sub(scheduled.0);
         u64::try_from(late_ms).is_ok_and(|late| Duration::from_millis(late) > self.config().loop_wait * 3 / 2)
     }
@@ -265,7 +269,12 @@ impl<'a> View<'a> {
 
     /// How long the operator's request is still to wait; `None`: it is due.
     pub fn schedule_left(&self, request: &FailoverKey) -> Option<Duration> {
-        let left_ms = request.scheduled_at?.0.saturating_sub(self.wall_now_ms());
+        self.left_until(request.scheduled_at?)
+    }
+
+    /// The time left until then; `None`: it has come.
+    pub fn left_until(&self, scheduled: WallMillis) -> Option<Duration> {
+        let left_ms = scheduled.0.saturating_sub(self.wall_now_ms());
         u64::try_from(left_ms).ok().filter(|left| *left > 0).map(Duration::from_millis)
     }
 

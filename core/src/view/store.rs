@@ -1,9 +1,11 @@
 //! What the runtime sees of the store: the keys of the cluster, parsed.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::event::ScheduledRestart;
 use crate::id::{LeaseId, Lsn, Member, Revision, StoreId, SystemId, Timeline};
 use crate::time::{Instant, Seen, WallMillis};
 
@@ -130,6 +132,8 @@ pub struct MemberRecord {
     pub pledges: bool,
     /// Parameters waiting for a restart: name, old value, new value.
     pub pending_restart: Vec<(String, String, String)>,
+    /// The restart that is scheduled on this node; of others it is not read.
+    pub scheduled_restart: Option<Box<ScheduledRestart>>,
 }
 
 /// `failover`.

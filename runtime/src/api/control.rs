@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use matriarch_core::action::Answer;
-use matriarch_core::event::{MoveRequest, Request};
+use matriarch_core::event::{MoveRequest, Request, Schedule, ScheduledRestart};
 use matriarch_core::id::Member;
 use matriarch_core::time::WallMillis;
 use serde_json::{Map, Value};
@@ -90,18 +90,31 @@ fn text_of(body: &Body, key: &str) -> Result<Option<String>, Reply> {
     }
 }
 
+/// `DELETE /restart`.
+pub(super) async fn cancel_restart(api: &Api) -> Reply {
+    put(api, Request::CancelRestart).await.unwrap_or_else(|refusal| refusal)
+}
+
 /// The conditions of a restart, and how long to wait for it.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct RestartFilter {
+    schedule: Option<Schedule>,
     role: Option<String>,
-    below_version: Option<u32>,
+    below_version: Option<(String, u32)>,
     only_pending: bool,
     limit: Option<Duration>,
 }
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let filter = restart_filter(&body, api.paused(), clock::wall())?;
+    let mut filter = restart_filter(&body, api.paused(), clock::wall())?;
+    if let Some(schedule) = filter.schedule.take() {
+        let RestartFilter { role, below_version, only_pending, limit, .. } = filter;
+        let timeout_s = limit.map(|limit| limit.as_secs());
+        let restart =
+            ScheduledRestart { schedule, role, below_version, only_pending, timeout_s, postmaster_start_us: 0 };
+        return put(api, Request::ScheduleRestart(restart)).await;
+    }
     api.freshen().await;
     if !api.with_facts(|facts| satisfied(facts, &filter)) {
         return Ok(Reply::text(503, "restart conditions are not satisfied"));
@@ -123,22 +136,24 @@ fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartF
         return Err(Reply::text(500, "Can't schedule restart in the paused state"));
     }
     let mut filter = RestartFilter::default();
-    let mut scheduled = false;
     for (key, value) in body {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match key.as_str() {
             "schedule" => {
-                schedule::parse(&text, None, now).map_err(|error| {
+                let parsed = schedule::parse(&text, None, now).map_err(|error| {
                     let (status, text) = error.answer("restart");
                     Reply::text(status, text)
                 })?;
-                scheduled = true;
+                filter.schedule = Some(parsed);
             }
             "role" => match text.as_str() {
                 "primary" | "standby_leader" | "replica" => filter.role = Some(text),
                 _ => return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned()),
             },
-            "postgres_version" => filter.below_version = Some(version(&text).map_err(|why| Reply::text(400, why))?),
+            "postgres_version" => {
+                let number = version(&text).map_err(|why| Reply::text(400, why))?;
+                filter.below_version = Some((text, number));
+            }
             "timeout" => match int_of(value, Some("s")).and_then(|seconds| u64::try_from(seconds).ok()) {
                 Some(seconds) if seconds > 0 => filter.limit = Some(Duration::from_secs(seconds)),
                 _ => return refuse("Timeout should be a positive number of seconds".to_owned()),
@@ -146,10 +161,6 @@ fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartF
             "restart_pending" => filter.only_pending = true,
             other => return refuse(format!("Unknown filter for the scheduled restart: {other}")),
         }
-    }
-    if scheduled {
-        let text = "Scheduled restarts are not supported yet: ask again without \"schedule\" when it is time";
-        return Err(Reply::text(501, text));
     }
     Ok(filter)
 }
@@ -172,7 +183,10 @@ fn version(text: &str) -> Result<u32, String> {
 
 fn satisfied(facts: &Facts<'_>, filter: &RestartFilter) -> bool {
     let role = filter.role.as_deref().is_none_or(|role| role == facts.role());
-    let older = filter.below_version.is_none_or(|version| facts.sql.is_some_and(|sql| sql.server_version < version));
+    let older = filter
+        .below_version
+        .as_ref()
+        .is_none_or(|(_, version)| facts.sql.is_some_and(|sql| sql.server_version < *version));
     let pending = !filter.only_pending || facts.sql.is_some_and(|sql| !sql.pending_restart.is_empty());
     role && older && pending
 }
@@ -262,7 +276,7 @@ mod tests {
         let accepted =
             json!({"role": "replica", "postgres_version": "15.2", "timeout": "2min", "restart_pending": false});
         let filter = restart_filter(&body(accepted), false, WallMillis(0)).unwrap();
-        assert_eq!(filter.below_version, Some(150_002));
+        assert_eq!(filter.below_version, Some(("15.2".to_owned(), 150_002)));
         assert_eq!(filter.limit, Some(Duration::from_mins(2)));
         assert!(filter.only_pending);
         assert_eq!(version("9.6.3"), Ok(90_603));

@@ -174,6 +174,14 @@ impl Api {
                 tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
                 reply
             }
+            (&Method::DELETE, "restart") => {
+                let reply = match self.denied(call).await {
+                    Some(refusal) => refusal,
+                    None => control::cancel_restart(self).await,
+                };
+                tracing::info!(client = %self.client, endpoint = "DELETE restart", status = reply.status(), "an operator's request was answered");
+                reply
+            }
             (method, _) => Reply::error_page(501, &format!("Unsupported method ('{method}')")),
         }
     }

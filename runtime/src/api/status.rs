@@ -9,6 +9,7 @@ use super::facts::Facts;
 use super::reply::Reply;
 use super::{Api, schedule};
 use crate::wire::PATRONI_LEVEL;
+use crate::wire::member::scheduled_restart;
 
 /// `GET /patroni`.
 pub(super) async fn patroni(api: &Api) -> Reply {
@@ -52,6 +53,9 @@ pub(super) fn document(facts: &Facts<'_>) -> Value {
     if let Some(sql) = facts.sql.filter(|sql| !sql.pending_restart.is_empty()) {
         put("pending_restart", true.into());
         put("pending_restart_reason", pending_restart(sql));
+    }
+    if let Some(restart) = &facts.shared.core.scheduled_restart {
+        put("scheduled_restart", Value::Object(scheduled_restart(restart)));
     }
     let identity = json!({
         "version": PATRONI_LEVEL,

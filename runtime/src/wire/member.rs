@@ -1,10 +1,12 @@
 //! `members/<name>`: what each member says of itself.
 
+use matriarch_core::event::ScheduledRestart;
 use matriarch_core::id::{Lsn, Member, Timeline};
 use matriarch_core::view::store::MemberRecord;
 use serde_json::{Map, Value, json};
 
 use super::lenient;
+use crate::api::schedule;
 
 /// The level of Patroni that our records claim: its members compare `version` numerically, fall back to legacy keys and
 /// protocols below 4.0.0, and cannot read anything but dotted integers. Our own version stands under [`MARK`].
@@ -67,6 +69,13 @@ pub fn member_json(record: &MemberRecord, extras: &MemberExtras<'_>) -> String {
     }
     if record.timeline > Timeline(0) {
         put("timeline", record.timeline.0.into());
+    }
+    if let Some(restart) = record.scheduled_restart.as_deref() {
+        let mut told = scheduled_restart(restart);
+        let started = restart.postmaster_start_us;
+        let started = if started == 0 { Value::Null } else { schedule::micros_text(started).into() };
+        told.insert("postmaster_start_time".to_owned(), started);
+        put("scheduled_restart", told.into());
     }
     if record.pledges {
         put(MARK, env!("CARGO_PKG_VERSION").into());
@@ -146,6 +155,18 @@ fn host_and_port(url: &str) -> (String, u16) {
 
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// What a member tells of the restart that is scheduled on it, as `GET /patroni` shows it.
+pub fn scheduled_restart(restart: &ScheduledRestart) -> Map<String, Value> {
+    let conditions = [
+        ("schedule", Some(restart.schedule.text.as_str().into())),
+        ("role", restart.role.as_deref().map(Value::from)),
+        ("postgres_version", restart.below_version.as_ref().map(|(text, _)| text.as_str().into())),
+        ("timeout", restart.timeout_s.map(Value::from)),
+        ("restart_pending", restart.only_pending.then_some(Value::Bool(true))),
+    ];
+    conditions.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 fn pending_json(pending: &[(String, String, String)]) -> Value {

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
 
+use matriarch_core::event::Schedule;
+use matriarch_core::time::WallMillis;
+
 use super::*;
 
 fn tags(text: &str) -> Map<String, Value> {
@@ -57,6 +60,28 @@ fn replica() -> MemberRecord {
 fn standby_leader() -> MemberRecord {
     let base = MemberRecord { checkpoint_pending: true, ..record(1, "running", "standby_leader") };
     standby(base, 218_103_904, 3)
+}
+
+#[test]
+fn a_scheduled_restart_is_told_as_patroni_tells_it() {
+    let text = "2030-01-01T00:00:00+00:00".to_owned();
+    let restart = ScheduledRestart {
+        schedule: Schedule { text, at: WallMillis(1_893_456_000_000) },
+        role: Some("replica".into()),
+        below_version: Some(("16.1".into(), 160_001)),
+        only_pending: false,
+        timeout_s: Some(60),
+        postmaster_start_us: 1_795_373_785_733_225,
+    };
+    let tags = Map::new();
+    let told = |restart| {
+        let record = MemberRecord { scheduled_restart: Some(Box::new(restart)), ..replica() };
+        serde_json::from_str::<Value>(&member_json(&record, &extras(&tags))).unwrap()["scheduled_restart"].clone()
+    };
+    let reference: Value = serde_json::from_str(REPLICA_ALL).unwrap();
+    assert_eq!(told(restart.clone()), reference["scheduled_restart"]);
+    let unknown = ScheduledRestart { postmaster_start_us: 0, ..restart };
+    assert_eq!(told(unknown)["postmaster_start_time"], Value::Null);
 }
 
 #[test]

@@ -207,7 +207,8 @@ async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
     let answer = request(Method::POST, &url, Some(&auth), None, LIMIT).await.unwrap();
     assert_eq!(answer, (200, "restarted successfully".into()));
     assert_eq!(node.told(), ["Restart"]);
-    for (method, path) in [(Method::PATCH, "/config"), (Method::PUT, "/config"), (Method::DELETE, "/restart")] {
+    assert_eq!(node.ask(Method::DELETE, "/restart", None).await.0, 401);
+    for (method, path) in [(Method::PATCH, "/config"), (Method::PUT, "/config"), (Method::DELETE, "/switchover")] {
         let (status, body) = node.ask(method, path, Some("{}")).await;
         assert!(status == 501 && body.contains("Server does not support this operation"), "{path}: {status} {body}");
     }
@@ -272,13 +273,18 @@ async fn operators_reach_core_and_bad_bodies_do_not() {
     assert_eq!(node.ask(Method::POST, "/restart", Some("[")).await.0, 400);
     assert_eq!(node.ask(Method::POST, "/switchover", None).await.0, 411);
     assert_eq!(node.ask(Method::POST, "/restart", Some(r#"{"role": "replica"}"#)).await.0, 503);
-    let scheduled = r#"{"schedule": "2199-01-01T00:00:00Z"}"#;
-    let (status, text) = node.ask(Method::POST, "/restart", Some(scheduled)).await;
-    assert!(status == 501 && text.contains("not supported yet"), "{status} {text}");
+    // Whether its conditions hold is asked at its time.
+    let scheduled = r#"{"schedule": "2199-01-01T00:00:00Z", "role": "replica", "timeout": "1min"}"#;
+    assert_eq!(node.ask(Method::POST, "/restart", Some(scheduled)).await, (200, "Restart scheduled".into()));
+    let told = node.told();
+    for part in ["ScheduleRestart", "2199-01-01T00:00:00+00:00", "Some(\"replica\")", "timeout_s: Some(60)"] {
+        assert!(told[1].contains(part), "{part}: {told:?}");
+    }
+    assert_eq!(node.ask(Method::DELETE, "/restart", None).await, (200, "scheduled restart deleted".into()));
     assert_eq!(node.ask(Method::POST, "/reinitialize", Some(r#"{"force": "on", "from_leader": true}"#)).await.0, 200);
     assert_eq!(node.ask(Method::POST, "/reload", None).await, (202, "reload scheduled".into()));
     let told = node.told();
-    assert_eq!(&told[1..], ["Reinitialize { force: true, from_leader: true }", "Reload"]);
+    assert_eq!(&told[2..], ["CancelRestart", "Reinitialize { force: true, from_leader: true }", "Reload"]);
 }
 
 #[tokio::test]

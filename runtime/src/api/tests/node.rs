@@ -203,6 +203,8 @@ pub(super) async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
                     let body = match request {
                         Request::Move(_) => "Successfully switched over to \"n2\"",
                         Request::Restart => "restarted successfully",
+                        Request::ScheduleRestart(_) => "Restart scheduled",
+                        Request::CancelRestart => "scheduled restart deleted",
                         Request::Reinitialize { .. } => "reinitialize started",
                     };
                     let _ = answer.send(Answer::Text { status: 200, body: body.into() });

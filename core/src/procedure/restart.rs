@@ -1,0 +1,96 @@
+//! Restarts that an operator asks for: now, or at a time.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::{switchover, text, words};
+use crate::action::{Answer, PostgresAction};
+use crate::event::ScheduledRestart;
+use crate::id::OpId;
+use crate::state::{PendingKind, State};
+use crate::time::Instant;
+use crate::view::View;
+
+/// Restarts that wait for an operation take the number of the one that was just ordered.
+pub(crate) fn ordered(state: &mut State, op: OpId) {
+    state.scheduled_restart = None;
+    for pending in state.requests.values_mut() {
+        if let PendingKind::Restart { op: slot @ None } = &mut pending.kind {
+            *slot = Some(op);
+        }
+    }
+}
+
+/// A restart ended.
+pub(crate) fn ended(state: &mut State, op: OpId, refused: Option<String>) {
+    for pending in state.requests.values_mut() {
+        if pending.kind == (PendingKind::Restart { op: Some(op) }) {
+            pending.kind = PendingKind::Restarted { refused: refused.clone() };
+        }
+    }
+}
+
+pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Option<Answer> {
+    if op.is_some() {
+        return None;
+    }
+    // The role is not settled, or the agent only observes: no rung takes the request up.
+    if view.at.since(since) >= switchover::limit(view.config().loop_wait) {
+        return text(503, "restart failed");
+    }
+    match view.phase() {
+        None => text(503, "postgres is not running"),
+        Some(crate::view::postgres::Phase::Starting) => text(503, "postgres is still starting"),
+        Some(_) => match view.controlling() {
+            Some(PostgresAction::Restart) | None => None,
+            Some(running) => text(503, &format!("{} already in progress", words(running))),
+        },
+    }
+}
+
+/// Keeps a restart until its time, for the postmaster that runs now.
+pub(super) fn schedule(state: &mut State, mut wanted: ScheduledRestart) -> PendingKind {
+    if state.scheduled_restart.is_some() {
+        return PendingKind::Decided { status: 409, body: "Another restart is already scheduled" };
+    }
+    wanted.postmaster_start_us = state.postgres.sql.as_ref().map_or(0, |seen| seen.value.postmaster_start_us);
+    state.scheduled_restart = Some(wanted);
+    PendingKind::Decided { status: 202, body: "Restart scheduled" }
+}
+
+/// Forgets the scheduled restart.
+pub(super) fn cancel(state: &mut State) -> PendingKind {
+    match state.scheduled_restart.take() {
+        Some(_) => PendingKind::Decided { status: 200, body: "scheduled restart deleted" },
+        None => PendingKind::Decided { status: 404, body: "no restarts are scheduled" },
+    }
+}
+
+/// Forgets a scheduled restart that has nothing to restart any more.
+pub(crate) fn forget_void(state: &mut State, at: Instant) {
+    let view = View { at, state };
+    let void = view.state.scheduled_restart.as_ref().is_some_and(|wanted| is_void(&view, wanted));
+    if void {
+        state.scheduled_restart = None;
+    }
+}
+
+/// The time has come; what is due and void is forgotten before.
+pub(crate) fn is_due(view: &View<'_>) -> bool {
+    let wanted = view.state.scheduled_restart.as_ref();
+    wanted.is_some_and(|wanted| view.left_until(wanted.schedule.at).is_none()) && view.sql().is_some()
+}
+
+/// PostgreSQL was restarted meanwhile, the time passed long ago, or it has come and the conditions do not hold.
+fn is_void(view: &View<'_>, wanted: &ScheduledRestart) -> bool {
+    let Some(sql) = view.sql() else { return view.is_long_over(wanted.schedule.at) };
+    let known = wanted.postmaster_start_us != 0;
+    if (known && sql.postmaster_start_us != wanted.postmaster_start_us) || view.is_long_over(wanted.schedule.at) {
+        return true;
+    }
+    let role = if sql.in_recovery { "replica" } else { "primary" };
+    let holds = wanted.role.as_ref().is_none_or(|wanted| wanted == role)
+        && wanted.below_version.as_ref().is_none_or(|(_, version)| sql.server_version < *version)
+        && (!wanted.only_pending || !sql.pending_restart.is_empty());
+    view.left_until(wanted.schedule.at).is_none() && !holds
+}
