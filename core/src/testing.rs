@@ -399,7 +399,6 @@ pub(crate) fn epoch_file() -> EpochFile {
     EpochFile { system_id: SYSTEM, store: STORE, epoch: EPOCH, timeline: Timeline(1) }
 }
 
-/// The slots of b and c are there.
 /// The renewal of our tenure.
 pub(crate) fn renewal() -> Action {
     Action::Store(StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(10) })

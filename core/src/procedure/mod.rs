@@ -75,7 +75,7 @@ fn pledge(view: &View<'_>) -> Option<(Action, Reason)> {
         Some(pledge) if pledge.frozen => {
             Some((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver))
         }
-        // Without a receiver there is nothing to freeze: the primary that it came from shut down.
+        // Without a receiver there is nothing to freeze, mostly since the primary that it came from shut down.
         _ if !view.may_receive() => None,
         _ => Some((Action::Postgres(PostgresAction::Freeze), Reason::FreezingReceiver)),
     }

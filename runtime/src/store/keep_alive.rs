@@ -25,8 +25,8 @@ pub(super) async fn once(member: &Member, lease: LeaseId) -> Result<Renewed, Fau
     answer(member, lease, &mut replies, asked).await
 }
 
-/// A stream that is kept from one keep-alive to the next: a question on it costs a third of one on a new stream, and an
-/// idle primary asks it for ever.
+/// A stream that is kept from one keep-alive to the next: a question on it is one packet and no new request, and an idle
+/// primary asks it for ever.
 pub(super) struct Keeper {
     questions: mpsc::Sender<Question>,
     replies: Streaming<Reply>,
