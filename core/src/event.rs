@@ -261,16 +261,34 @@ pub struct MoveRequest {
 pub struct ScheduledRestart {
     /// When.
     pub schedule: Schedule,
+    /// What must hold then.
+    pub conditions: RestartConditions,
+    /// The time in seconds that the operator gives it. It is shown; an own start has `primary_start_timeout`.
+    pub timeout_s: Option<u64>,
+    /// When the postmaster was started that is to be restarted, microseconds since the Unix epoch; 0: not known.
+    pub postmaster_start_us: i64,
+}
+
+/// What must hold for a restart that an operator asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct RestartConditions {
     /// Only in this role, in Patroni's words.
     pub role: Option<String>,
     /// Only below this version: as the operator wrote it, and as `server_version_num`.
     pub below_version: Option<(String, u32)>,
     /// Only if a parameter waits for a restart.
     pub only_pending: bool,
-    /// The time in seconds that the operator gives it. It is shown; an own start has `primary_start_timeout`.
-    pub timeout_s: Option<u64>,
-    /// When the postmaster was started that is to be restarted, microseconds since the Unix epoch; 0: not known.
-    pub postmaster_start_us: i64,
+}
+
+impl RestartConditions {
+    /// They hold for the server that answered so; `None`: for one that does not answer only what asks for nothing holds.
+    pub fn hold(&self, sql: Option<&Sql>) -> bool {
+        let Some(sql) = sql else { return *self == Self::default() };
+        let role = if sql.in_recovery { "replica" } else { "primary" };
+        self.role.as_ref().is_none_or(|wanted| wanted == role)
+            && self.below_version.as_ref().is_none_or(|(_, version)| sql.server_version < *version)
+            && (!self.only_pending || !sql.pending_restart.is_empty())
+    }
 }
 
 /// A time as the operator wrote it, and as a number.

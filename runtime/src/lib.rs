@@ -14,5 +14,6 @@ pub mod net;
 pub mod peers;
 pub mod postgres;
 pub mod processes;
+pub mod schedule;
 pub mod store;
 pub mod wire;

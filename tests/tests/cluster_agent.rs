@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use matriarch::api::schedule;
 use matriarch::clock;
+use matriarch::schedule;
 use matriarch_core::time::WallMillis;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, eventually};
 use rustix::process::Signal;

@@ -78,19 +78,15 @@ pub(crate) fn forget_void(state: &mut State, at: Instant) {
 /// The time has come; what is due and void is forgotten before.
 pub(crate) fn is_due(view: &View<'_>) -> bool {
     let wanted = view.state.scheduled_restart.as_ref();
-    wanted.is_some_and(|wanted| view.left_until(wanted.schedule.at).is_none()) && view.sql().is_some()
+    wanted.is_some_and(|wanted| view.left_until(wanted.schedule.at).is_none()) && view.fresh_sql().is_some()
 }
 
 /// PostgreSQL was restarted meanwhile, the time passed long ago, or it has come and the conditions do not hold.
 fn is_void(view: &View<'_>, wanted: &ScheduledRestart) -> bool {
-    let Some(sql) = view.sql() else { return view.is_long_over(wanted.schedule.at) };
+    let Some(sql) = view.fresh_sql() else { return view.is_long_over(wanted.schedule.at) };
     let known = wanted.postmaster_start_us != 0;
     if (known && sql.postmaster_start_us != wanted.postmaster_start_us) || view.is_long_over(wanted.schedule.at) {
         return true;
     }
-    let role = if sql.in_recovery { "replica" } else { "primary" };
-    let holds = wanted.role.as_ref().is_none_or(|wanted| wanted == role)
-        && wanted.below_version.as_ref().is_none_or(|(_, version)| sql.server_version < *version)
-        && (!wanted.only_pending || !sql.pending_restart.is_empty());
-    view.left_until(wanted.schedule.at).is_none() && !holds
+    view.left_until(wanted.schedule.at).is_none() && !wanted.conditions.hold(Some(sql))
 }

@@ -1,7 +1,7 @@
 //! What operators' requests come to: each is answered once, whatever becomes of what it asks for.
 
 use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
-use crate::event::{Event, MoveRequest, Request, Schedule, ScheduledRestart, StoreDone, StoreEvent};
+use crate::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, RequestId, Revision};
 use crate::op::Outcome;
 use crate::testing::*;
@@ -173,9 +173,7 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
 fn wanted(in_ms: i64) -> ScheduledRestart {
     ScheduledRestart {
         schedule: Schedule { text: "soon".into(), at: WallMillis(1_000_000 + in_ms) },
-        role: None,
-        below_version: None,
-        only_pending: false,
+        conditions: RestartConditions::default(),
         timeout_s: None,
         postmaster_start_us: 0,
     }
@@ -225,10 +223,11 @@ fn a_scheduled_restart_comes_at_its_time_once() {
 
 #[test]
 fn a_scheduled_restart_whose_conditions_do_not_hold_is_forgotten_when_it_is_due() {
-    let role = |role: &str| ScheduledRestart { role: Some(role.into()), ..wanted(500) };
-    let version = |number| ScheduledRestart { below_version: Some((String::new(), number)), ..wanted(500) };
-    let pending = ScheduledRestart { only_pending: true, ..wanted(500) };
-    let comes = |restart: ScheduledRestart, change: &dyn Fn(&mut Sql)| {
+    let role = |role: &str| RestartConditions { role: Some(role.into()), ..Default::default() };
+    let version = |number| RestartConditions { below_version: Some((String::new(), number)), ..Default::default() };
+    let pending = RestartConditions { only_pending: true, ..Default::default() };
+    let comes = |conditions: RestartConditions, change: &dyn Fn(&mut Sql)| {
+        let restart = ScheduledRestart { conditions, ..wanted(500) };
         let mut node = Node::primary();
         change(&mut node.state.postgres.sql.as_mut().unwrap().value);
         told(&mut node, Request::ScheduleRestart(restart));

@@ -3,26 +3,28 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::body::Incoming;
 use matriarch_core::action::Answer;
-use matriarch_core::event::{MoveRequest, Request, Schedule, ScheduledRestart};
+use matriarch_core::event::{MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart};
 use matriarch_core::id::Member;
 use matriarch_core::time::WallMillis;
 use serde_json::{Map, Value};
 
-use super::facts::Facts;
 use super::reply::Reply;
-use super::{Api, Call, schedule};
+use super::{Api, Call};
 use crate::agent::handle::Message;
 use crate::clock;
 use crate::config::quantity::{bool_of, int_of};
+use crate::schedule;
 
 type Body = Map<String, Value>;
 
-/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`.
+/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`; `DELETE /restart`.
 pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Reply {
     let outcome = match endpoint {
         "switchover" | "failover" => relocate(api, endpoint, call, body).await,
+        "restart" if call.method == Method::DELETE => put(api, Request::CancelRestart).await,
         "restart" => restart(api, call, body).await,
         "reinitialize" => reinitialize(api, call, body).await,
         _ => {
@@ -90,37 +92,28 @@ fn text_of(body: &Body, key: &str) -> Result<Option<String>, Reply> {
     }
 }
 
-/// `DELETE /restart`.
-pub(super) async fn cancel_restart(api: &Api) -> Reply {
-    put(api, Request::CancelRestart).await.unwrap_or_else(|refusal| refusal)
-}
-
 /// The conditions of a restart, and how long to wait for it.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct RestartFilter {
     schedule: Option<Schedule>,
-    role: Option<String>,
-    below_version: Option<(String, u32)>,
-    only_pending: bool,
+    conditions: RestartConditions,
     limit: Option<Duration>,
 }
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let mut filter = restart_filter(&body, api.paused(), clock::wall())?;
-    if let Some(schedule) = filter.schedule.take() {
-        let RestartFilter { role, below_version, only_pending, limit, .. } = filter;
+    let RestartFilter { schedule, conditions, limit } = restart_filter(&body, api.paused(), clock::wall())?;
+    if let Some(schedule) = schedule {
         let timeout_s = limit.map(|limit| limit.as_secs());
-        let restart =
-            ScheduledRestart { schedule, role, below_version, only_pending, timeout_s, postmaster_start_us: 0 };
+        let restart = ScheduledRestart { schedule, conditions, timeout_s, postmaster_start_us: 0 };
         return put(api, Request::ScheduleRestart(restart)).await;
     }
     api.freshen().await;
-    if !api.with_facts(|facts| satisfied(facts, &filter)) {
+    if !api.with_facts(|facts| conditions.hold(facts.sql)) {
         return Ok(Reply::text(503, "restart conditions are not satisfied"));
     }
     let ask = put(api, Request::Restart);
-    match filter.limit {
+    match limit {
         None => ask.await,
         Some(limit) => tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| {
             let text = format!("restart failed: not over within {} s; it goes on", limit.as_secs());
@@ -147,18 +140,18 @@ fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartF
                 filter.schedule = Some(parsed);
             }
             "role" => match text.as_str() {
-                "primary" | "standby_leader" | "replica" => filter.role = Some(text),
+                "primary" | "standby_leader" | "replica" => filter.conditions.role = Some(text),
                 _ => return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned()),
             },
             "postgres_version" => {
                 let number = version(&text).map_err(|why| Reply::text(400, why))?;
-                filter.below_version = Some((text, number));
+                filter.conditions.below_version = Some((text, number));
             }
             "timeout" => match int_of(value, Some("s")).and_then(|seconds| u64::try_from(seconds).ok()) {
                 Some(seconds) if seconds > 0 => filter.limit = Some(Duration::from_secs(seconds)),
                 _ => return refuse("Timeout should be a positive number of seconds".to_owned()),
             },
-            "restart_pending" => filter.only_pending = true,
+            "restart_pending" => filter.conditions.only_pending = true,
             other => return refuse(format!("Unknown filter for the scheduled restart: {other}")),
         }
     }
@@ -179,16 +172,6 @@ fn version(text: &str) -> Result<u32, String> {
         _ => None,
     };
     known.ok_or_else(|| format!("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}"))
-}
-
-fn satisfied(facts: &Facts<'_>, filter: &RestartFilter) -> bool {
-    let role = filter.role.as_deref().is_none_or(|role| role == facts.role());
-    let older = filter
-        .below_version
-        .as_ref()
-        .is_none_or(|(_, version)| facts.sql.is_some_and(|sql| sql.server_version < *version));
-    let pending = !filter.only_pending || facts.sql.is_some_and(|sql| !sql.pending_restart.is_empty());
-    role && older && pending
 }
 
 async fn reinitialize(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
@@ -276,9 +259,9 @@ mod tests {
         let accepted =
             json!({"role": "replica", "postgres_version": "15.2", "timeout": "2min", "restart_pending": false});
         let filter = restart_filter(&body(accepted), false, WallMillis(0)).unwrap();
-        assert_eq!(filter.below_version, Some(("15.2".to_owned(), 150_002)));
+        assert_eq!(filter.conditions.below_version, Some(("15.2".to_owned(), 150_002)));
         assert_eq!(filter.limit, Some(Duration::from_mins(2)));
-        assert!(filter.only_pending);
+        assert!(filter.conditions.only_pending);
         assert_eq!(version("9.6.3"), Ok(90_603));
         assert!(version("429497.0.0").is_err());
     }

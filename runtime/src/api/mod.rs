@@ -14,7 +14,6 @@ mod peer;
 mod query;
 mod read;
 pub(crate) mod reply;
-pub mod schedule;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -166,20 +165,13 @@ impl Api {
                 peer::position(self, call, body).await
             }
             (&Method::GET, _) => health::check(self, call).await,
-            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload") => {
+            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload")
+            | (&Method::DELETE, "restart") => {
                 let reply = match self.denied(call).await {
                     Some(refusal) => refusal,
                     None => control::control(self, endpoint, call, body).await,
                 };
                 tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
-                reply
-            }
-            (&Method::DELETE, "restart") => {
-                let reply = match self.denied(call).await {
-                    Some(refusal) => refusal,
-                    None => control::cancel_restart(self).await,
-                };
-                tracing::info!(client = %self.client, endpoint = "DELETE restart", status = reply.status(), "an operator's request was answered");
                 reply
             }
             (method, _) => Reply::error_page(501, &format!("Unsupported method ('{method}')")),

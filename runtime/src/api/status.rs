@@ -5,9 +5,10 @@ use matriarch_core::id::{Lsn, Timeline};
 use matriarch_core::view::postgres::{Sender, Sql};
 use serde_json::{Map, Value, json};
 
+use super::Api;
 use super::facts::Facts;
 use super::reply::Reply;
-use super::{Api, schedule};
+use crate::schedule;
 use crate::wire::PATRONI_LEVEL;
 use crate::wire::member::scheduled_restart;
 

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::facts::Facts;
 use super::reply::Reply;
-use super::{Api, Call, schedule};
+use super::{Api, Call};
 use crate::http;
+use crate::schedule;
 
 /// How long another member may take to explain itself.
 const PEER_LIMIT: Duration = Duration::from_secs(2);

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use super::{Ctl, CtlError, FailoverArgs, SwitchoverArgs, failed, local_time, members, timestamp};
 use crate::api::ClusterRead;
-use crate::api::schedule::{self, ScheduleError};
 use crate::clock;
 use crate::config::quantity::int_of;
 use crate::http::{self, HttpError};
+use crate::schedule::{self, ScheduleError};
 use crate::store::{Guard, Operation, Transaction};
 use crate::wire::{failover_json, keys};
 

@@ -1,12 +1,12 @@
 //! `members/<name>`: what each member says of itself.
 
-use matriarch_core::event::ScheduledRestart;
+use matriarch_core::event::{RestartConditions, ScheduledRestart};
 use matriarch_core::id::{Lsn, Member, Timeline};
 use matriarch_core::view::store::MemberRecord;
 use serde_json::{Map, Value, json};
 
 use super::lenient;
-use crate::api::schedule;
+use crate::schedule;
 
 /// The level of Patroni that our records claim: its members compare `version` numerically, fall back to legacy keys and
 /// protocols below 4.0.0, and cannot read anything but dotted integers. Our own version stands under [`MARK`].
@@ -159,14 +159,15 @@ fn bracketed(host: &str) -> String {
 
 /// What a member tells of the restart that is scheduled on it, as `GET /patroni` shows it.
 pub fn scheduled_restart(restart: &ScheduledRestart) -> Map<String, Value> {
-    let conditions = [
+    let RestartConditions { role, below_version, only_pending } = &restart.conditions;
+    let told = [
         ("schedule", Some(restart.schedule.text.as_str().into())),
-        ("role", restart.role.as_deref().map(Value::from)),
-        ("postgres_version", restart.below_version.as_ref().map(|(text, _)| text.as_str().into())),
+        ("role", role.as_deref().map(Value::from)),
+        ("postgres_version", below_version.as_ref().map(|(text, _)| text.as_str().into())),
         ("timeout", restart.timeout_s.map(Value::from)),
-        ("restart_pending", restart.only_pending.then_some(Value::Bool(true))),
+        ("restart_pending", only_pending.then_some(Value::Bool(true))),
     ];
-    conditions.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 fn pending_json(pending: &[(String, String, String)]) -> Value {

@@ -67,9 +67,11 @@ fn a_scheduled_restart_is_told_as_patroni_tells_it() {
     let text = "2030-01-01T00:00:00+00:00".to_owned();
     let restart = ScheduledRestart {
         schedule: Schedule { text, at: WallMillis(1_893_456_000_000) },
-        role: Some("replica".into()),
-        below_version: Some(("16.1".into(), 160_001)),
-        only_pending: false,
+        conditions: RestartConditions {
+            role: Some("replica".into()),
+            below_version: Some(("16.1".into(), 160_001)),
+            only_pending: false,
+        },
         timeout_s: Some(60),
         postmaster_start_us: 1_795_373_785_733_225,
     };
