@@ -42,7 +42,8 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     if verdict.fate != Fate::Keep && unable {
         state.memory.gave_up = Some(at);
     }
-    if verdict.fate == Fate::LetLapse {
+    let lapses = verdict.fate == Fate::LetLapse && state.tenure != Tenure::None;
+    if lapses {
         state.spend_tenure();
     }
     let mut out = Outbox { state, at, orders: Vec::new(), cancelled: Vec::new() };
@@ -52,6 +53,11 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     if orders.len() >= ORDERS_MAX {
         // Something may have found no room.
         wake = Wake { at: Some(at + Duration::from_millis(1)), because: Reason::DeadlineOf { what: "the rest" } };
+    }
+    if lapses {
+        // Without a tenure other rungs conclude, and no event need come to ask them.
+        let at = Some(at + Duration::from_micros(1));
+        wake = Wake { at, because: Reason::DeadlineOf { what: "the tenure that is over" } };
     }
     let decision = Decision { rung, reason: verdict.reason };
     let news = state.decision.as_ref().is_none_or(|last| differs(last, &decision));
