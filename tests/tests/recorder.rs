@@ -31,6 +31,8 @@ fn replayed(node: &Node) -> (Vec<ReplaySummary>, Vec<&'static str>) {
         let mode = fs::metadata(&file).expect("its mode").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{}", file.display());
         let bytes = fs::read(&file).expect("a recording");
+        // All passwords of the plan begin so.
+        assert!(!bytes.windows(9).any(|text| text == b"secret of"), "a password is in {}", file.display());
         let summary = replay_with(&bytes, |step| {
             codes.extend(step.effects.decision.as_ref().map(|decision| decision.reason.code()));
         });
@@ -49,7 +51,7 @@ fn replayed(node: &Node) -> (Vec<ReplaySummary>, Vec<&'static str>) {
     (summaries, codes)
 }
 
-/// The last file may end in a record that is just being written; nothing else may be cut off.
+/// How many steps there are in all.
 fn steps(summaries: &[ReplaySummary]) -> u64 {
     summaries.iter().map(|summary| summary.steps).sum()
 }

@@ -99,7 +99,7 @@ impl Ring {
             let Some(number) = number else { continue };
             match entry.metadata() {
                 Ok(metadata) if metadata.is_file() => {
-                    old.push(Old { number, bytes: metadata.len(), path: entry.path() })
+                    old.push(Old { number, bytes: metadata.len(), path: entry.path() });
                 }
                 Ok(_) => {}
                 // Somebody else removed it.
