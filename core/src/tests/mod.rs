@@ -5,6 +5,8 @@ mod proof;
 mod races;
 mod random;
 mod reconcilers;
+#[cfg(feature = "serde")]
+mod records;
 mod requests;
 mod rungs;
 mod safety;

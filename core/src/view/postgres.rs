@@ -9,6 +9,7 @@ use crate::timeline::History;
 
 /// Everything known of the local PostgreSQL. Each part is replaced whole by its next observation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PostgresFacts {
     /// The data directory.
     pub data: DataDir,
@@ -23,6 +24,7 @@ pub struct PostgresFacts {
 
 /// The data directory.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DataDir {
     /// Not looked at yet.
     #[default]
@@ -39,6 +41,7 @@ pub enum DataDir {
 
 /// A database cluster on disk: `global/pg_control` and the files beside it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cluster {
     /// `pg_control`: system identifier.
     pub system_id: SystemId,
@@ -68,6 +71,7 @@ pub struct Cluster {
 
 /// `pg_control`'s cluster state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ControlState {
     /// `starting up`
     StartingUp,
@@ -87,6 +91,7 @@ pub enum ControlState {
 
 /// The postmaster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Process {
     /// Not looked at yet.
     #[default]
@@ -104,6 +109,7 @@ pub enum Process {
 
 /// The phase of a living postmaster, from line 8 of `postmaster.pid`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Phase {
     /// Not accepting connections yet.
     Starting,
@@ -115,6 +121,7 @@ pub enum Phase {
 
 /// The answer to the monitoring query.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sql {
     /// `pg_is_in_recovery()`.
     pub in_recovery: bool,
@@ -148,6 +155,7 @@ pub struct Sql {
 
 /// A WAL receiver.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Receiver {
     /// Its process id.
     pub pid: i32,
@@ -163,6 +171,7 @@ pub struct Receiver {
 
 /// A WAL sender.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sender {
     /// `application_name`: the member's name.
     pub application_name: Member,
@@ -184,6 +193,7 @@ pub struct Sender {
 
 /// A replication slot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Slot {
     /// `slot_name`.
     pub name: String,
@@ -199,6 +209,7 @@ pub struct Slot {
 
 /// Where a standby streams, clones or rewinds from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Upstream {
     /// The member.
     pub member: Member,
@@ -210,6 +221,7 @@ pub struct Upstream {
 
 /// How PostgreSQL is to start.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StartAs {
     /// In place as primary: only the node whose epoch is the store's record, and where nobody led since.
     Primary,
@@ -219,6 +231,7 @@ pub enum StartAs {
 
 /// How PostgreSQL is to stop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StopMode {
     /// SIGINT: sessions are ended, WAL senders drain, a shutdown checkpoint is written.
     Fast,
