@@ -1,6 +1,8 @@
 //! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PGBIN` names the
 //! directory of another version's); run as root it uses the account `postgres` for the servers.
 
+#[path = "postgres/directory.rs"]
+mod directory;
 #[path = "postgres/node.rs"]
 mod node;
 
@@ -346,11 +348,9 @@ async fn every_error_names_the_thing_and_the_way_out() {
     settings.bin_dir.clone_from(&node.postgres.settings().bin_dir);
 
     std::fs::create_dir_all(&data_dir).unwrap();
-    std::fs::create_dir(data_dir.join("lost+found")).unwrap();
-    std::fs::write(data_dir.join(".hidden"), "").unwrap();
+    give(&data_dir);
     assert_eq!(node.postgres.observe_data().await, DataDir::Empty);
     std::fs::write(data_dir.join("accounts.xls"), "").unwrap();
-    give(&data_dir);
     let DataDir::Foreign(foreign) = node.postgres.observe_data().await else { panic!() };
     assert!(foreign.contains("accounts.xls") && foreign.contains("data_dir"), "{foreign}");
     assert!(refused(node.postgres.initdb(&|_| ()).await).contains("accounts.xls"));
