@@ -5,6 +5,8 @@
 mod directory;
 #[path = "postgres/node.rs"]
 mod node;
+#[path = "postgres/parameters.rs"]
+mod parameters;
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
