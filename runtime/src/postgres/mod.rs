@@ -13,7 +13,9 @@ mod divergence;
 pub mod files;
 mod freeze;
 pub mod inotify;
+mod maxima;
 mod monitoring;
+mod prepare;
 pub mod proc;
 mod process;
 mod promote;
@@ -49,6 +51,7 @@ pub use watch::Changed;
 use crate::aside::{Changes, look};
 use conf::{Recovery, Written};
 use control_data::ControlData;
+use prepare::{check, for_role, is_standby, known_major, prepare_start};
 use sql::Monitor;
 use tools::Progress;
 
@@ -369,7 +372,7 @@ impl Postgres {
             // Before anything is written, and once more after it: the disk may have taken its time.
             check(&prepared, standby, &allowed)?;
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
-            prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
+            let prepared = prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
             let started = process::spawn(&prepared, &allowed)?;
             *locked(&recovery) = wanted;
             Ok(started)
@@ -387,6 +390,12 @@ impl Postgres {
         let (settings, recovery) = (self.settings(), Arc::clone(&self.recovery));
         let write = move || {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
+            let standby = match wanted {
+                Recovery::Keep => is_standby(&settings),
+                Recovery::Primary => false,
+                Recovery::Standby(_) | Recovery::Frozen => true,
+            };
+            let settings = for_role(&settings, standby)?;
             let written = conf::write_all(&settings, known_major(&settings)?, &wanted)?;
             *locked(&recovery) = wanted;
             if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
@@ -400,53 +409,6 @@ impl Postgres {
 
     async fn runs_in_production(&self) -> bool {
         matches!(self.control_data().await, Ok(Some(control)) if control.state == ControlState::InProduction)
-    }
-}
-
-/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
-/// wrongly.
-fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
-    let standby = standby.unwrap_or_else(|| settings.data_dir.join("standby.signal").exists());
-    if standby { allowance.check() } else { allowance.check_writable() }
-}
-
-fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>) -> Result<(), String> {
-    match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
-        DataDir::Cluster(cluster) => {
-            if let Some(why) = cluster.tainted {
-                let shown = settings.data_dir.display();
-                return Err(format!("{shown} is half-done ({why}): clone it anew"));
-            }
-        }
-        DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),
-        DataDir::Empty | DataDir::Unknown => {
-            return Err(format!("{} holds no cluster: clone or initialize it first", settings.data_dir.display()));
-        }
-    }
-    workdir::refuse_if_alive(settings)?;
-    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
-    for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
-    {
-        if directory.starts_with('/') {
-            files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
-                .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
-        }
-    }
-    conf::write_all(settings, known_major(settings)?, recovery)?;
-    if let Some(standby) = standby {
-        conf::write_signal(settings, standby)?;
-    }
-    Ok(())
-}
-
-fn known_major(settings: &Settings) -> Result<u32, String> {
-    let shown = settings.data_dir.display();
-    match files::major_version(&settings.data_dir) {
-        Some(old @ ..13) => {
-            Err(format!("{shown} is of PostgreSQL {old}; supported are 13 to 18: upgrade it with pg_upgrade first"))
-        }
-        Some(major) => Ok(major),
-        None => Err(format!("{shown}/PG_VERSION cannot be read: is this a data directory?")),
     }
 }
 

@@ -42,7 +42,10 @@ SELECT r.in_recovery,
                (SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1)))
           FROM pg_settings s WHERE s.pending_restart AND s.name !~ '^(recovery_target|hot_standby$)' AND s.name NOT IN
                ('archive_cleanup_command', 'primary_conninfo', 'primary_slot_name', 'promote_trigger_file',
-                'recovery_end_command', 'recovery_min_apply_delay', 'restore_command')) AS pending_restart
+                'recovery_end_command', 'recovery_min_apply_delay', 'restore_command')) AS pending_restart,
+       concat_ws(',', current_setting('max_connections'), current_setting('max_worker_processes'),
+                 current_setting('max_wal_senders'), current_setting('max_prepared_transactions'),
+                 current_setting('max_locks_per_transaction')) AS maxima
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r, pg_stat_get_wal_receiver() w";
 
 /// Understands the row.
@@ -82,6 +85,11 @@ pub(super) fn parse(row: &SimpleQueryRow) -> Result<Sql, String> {
         postmaster_start_us: number(text("started_us")?, "started_us")?,
         pending_restart: list("pending_restart")?.iter().map(pending).collect(),
     })
+}
+
+/// The values in force of what a standby may not go below, in the order of `ControlData::maxima`.
+pub(super) fn maxima(row: &SimpleQueryRow) -> &str {
+    row.try_get("maxima").ok().flatten().unwrap_or_default()
 }
 
 fn number<T: std::str::FromStr + Default>(text: Option<&str>, name: &str) -> Result<T, String> {

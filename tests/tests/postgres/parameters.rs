@@ -1,7 +1,8 @@
 //! Parameters: what the server would refuse, what a standby may not go below, and what waits for a restart.
 
 use matriarch::postgres::Settings;
-use matriarch_core::view::postgres::StopMode;
+use matriarch_core::id::Timeline;
+use matriarch_core::view::postgres::{StartAs, StopMode};
 use matriarch_tests::single::base;
 
 use super::LONG;
@@ -13,8 +14,56 @@ async fn set(node: &Node, change: impl FnOnce(&mut Settings)) {
     node.postgres.apply_settings(settings).await;
 }
 
+/// As the agent gives what all nodes share: on the command line and in the file.
+async fn set_max_connections(node: &Node, value: &str) {
+    set(node, |settings| {
+        settings.command_line.retain(|(name, _)| name != "max_connections");
+        settings.command_line.push(("max_connections".into(), value.into()));
+        settings.parameters.insert("max_connections".into(), value.into());
+    })
+    .await;
+}
+
 async fn shown(node: &Node, name: &str) -> String {
     node.run(&format!("SHOW {name}")).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_standby_starts_with_no_less_than_its_primary_had() {
+    let base = base();
+    let primary = Node::new(base.path(), "a");
+    set_max_connections(&primary, "60").await;
+    done(primary.postgres.initdb(&|_| ()).await);
+    done(primary.postgres.start(StartAs::Primary, &any_time()).await);
+    done(primary.postgres.post_bootstrap().await);
+    let standby = primary.clone_as(base.path(), "b").await;
+    set_max_connections(&standby, "60").await;
+    done(standby.postgres.restart(LONG, &any_time()).await);
+    let less = [("max_connections".to_owned(), "60".to_owned(), "40".to_owned())];
+
+    for node in [&primary, &standby] {
+        set_max_connections(node, "40").await;
+        done(node.postgres.reload_configuration().await);
+        until(async || node.sql().await.pending_restart == less).await;
+    }
+    done(standby.postgres.restart(LONG, &any_time()).await);
+    assert_eq!(shown(&standby, "max_connections").await, "60");
+    assert_eq!(standby.sql().await.pending_restart, less);
+    done(standby.postgres.reload_configuration().await);
+    assert_eq!(standby.sql().await.pending_restart, less, "and after a reload");
+    let file = std::fs::read_to_string(standby.data_dir().join("postgresql.conf")).unwrap();
+    assert!(file.contains("max_connections = '60'"), "whoever starts it by hand gets as far");
+
+    // All were down, and the first to come back has nobody to follow.
+    done(standby.postgres.stop(StopMode::Fast, LONG).await);
+    done(primary.postgres.stop(StopMode::Fast, LONG).await);
+    done(primary.postgres.start(StartAs::Standby(None), &any_time()).await);
+    assert_eq!(shown(&primary, "max_connections").await, "60");
+    assert_eq!(done(primary.postgres.promote(&any_time()).await), Timeline(2));
+    assert_eq!(primary.sql().await.pending_restart, less);
+    done(primary.postgres.restart(LONG, &any_time()).await);
+    assert_eq!(shown(&primary, "max_connections").await, "40");
+    assert!(primary.sql().await.pending_restart.is_empty());
 }
 
 #[tokio::test]
