@@ -24,6 +24,7 @@ mod settings;
 mod slots;
 mod sql;
 pub mod tools;
+mod vetting;
 pub mod walsender;
 mod watch;
 mod wipe;
@@ -54,6 +55,7 @@ use control_data::ControlData;
 use prepare::{check, for_role, is_standby, known_major, prepare_start};
 use sql::Monitor;
 use tools::Progress;
+use vetting::Vetting;
 
 /// How long the answer may take whether a reload has reached the server.
 const RELOADED_DEADLINE: Duration = Duration::from_millis(100);
@@ -75,6 +77,7 @@ pub struct Postgres {
     settings: Mutex<Arc<Settings>>,
     recovery: Arc<Mutex<Recovery>>,
     monitor: Monitor,
+    vetting: Vetting,
     changes: Changes,
 }
 
@@ -86,6 +89,7 @@ impl Postgres {
             settings: Mutex::new(Arc::new(settings)),
             recovery: Arc::new(Mutex::new(Recovery::Keep)),
             monitor: Monitor::default(),
+            vetting: Vetting::default(),
             changes: Changes::default(),
         }
     }
@@ -107,6 +111,17 @@ impl Postgres {
         if moved {
             self.monitor.close();
         }
+    }
+
+    /// Has the server look at the parameters, unless it has seen them already. What it would refuse at a start reaches no
+    /// file of its; the warnings say what that is.
+    pub async fn vet_parameters(&self) -> Vec<String> {
+        self.vetting.vet(self.settings()).await.1
+    }
+
+    /// The settings without what the server would refuse.
+    async fn vetted(&self) -> Arc<Settings> {
+        self.vetting.vet(self.settings()).await.0
     }
 
     /// Looks at the data directory.
@@ -309,13 +324,13 @@ impl Postgres {
     /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not
     /// shut down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
-        let rewound = workdir::rewind(&self.settings(), &self.changes, upstream, progress).await;
+        let rewound = workdir::rewind(&self.vetted().await, &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }
 
     /// Lets the directory of a crashed server recover without letting anybody in.
     pub async fn crash_recover(&self, progress: Progress<'_>) -> Outcome<()> {
-        refused_or_done(workdir::crash_recover(&self.settings(), &self.changes, progress).await)
+        refused_or_done(workdir::crash_recover(&self.vetted().await, &self.changes, progress).await)
     }
 
     /// Whether this directory holds WAL that `upstream`, a primary, does not.
@@ -364,7 +379,7 @@ impl Postgres {
 
     /// `wanted` `None`: as what it was last told to be.
     async fn start_with(&self, wanted: Option<Recovery>, standby: Option<bool>, allowance: &Allowance) -> Outcome<()> {
-        let settings = self.settings();
+        let settings = self.vetted().await;
         // What was killed a moment ago may still be on its way out, and would make the start refuse.
         workdir::wait_for_orphans(&settings).await;
         let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
@@ -387,7 +402,7 @@ impl Postgres {
 
     /// Writes the files, as [`Self::start_with`] does, and has a running server read them.
     async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
-        let (settings, recovery) = (self.settings(), Arc::clone(&self.recovery));
+        let (settings, recovery) = (self.vetted().await, Arc::clone(&self.recovery));
         let write = move || {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let standby = match wanted {

@@ -184,6 +184,10 @@ pub(super) async fn crash_recover(
     let standby = changing(settings, changes, |settings| {
         refuse_if_alive(settings)?;
         files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+        // What is in the files may be what the server was stopped by, or what an operator has corrected since. Whom it
+        // follows is no matter here, and is written again before it is started.
+        let major = files::major_version(&settings.data_dir).unwrap_or(0);
+        conf::write_all(settings, major, &Recovery::Primary)?;
         // Single-user mode refuses a standby's directory; a standby it remains all the same.
         let standby = settings.data_dir.join("standby.signal").exists();
         conf::write_signal(settings, false)?;

@@ -1,5 +1,7 @@
 //! Parameters: what the server would refuse, what a standby may not go below, and what waits for a restart.
 
+use std::collections::BTreeMap;
+
 use matriarch::postgres::Settings;
 use matriarch_core::id::Timeline;
 use matriarch_core::view::postgres::{StartAs, StopMode};
@@ -81,4 +83,71 @@ async fn a_promoted_primary_waits_for_no_restart() {
     done(standby.postgres.reload_configuration().await);
     until(async || shown(&standby, "work_mem").await == "5MB").await;
     assert_eq!(standby.sql().await.pending_restart, []);
+}
+
+/// What no server takes, and what it takes of the same.
+fn nonsense() -> BTreeMap<String, String> {
+    let pairs = [
+        ("max_conections", "3"),
+        ("work_mem", "lots"),
+        ("enable_seqscan", "maybe"),
+        ("wal_compression", "perhaps"),
+        ("DateStyle", "nonsense"),
+        ("server_version_num", "12"),
+        ("foo bar", "1"),
+        ("log_line_prefix", "two\nlines"),
+        ("checkpoint_timeout", "1s"),
+        ("autovacuum_vacuum_scale_factor", "500"),
+        ("bonjour", "on"),
+        ("zero_damaged_pages", "off"),
+        ("some_extension.level", "12"),
+        ("maintenance_work_mem", "17MB"),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+#[tokio::test]
+async fn what_the_server_would_refuse_is_left_out() {
+    let base = base();
+    let node = Node::new(base.path(), "a");
+    set(&node, |settings| {
+        settings.parameters.extend(nonsense());
+        settings.recovery_conf.insert("recovery_min_apply_delay".into(), "soon".into());
+        settings.recovery_conf.insert("restore_comand".into(), "false".into());
+    })
+    .await;
+    let warnings = node.postgres.vet_parameters().await;
+    let says = |text: &str| assert!(warnings.iter().any(|w| w.contains(text)), "{text}: {warnings:#?}");
+    says("max_conections is not used: PostgreSQL knows no such parameter, is max_connections meant?");
+    says("restore_comand is not used: PostgreSQL knows no such parameter, is restore_command meant?");
+    says("checkpoint_timeout=1s is not used, but 30");
+    says("Available values: ");
+    says("foo bar is not used: syntax error");
+    says("bonjour is not used: Bonjour is not supported");
+    assert_eq!(warnings.len(), 13, "{warnings:#?}");
+    assert!(!node.home.join("parameters.trial").exists());
+
+    done(node.postgres.initdb(&|_| ()).await);
+    done(node.postgres.start(StartAs::Standby(None), &any_time()).await);
+    done(node.postgres.promote(&any_time()).await);
+    done(node.postgres.post_bootstrap().await);
+    for (name, value) in [
+        ("some_extension.level", "12"),
+        ("maintenance_work_mem", "17MB"),
+        ("zero_damaged_pages", "off"),
+        ("checkpoint_timeout", "30s"),
+        ("autovacuum_vacuum_scale_factor", "100"),
+        ("work_mem", "4MB"),
+    ] {
+        assert_eq!(shown(&node, name).await, value, "{name}");
+    }
+    assert_eq!(node.run("SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL").await.as_deref(), Some("0"));
+
+    // What an older file says of it does not keep a crashed server from recovering.
+    done(node.postgres.stop(StopMode::Immediate, LONG).await);
+    let conf = node.data_dir().join("postgresql.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    std::fs::write(&conf, format!("{text}max_conections = '3'\n")).unwrap();
+    done(node.postgres.crash_recover(&|_| ()).await);
+    node.check_control("shut down");
 }

@@ -118,6 +118,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
         store_last_seen_s: 1_795_373_943,
         guard_wishes_refused: vec!["real-time priority: not permitted".into()],
         configuration_warnings: vec!["ttl was raised".into()],
+        parameter_warnings: vec!["prot is not used".into()],
     }
 }
 
