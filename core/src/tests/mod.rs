@@ -5,6 +5,7 @@ mod proof;
 mod races;
 mod random;
 mod reconcilers;
+mod recovery;
 mod requests;
 mod rungs;
 mod safety;

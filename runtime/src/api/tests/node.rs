@@ -47,6 +47,7 @@ pub(super) fn config() -> Config {
         member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: true,
+        clone_when_rewind_fails: true,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,
