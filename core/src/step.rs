@@ -339,6 +339,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
             soonest.offer(dead + patience, "a hand-over");
         }
     }
+    if let Some((failed, _)) = memory.recovery_failed {
+        soonest.offer(failed + crate::config::RECOVERY_PAUSE, "the next crash recovery");
+    }
     if let Some(gave_up) = memory.gave_up {
         soonest.offer(gave_up + view.config().loop_wait, "the pause after giving up");
     }

@@ -373,6 +373,7 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         member_slots_ttl: ms(30 * 60_000),
         use_pg_rewind: settings.use_pg_rewind,
         clone_when_diverged: true,
+        clone_when_rewind_fails: true,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,

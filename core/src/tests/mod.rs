@@ -8,6 +8,7 @@ mod random;
 mod reconcilers;
 #[cfg(feature = "serde")]
 mod records;
+mod recovery;
 mod requests;
 mod rungs;
 mod safety;

@@ -42,6 +42,7 @@ fn config() -> Config {
         member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: false,
+        clone_when_rewind_fails: false,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,
