@@ -139,8 +139,6 @@ pub struct Memory {
     pub rewind_failed: Option<(Revision, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
-    /// We hold `initialize`.
-    pub initialising: bool,
     /// The upstream that PostgreSQL was last started with or pointed to.
     pub followed: Option<Upstream>,
     /// When the standby was last seen streaming, or was pointed to its upstream.

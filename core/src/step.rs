@@ -186,7 +186,8 @@ impl Outbox<'_> {
             }
             // Before the watch tells, the keys that asked for it would ask for it again.
             Action::Store(
-                StoreAction::CompleteInitialize { .. }
+                StoreAction::RaceInitialize { .. }
+                | StoreAction::CompleteInitialize { .. }
                 | StoreAction::PutHistory { .. }
                 | StoreAction::ClearFailover { .. },
             ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,

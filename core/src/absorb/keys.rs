@@ -51,7 +51,13 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     if settled && own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
         state.session.published = None;
     }
+    let heard = seen.heard;
     state.store.cluster = Some(seen);
+    // The right to initialise is gone, whether it was given back or ended with its lease: others may try.
+    if state.memory.initdb_failed && !(View { at: heard, state }).initialising() {
+        state.memory.initdb_failed = false;
+        state.memory.gave_up = Some(heard);
+    }
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by

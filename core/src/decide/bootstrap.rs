@@ -1,5 +1,7 @@
 //! Rung 7: there is no complete data directory. Initialise the cluster, clone from whoever leads, or wait.
 
+use alloc::vec::Vec;
+
 use super::{Fate, Verdict};
 use crate::action::{Action, PostgresAction, StoreAction};
 use crate::reason::Reason;
@@ -35,15 +37,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         };
         return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
     }
-    if let Some(initialize) =
-        cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.state.memory.initialising)
-    {
-        let abandon = StoreAction::AbandonInitialize { initialize: initialize.revision };
-        return Some(Verdict::order(Reason::InitdbFailed, Action::Store(abandon)));
-    }
     let gave_up = view.state.memory.gave_up.is_some_and(|at| view.at < at + view.config().loop_wait);
+    if let Some(initialize) = cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.initialising()) {
+        // Given back a moment ago, it is not seen to be gone yet.
+        let abandon = Action::Store(StoreAction::AbandonInitialize { initialize: initialize.revision });
+        return Some(Verdict::orders(Reason::InitdbFailed, if gave_up { Vec::new() } else { [abandon].into() }));
+    }
     let fresh = cluster.initialize.is_none() && cluster.leader.is_none() && empty;
-    if fresh && !view.state.memory.initialising {
+    if fresh {
         if gave_up {
             return Some(Verdict::wait(Reason::InitdbFailed));
         }
@@ -53,7 +54,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         let ask = view.state.session.lease.map(|lease| Action::Store(StoreAction::RaceInitialize { lease }));
         return Some(Verdict::orders(Reason::NoClusterYet, ask.into_iter().collect()));
     }
-    if view.state.memory.initialising && cluster.system_id().is_none() && cluster.leader.is_none() {
+    if view.initialising() && cluster.leader.is_none() {
         return Some(Verdict::order(Reason::Initialising, Action::Postgres(PostgresAction::Initdb)));
     }
     let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());

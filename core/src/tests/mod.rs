@@ -1,5 +1,6 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
+mod births;
 mod positions;
 mod proof;
 mod races;

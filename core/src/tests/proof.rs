@@ -246,8 +246,8 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
         key.record.state = random.pick(&["running", "starting", "stopped"]).into();
     }
     if random.one_in(8) {
-        let initialize = Initialize { revision: Revision(5), system_id: None };
-        view.initialize = Some(initialize);
+        let lease = random.pick(&[LeaseId(0), LeaseId(100)]);
+        view.initialize = Some(Initialize { revision: Revision(5), lease, system_id: None });
     }
     if random.one_in(4) {
         view.status = Some(StatusKey { optime: Lsn(0x4000_0000), ..StatusKey::default() });
@@ -359,7 +359,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
-    state.memory.initialising = random.one_in(4);
+    state.memory.initdb_failed = random.one_in(8);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
     state.memory.handover_announced = random.pick(&[None, Some(now)]);

@@ -93,6 +93,13 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The right to initialise is ours: the key is empty and hangs on the lease of our record. The key says so and
+    /// nothing else, since an answer may be lost.
+    pub fn initialising(&self) -> bool {
+        let empty = self.cluster().and_then(|cluster| cluster.initialize).filter(|key| key.system_id.is_none());
+        empty.is_some_and(|key| self.state.session.lease == Some(key.lease))
+    }
+
     /// The directory is that of a cluster which this node began to initialise and did not complete: on its first
     /// timeline, never led under an epoch. A former primary beside a store that lost its keys is nothing of the kind.
     pub fn unfinished_bootstrap(&self) -> bool {
@@ -101,7 +108,7 @@ impl<'a> View<'a> {
         let first = dir.history.ancestors.is_empty() && dir.checkpoint_timeline <= Timeline(1);
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
-        !dir.standby_signal && (self.state.memory.initialising || (first && never_led))
+        !dir.standby_signal && (self.initialising() || (first && never_led))
     }
 
     /// The last answer of the running postmaster.

@@ -86,7 +86,7 @@ impl World {
             keys: ClusterView {
                 store: StoreId(1),
                 revision: Revision(100),
-                initialize: Some(Initialize { revision: Revision(5), system_id: Some(SYSTEM) }),
+                initialize: Some(Initialize { revision: Revision(5), lease: LeaseId(0), system_id: Some(SYSTEM) }),
                 config_revision: Revision(6),
                 ..ClusterView::default()
             },
