@@ -93,6 +93,10 @@ reasons! {
     InitTaken => "init_taken", "another node is initialising the cluster";
     /// Not allowed to initialise.
     MayNotInitialise => "may_not_initialise", "there is no cluster yet and this node may not initialise one (no bootstrap section, or nofailover)";
+    /// The keys are gone, the cluster need not be.
+    ClusterKnown { system_id: SystemId } => "cluster_known", "the store holds no cluster any more, but this agent has known one there ({system_id}): no other is made in its place; if it is gone for good, restart this agent";
+    /// Somebody has data.
+    MemberHasData { who: Member } => "member_has_data", "there is no cluster in the store, but {who} runs PostgreSQL: none is made beside its data";
     /// The data directory is empty and nobody can be cloned from.
     NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
     /// The clone is ordered.
@@ -176,6 +180,8 @@ reasons! {
     TtlTooShort { granted_ms: u64, needed_ms: u64 } => "ttl_too_short", "the store granted {granted_ms} ms, but at least {needed_ms} ms are needed to stop in time";
     /// An old tenure of ours must go first.
     SpentTenure { lease: LeaseId } => "spent_tenure", "tenure {lease} of this node is over: it is revoked";
+    /// The epoch on disk is of a future that the store has lost.
+    StoreWentBack => "store_went_back", "the store was replaced or restored from a backup: the epoch file of this node is made void";
     /// Hand-over is expected.
     HandoverExpected => "handover_expected", "a hand-over to this node was announced: its lease is asked for in advance";
     // rewind

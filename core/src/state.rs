@@ -8,7 +8,7 @@ use crate::action::{Action, Lane};
 use crate::config::Config;
 use crate::effects::Decision;
 use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
-use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision};
+use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
@@ -181,6 +181,10 @@ pub struct Memory {
     pub store_doubt: bool,
     /// Since when the epoch file cannot be written.
     pub epoch_failing: Option<Instant>,
+    /// The epoch file is void, and that is not on disk yet.
+    pub void_due: bool,
+    /// The cluster that this agent has seen in the store, whatever became of its keys.
+    pub knew: Option<SystemId>,
 }
 
 /// An operator's request under way.

@@ -21,6 +21,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         }
     }
     authority(state, &seen);
+    state.memory.knew = seen.value.system_id().or(state.memory.knew);
     let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
     match (&before, &seen.value.leader) {
         (_, Some(_)) => {
@@ -63,7 +64,9 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
 /// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
-    state.epoch_file = None;
+    // Not as if there had never been one: who has led does not begin a cluster anew on its old data.
+    state.memory.void_due = state.epoch_file.is_some();
+    state.epoch_file = state.epoch_file.map(crate::event::EpochFile::void);
     state.pledge = None;
     state.spend_tenure();
     state.granted = None;

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict};
 use crate::action::{Action, PostgresAction, StoreAction};
+use crate::id::{Lsn, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{DataDir, StopMode, Upstream};
@@ -51,6 +52,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         if !view.config().may_bootstrap || view.config().nofailover {
             return Some(Verdict::wait(Reason::MayNotInitialise));
         }
+        if let Some(reason) = somebodys_data(view) {
+            return Some(Verdict::wait(reason));
+        }
         let ask = view.state.session.lease.map(|lease| Action::Store(StoreAction::RaceInitialize { lease }));
         return Some(Verdict::orders(Reason::NoClusterYet, ask.into_iter().collect()));
     }
@@ -59,6 +63,16 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());
     Some(Verdict::wait(if taken { Reason::InitTaken } else { Reason::NoCloneSource }))
+}
+
+/// The store knows of no cluster: it was replaced, or its keys were removed, and the data are still there. A cluster
+/// that is made beside them would keep whoever has them from coming back.
+fn somebodys_data(view: &View<'_>) -> Option<Reason> {
+    if let Some(system_id) = view.state.memory.knew {
+        return Some(Reason::ClusterKnown { system_id });
+    }
+    let runs = |key: &crate::view::store::MemberKey| key.record.position > Lsn(0) || key.record.timeline > Timeline(0);
+    view.others().find(|(_, key)| runs(key)).map(|(who, _)| Reason::MemberHasData { who: who.clone() })
 }
 
 /// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.

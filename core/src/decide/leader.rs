@@ -67,8 +67,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
                 | ControlState::InProduction
                 | ControlState::InCrashRecovery
         );
-    // Or the tenure was about to be handed over, and nobody took it.
-    let kept = view.state.epoch_file.is_some_and(|file| file.epoch == Revision(0) && file.system_id == dir.system_id);
+    // Or the tenure was about to be handed over, and nobody took it. A file that is void names no store.
+    let store = view.cluster().map(|cluster| cluster.store);
+    let kept = view
+        .state
+        .epoch_file
+        .is_some_and(|file| file.epoch == Revision(0) && Some(file.store) == store && file.system_id == dir.system_id);
     if was_primary && (view.unfinished_bootstrap() || kept) && !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }

@@ -25,6 +25,7 @@ pub(crate) fn orders(view: &View<'_>, verdict: &Verdict) -> Vec<(Action, Reason)
     orders.extend(guard(view, &verdict.reason));
     orders.extend(release(view, verdict));
     orders.extend(forget_spent(view));
+    orders.extend(forget_lost(view));
     orders.extend(revoke(view));
     orders.extend(grant_in_advance(view));
     orders
@@ -86,6 +87,12 @@ pub(super) fn forget(view: &View<'_>) -> Option<Action> {
 fn forget_spent(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent.filter(|_| view.held().is_none())?;
     Some((forget(view)?, Reason::SpentTenure { lease }))
+}
+
+/// The store went back: an agent that starts now must not believe in the epoch of what was lost either.
+fn forget_lost(view: &View<'_>) -> Option<(Action, Reason)> {
+    let file = view.state.epoch_file.filter(|_| view.state.memory.void_due)?;
+    Some((Action::Host(HostAction::WriteEpoch(file)), Reason::StoreWentBack))
 }
 
 /// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL can write, and the tenure is

@@ -3,12 +3,15 @@
 use alloc::vec::Vec;
 
 use super::races::watched;
-use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::event::{Event, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
-use crate::id::{LeaseId, Revision};
+use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
+use crate::decide::Rung;
+use crate::event::{EpochFile, Event, HostEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
+use crate::id::{LeaseId, Lsn, Member, Revision, StoreId, Timeline};
+use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
-use crate::view::postgres::DataDir;
+use crate::view::guard::Armed;
+use crate::view::postgres::{ControlState, DataDir};
 use crate::view::store::{ClusterView, Initialize};
 
 const INITDB: Action = Action::Postgres(PostgresAction::Initdb);
@@ -30,7 +33,7 @@ fn without_keys(revision: i64) -> ClusterView {
 fn nobody(revision: i64) -> ClusterView {
     let mut view = cluster(revision);
     for key in view.members.values_mut() {
-        (key.record.position, key.record.timeline) = (crate::id::Lsn(0), crate::id::Timeline(0));
+        (key.record.position, key.record.timeline) = (Lsn(0), Timeline(0));
         (key.record.state, key.record.role) = ("stopped".into(), "uninitialized".into());
     }
     view
@@ -112,4 +115,67 @@ fn a_right_that_was_given_back_is_not_used_again_whatever_the_answer() {
         assert!(asks(&actions(&node.tick())), "{outcome:?}: and later it tries again");
         assert!(!node.state.memory.initdb_failed);
     }
+}
+
+/// An empty store in the place of the one that was there.
+fn replaced(revision: i64) -> ClusterView {
+    ClusterView { store: StoreId(2), revision: Revision(revision), rollbacks: 1, ..ClusterView::default() }
+}
+
+/// The bug: etcd was replaced by an empty one, and the dead primary of the first timeline, which another had succeeded,
+/// took the key at once and started in place.
+#[test]
+fn a_former_primary_beside_an_empty_store_in_the_place_of_the_last_one_does_not_begin_the_cluster_anew() {
+    for file in [Some(epoch_file()), None] {
+        let mut node = Node::stopped()
+            .dir(primary_dir(ControlState::InProduction))
+            .config(|config| config.use_pg_rewind = false)
+            .with(|state| state.epoch_file = file);
+        node.step(watched(&node, led_by("b", 101)));
+        node = node.later(60_000);
+        let ordered = actions(&node.step(watched(&node, replaced(3))));
+        let campaigns = ordered.iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })));
+        assert!(!campaigns, "{file:?}: {ordered:?}");
+        assert_ne!(node.concludes().0, Rung::Race, "{file:?}");
+        // Whatever it leads by, it does not start in place.
+        let confirmed = node.now;
+        node.state.ops = Node::stopped().state.ops;
+        node.state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl: seconds(30), confirmed });
+        node.state.guard.armed = Some(Armed { tenure: OURS, at: confirmed + seconds(9) });
+        assert_eq!(node.concludes().1, "start_to_promote", "{file:?}");
+    }
+}
+
+#[test]
+fn a_void_epoch_is_put_on_disk_and_one_of_the_lost_future_that_is_on_its_way_there_is_not_believed() {
+    let mut node = Node::primary();
+    let write = |file: EpochFile| Action::Host(HostAction::WriteEpoch(file));
+    node = node.doing(write(EpochFile { epoch: Revision(71), ..epoch_file() }), 5);
+    node.step(watched(&node, replaced(3)));
+    assert_eq!(node.state.epoch_file, Some(epoch_file().void()));
+    let done = |node: &Node| Event::Host(HostEvent::Completed { op: node.op(&Lane::Host), outcome: Outcome::Done(()) });
+    let ordered = actions(&node.step(done(&node)));
+    assert_eq!(node.state.epoch_file, Some(epoch_file().void()));
+    assert!(ordered.contains(&write(epoch_file().void())), "{ordered:?}");
+    let ordered = actions(&node.step(done(&node)));
+    assert!(!ordered.iter().any(|action| matches!(action, Action::Host(HostAction::WriteEpoch(_)))), "{ordered:?}");
+    assert!(!node.state.memory.void_due);
+}
+
+#[test]
+fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a_member() {
+    let mut node = Node::stopped().with(|state| state.postgres.data = DataDir::Empty);
+    node.step(watched(&node, led_by("b", 101)));
+    node = node.later(60_000).with(|state| state.ops = Node::stopped().state.ops);
+    node.step(watched(&node, replaced(3)));
+    node.state.session.lease = Some(OWN);
+    assert!(!asks(&actions(&node.tick())));
+    assert_eq!(node.concludes().1, "cluster_known");
+    // One that has just started never knew it, and still sees who has data.
+    let mut fresh = unborn();
+    let mut view = without_keys(101);
+    view.members.insert(Member::new("b"), cluster(101).members[&Member::new("b")].clone());
+    fresh.set_cluster(view);
+    assert!(!asks(&actions(&fresh.tick())));
+    assert_eq!(fresh.concludes().1, "member_has_data");
 }

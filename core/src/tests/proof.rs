@@ -263,6 +263,10 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     }
     if random.one_in(8) {
         (view.initialize, view.leader) = (None, None);
+        let position = random.pick(&[Lsn(0), HERE]);
+        for key in view.members.values_mut() {
+            (key.record.position, key.record.timeline) = (position, crate::id::Timeline(u32::from(position > Lsn(0))));
+        }
     }
     let absent = view.leader.is_none();
     let heard = random.pick(&[now, now.back(millis(200)), now.back(seconds(4))]);
@@ -360,6 +364,8 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
     state.memory.initdb_failed = random.one_in(8);
+    state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
+    state.memory.void_due = random.one_in(8);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
     state.memory.handover_announced = random.pick(&[None, Some(now)]);
@@ -411,6 +417,7 @@ fn the_reasons_that_the_ladder_can_give_are_all_given() {
         "at_goal",
         "deadline",
         "handover_expected",
+        "store_went_back",
         "request_stale",
         "candidate_lagging",
         "scheduled_later",

@@ -5,7 +5,12 @@ use super::*;
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
 fn unborn() -> Node {
-    empty().cluster(|cluster| cluster.initialize = None)
+    empty().cluster(|cluster| {
+        cluster.initialize = None;
+        for key in cluster.members.values_mut() {
+            (key.record.position, key.record.timeline) = (Lsn(0), crate::id::Timeline(0));
+        }
+    })
 }
 
 /// The right to initialise, under a lease: 100 is that of our own record.
