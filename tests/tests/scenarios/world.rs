@@ -199,6 +199,15 @@ impl World {
         self.changed();
     }
 
+    /// One transaction tells that it is stopped and deletes the key.
+    pub(crate) fn leader_releases(&mut self) {
+        let leader = self.keys.leader.take().map(|leader| leader.member);
+        if let Some(key) = leader.and_then(|leader| self.keys.members.get_mut(&leader)) {
+            key.record.state = "stopped".into();
+        }
+        self.changed();
+    }
+
     pub(crate) fn member_vanishes(&mut self, name: &str) {
         self.keys.members.remove(&Member::new(name));
         self.changed();

@@ -169,6 +169,59 @@ fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_whi
     assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
 }
 
+/// The bug: the candidate asked nobody, and overtook a primary that answers because somebody had deleted its key.
+#[test]
+fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers() {
+    for leader in [Some("b"), None] {
+        let serving = |node: Node| {
+            node.cluster(|cluster| {
+                cluster.members.get_mut(&Member::new("b")).unwrap().record.role = "primary".into();
+            })
+        };
+        // It is asked, and nobody else is: whoever is asked for is not measured by other candidates.
+        let mut node = serving(asked_for(leader, Some("a")));
+        node.state.peers.answers.clear();
+        let (_, verdict) = node.decide();
+        assert_eq!(verdict.reason.code(), "collecting_positions", "{leader:?}");
+        assert!(matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskPosition { member, .. })]
+            if *member == Member::new("b")));
+        assert_eq!(node.later(150).concludes().1, "asking_lease", "one that is silent is not waited for");
+        // Its key vanished: it gets its moment to take it back.
+        let vanished = Vanished { heard: at(0), who: Member::new("b") };
+        let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
+        assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
+        let mut node = node.later(300);
+        node.state.peers.answers.get_mut(&Member::new("b")).unwrap().value.primary = true;
+        assert_eq!(node.concludes().1, "primary_alive", "{leader:?}");
+    }
+}
+
+#[test]
+fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_for() {
+    let vanished = Vanished { heard: at(0), who: Member::new("b") };
+    let mut node =
+        asked_for(Some("b"), Some("a")).with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
+            let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
+            (record.role, record.state) = ("primary".into(), "stopped".into());
+        });
+    node.state.peers.answers.clear();
+    let (_, verdict) = node.decide();
+    assert_eq!(verdict.reason.code(), "asking_lease");
+    assert!(matches!(&verdict.orders[..], [Action::Store(StoreAction::GrantTenure { .. })]), "{verdict:?}");
+}
+
+/// A switchover loses nothing; what a failover to this very node loses the operator has accepted.
+#[test]
+fn a_candidate_that_lags_is_kept_from_a_switchover_and_not_from_a_failover() {
+    let lagging = |leader| {
+        asked_for(leader, Some("a")).cluster(|cluster| {
+            cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
+        })
+    };
+    assert_eq!(lagging(Some("b")).concludes().1, "lag_too_large");
+    assert_eq!(lagging(None).concludes().1, "asking_lease");
+}
+
 #[test]
 fn an_agent_that_started_after_the_key_vanished_does_not_stand_back_for_ever() {
     let node = asked_for(None, Some("c")).later(3_000);
