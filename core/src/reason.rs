@@ -166,6 +166,12 @@ reasons! {
     LagTooLarge { by_bytes: u64, limit_bytes: u64 } => "lag_too_large", "this node is {by_bytes} bytes behind the last known position of the leader, more than the {limit_bytes} allowed";
     /// Another is ahead.
     BehindPeer { who: Member, lsn: Lsn } => "behind_peer", "{who} is ahead at {lsn}: this node stands back";
+    /// Another holds the newer branch.
+    NewerBranch { who: Member, at: Lsn, by_bytes: u64, limit_bytes: u64 } => "newer_branch", "{who} is on a newer branch, which this node left at {at}: {by_bytes} bytes of it would be given up, more than the {limit_bytes} allowed";
+    /// The last leader's branch is another.
+    BranchLeft { at: Lsn, by_bytes: u64, limit_bytes: u64 } => "branch_left", "this node left the history of the leader at {at}: at least {by_bytes} bytes of that would be given up, more than the {limit_bytes} allowed";
+    /// The same, with little to be lost.
+    BranchAwaited { at: Lsn, left_ms: u64 } => "branch_awaited", "this node left the history of the leader at {at}: whoever holds more of that goes first for another {left_ms} ms";
     /// Another goes first among equals.
     PeerGoesFirst { who: Member } => "peer_goes_first", "{who} is equal and goes first";
     /// A primary answers.

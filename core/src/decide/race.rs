@@ -197,19 +197,8 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
             continue;
         }
         let relation = mine.history.relation(mine.flushed, &answer.history, answer.flushed);
-        let behind = match relation {
-            Relation::Behind => true,
-            Relation::Ahead | Relation::Equal => false,
-            // Each holds what the other does not. The newer branch holds what was acknowledged last.
-            Relation::Diverged { .. } => {
-                (mine.history.timeline, mine.flushed) < (answer.history.timeline, answer.flushed)
-            }
-        };
-        // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach
-        // the store) must not keep the cluster without a primary for ever: what it costs is bounded above.
-        let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
-        if behind && view.at < leaderless + AHEAD_PATIENCE {
-            return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed });
+        if let Some(reason) = behind(view, name, mine, answer, relation) {
+            return Some(reason);
         }
         let first = relation == Relation::Equal && goes_first(view, name, record);
         if first && view.at < began + RACE_WINDOW + EQUALS_PATIENCE {
@@ -219,11 +208,64 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     None
 }
 
-/// The leader's last known position is too far ahead of this node.
+/// A peer that can lead holds what this node does not.
+fn behind(view: &View<'_>, name: &Member, mine: &Position, peer: &PeerAnswer, relation: Relation) -> Option<Reason> {
+    let who = name.clone();
+    match relation {
+        Relation::Ahead | Relation::Equal => return None,
+        Relation::Behind => {}
+        // Each holds what the other does not. The newer branch holds what was acknowledged last.
+        Relation::Diverged { .. } if (mine.history.timeline, mine.flushed) >= (peer.history.timeline, peer.flushed) => {
+            return None;
+        }
+        // All of the newer branch would be given up, from where this one left it, and not what the positions differ by.
+        // A Patroni member does not tell where that was (0).
+        Relation::Diverged { at } => {
+            let (by_bytes, limit_bytes) =
+                (peer.flushed.bytes_ahead_of(at), view.config().maximum_lag_on_failover_bytes);
+            if at > Lsn(0) && by_bytes > limit_bytes {
+                return Some(Reason::NewerBranch { who, at, by_bytes, limit_bytes });
+            }
+        }
+    }
+    // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach the
+    // store) must not keep the cluster without a primary for ever: what it costs is bounded.
+    (view.at < ahead_patience(view)).then_some(Reason::BehindPeer { who, lsn: peer.flushed })
+}
+
+/// Until when whoever holds more goes first.
+fn ahead_patience(view: &View<'_>) -> Instant {
+    view.state.memory.leaderless.unwrap_or(view.at) + AHEAD_PATIENCE
+}
+
+/// The leader's last known position is too far ahead of this node: of what both share, if this node is on a branch that
+/// the leader had left. Whoever is on the leader's branch and cannot be asked gets the time to come back.
 fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reason> {
     let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
-    let (by_bytes, limit_bytes) = (optime.bytes_ahead_of(mine.flushed), view.config().maximum_lag_on_failover_bytes);
-    (by_bytes > limit_bytes).then_some(Reason::LagTooLarge { by_bytes, limit_bytes })
+    let limit_bytes = view.config().maximum_lag_on_failover_bytes;
+    let Some(at) = left_at(cluster, mine) else {
+        let by_bytes = optime.bytes_ahead_of(mine.flushed);
+        return (by_bytes > limit_bytes).then_some(Reason::LagTooLarge { by_bytes, limit_bytes });
+    };
+    let by_bytes = optime.bytes_ahead_of(at);
+    if by_bytes > limit_bytes {
+        return Some(Reason::BranchLeft { at, by_bytes, limit_bytes });
+    }
+    let left_ms = ms(view.at.until(ahead_patience(view)));
+    (left_ms > 0).then_some(Reason::BranchAwaited { at, left_ms })
+}
+
+/// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
+/// ended one elsewhere.
+fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
+    let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
+    let left = told.filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
+        Some(own) => (own != end).then_some(own.min(end)),
+        None => Some(end),
+    });
+    // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
+    // promoted, and would be found to have left its own history.
+    left.min().filter(|at| *at < mine.flushed)
 }
 
 /// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by:

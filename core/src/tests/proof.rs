@@ -14,9 +14,10 @@ use crate::reason::Reason;
 use crate::state::{Granted, Pending, PendingKind, Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::{Instant, Seen, WallMillis};
+use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
-use crate::view::store::{Initialize, StatusKey, Vanished};
+use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const VIEWS: usize = 60_000;
 
@@ -252,6 +253,11 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     if random.one_in(4) {
         view.status = Some(StatusKey { optime: Lsn(0x4000_0000), ..StatusKey::default() });
     }
+    if random.one_in(6) {
+        let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
+        let line = HistoryLine { timeline, end, reason: "".into(), timestamp: None, leader: None };
+        view.history = HistoryKey { revision: Revision(50), lines: [line].into() };
+    }
     if random.one_in(4)
         && let Some(key) = view.members.get_mut(&Member::new("b"))
     {
@@ -377,6 +383,10 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
     for name in ["b", "c"] {
         let mut told = answer(random.pick(&[Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)]), None);
         (told.primary, told.barred) = (random.one_in(6), random.one_in(6));
+        if random.one_in(6) {
+            let left = Ancestor { timeline: crate::id::Timeline(1), end: Lsn(8), reason: "".into() };
+            told.history = History { ancestors: [left].into(), timeline: crate::id::Timeline(2) };
+        }
         if let Some(key) = state.store.cluster.as_mut().and_then(|seen| seen.value.members.get_mut(&Member::new(name)))
         {
             key.record.failover_priority = 9;

@@ -110,6 +110,77 @@ fn of_two_branches_the_newer_one_wins() {
     assert_eq!(told(newer).concludes().1, "behind_peer");
 }
 
+fn branch(parted: Lsn) -> History {
+    let parted = Ancestor { timeline: crate::id::Timeline(1), end: parted, reason: String::new() };
+    History { ancestors: vec![parted], timeline: crate::id::Timeline(2) }
+}
+
+fn told_again(mut node: Node) -> Node {
+    let now = node.now;
+    node.state.peers.answers.values_mut().for_each(|seen| (seen.asked, seen.heard) = (now, now));
+    node.state.memory.race = Some((Revision(101), now));
+    node
+}
+
+/// The bug: after five seconds a node on the old branch gave up whatever the newer one held.
+#[test]
+fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
+    let held = |bytes: u64| {
+        let c = told(|answer| (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - 8 - bytes)), Lsn(HERE.0 - 8)));
+        told_again(c.with(|state| state.memory.leaderless = Some(at(0))).later(5_000))
+    };
+    assert_eq!(held((1 << 20) + 1).concludes().1, "newer_branch");
+    assert_eq!(held(1 << 20).concludes().1, "asking_lease", "what is allowed to be lost keeps nobody from leading");
+    let patroni = told(|answer| {
+        answer.history = History::first(crate::id::Timeline(2));
+        answer.flushed = Lsn(HERE.0 - 8);
+    });
+    assert_eq!(patroni.concludes().1, "behind_peer");
+    let later = patroni.with(|state| state.memory.leaderless = Some(at(0))).later(5_000);
+    assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
+}
+
+/// Nobody on the newer branch answers; what the leaders told of it is enough to know what would be given up.
+#[test]
+fn who_left_the_history_of_the_leaders_is_measured_from_there() {
+    let node = |parted: u64, optime: u64| {
+        let line = HistoryLine {
+            timeline: crate::id::Timeline(1),
+            end: Lsn(parted),
+            reason: String::new(),
+            timestamp: None,
+            leader: None,
+        };
+        Node::racing().with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() });
+        })
+    };
+    let far = node(HERE.0 - 0x40, HERE.0 - 0x40 + (1 << 20) + 1);
+    assert_eq!(far.concludes().1, "branch_left");
+    assert_eq!(told_again(far.later(60_000)).concludes().1, "branch_left");
+    let near = node(HERE.0 - 0x40, HERE.0 - 0x40 + (1 << 20));
+    assert_eq!(near.concludes().1, "branch_awaited");
+    assert_eq!(told_again(near.later(5_000)).concludes().1, "asking_lease");
+    // One that has not reached the fork yet, and one that went along with it, have left nothing.
+    assert_eq!(node(HERE.0, HERE.0 + 8).concludes().1, "asking_lease");
+    let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+    assert_eq!(node(HERE.0 - 0x40, HERE.0).dir(dir).concludes().1, "asking_lease");
+    let elsewhere = Cluster { history: branch(Lsn(HERE.0 - 0x80)), ..standby_dir() };
+    assert_eq!(node(HERE.0 - 0x40, HERE.0).dir(elsewhere).concludes().1, "branch_awaited");
+    let accepted = far_failover();
+    assert_eq!(accepted.concludes().1, "asking_lease", "what an operator asks for");
+}
+
+fn far_failover() -> Node {
+    asked_for(None, Some("a")).cluster(|cluster| {
+        let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
+    })
+}
+
 #[test]
 fn among_equals_one_goes_first_and_the_other_waits_for_it_only_so_long() {
     let equal = |priority: i32| {
