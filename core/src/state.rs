@@ -384,6 +384,7 @@ impl State {
                 assert!(armed.at <= latest, "the guard is never armed beyond what a renewal has proven");
             }
         }
+        assert!(self.tenure.held().is_none() || !self.memory.reinit, "a leader is not cloned");
         assert!(self.requests.len() <= REQUESTS_MAX, "requests are bounded");
         assert!(self.position_asked.len() <= REQUESTS_MAX, "questions are bounded");
     }

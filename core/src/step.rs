@@ -33,6 +33,8 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
         state.memory.epoch_failing = None;
     }
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
+    // Who leads is what the others are cloned from.
+    state.memory.reinit &= state.tenure.held().is_none();
     decide::slots::remember(state, at);
     end_pledge(state, at);
     procedure::restart::forget_void(state, at);

@@ -17,7 +17,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     let Some(cluster) = view.cluster() else { return Some(Verdict::wait(Reason::Observing)) };
     let why_tainted = view.dir().and_then(|dir| dir.tainted.clone());
-    let reinit = view.state.memory.reinit;
+    // A complete directory is worth more than an operator's wish to clone it while nobody is there to clone from: this
+    // node may hold the most. The wish stands for the next leader.
+    let reinit = view.state.memory.reinit && (cluster.leader.is_some() || view.complete_dir().is_none());
     let empty = matches!(view.state.postgres.data, DataDir::Empty);
     if !empty && why_tainted.is_none() && !reinit {
         return None;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Answer, HostAction, PostgresAction, StoreAction};
 use crate::event::Request;
 use crate::id::RequestId;
+use crate::lease::Tenure;
 use crate::reason::Reason;
 use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
@@ -122,7 +123,10 @@ pub(crate) fn text(status: u16, body: &str) -> Option<Answer> {
 
 fn reinitialize(view: &View<'_>, force: bool) -> Answer {
     let refuse = |body: String| Answer::Text { status: 503, body };
-    if view.held().is_some() {
+    // Nor while it is not settled whether the key in our name is ours.
+    let mine = matches!(view.state.tenure, Tenure::Adopting { .. })
+        && view.leader().is_some_and(|l| l.member == view.config().me);
+    if view.held().is_some() || mine {
         return refuse("I am the leader, can not reinitialize".into());
     }
     if view.leader().is_none() {
