@@ -92,7 +92,7 @@ fn forget_spent(view: &View<'_>) -> Option<(Action, Reason)> {
 /// The store went back: an agent that starts now must not believe in the epoch of what was lost either.
 fn forget_lost(view: &View<'_>) -> Option<(Action, Reason)> {
     let file = view.state.epoch_file.filter(|_| view.state.memory.void_due)?;
-    Some((Action::Host(HostAction::WriteEpoch(file)), Reason::StoreWentBack))
+    Some((Action::Host(HostAction::WriteEpoch(file.void())), Reason::StoreWentBack))
 }
 
 /// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL can write, and the tenure is
