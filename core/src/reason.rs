@@ -72,6 +72,8 @@ reasons! {
     RecoveryTooLong { since_ms: u64, limit_ms: u64 } => "recovery_too_long", "PostgreSQL has been recovering for {since_ms} ms, longer than the {limit_ms} ms allowed: leadership is given up";
     /// PostgreSQL stops.
     Stopping => "stopping", "PostgreSQL is stopping";
+    /// PostgreSQL does not end.
+    DrainHangs { for_ms: u64 } => "drain_hangs", "PostgreSQL has written its shutdown checkpoint and waits for a standby or its archiver for {for_ms} ms: it is ended, nothing is lost by that";
     /// An initdb is under way.
     InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
     /// A clone is under way.

@@ -181,6 +181,14 @@ pub struct Memory {
     pub store_doubt: bool,
     /// Since when the epoch file cannot be written.
     pub epoch_failing: Option<Instant>,
+    /// Since when a promotion was ordered under this tenure and nothing was replayed.
+    pub promoting_since: Option<Instant>,
+    /// Promotions under this tenure that certainly did not happen.
+    pub promotions_refused: u32,
+    /// Leadership is being given up because this node cannot serve.
+    pub giving_up: bool,
+    /// Since when the postmaster has written its shutdown checkpoint and still lives.
+    pub drained_since: Option<Instant>,
     /// The epoch file is void, and that is not on disk yet.
     pub void_due: bool,
     /// The cluster that this agent has seen in the store, whatever became of its keys.

@@ -10,4 +10,5 @@ mod rejoin;
 mod requests;
 mod rungs;
 mod safety;
+mod unserving;
 mod walk;

@@ -372,6 +372,10 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.initdb_failed = random.one_in(8);
     state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
     state.memory.void_due = random.one_in(8);
+    state.memory.drained_since = random.pick(&[None, Some(now), Some(now.back(seconds(6)))]);
+    state.memory.promoting_since = random.pick(&[None, None, Some(now), Some(now.back(seconds(61)))]);
+    state.memory.promotions_refused = random.pick(&[0, 0, 3]);
+    state.memory.giving_up = random.one_in(16);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
     state.memory.handover_announced = random.pick(&[None, Some(now)]);

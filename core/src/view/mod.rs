@@ -208,6 +208,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The shutdown checkpoint of a primary is written and its postmaster still lives: it waits for a WAL sender or for
+    /// the archiver. Nothing can be written any more, and nothing is lost by ending it.
+    pub fn drained(&self) -> bool {
+        self.phase() == Some(Phase::Stopping) && self.dir().is_some_and(|dir| dir.state == ControlState::ShutDown)
+    }
+
     /// PostgreSQL is known to run as a primary.
     pub fn is_primary(&self) -> bool {
         self.phase() == Some(Phase::Ready) && self.sql().is_some_and(|sql| !sql.in_recovery)
