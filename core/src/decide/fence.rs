@@ -178,8 +178,20 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, &record.member, record.epoch)) => {
             without_tenure(view)
         }
-        None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
+        None => {
+            let campaign = campaign(view, Instant::ZERO);
+            Some(if view.may_write() { without_key(view, reason, campaign) } else { Verdict::order(reason, campaign) })
+        }
     }
+}
+
+/// The search for a tenure finds no key at all: somebody else may create it any moment, and until it is ours nothing is
+/// written. As after a key that vanished, but for a guard that is only being started: it is waited for.
+fn without_key(view: &View<'_>, reason: Reason, campaign: Action) -> Verdict {
+    if view.state.guard.hold_in_doubt {
+        return Verdict::orders(Reason::CannotHold, stop_writes(view)).fate(Fate::LetLapse);
+    }
+    Verdict::orders(reason, vec![Action::Guard(GuardAction::Hold), campaign])
 }
 
 /// The leader key is of the tenure that the epoch file of this node names.
