@@ -216,9 +216,7 @@ fn ours_by_epoch(view: &View<'_>, member: &Member, created: Revision) -> bool {
 /// No tenure: nothing that may write goes on.
 fn without_tenure(view: &View<'_>) -> Option<Verdict> {
     // Another cluster's PostgreSQL is not ours to stop, unless this agent is starting it: the agent leaves.
-    let cluster = view.cluster().and_then(crate::view::store::ClusterView::system_id);
-    let foreign = cluster.zip(view.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
-    if !view.may_write() || (foreign && !view.starting_primary()) {
+    if !view.may_write() || view.foreign() {
         return None;
     }
     let reason = match view.leader() {

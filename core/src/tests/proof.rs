@@ -292,6 +292,7 @@ fn guard(state: &mut State, now: Instant, random: &mut Random) {
         Some(Armed { tenure: OURS, at: now + seconds(9) }),
         Some(Armed { tenure: OURS, at: now }),
         Some(Armed { tenure: LeaseId(3), at: now + seconds(9) }),
+        Some(Armed { tenure: LeaseId(0), at: now + seconds(9) }),
     ];
     state.guard.armed = random.pick(&armed).filter(|_| state.guard.present);
     state.guard.held = random.one_in(3);

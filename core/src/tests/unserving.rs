@@ -1,10 +1,10 @@
 //! A leader that cannot serve does not keep its tenure for ever.
 
 use super::races::watched;
-use crate::action::{Action, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
 use crate::event::{Event, GuardEvent, HostEvent, PostgresDone, PostgresEvent};
-use crate::id::Lsn;
+use crate::id::{Lsn, SystemId};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
@@ -141,4 +141,39 @@ fn a_server_without_a_guard_that_only_waits_for_its_archiver_is_ended() {
     let (_, verdict) = node.decide();
     assert_eq!((verdict.reason.code(), &verdict.orders[..]), ("guard_missing", &[KILL][..]));
     assert!(!verdict.orders.contains(&Action::Guard(GuardAction::Fire)));
+}
+
+/// The bug: the agent armed the guard for a primary that it had not identified yet, left when it turned out to be
+/// another cluster's, and the guard stopped that one.
+#[test]
+fn an_agent_that_finds_the_data_of_another_cluster_takes_the_guard_off_it_before_it_leaves() {
+    let disarm = Action::Guard(GuardAction::Disarm);
+    let leaves =
+        |ordered: &[Action]| ordered.iter().any(|order| matches!(order, Action::Host(HostAction::Exit { .. })));
+    for acknowledged in [true, false] {
+        let mut node = Node::primary().with(|state| {
+            state.tenure = Tenure::Adopting { deadline: at(9_000) };
+            (state.store.cluster, state.guard.armed, state.epoch_file) = (None, None, None);
+        });
+        let armed = actions(&node.tick()).into_iter().find_map(|order| match order {
+            Action::Guard(GuardAction::Arm { tenure, at }) => Some(Armed { tenure, at }),
+            _ => None,
+        });
+        let armed = armed.expect("whatever it is, it is not left without a guard");
+        if acknowledged {
+            node.step(Event::Guard(GuardEvent::Armed(armed)));
+        }
+        let mut other = cluster(100);
+        other.initialize.as_mut().unwrap().system_id = Some(SystemId(1));
+        let ordered = actions(&node.step(watched(&node, other)));
+        assert!(ordered.contains(&disarm) && !leaves(&ordered), "{ordered:?}");
+        if !acknowledged {
+            assert!(!leaves(&actions(&node.step(Event::Guard(GuardEvent::Armed(armed))))));
+        }
+        assert!(leaves(&actions(&node.step(Event::Guard(GuardEvent::Disarmed)))));
+    }
+    // A tenure that is armed was somebody's of this node.
+    let ours = Node::primary().cluster(|cluster| cluster.initialize.as_mut().unwrap().system_id = Some(SystemId(1)));
+    let mut ours = ours.with(|state| state.tenure = Tenure::None);
+    assert!(!actions(&ours.tick()).contains(&disarm));
 }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
-use crate::id::{Lsn, Member, Revision, Timeline};
+use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant, WallMillis};
@@ -110,6 +110,19 @@ impl<'a> View<'a> {
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
         !dir.standby_signal && (self.initialising() || (first && never_led && self.state.memory.knew.is_none()))
+    }
+
+    /// The directory is another cluster's, and nothing of ours is being started on it.
+    pub fn foreign(&self) -> bool {
+        let cluster = self.cluster().and_then(ClusterView::system_id);
+        let other = cluster.zip(self.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
+        other && !self.starting_primary()
+    }
+
+    /// The guard is armed, or told to be, for a PostgreSQL that nobody vouched for when the agent started.
+    pub fn armed_for_nobody(&self) -> bool {
+        let told = self.state.guard.armed.or(self.state.guard_asked.arm);
+        self.state.guard.present && told.is_some_and(|armed| armed.tenure == LeaseId(0))
     }
 
     /// The last answer of the running postmaster.
