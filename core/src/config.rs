@@ -39,8 +39,10 @@ pub struct Config {
     pub member_slots_ttl: Duration,
     /// `pg_rewind` may be used.
     pub use_pg_rewind: bool,
-    /// The data directory may be cloned again when it diverged and cannot be rewound.
+    /// The data directory may be cloned again when it diverged and cannot be rewound, or was not.
     pub clone_when_diverged: bool,
+    /// The data directory may be cloned again when a rewind of it failed.
+    pub clone_when_rewind_fails: bool,
     /// There is a `bootstrap` section: this node may initialise a new cluster.
     pub may_bootstrap: bool,
     /// A mode that the cluster asks for and that is not built yet.
@@ -96,5 +98,8 @@ pub const LIFE_MIN: Duration = Duration::from_secs(10);
 pub const START_FAILURES_MAX: u32 = 3;
 /// A node that cannot write its epoch file for so long cannot lead.
 pub const EPOCH_LIMIT: Duration = Duration::from_secs(5);
+/// A crash recovery that failed is not repeated sooner than this: it may take long, and most often fails for what
+/// somebody must correct.
+pub const RECOVERY_PAUSE: Duration = Duration::from_secs(10);
 /// An order that failed is not repeated sooner than this.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);

@@ -200,11 +200,13 @@ reasons! {
     /// The leader's checkpoint is missing.
     LeaderNotCheckpointed { who: Member } => "leader_not_checkpointed", "{who} has not finished its checkpoint after promotion: the rewind waits";
     /// Rewind impossible and cloning not allowed.
-    CannotRewind { why: String } => "cannot_rewind", "this node diverged and cannot be rewound ({why}): allow remove_data_directory_on_diverged_timelines or reinitialise it";
+    CannotRewind { why: String } => "cannot_rewind", "this node diverged and cannot be rewound ({why}): allow remove_data_directory_on_diverged_timelines (after a rewind that failed, remove_data_directory_on_rewind_failure does as well) or reinitialise it";
     /// Cloned again.
-    CloneInstead { why: String } => "clone_instead", "rewinding does not work ({why}) and the leader holds everything: this node is cloned again";
+    CloneInstead { why: String, who: Member, at: Lsn } => "clone_instead", "rewinding does not work ({why}): this node is cloned again from {who}, which holds what both have up to {at}; what only this node has after it is given up";
     /// A crash recovery is needed before.
     SingleUserRecovery => "single_user_recovery", "the crashed primary recovers in single-user mode before it can be rewound";
+    /// The crash recovery does not work.
+    RecoveryFailed { why: String, again_ms: u64 } => "recovery_failed", "the crashed server does not recover in single-user mode ({why}): until it has, this node is neither compared with the leader nor rewound nor cloned; correct what is named, or save what you need and reinitialise it; it is tried again in {again_ms} ms";
     // follow
     /// Following.
     FollowingLeader { who: Member } => "following", "this node follows {who}";

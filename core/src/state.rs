@@ -137,6 +137,9 @@ pub struct Memory {
     pub compared: Option<(Revision, Option<Lsn>)>,
     /// Rewinding to the leader of this epoch failed; why.
     pub rewind_failed: Option<(Revision, String)>,
+    /// When the last crash recovery in single-user mode failed, and why. Nothing is known of the history then, and
+    /// nothing was rewound.
+    pub recovery_failed: Option<(Instant, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
     /// The upstream that PostgreSQL was last started with or pointed to.

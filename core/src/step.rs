@@ -359,6 +359,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(promoting) = memory.promoting_since {
         soonest.offer(promoting + decide::promotion_limit(view.config()), "the promotion");
     }
+    if let Some((failed, _)) = memory.recovery_failed {
+        soonest.offer(failed + crate::config::RECOVERY_PAUSE, "the next crash recovery");
+    }
     if let Some(gave_up) = memory.gave_up {
         soonest.offer(gave_up + view.config().loop_wait, "the pause after giving up");
     }

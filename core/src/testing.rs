@@ -62,6 +62,7 @@ pub(crate) fn config() -> Config {
         member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: false,
+        clone_when_rewind_fails: false,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,

@@ -1,8 +1,12 @@
 //! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PGBIN` names the
 //! directory of another version's); run as root it uses the account `postgres` for the servers.
 
+#[path = "postgres/directory.rs"]
+mod directory;
 #[path = "postgres/node.rs"]
 mod node;
+#[path = "postgres/parameters.rs"]
+mod parameters;
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -346,11 +350,9 @@ async fn every_error_names_the_thing_and_the_way_out() {
     settings.bin_dir.clone_from(&node.postgres.settings().bin_dir);
 
     std::fs::create_dir_all(&data_dir).unwrap();
-    std::fs::create_dir(data_dir.join("lost+found")).unwrap();
-    std::fs::write(data_dir.join(".hidden"), "").unwrap();
+    give(&data_dir);
     assert_eq!(node.postgres.observe_data().await, DataDir::Empty);
     std::fs::write(data_dir.join("accounts.xls"), "").unwrap();
-    give(&data_dir);
     let DataDir::Foreign(foreign) = node.postgres.observe_data().await else { panic!() };
     assert!(foreign.contains("accounts.xls") && foreign.contains("data_dir"), "{foreign}");
     assert!(refused(node.postgres.initdb(&|_| ()).await).contains("accounts.xls"));
@@ -388,9 +390,8 @@ async fn every_error_names_the_thing_and_the_way_out() {
     assert!(old.contains("PostgreSQL 12") && old.contains("pg_upgrade"), "{old}");
     std::fs::write(data_dir.join("PG_VERSION"), version).unwrap();
 
-    settings.parameters.insert("shared_buffers".into(), "many".into());
-    node.postgres.apply_settings(settings.clone()).await;
-    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("shared_buffers"));
+    std::fs::write(data_dir.join("postgresql.base.conf"), "work_mem = 'many'\n").unwrap();
+    assert!(refused(node.postgres.start(StartAs::Primary, &any_time()).await).contains("work_mem"));
 
     let control = data_dir.join("global/pg_control");
     let mut bytes = std::fs::read(&control).unwrap();

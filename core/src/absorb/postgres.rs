@@ -82,6 +82,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 Phase::Ready | Phase::Stopping => None,
             };
             if phase == Phase::Ready {
+                state.memory.recovery_failed = None;
                 state.memory.ready_since.get_or_insert(at);
             }
         }
@@ -157,6 +158,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Clone(_), Outcome::Done(_)) => {
             state.memory.reinit = false;
             state.memory.rewind_failed = None;
+            state.memory.recovery_failed = None;
             state.memory.compared = None;
         }
         (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
@@ -165,10 +167,8 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));
         }
-        (PostgresAction::Rewind(_), _)
-        | (PostgresAction::RecoverSingleUser, Outcome::Refused(_) | Outcome::Unknown(_)) => {
-            state.memory.rewind_failed = in_flight.leader.zip(refused.clone());
-        }
+        (PostgresAction::Rewind(_), _) => state.memory.rewind_failed = in_flight.leader.zip(refused.clone()),
+        (PostgresAction::RecoverSingleUser, _) => state.memory.recovery_failed = refused.map(|why| (at, why)),
         (PostgresAction::Freeze, Outcome::Done(_)) => {
             let absent_at = state.memory.race.map_or(Revision(0), |(revision, _)| revision);
             let before = state.pledge.filter(|pledge| pledge.absent_at == absent_at);

@@ -2,11 +2,12 @@
 
 use alloc::string::String;
 
-use super::Verdict;
+use super::{Verdict, ms};
 use crate::action::{Action, PostgresAction};
-use crate::config::STREAM_PATIENCE;
+use crate::config::{RECOVERY_PAUSE, STREAM_PATIENCE};
 use crate::id::{Lsn, Revision, Timeline};
 use crate::reason::Reason;
+use crate::time::Duration;
 use crate::view::View;
 use crate::view::postgres::{Cluster, ControlState, StopMode, Upstream};
 use crate::view::store::MemberRecord;
@@ -17,20 +18,26 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     match view.state.memory.compared.filter(|(with, _)| *with == epoch) {
         Some((_, None)) => None,
         Some((_, Some(at))) => Some(diverged(view, dir, epoch, at, upstream, record)),
-        // What could not even be recovered cannot be compared: it can only be cloned again, if it may.
-        None if suspicious(view, dir) && failure(view, epoch).is_some() => {
-            Some(diverged(view, dir, epoch, dir.checkpoint, upstream, record))
-        }
         // The end of a crashed primary's WAL is known once it has recovered.
-        None if suspicious(view, dir) && crashed_primary(dir) => {
-            Some(Verdict::order(Reason::SingleUserRecovery, Action::Postgres(PostgresAction::RecoverSingleUser)))
-        }
+        None if suspicious(view, dir) && crashed_primary(dir) => Some(recover(view)),
         None if suspicious(view, dir) => {
             let reason = Reason::ComparingHistories { with: upstream.member.clone() };
             Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
         }
         None => None,
     }
+}
+
+/// Recovers, and recovers again after a pause if that failed. What was not recovered is neither compared nor given up:
+/// a failure says something of the configuration, the disk or the WAL here, and nothing of what the leader holds.
+fn recover(view: &View<'_>) -> Verdict {
+    let action = Action::Postgres(PostgresAction::RecoverSingleUser);
+    let Some((failed, why)) = &view.state.memory.recovery_failed else {
+        return Verdict::order(Reason::SingleUserRecovery, action);
+    };
+    let left = view.at.until(*failed + RECOVERY_PAUSE);
+    let reason = Reason::RecoveryFailed { why: why.clone(), again_ms: ms(left) };
+    if left > Duration::ZERO { Verdict::wait(reason) } else { Verdict::order(reason, action) }
 }
 
 /// A stopped server is compared before it starts: it may have been a primary, or have received more than the winner.
@@ -60,21 +67,18 @@ fn diverged(
     if record.checkpoint_pending {
         return Verdict::wait(Reason::LeaderNotCheckpointed { who: upstream.member });
     }
-    let failed =
-        view.state.memory.rewind_failed.as_ref().filter(|(with, _)| *with == epoch).map(|(_, why)| why.clone());
-    match failed.or_else(|| cannot_rewind(view, dir)) {
-        None if needs_recovery(dir) => {
-            Verdict::order(Reason::SingleUserRecovery, Action::Postgres(PostgresAction::RecoverSingleUser))
-        }
+    match failure(view, epoch).or_else(|| cannot_rewind(view, dir)) {
+        None if needs_recovery(dir) => recover(view),
         None => Verdict::order(reason, Action::Postgres(PostgresAction::Rewind(upstream))),
-        Some(why) if may_clone(view, epoch, record) => {
-            Verdict::order(Reason::CloneInstead { why }, Action::Postgres(PostgresAction::Clone(upstream)))
+        Some(why) if may_clone(view, dir, epoch, at, record) => {
+            let reason = Reason::CloneInstead { why, who: upstream.member.clone(), at };
+            Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream)))
         }
         Some(why) => Verdict::wait(Reason::CannotRewind { why }),
     }
 }
 
-/// Why rewinding to the leader of this epoch, or the recovery before it, failed.
+/// Why rewinding to the leader of this epoch failed, if it did.
 fn failure(view: &View<'_>, epoch: Revision) -> Option<String> {
     view.state.memory.rewind_failed.as_ref().filter(|(with, _)| *with == epoch).map(|(_, why)| why.clone())
 }
@@ -102,9 +106,16 @@ fn cannot_rewind(view: &View<'_>, dir: &Cluster) -> Option<String> {
     (!dir.rewindable).then(|| "neither data checksums nor wal_log_hints are on".into())
 }
 
-/// Cloning throws away what only this node holds. It is allowed where the operator says so, or after a rewind was
-/// allowed and failed (it leaves the directory unusable), and only while the leader serves on a known timeline.
-fn may_clone(view: &View<'_>, epoch: Revision, record: &MemberRecord) -> bool {
-    let allowed = view.config().clone_when_diverged || failure(view, epoch).is_some();
-    allowed && record.timeline > Timeline(0) && record.position > Lsn(0)
+/// Cloning throws away what only this node holds: all that lies behind the position at which the histories part. A
+/// rewind does the same, so a clone may take the place of one that failed, where the leader is known to hold the rest:
+/// it was compared, it serves at or behind that position, and on a timeline begun after ours, so that it was elected
+/// from our history and what is only here was given up by that. With a leader on our timeline or an older one nothing
+/// of the kind is known (its store or its data may be of yesterday), and what is here may be the last copy. Then, and
+/// where no rewind was tried, the operator's word is needed.
+fn may_clone(view: &View<'_>, dir: &Cluster, epoch: Revision, at: Lsn, record: &MemberRecord) -> bool {
+    let serves = record.timeline > Timeline(0) && record.position > Lsn(0);
+    let came_after = dir.history.timeline > Timeline(0) && record.timeline > dir.history.timeline;
+    let holds_the_rest = came_after && record.position >= at;
+    let (config, failed) = (view.config(), failure(view, epoch).is_some());
+    serves && (config.clone_when_diverged || (failed && (config.clone_when_rewind_fails || holds_the_rest)))
 }

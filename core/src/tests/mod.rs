@@ -6,6 +6,7 @@ mod proof;
 mod races;
 mod random;
 mod reconcilers;
+mod recovery;
 mod rejoin;
 mod requests;
 mod rungs;

@@ -321,7 +321,8 @@ fn operator(state: &mut State, now: Instant, random: &mut Random) {
 }
 
 fn config_of(state: &mut State, _: Instant, random: &mut Random) {
-    match random.below(7) {
+    match random.below(8) {
+        7 => state.config.clone_when_rewind_fails = true,
         0 => state.config.unsupported = Some("synchronous mode".into()),
         1 => state.config.nofailover = true,
         2 => (state.config.use_pg_rewind, state.config.may_bootstrap) = (false, false),
@@ -366,6 +367,8 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     let compared = [None, Some((THEIR_EPOCH, None)), Some((THEIR_EPOCH, Some(Lsn(0x200_0000))))];
     state.memory.compared = random.pick(&compared);
     state.memory.rewind_failed = random.pick(&[None, Some((THEIR_EPOCH, "no WAL".into()))]);
+    let failed = [now, now.back(seconds(10))].map(|at| Some((at, "no memory".into())));
+    state.memory.recovery_failed = random.pick(&[None, failed[0].clone(), failed[1].clone()]);
     state.memory.streamed = random.pick(&[now, now.back(seconds(4))]);
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);

@@ -27,11 +27,12 @@ pub enum DataDir {
     /// Not looked at yet.
     #[default]
     Unknown,
-    /// Cannot be read, or belongs to someone else; why, and the way out.
+    /// Cannot be read, or belongs to someone else, even if there is nothing in it; why, and the way out.
     Unreadable(String),
-    /// Missing, or holding nothing but dot files and `lost+found`.
+    /// Missing, or holding nothing of anybody's: hidden files count as any others. What PostgreSQL and the agent leave
+    /// behind does not, nor what is left of an unfinished clone.
     Empty,
-    /// Not empty, and not a database cluster; what was found.
+    /// Not empty, and not a database cluster; what was found, and the way out.
     Foreign(String),
     /// A database cluster.
     Cluster(Cluster),

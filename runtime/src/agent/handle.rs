@@ -37,6 +37,8 @@ pub struct Shared {
     pub guard_wishes_refused: Vec<String>,
     /// The dynamic configuration was adjusted, or something in it is ignored: in words.
     pub configuration_warnings: Vec<String>,
+    /// What PostgreSQL would refuse of its parameters: in words.
+    pub parameter_warnings: Vec<String>,
 }
 
 /// What reaches the agent's loop from the REST API.

@@ -389,6 +389,7 @@ impl Agent {
         let settings = effective.settings;
         // Nothing in it waits: the new settings are there before the order that writes them.
         futures_now(postgres.apply_settings(settings));
+        self.vet_parameters();
         Some(self.step(Event::Configured(effective.core)))
     }
 
@@ -474,6 +475,7 @@ pub fn shared(core: State, scope: &str, tags: &Tags) -> Arc<Mutex<Shared>> {
         store_last_seen_s: 0,
         guard_wishes_refused: Vec::new(),
         configuration_warnings: Vec::new(),
+        parameter_warnings: Vec::new(),
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -169,7 +169,17 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 }
 
 impl Agent {
+    /// Has PostgreSQL look at its parameters, beside the loop: a start that comes later need not wait for it.
+    pub(super) fn vet_parameters(&self) {
+        let (postgres, shared) = (Arc::clone(&self.lanes.postgres), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let warnings = postgres.vet_parameters().await;
+            shared.lock().unwrap_or_else(PoisonError::into_inner).parameter_warnings = warnings;
+        });
+    }
+
     async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
+        self.vet_parameters();
         let mut wake = None;
         for event in first {
             let effects = self.step(event);

@@ -103,8 +103,8 @@ pub fn effective(
         use_slots: shared.use_slots,
         member_slots_ttl: dynamic.member_slots_ttl,
         use_pg_rewind: shared.use_pg_rewind,
-        clone_when_diverged: shared.remove_data_directory_on_diverged_timelines
-            || shared.remove_data_directory_on_rewind_failure,
+        clone_when_diverged: shared.remove_data_directory_on_diverged_timelines,
+        clone_when_rewind_fails: shared.remove_data_directory_on_rewind_failure,
         may_bootstrap: local.bootstrap.dcs.is_object(),
         unsupported: dynamic.unsupported().map(str::to_owned),
         parameters_generation: generation(&settings),

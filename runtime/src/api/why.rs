@@ -84,7 +84,7 @@ fn document(facts: &Facts<'_>) -> Value {
             "leader": facts.view.leader().map(|leader| leader.member.as_str()),
         },
         "leaving": core.leaving,
-        "warnings": facts.shared.configuration_warnings,
+        "warnings": facts.shared.configuration_warnings.iter().chain(&facts.shared.parameter_warnings).collect::<Vec<_>>(),
         "journal": facts.shared.journal.iter().map(entry).collect::<Vec<Value>>(),
     })
 }

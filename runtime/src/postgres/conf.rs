@@ -262,13 +262,8 @@ fn render_section(settings: &Settings, major: u32, recovery: &Recovery, old: &st
         Recovery::Standby(upstream) => upstream.as_ref(),
         Recovery::Frozen => None,
     };
-    let mut values: BTreeMap<&str, String> = settings
-        .recovery_conf
-        .iter()
-        .filter(|(k, _)| !["standby_mode", "primary_conninfo", "primary_slot_name"].contains(&k.as_str()))
-        .filter(|(k, _)| !k.starts_with("recovery_target"))
-        .map(|(k, v)| (k.as_str(), v.clone()))
-        .collect();
+    let mut values: BTreeMap<&str, String> =
+        recovery_parameters(settings).map(|(k, v)| (k.as_str(), v.clone())).collect();
     for target in [
         "recovery_target",
         "recovery_target_name",
@@ -296,7 +291,17 @@ fn render_section(settings: &Settings, major: u32, recovery: &Recovery, old: &st
     })
 }
 
-fn quote(value: &str) -> String {
+/// What the user may say of recovery.
+pub(super) fn recovery_parameters(settings: &Settings) -> impl Iterator<Item = (&String, &String)> {
+    settings
+        .recovery_conf
+        .iter()
+        .filter(|(k, _)| !["standby_mode", "primary_conninfo", "primary_slot_name"].contains(&k.as_str()))
+        .filter(|(k, _)| !k.starts_with("recovery_target"))
+}
+
+/// A value as configuration files have it.
+pub(super) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 

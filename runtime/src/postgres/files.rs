@@ -31,32 +31,35 @@ pub fn observe(data_dir: &Path, run_as: Option<&RunAs>) -> DataDir {
     if !metadata.is_dir() {
         return DataDir::Unreadable(format!("{shown} is not a directory; correct postgresql.data_dir"));
     }
-    let entries = match entries(data_dir) {
-        Ok(entries) => entries,
-        Err(e) => {
-            let why = wrong_owner(data_dir, metadata.uid(), server_uid(run_as));
-            return DataDir::Unreadable(why.unwrap_or_else(|| format!("{shown}: {e}; {}", access_for_us())));
-        }
-    };
-    let control = match control_data::read(data_dir) {
-        Ok(control) => control,
-        Err(why) => return DataDir::Unreadable(why),
-    };
-    if entries.is_empty() {
-        return DataDir::Empty;
-    }
+    // Before emptiness: no tool can work in another's directory, and an empty one is no more ours than a full one.
     if let Some(why) = wrong_owner(data_dir, metadata.uid(), server_uid(run_as)) {
         return DataDir::Unreadable(why);
     }
-    match control {
-        Some(control) => DataDir::Cluster(cluster(data_dir, &control)),
+    let entries = match entries(data_dir) {
+        Ok(entries) => entries,
+        Err(e) => return DataDir::Unreadable(format!("{shown}: {e}; {}", access_for_us())),
+    };
+    match control_data::read(data_dir) {
+        Err(why) => DataDir::Unreadable(why),
+        Ok(Some(control)) => DataDir::Cluster(cluster(data_dir, &control)),
+        Ok(None) if entries.is_empty() => DataDir::Empty,
         // pg_control is what a clone receives last: without it the leftovers of one hold nothing.
-        None if tainted(data_dir).is_some() => DataDir::Empty,
-        None => DataDir::Foreign(format!(
-            "{shown} is not empty ({}) and holds no global/pg_control; empty it or correct postgresql.data_dir",
-            entries.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
-        )),
+        Ok(None) if tainted(data_dir).is_some() => DataDir::Empty,
+        Ok(None) => DataDir::Foreign(foreign(data_dir, &entries)),
     }
+}
+
+/// What is in a directory that is neither empty nor a cluster, and the way out.
+fn foreign(data_dir: &Path, entries: &[String]) -> String {
+    let shown = data_dir.display();
+    let some = entries.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    if entries.iter().any(|name| name == LOST_AND_FOUND) {
+        return format!(
+            "{shown} is not empty ({some}) and holds no global/pg_control. It is a mount point, which initdb and \
+             pg_basebackup refuse: make a directory below it and name that in postgresql.data_dir"
+        );
+    }
+    format!("{shown} is not empty ({some}) and holds no global/pg_control; empty it or correct postgresql.data_dir")
 }
 
 /// What is wrong with the owner of a data directory, and the ways out; it may also be the wrong directory.
@@ -82,7 +85,21 @@ fn access_for_us() -> String {
     format!("give the account of the agent, {us}, access to it and to the directories above")
 }
 
-/// The names in a directory other than dot files and `lost+found`, sorted. A missing directory has none.
+/// What a file system of its own has at its top.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Not somebody's files, whatever else is hidden: what a server leaves whose sockets were in its data directory, and
+/// what was to become a file of ours.
+fn is_leftover(name: &str) -> bool {
+    name.starts_with(".s.PGSQL.") || (name.starts_with('.') && name.ends_with(TEMPORARY))
+}
+
+/// Not a file any more: NFS keeps what was deleted until the last who has it open is gone.
+fn is_deleted(name: &str) -> bool {
+    name.starts_with(".nfs")
+}
+
+/// The names in a directory, sorted, hidden ones among them; without leftovers. A missing directory has none.
 fn entries(directory: &Path) -> io::Result<Vec<String>> {
     let read = match fs::read_dir(directory) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -91,7 +108,7 @@ fn entries(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in read {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && name != "lost+found" {
+        if !is_leftover(&name) && !is_deleted(&name) {
             names.push(name);
         }
     }
@@ -99,12 +116,35 @@ fn entries(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether a directory is missing or holds nothing but dot files and `lost+found`.
+/// Whether a directory is missing or holds nothing but leftovers.
 ///
 /// # Errors
 /// It cannot be listed.
 pub fn is_empty(directory: &Path) -> io::Result<bool> {
     entries(directory).map(|names| names.is_empty())
+}
+
+/// Removes what is left over, so that the tools find an empty directory.
+///
+/// # Errors
+/// Of the file system. `DirectoryNotEmpty`: something remains, which is named; what a tool would leave behind could not
+/// be told from it.
+pub fn clear_leftovers(directory: &Path) -> io::Result<()> {
+    let mut remain = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_leftover(&name) && !entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        } else {
+            remain.push(name);
+        }
+    }
+    if remain.is_empty() {
+        return Ok(());
+    }
+    remain.sort();
+    Err(io::Error::new(ErrorKind::DirectoryNotEmpty, format!("it holds {}", remain.join(", "))))
 }
 
 fn cluster(data_dir: &Path, control: &ControlData) -> Cluster {
@@ -204,10 +244,13 @@ pub fn write(path: &Path, content: &[u8], mode: Option<u32>, run_as: Option<&Run
     result
 }
 
-/// The dot keeps a leftover out of the way of `initdb`'s and our own idea of an empty directory.
+/// How the name of a file ends that is not yet in its place.
+const TEMPORARY: &str = ".matriarch";
+
+/// A leftover by name.
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.matriarch"))
+    path.with_file_name(format!(".{name}{TEMPORARY}"))
 }
 
 fn give(file: &File, run_as: Option<&RunAs>) -> io::Result<()> {

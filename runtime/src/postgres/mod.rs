@@ -13,7 +13,9 @@ mod divergence;
 pub mod files;
 mod freeze;
 pub mod inotify;
+mod maxima;
 mod monitoring;
+mod prepare;
 pub mod proc;
 mod process;
 mod promote;
@@ -22,6 +24,7 @@ mod settings;
 mod slots;
 mod sql;
 pub mod tools;
+mod vetting;
 pub mod walsender;
 mod watch;
 mod wipe;
@@ -49,8 +52,10 @@ pub use watch::Changed;
 use crate::aside::{Changes, look};
 use conf::{Recovery, Written};
 use control_data::ControlData;
+use prepare::{check, for_role, is_standby, known_major, prepare_start};
 use sql::Monitor;
 use tools::Progress;
+use vetting::Vetting;
 
 /// How long the answer may take whether a reload has reached the server.
 const RELOADED_DEADLINE: Duration = Duration::from_millis(100);
@@ -72,6 +77,7 @@ pub struct Postgres {
     settings: Mutex<Arc<Settings>>,
     recovery: Arc<Mutex<Recovery>>,
     monitor: Monitor,
+    vetting: Vetting,
     changes: Changes,
 }
 
@@ -83,6 +89,7 @@ impl Postgres {
             settings: Mutex::new(Arc::new(settings)),
             recovery: Arc::new(Mutex::new(Recovery::Keep)),
             monitor: Monitor::default(),
+            vetting: Vetting::default(),
             changes: Changes::default(),
         }
     }
@@ -104,6 +111,17 @@ impl Postgres {
         if moved {
             self.monitor.close();
         }
+    }
+
+    /// Has the server look at the parameters, unless it has seen them already. What it would refuse at a start reaches no
+    /// file of its; the warnings say what that is.
+    pub async fn vet_parameters(&self) -> Vec<String> {
+        self.vetting.vet(self.settings()).await.1
+    }
+
+    /// The settings without what the server would refuse.
+    async fn vetted(&self) -> Arc<Settings> {
+        self.vetting.vet(self.settings()).await.0
     }
 
     /// Looks at the data directory.
@@ -306,13 +324,13 @@ impl Postgres {
     /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not
     /// shut down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
-        let rewound = workdir::rewind(&self.settings(), &self.changes, upstream, progress).await;
+        let rewound = workdir::rewind(&self.vetted().await, &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }
 
     /// Lets the directory of a crashed server recover without letting anybody in.
     pub async fn crash_recover(&self, progress: Progress<'_>) -> Outcome<()> {
-        refused_or_done(workdir::crash_recover(&self.settings(), &self.changes, progress).await)
+        refused_or_done(workdir::crash_recover(&self.vetted().await, &self.changes, progress).await)
     }
 
     /// Whether this directory holds WAL that `upstream`, a primary, does not.
@@ -361,7 +379,7 @@ impl Postgres {
 
     /// `wanted` `None`: as what it was last told to be.
     async fn start_with(&self, wanted: Option<Recovery>, standby: Option<bool>, allowance: &Allowance) -> Outcome<()> {
-        let settings = self.settings();
+        let settings = self.vetted().await;
         // What was killed a moment ago may still be on its way out, and would make the start refuse.
         workdir::wait_for_orphans(&settings).await;
         let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
@@ -369,7 +387,7 @@ impl Postgres {
             // Before anything is written, and once more after it: the disk may have taken its time.
             check(&prepared, standby, &allowed)?;
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
-            prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
+            let prepared = prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
             let started = process::spawn(&prepared, &allowed)?;
             *locked(&recovery) = wanted;
             Ok(started)
@@ -384,9 +402,15 @@ impl Postgres {
 
     /// Writes the files, as [`Self::start_with`] does, and has a running server read them.
     async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
-        let (settings, recovery) = (self.settings(), Arc::clone(&self.recovery));
+        let (settings, recovery) = (self.vetted().await, Arc::clone(&self.recovery));
         let write = move || {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
+            let standby = match wanted {
+                Recovery::Keep => is_standby(&settings),
+                Recovery::Primary => false,
+                Recovery::Standby(_) | Recovery::Frozen => true,
+            };
+            let settings = for_role(&settings, standby)?;
             let written = conf::write_all(&settings, known_major(&settings)?, &wanted)?;
             *locked(&recovery) = wanted;
             if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
@@ -400,53 +424,6 @@ impl Postgres {
 
     async fn runs_in_production(&self) -> bool {
         matches!(self.control_data().await, Ok(Some(control)) if control.state == ControlState::InProduction)
-    }
-}
-
-/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
-/// wrongly.
-fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
-    let standby = standby.unwrap_or_else(|| settings.data_dir.join("standby.signal").exists());
-    if standby { allowance.check() } else { allowance.check_writable() }
-}
-
-fn prepare_start(settings: &Settings, recovery: &Recovery, standby: Option<bool>) -> Result<(), String> {
-    match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
-        DataDir::Cluster(cluster) => {
-            if let Some(why) = cluster.tainted {
-                let shown = settings.data_dir.display();
-                return Err(format!("{shown} is half-done ({why}): clone it anew"));
-            }
-        }
-        DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),
-        DataDir::Empty | DataDir::Unknown => {
-            return Err(format!("{} holds no cluster: clone or initialize it first", settings.data_dir.display()));
-        }
-    }
-    workdir::refuse_if_alive(settings)?;
-    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
-    for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
-    {
-        if directory.starts_with('/') {
-            files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
-                .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
-        }
-    }
-    conf::write_all(settings, known_major(settings)?, recovery)?;
-    if let Some(standby) = standby {
-        conf::write_signal(settings, standby)?;
-    }
-    Ok(())
-}
-
-fn known_major(settings: &Settings) -> Result<u32, String> {
-    let shown = settings.data_dir.display();
-    match files::major_version(&settings.data_dir) {
-        Some(old @ ..13) => {
-            Err(format!("{shown} is of PostgreSQL {old}; supported are 13 to 18: upgrade it with pg_upgrade first"))
-        }
-        Some(major) => Ok(major),
-        None => Err(format!("{shown}/PG_VERSION cannot be read: is this a data directory?")),
     }
 }
 

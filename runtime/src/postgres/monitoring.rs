@@ -11,6 +11,10 @@ use tokio_postgres::SimpleQueryRow;
 /// One row. Recovery ends only in one direction, so a branch taken for "in recovery" cannot fail for its end, and the
 /// functions of a primary are only called after "not in recovery" was seen. The standby's timeline is the newest that
 /// replay, control file or receiver know of. A receiver is asked by its function: the view hides it until it streams.
+///
+/// What waits for a restart: not the settings of recovery. A promoted primary has them no more in its file and goes on
+/// with those that it started with, which mean nothing to it; whether a standby must restart for them is found out when
+/// they are written.
 pub(super) const QUERY: &str = r"
 SELECT r.in_recovery,
        CASE WHEN NOT r.in_recovery
@@ -36,7 +40,12 @@ SELECT r.in_recovery,
        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS started_us,
        (SELECT json_agg(json_build_array(s.name, s.setting,
                (SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1)))
-          FROM pg_settings s WHERE s.pending_restart) AS pending_restart
+          FROM pg_settings s WHERE s.pending_restart AND s.name !~ '^(recovery_target|hot_standby$)' AND s.name NOT IN
+               ('archive_cleanup_command', 'primary_conninfo', 'primary_slot_name', 'promote_trigger_file',
+                'recovery_end_command', 'recovery_min_apply_delay', 'restore_command')) AS pending_restart,
+       concat_ws(',', current_setting('max_connections'), current_setting('max_worker_processes'),
+                 current_setting('max_wal_senders'), current_setting('max_prepared_transactions'),
+                 current_setting('max_locks_per_transaction')) AS maxima
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r, pg_stat_get_wal_receiver() w";
 
 /// Understands the row.
@@ -76,6 +85,11 @@ pub(super) fn parse(row: &SimpleQueryRow) -> Result<Sql, String> {
         postmaster_start_us: number(text("started_us")?, "started_us")?,
         pending_restart: list("pending_restart")?.iter().map(pending).collect(),
     })
+}
+
+/// The values in force of what a standby may not go below, in the order of `ControlData::maxima`.
+pub(super) fn maxima(row: &SimpleQueryRow) -> &str {
+    row.try_get("maxima").ok().flatten().unwrap_or_default()
 }
 
 fn number<T: std::str::FromStr + Default>(text: Option<&str>, name: &str) -> Result<T, String> {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
+use super::maxima;
 use super::monitoring;
 use super::proc::PidFile;
 use super::settings::{LocalConnection, Settings};
@@ -107,7 +108,8 @@ impl Monitor {
         let rows = self.rows(settings, monitoring::QUERY, deadline).await?;
         let heard = clock::now();
         let row = rows.first().ok_or_else(|| bad_answer("no row"))?;
-        let sql = monitoring::parse(row).map_err(|why| bad_answer(&why))?;
+        let mut sql = monitoring::parse(row).map_err(|why| bad_answer(&why))?;
+        maxima::pending(settings, monitoring::maxima(row), &mut sql.pending_restart);
         Ok(Seen::new(sql, asked, heard))
     }
 

@@ -127,6 +127,19 @@ impl<'a> Tool<'a> {
         Err(format!("{} failed ({status}): {said}{}", self.program, way_out(&said, self.settings)))
     }
 
+    /// Runs it to its end, as [`Self::run`]; all that it wrote to its standard output.
+    ///
+    /// # Errors
+    /// It is missing, could not be started, or ended with an error.
+    pub async fn output(self) -> Result<String, String> {
+        let output = self.command()?.output().await;
+        let output = output.map_err(|e| format!("{} could not be started: {e}", self.program))?;
+        if !output.status.success() {
+            return Err(format!("{} failed ({})", self.program, output.status));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn command(&self) -> Result<Command, String> {
         let mut command = Command::new(locate(self.settings, self.program)?);
         command.args(&self.arguments).current_dir("/").kill_on_drop(true);

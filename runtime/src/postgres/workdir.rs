@@ -21,7 +21,7 @@ use crate::aside::{Changes, look};
 /// Makes a new cluster.
 ///
 /// # Errors
-/// What was wrong and the way out. The directory is empty again then.
+/// What was wrong and the way out. What was made of the directory is removed again then.
 pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress: Progress<'_>) -> Result<(), String> {
     let password = changing(settings, changes, |settings| {
         make_room(settings)?;
@@ -59,7 +59,7 @@ fn wants_scram(settings: &Settings) -> bool {
 /// Makes a copy of `upstream` by `pg_basebackup`.
 ///
 /// # Errors
-/// What was wrong and the way out. The directory is empty again then.
+/// What was wrong and the way out. What was made of the directory is removed again then.
 pub(super) async fn clone(
     settings: &Arc<Settings>,
     changes: &Changes,
@@ -184,6 +184,10 @@ pub(super) async fn crash_recover(
     let standby = changing(settings, changes, |settings| {
         refuse_if_alive(settings)?;
         files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+        // What is in the files may be what the server was stopped by, or what an operator has corrected since. Whom it
+        // follows is no matter here, and is written again before it is started.
+        let major = files::major_version(&settings.data_dir).unwrap_or(0);
+        conf::write_all(settings, major, &Recovery::Primary)?;
         // Single-user mode refuses a standby's directory; a standby it remains all the same.
         let standby = settings.data_dir.join("standby.signal").exists();
         conf::write_signal(settings, false)?;
@@ -260,16 +264,26 @@ fn make_room(settings: &Settings) -> Result<(), String> {
         }
         DataDir::Empty | DataDir::Unknown => {}
     }
-    // Left-overs of an unfinished clone read as empty; the tools want it empty in fact.
+    // What is left of an unfinished clone reads as empty; the tools want it empty in fact.
     if data_dir.join(files::TAINT).exists() {
         wipe::wipe(data_dir)?;
     }
     files::make_dir(data_dir, 0o700, account)
-        .map_err(|e| format!("{} cannot be made: {e}; make it for the account of PostgreSQL", data_dir.display()))
+        .map_err(|e| format!("{} cannot be made: {e}; make it for the account of PostgreSQL", data_dir.display()))?;
+    // From here on whatever is in it is the tool's, and may go with it.
+    files::clear_leftovers(data_dir)
+        .map_err(|e| format!("{} is not empty: {e}; empty it or correct postgresql.data_dir", data_dir.display()))
 }
 
-/// Empties the directory after a failure; always the failure.
+/// What the tools say when they have found something in the directory, before they touch it.
+const NOT_EMPTY: &str = "exists but is not empty";
+
+/// Empties the directory after a failure; always the failure. [`make_room`] has found it empty or missing, so what is
+/// in it is what the tool made; unless the tool itself says that it came too late for that.
 async fn undo<T>(settings: &Arc<Settings>, changes: &Changes, why: String) -> Result<T, String> {
+    if why.contains(NOT_EMPTY) {
+        return Err(why);
+    }
     match changing(settings, changes, |settings| wipe::wipe(&settings.data_dir)).await {
         Ok(()) => Err(why),
         Err(also) => Err(format!("{why}\n{also}")),

@@ -69,9 +69,13 @@ impl World {
                 self.event(Event::Postgres(PostgresEvent::Answered { op, sql }));
             }
             Action::Postgres(action) => {
-                let done = self.postgres(action);
+                let fails = self.recovery_fails.clone().filter(|_| action == PostgresAction::RecoverSingleUser);
+                let outcome = match fails {
+                    Some(why) => Outcome::Refused(Refusal::Failed(why)),
+                    None => Outcome::Done(self.postgres(action)),
+                };
                 self.look();
-                self.event(Event::Postgres(PostgresEvent::Completed { op, outcome: Outcome::Done(done) }));
+                self.event(Event::Postgres(PostgresEvent::Completed { op, outcome }));
             }
             Action::Host(_) => self.event(Event::Host(HostEvent::Completed { op, outcome: Outcome::Done(()) })),
             Action::Guard(action) => self.guard(action),

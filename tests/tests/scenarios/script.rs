@@ -88,6 +88,8 @@ fn happens(world: &mut World, words: &[&str]) -> bool {
         ["postgres", "runs", "as", "standby", "of", upstream] => world.postgres_runs(true, Some(upstream)),
         ["postgres", "is", "at", position] => world.position(lsn(position)),
         ["postgres", "has", "diverged", "at", position] => world.diverged(lsn(position)),
+        ["postgres", "does", "not", "recover:", why @ ..] => world.recovery_fails(Some(why.join(" "))),
+        ["postgres", "recovers", "again"] => world.recovery_fails(None),
         ["postmaster", "is", "killed"] => world.postmaster_dies(),
         ["leader", name, "epoch", epoch, "lease", lease] => {
             world.leader(name, Revision(number(epoch)), LeaseId(number(lease)));

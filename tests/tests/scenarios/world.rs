@@ -61,6 +61,8 @@ pub(crate) struct World {
     data: DataDir,
     sql: Sql,
     diverged: Option<Lsn>,
+    /// Why a crash recovery fails.
+    recovery_fails: Option<String>,
     present: bool,
     startable: bool,
     armed: Option<Armed>,
@@ -97,6 +99,7 @@ impl World {
             data: DataDir::Cluster(dir(ControlState::ShutDownInRecovery, true)),
             sql: Sql::default(),
             diverged: None,
+            recovery_fails: None,
             present: false,
             startable: true,
             armed: None,
@@ -175,6 +178,10 @@ impl World {
 
     pub(crate) fn position(&mut self, position: Lsn) {
         (self.sql.flushed, self.sql.received, self.sql.replayed) = (position, position, position);
+    }
+
+    pub(crate) fn recovery_fails(&mut self, why: Option<String>) {
+        self.recovery_fails = why;
     }
 
     pub(crate) fn diverged(&mut self, at: Lsn) {
@@ -435,6 +442,7 @@ fn config() -> Config {
         member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: false,
+        clone_when_rewind_fails: false,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,

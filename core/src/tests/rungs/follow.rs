@@ -56,10 +56,59 @@ fn what_cannot_be_rewound_is_cloned_only_where_that_is_allowed() {
     concludes(&cannot(diverged(stopped_beside_b())), Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
     let plain = diverged(stopped_beside_b()).dir(Cluster { rewindable: false, ..primary_dir(ControlState::ShutDown) });
     concludes(&plain, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    let after_failures = plain.config(|config| config.clone_when_rewind_fails = true);
+    concludes(&after_failures, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
     let allowed = cannot(diverged(stopped_beside_b())).config(|config| config.clone_when_diverged = true);
     concludes(&allowed, Rung::Rewind, "clone_instead", Fate::Keep, std::slice::from_ref(&clone));
-    let failed = diverged(stopped_beside_b()).with(|s| s.memory.rewind_failed = Some((THEIR_EPOCH, "no WAL".into())));
-    concludes(&failed, Rung::Rewind, "clone_instead", Fate::Keep, &[clone]);
+}
+
+fn rewind_failed(node: Node) -> Node {
+    diverged(node).with(|state| state.memory.rewind_failed = Some((THEIR_EPOCH, "no WAL".into())))
+}
+
+#[test]
+fn a_failed_rewind_is_followed_by_a_clone_of_a_leader_that_came_after_or_where_the_operator_says_so() {
+    let clone = [Action::Postgres(PostgresAction::Clone(upstream("b")))];
+    let b_is_at = |node: Node, timeline, position| {
+        node.cluster(|cluster| {
+            let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
+            (record.timeline, record.position) = (crate::id::Timeline(timeline), Lsn(position));
+        })
+    };
+    let node = || rewind_failed(stopped_beside_b());
+    concludes(&b_is_at(node(), 2, 0x300_0000), Rung::Rewind, "clone_instead", Fate::Keep, &clone);
+    // On our timeline without what we have, or behind the position that it shared a moment ago: that is a leader of
+    // yesterday, and this may be the last copy.
+    for known in [b_is_at(node(), 1, 0x300_0000), b_is_at(node(), 2, 0x1ff_ffff)] {
+        concludes(&known, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    }
+    let unknown = node().dir(Cluster { history: History::default(), ..primary_dir(ControlState::ShutDown) });
+    concludes(&b_is_at(unknown, 2, 0x300_0000), Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    for (diverged, fails) in [(true, false), (false, true)] {
+        let allow = |config: &mut crate::config::Config| {
+            (config.clone_when_diverged, config.clone_when_rewind_fails) = (diverged, fails);
+        };
+        concludes(&b_is_at(node(), 1, 0x300_0000).config(allow), Rung::Rewind, "clone_instead", Fate::Keep, &clone);
+        // There is nothing to clone yet.
+        concludes(&b_is_at(node(), 0, 0).config(allow), Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    }
+}
+
+#[test]
+fn a_failed_recovery_is_no_failed_rewind_and_is_tried_again() {
+    let recover = [Action::Postgres(PostgresAction::RecoverSingleUser)];
+    let crashed = || stopped_beside_b().dir(primary_dir(ControlState::InProduction));
+    let failed = |node: Node| {
+        let node = node.with(|state| state.memory.recovery_failed = Some((at(0), "no memory".into())));
+        node.config(|config| (config.clone_when_diverged, config.clone_when_rewind_fails) = (true, true))
+    };
+    // Whether it was to be recovered for the comparison or for the rewind.
+    for node in [failed(crashed()), failed(diverged(crashed()))] {
+        concludes(&node, Rung::Rewind, "recovery_failed", Fate::Keep, &[]);
+        concludes(&node.later(10_000), Rung::Rewind, "recovery_failed", Fate::Keep, &recover);
+    }
+    // What is recovered is compared, whatever failed before.
+    assert_eq!(failed(stopped_beside_b()).concludes().1, "comparing_histories");
 }
 
 fn compared(node: Node) -> Node {

@@ -323,7 +323,7 @@ async fn why_tells_every_rung_and_what_it_rests_on() {
     assert_eq!(why["rungs"][0]["code"], Value::Null);
     assert_eq!(why["tenure"]["lease"], 42);
     assert_eq!(why["guard"]["wishes_refused"], json!(["real-time priority: not permitted"]));
-    assert_eq!(why["warnings"], json!(["ttl was raised"]));
+    assert_eq!(why["warnings"], json!(["ttl was raised", "prot is not used"]));
     assert_eq!(why["journal"][0]["code"], "leader_is_other");
     assert_eq!(why["journal"][0]["time"], "1970-01-01T00:00:00.000+00:00");
     assert_eq!(node.json("/why?node=n1").await["name"], "n1");

@@ -47,6 +47,7 @@ pub(super) fn config() -> Config {
         member_slots_ttl: Duration::from_secs(1800),
         use_pg_rewind: true,
         clone_when_diverged: true,
+        clone_when_rewind_fails: true,
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,
@@ -118,6 +119,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
         store_last_seen_s: 1_795_373_943,
         guard_wishes_refused: vec!["real-time priority: not permitted".into()],
         configuration_warnings: vec!["ttl was raised".into()],
+        parameter_warnings: vec!["prot is not used".into()],
     }
 }
 

@@ -1,0 +1,76 @@
+//! What a start needs: that it may begin, and the files that it reads.
+
+use std::sync::Arc;
+
+use matriarch_core::op::Refusal;
+use matriarch_core::view::postgres::DataDir;
+
+use super::allowance::Allowance;
+use super::conf::{self, Recovery};
+use super::settings::Settings;
+use super::{control_data, files, maxima, workdir};
+
+/// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
+/// wrongly.
+pub(super) fn check(settings: &Settings, standby: Option<bool>, allowance: &Allowance) -> Result<(), Refusal> {
+    if standby.unwrap_or_else(|| is_standby(settings)) { allowance.check() } else { allowance.check_writable() }
+}
+
+/// What the directory is.
+pub(super) fn is_standby(settings: &Settings) -> bool {
+    settings.data_dir.join("standby.signal").exists()
+}
+
+/// The settings to run with on this directory as a standby, or as a primary.
+pub(super) fn for_role(settings: &Arc<Settings>, standby: bool) -> Result<Arc<Settings>, String> {
+    match control_data::read(&settings.data_dir)? {
+        Some(control) if standby => Ok(maxima::raised(settings, &control)),
+        Some(_) | None => Ok(Arc::clone(settings)),
+    }
+}
+
+/// Writes what a start needs; the settings to start with.
+pub(super) fn prepare_start(
+    settings: &Arc<Settings>,
+    recovery: &Recovery,
+    standby: Option<bool>,
+) -> Result<Arc<Settings>, String> {
+    match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
+        DataDir::Cluster(cluster) => {
+            if let Some(why) = cluster.tainted {
+                let shown = settings.data_dir.display();
+                return Err(format!("{shown} is half-done ({why}): clone it anew"));
+            }
+        }
+        DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),
+        DataDir::Empty | DataDir::Unknown => {
+            return Err(format!("{} holds no cluster: clone or initialize it first", settings.data_dir.display()));
+        }
+    }
+    workdir::refuse_if_alive(settings)?;
+    files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
+    for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
+    {
+        if directory.starts_with('/') {
+            files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
+                .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
+        }
+    }
+    let settings = for_role(settings, standby.unwrap_or_else(|| is_standby(settings)))?;
+    conf::write_all(&settings, known_major(&settings)?, recovery)?;
+    if let Some(standby) = standby {
+        conf::write_signal(&settings, standby)?;
+    }
+    Ok(settings)
+}
+
+pub(super) fn known_major(settings: &Settings) -> Result<u32, String> {
+    let shown = settings.data_dir.display();
+    match files::major_version(&settings.data_dir) {
+        Some(old @ ..13) => {
+            Err(format!("{shown} is of PostgreSQL {old}; supported are 13 to 18: upgrade it with pg_upgrade first"))
+        }
+        Some(major) => Ok(major),
+        None => Err(format!("{shown}/PG_VERSION cannot be read: is this a data directory?")),
+    }
+}
