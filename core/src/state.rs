@@ -229,19 +229,12 @@ pub enum PendingKind {
         /// The status.
         status: u16,
         /// The text.
-        body: &'static str,
+        body: String,
     },
     /// A restart that ended.
     Restarted {
         /// Why it failed, if it did.
         refused: Option<String>,
-    },
-    /// A new clone of this node.
-    Reinitialize {
-        /// Even if something else is running.
-        force: bool,
-        /// From the leader, even if a replica offers itself.
-        from_leader: bool,
     },
 }
 

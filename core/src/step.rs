@@ -45,7 +45,8 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     // What was stopped for it would otherwise be started again before the key is released.
     state.memory.giving_up |= verdict.fate == Fate::Release && unserving && state.tenure.held().is_some();
-    if verdict.fate == Fate::LetLapse {
+    let lapses = verdict.fate == Fate::LetLapse && state.tenure != Tenure::None;
+    if lapses {
         state.spend_tenure();
     }
     let mut out = Outbox { state, at, orders: Vec::new(), cancelled: Vec::new() };
@@ -55,6 +56,11 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     if orders.len() >= ORDERS_MAX {
         // Something may have found no room.
         wake = Wake { at: Some(at + Duration::from_millis(1)), because: Reason::DeadlineOf { what: "the rest" } };
+    }
+    if lapses {
+        // Without a tenure other rungs conclude, and no event need come to ask them.
+        let at = Some(at + Duration::from_micros(1));
+        wake = Wake { at, because: Reason::DeadlineOf { what: "the tenure that is over" } };
     }
     let decision = Decision { rung, reason: verdict.reason };
     let news = state.decision.as_ref().is_none_or(|last| differs(last, &decision));

@@ -46,10 +46,11 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let renewing = view.state.ops.in_lane(&Lane::Renew).is_some();
     let read_due = seen == Instant::ZERO || (view.at >= seen + view.config().loop_wait && !renewing);
     let lonely = contact_due(view);
-    // A renewal that was begun for it is the question, unless the peers have to be asked already.
+    // A renewal that was begun for it is the question, as the session's keep-alive is, unless the peers have to be asked already.
     let patience = peers_patience(view.config()).saturating_sub(contact_patience(view.config()));
-    let renewal = view.state.ops.in_lane(&Lane::Renew).filter(|renewal| view.at.since(renewal.since) < patience);
-    let alone = lonely && renewal.is_none();
+    let waits_on = |lane| view.state.ops.in_lane(&lane).filter(|question| view.at.since(question.since) < patience);
+    let asked = waits_on(Lane::Renew).or(waits_on(Lane::Publish).filter(|question| keeps_session(&question.action)));
+    let alone = lonely && asked.is_none();
     let question = session_question(view).filter(|_| alone);
     if read_due || view.state.memory.store_doubt || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
@@ -64,6 +65,10 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
         }));
     }
     orders
+}
+
+fn keeps_session(action: &Action) -> bool {
+    matches!(action, Action::Store(StoreAction::KeepSession { .. }))
 }
 
 /// The cheapest question to the store, and one that has to be asked anyway: whether the member's lease lives. Behind

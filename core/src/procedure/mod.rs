@@ -30,7 +30,7 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
         Request::Restart => PendingKind::Restart { op: None },
         Request::ScheduleRestart(wanted) => restart::schedule(state, wanted),
         Request::CancelRestart => restart::cancel(state),
-        Request::Reinitialize { force, from_leader } => PendingKind::Reinitialize { force, from_leader },
+        Request::Reinitialize { force, from_leader } => reinitialize(state, at, force, from_leader),
     };
     state.requests.insert(id, Pending { kind, since: at });
 }
@@ -102,15 +102,8 @@ pub(crate) fn answer(out: &mut Outbox<'_>) {
             PendingKind::Decided { status, body } => text(*status, body),
             PendingKind::Restarted { refused: None } => text(200, "restarted successfully"),
             PendingKind::Restarted { refused: Some(_) } => text(503, "restart failed"),
-            PendingKind::Reinitialize { force, .. } => Some(reinitialize(&view, *force)),
         };
         let Some(answer) = answer else { continue };
-        if let (PendingKind::Reinitialize { from_leader, .. }, Answer::Text { status: 200, .. }) =
-            (&pending.kind, &answer)
-        {
-            out.state.memory.reinit = true;
-            out.state.memory.reinit_from_leader = *from_leader;
-        }
         out.state.requests.remove(&id);
         out.order(Action::Answer(id, answer), Reason::AtGoal);
     }
@@ -121,24 +114,31 @@ pub(crate) fn text(status: u16, body: &str) -> Option<Answer> {
     Some(Answer::Text { status, body: body.into() })
 }
 
-fn reinitialize(view: &View<'_>, force: bool) -> Answer {
-    let refuse = |body: String| Answer::Text { status: 503, body };
+/// Remembers the wish for a new clone, unless it is refused. The decision of this very step acts on it.
+fn reinitialize(state: &mut State, at: Instant, force: bool, from_leader: bool) -> PendingKind {
+    if let Some(body) = why_no_reinit(&View { at, state }, force) {
+        return PendingKind::Decided { status: 503, body };
+    }
+    state.memory.reinit = true;
+    state.memory.reinit_from_leader = from_leader;
+    PendingKind::Decided { status: 200, body: "reinitialize started".into() }
+}
+
+fn why_no_reinit(view: &View<'_>, force: bool) -> Option<String> {
     // Nor while it is not settled whether the key in our name is ours.
     let mine = matches!(view.state.tenure, Tenure::Adopting { .. })
-        && view.leader().is_some_and(|l| l.member == view.config().me);
+        && view.leader().is_some_and(|leader| leader.member == view.config().me);
     if view.held().is_some() || mine {
-        return refuse("I am the leader, can not reinitialize".into());
+        return Some("I am the leader, can not reinitialize".into());
     }
     if view.leader().is_none() {
-        return refuse("Cluster has no leader, can not reinitialize".into());
+        return Some("Cluster has no leader, can not reinitialize".into());
     }
     if view.state.memory.reinit && !force {
-        return refuse("reinitialize already in progress".into());
+        return Some("reinitialize already in progress".into());
     }
-    match view.controlling() {
-        Some(running) if !force => refuse(format!("{} already in progress", words(running))),
-        _ => Answer::Text { status: 200, body: "reinitialize started".into() },
-    }
+    let running = view.controlling().filter(|_| !force)?;
+    Some(format!("{} already in progress", words(running)))
 }
 
 /// Patroni's names for what runs.

@@ -51,18 +51,18 @@ pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Optio
 /// Keeps a restart until its time, for the postmaster that runs now.
 pub(super) fn schedule(state: &mut State, mut wanted: ScheduledRestart) -> PendingKind {
     if state.scheduled_restart.is_some() {
-        return PendingKind::Decided { status: 409, body: "Another restart is already scheduled" };
+        return PendingKind::Decided { status: 409, body: "Another restart is already scheduled".into() };
     }
     wanted.postmaster_start_us = state.postgres.sql.as_ref().map_or(0, |seen| seen.value.postmaster_start_us);
     state.scheduled_restart = Some(wanted);
-    PendingKind::Decided { status: 202, body: "Restart scheduled" }
+    PendingKind::Decided { status: 202, body: "Restart scheduled".into() }
 }
 
 /// Forgets the scheduled restart.
 pub(super) fn cancel(state: &mut State) -> PendingKind {
     match state.scheduled_restart.take() {
-        Some(_) => PendingKind::Decided { status: 200, body: "scheduled restart deleted" },
-        None => PendingKind::Decided { status: 404, body: "no restarts are scheduled" },
+        Some(_) => PendingKind::Decided { status: 200, body: "scheduled restart deleted".into() },
+        None => PendingKind::Decided { status: 404, body: "no restarts are scheduled".into() },
     }
 }
 

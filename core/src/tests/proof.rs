@@ -314,8 +314,7 @@ fn operator(state: &mut State, now: Instant, random: &mut Random) {
     }
     state.leaving = random.one_in(3);
     if random.one_in(2) {
-        let kind = random
-            .pick(&[PendingKind::Restart { op: None }, PendingKind::Reinitialize { force: true, from_leader: false }]);
+        let kind = PendingKind::Restart { op: None };
         state.requests.insert(RequestId(1), Pending { kind, since: now });
     }
 }

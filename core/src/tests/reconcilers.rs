@@ -360,3 +360,18 @@ fn a_renewal_that_is_due_before_the_next_question_for_contact_is_the_question() 
     assert!(!actions(&node.tick()).iter().any(asks));
     assert!(actions(&node.later(1).tick()).iter().any(asks));
 }
+
+/// Once asked, a question for contact is not followed by a dearer one because its lane is taken now.
+#[test]
+fn one_question_for_contact_is_asked_at_a_time() {
+    let asks = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. } | StoreAction::Read));
+    let mut node = Node::primary().later(2_300);
+    let asked = |node: &mut Node| actions(&node.tick()).into_iter().filter(|action| asks(action)).count();
+    assert_eq!(asked(&mut node), 1);
+    assert_eq!(asked(&mut node), 0);
+    node.now = node.now + millis(200);
+    assert_eq!(asked(&mut node), 0);
+    // But one that has no answer is, before everybody is asked.
+    node.now = node.now + millis(50);
+    assert_eq!(asked(&mut node), 1);
+}

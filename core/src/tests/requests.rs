@@ -6,7 +6,7 @@ use crate::id::{LeaseId, Member, RequestId, Revision};
 use crate::op::Outcome;
 use crate::testing::*;
 use crate::time::{Seen, WallMillis};
-use crate::view::postgres::{Phase, Sql};
+use crate::view::postgres::{Phase, Sql, StopMode};
 use crate::view::store::ClusterView;
 
 use super::races::watched;
@@ -102,6 +102,16 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
         at_once(Node::standby(), Request::Reinitialize { force: false, from_leader: false }),
         Some((200, "reinitialize started".into()))
     );
+}
+
+/// An idle standby has nothing else to wake it for `loop_wait`.
+#[test]
+fn a_new_clone_is_begun_in_the_step_that_promises_it() {
+    let mut node = Node::standby();
+    let request = Request::Reinitialize { force: false, from_leader: false };
+    let effects = node.step(Event::Operator(RequestId(1), request));
+    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+    assert!(effects.orders.iter().any(|order| order.action == stop));
 }
 
 #[test]

@@ -184,3 +184,16 @@ fn a_search_for_a_tenure_ends_at_the_guards_instant() {
     let node = adopting(Node::stopped()).with(|state| state.postgres.process = Process::Unknown);
     concludes(&node, Rung::Fence, "observing", Fate::Keep, &[]);
 }
+
+/// What a lapsed tenure leaves to do is another decision, and nothing else may come to wake it for seconds.
+#[test]
+fn a_tenure_that_lapses_without_an_order_is_looked_at_again_at_once() {
+    let mut node = adopting(Node::stopped()).later(10_000);
+    (node.state.store.cluster, node.state.postgres.orphans) = (None, None);
+    let effects = node.tick();
+    assert!(!actions(&effects).contains(&Action::Guard(GuardAction::KillOrphans)));
+    let again = effects.wake.at.unwrap();
+    assert!(again <= node.now + millis(1));
+    node.now = again;
+    assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::KillOrphans)));
+}
