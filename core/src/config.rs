@@ -92,6 +92,8 @@ pub const FIRE_LIMIT: Duration = Duration::from_millis(500);
 pub const STREAM_PATIENCE: Duration = Duration::from_secs(3);
 /// Orphans that cannot be counted or killed for so long cost this node its tenure.
 pub const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
+/// A standby that does not stream although it has not diverged compares its history again after so long.
+pub const COMPARE_PAUSE: Duration = Duration::from_secs(60);
 /// A PostgreSQL that accepted connections for so long did not fail to start.
 pub const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Starts in place that may fail in a row before leadership is given up.

@@ -206,7 +206,7 @@ reasons! {
     /// A crash recovery is needed before.
     SingleUserRecovery => "single_user_recovery", "the crashed primary recovers in single-user mode before it can be rewound";
     /// The crash recovery does not work.
-    RecoveryFailed { why: String, again_ms: u64 } => "recovery_failed", "the crashed server does not recover in single-user mode ({why}): until it has, this node is neither compared with the leader nor rewound nor cloned; correct what is named, or save what you need and reinitialise it; it is tried again in {again_ms} ms";
+    RecoveryFailed { why: String, again_ms: u64 } => "recovery_failed", "the crashed server does not recover in single-user mode ({why}): until it has, this node is neither rewound nor cloned; correct what is named, or save what you need and reinitialise it; it is tried again in {again_ms} ms";
     // follow
     /// Following.
     FollowingLeader { who: Member } => "following", "this node follows {who}";

@@ -135,6 +135,8 @@ pub struct Memory {
     pub checkpointed: Option<Instant>,
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
+    /// When that was found.
+    pub compared_at: Option<Instant>,
     /// Rewinding to the leader of this epoch failed; why.
     pub rewind_failed: Option<(Revision, String)>,
     /// When the last crash recovery in single-user mode failed, and why. Nothing is known of the history then, and

@@ -379,6 +379,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
+    if let Some(compared) = memory.compared_at {
+        soonest.offer(compared + crate::config::COMPARE_PAUSE, "the next comparison");
+    }
     soonest.offer(memory.turned + crate::config::STREAM_PATIENCE, "the turn to another upstream");
     if let Some(pledge) = view.state.pledge {
         soonest.offer(pledge.since + 2 * view.config().retry_timeout, "the pledge");

@@ -163,6 +163,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         }
         (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, diverged_at));
+            state.memory.compared_at = Some(at);
         }
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));

@@ -2,13 +2,13 @@
 
 use super::races::watched;
 use crate::action::{Action, Lane, PostgresAction};
-use crate::decide::Rung;
+use crate::decide::{Fate, Rung};
 use crate::event::{Event, PostgresDone, PostgresEvent, Request};
-use crate::id::{RequestId, Revision};
+use crate::id::{Lsn, RequestId, Revision};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
-use crate::view::postgres::StopMode;
+use crate::view::postgres::{ControlState, StartAs, StopMode};
 
 fn ended(node: &mut Node, outcome: Outcome<PostgresDone>) {
     let op = node.op(&Lane::PgControl);
@@ -59,4 +59,52 @@ fn an_agent_that_looks_for_its_tenure_is_not_cloned() {
     let effects = node.step(Event::Operator(RequestId(1), Request::Reinitialize { force: true, from_leader: false }));
     let told = answers(&effects).remove(&RequestId(1));
     assert!(matches!(told, Some(crate::action::Answer::Text { status: 503, .. })), "{told:?}");
+}
+
+/// The bug: a crashed primary was recovered by itself before anybody had compared it. The checkpoint that ends a
+/// recovery is WAL that the leader does not have: who had held everything had diverged, and waited for an operator.
+#[test]
+fn a_crashed_primary_is_compared_before_it_is_touched_and_starts_as_a_standby_if_it_holds_no_more() {
+    for use_pg_rewind in [true, false] {
+        for state in [ControlState::InProduction, ControlState::ShuttingDown, ControlState::InCrashRecovery] {
+            let mut node = Node::standby().dead().dir(primary_dir(state)).config(|config| {
+                config.use_pg_rewind = use_pg_rewind;
+                config.clone_when_diverged = true;
+            });
+            let compare = Action::Postgres(PostgresAction::Compare(upstream("b")));
+            assert_eq!(node.wants(), [compare], "{state:?}");
+            node.tick();
+            ended(&mut node, Outcome::Done(PostgresDone::Compared(None)));
+            let start = Action::Postgres(PostgresAction::Start(StartAs::Standby(Some(upstream("b")))));
+            assert_eq!(node.wants(), [start], "{state:?}");
+        }
+    }
+}
+
+/// The bug: a standby had received more than it had replayed when it was compared. Started, it replayed beyond where
+/// the leader's history parts from that, could not stream, and was never compared again.
+#[test]
+fn a_standby_that_does_not_stream_is_compared_again_whatever_was_found_before_it_ran() {
+    let compare = Action::Postgres(PostgresAction::Compare(upstream("b")));
+    let mut deaf = standby_sql(Some("b"));
+    deaf.receiver = None;
+    let silent = |node: Node| node.sql(deaf.clone());
+    let mut node = Node::standby().with(|state| {
+        state.memory.compared = Some((THEIR_EPOCH, None));
+        state.memory.compared_at = Some(at(0).back(millis(500)));
+    });
+    assert_eq!(silent(node.clone()).later(2_999).concludes().0, Rung::Follow);
+    node = silent(node).later(3_000);
+    node.state.store.answered = node.now;
+    assert_eq!(node.wants(), [compare.clone()]);
+    node.tick();
+    ended(&mut node, Outcome::Done(PostgresDone::Compared(None)));
+    // Found once more that it has not diverged, it is not asked as fast as it answers.
+    assert_eq!(silent(node.clone()).later(59_999).concludes().0, Rung::Follow);
+    node = silent(node).later(60_000);
+    assert_eq!(node.wants(), [compare]);
+    node.tick();
+    ended(&mut node, Outcome::Done(PostgresDone::Compared(Some(Lsn(0x200_0000)))));
+    assert_eq!(node.concludes(), (Rung::Rewind, "diverged", Fate::Keep));
+    assert_eq!(node.wants(), [Action::Postgres(PostgresAction::Stop(StopMode::Fast))]);
 }
