@@ -12,6 +12,7 @@ use crate::view::store::{HistoryLine, MemberRecord};
 
 /// An order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Action {
     /// To the store.
     Store(StoreAction),
@@ -29,6 +30,7 @@ pub enum Action {
 
 /// To the store. Every write is a transaction guarded by the revision or lease that it was decided on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StoreAction {
     /// Read all keys of the cluster, linearizable.
     Read,
@@ -150,6 +152,7 @@ pub enum StoreAction {
 
 /// The guarded creation of the leader key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Acquire {
     /// The lease of the tenure.
     pub lease: LeaseId,
@@ -169,6 +172,7 @@ pub struct Acquire {
 
 /// To PostgreSQL.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PostgresAction {
     /// Ask the monitoring query.
     Observe,
@@ -213,6 +217,7 @@ pub enum PostgresAction {
 
 /// To the host.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum HostAction {
     /// Write the epoch file and fsync it.
     WriteEpoch(EpochFile),
@@ -231,6 +236,7 @@ pub enum HostAction {
 
 /// To the guard.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GuardAction {
     /// Stop PostgreSQL at `at`, unless a later instant is ordered before.
     Arm {
@@ -253,6 +259,7 @@ pub enum GuardAction {
 
 /// To another agent.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PeerAction {
     /// Ask for its position, and to freeze if it sees the leader key absent at this revision or later.
     AskPosition {
@@ -289,6 +296,7 @@ pub enum PeerAction {
 
 /// An answer to whoever asked.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Answer {
     /// The status code and text of the REST API.
     Text {
@@ -303,6 +311,7 @@ pub enum Answer {
 
 /// What runs beside what: at most one operation a lane.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Lane {
     /// Renewing the tenure: never waits for anything else.
     Renew,

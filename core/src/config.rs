@@ -8,6 +8,7 @@ use crate::time::Duration;
 
 /// The configuration in force: local file, dynamic configuration and defaults, merged by the runtime.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Config {
     /// Our name.
     pub me: Member,
@@ -59,6 +60,7 @@ pub struct Config {
 
 /// Where others find this node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Published {
     /// Host of `conn_url`.
     pub host: String,

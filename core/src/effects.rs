@@ -54,6 +54,7 @@ pub struct Wake {
 
 /// Which rung decided, and why.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Decision {
     /// The rung.
     pub rung: Rung,

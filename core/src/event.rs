@@ -13,6 +13,7 @@ use crate::view::store::ClusterView;
 
 /// Everything that can reach core.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Event {
     /// The agent has started: what small files told. Always the first event.
     Started(Started),
@@ -38,6 +39,7 @@ pub enum Event {
 
 /// What survived the last agent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Started {
     /// The epoch file.
     pub epoch: Option<EpochFile>,
@@ -47,6 +49,7 @@ pub struct Started {
 
 /// What a node fsyncs before it promotes. It gates starting in place as primary.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EpochFile {
     /// The cluster.
     pub system_id: SystemId,
@@ -68,6 +71,7 @@ impl EpochFile {
 
 /// From the store.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StoreEvent {
     /// The keys, by a watch. It carries its revision: fact enough for stopping, and for what a guarded transaction
     /// does.
@@ -85,6 +89,7 @@ pub enum StoreEvent {
 
 /// What a store operation brought.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StoreDone {
     /// The keys, by a linearizable read.
     Read(ClusterView),
@@ -116,6 +121,7 @@ pub enum StoreDone {
 
 /// From PostgreSQL.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PostgresEvent {
     /// The postmaster was looked at, or its pidfd spoke.
     ProcessSeen(Process),
@@ -139,6 +145,7 @@ pub enum PostgresEvent {
 
 /// What a control operation of PostgreSQL brought.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PostgresDone {
     /// It was done.
     Done,
@@ -156,6 +163,7 @@ pub enum PostgresDone {
 
 /// From the host.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum HostEvent {
     /// A small file is on disk, or not.
     Completed {
@@ -168,6 +176,7 @@ pub enum HostEvent {
 
 /// From the guard.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GuardEvent {
     /// Connected; what it holds from before.
     Connected {
@@ -206,6 +215,7 @@ pub enum GuardEvent {
 
 /// From the other agents.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PeerEvent {
     /// A question was answered, or not.
     Answered {
@@ -231,6 +241,7 @@ pub enum PeerEvent {
 
 /// What an operator may ask for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Request {
     /// Move leadership.
     Move(MoveRequest),
@@ -251,6 +262,7 @@ pub enum Request {
 
 /// A switchover (with `leader`) or a manual failover (without).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MoveRequest {
     /// `POST /switchover`, not `/failover`.
     pub switchover: bool,
@@ -266,6 +278,7 @@ pub struct MoveRequest {
 
 /// A restart at a time, if its conditions hold then.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ScheduledRestart {
     /// When.
     pub schedule: Schedule,
@@ -279,6 +292,7 @@ pub struct ScheduledRestart {
 
 /// What must hold for a restart that an operator asks for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RestartConditions {
     /// Only in this role, in Patroni's words.
     pub role: Option<String>,
@@ -301,6 +315,7 @@ impl RestartConditions {
 
 /// A time as the operator wrote it, and as a number.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Schedule {
     /// The operator's text (ISO 8601).
     pub text: String,

@@ -5,6 +5,7 @@ use crate::time::{Duration, Instant};
 
 /// What the arithmetic assumes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Bounds {
     /// `rho`: the largest relative error of the rate of any clock, in parts per million.
     pub rho_ppm: u32,
@@ -63,6 +64,7 @@ impl Bounds {
 
 /// Our claim to lead. Authority needs a held tenure *and* the guard's acknowledgement.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Tenure {
     /// None.
     #[default]
@@ -86,6 +88,7 @@ pub enum Tenure {
 
 /// A tenure whose key is ours as far as is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Held {
     /// The lease.
     pub lease: LeaseId,

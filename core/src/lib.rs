@@ -12,6 +12,7 @@ mod absorb;
 pub mod action;
 pub mod config;
 pub mod decide;
+pub mod digest;
 pub mod effects;
 pub mod event;
 pub mod id;
@@ -19,6 +20,8 @@ pub mod lease;
 pub mod op;
 mod procedure;
 pub mod reason;
+#[cfg(feature = "serde")]
+pub mod record;
 pub mod state;
 pub mod step;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use alloc::string::String;
 /// The outcome of an operation. An error is never read as "did not happen": what is not known to have been done or
 /// refused is [`Outcome::Unknown`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome<T> {
     /// It happened.
     Done(T),
@@ -35,6 +36,7 @@ impl<T> Outcome<T> {
 
 /// Why an operation certainly did not happen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Refusal {
     /// A guard of the transaction did not hold: another came first.
     Conflict,

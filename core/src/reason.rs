@@ -1,5 +1,6 @@
 //! Why: data first (a variant with its numbers), a stable code second, a sentence last.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use core::fmt;
 
@@ -9,6 +10,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident : $kind:ty),+ $(,)? })? => $code:literal, $text:literal;)+) => {
         /// Why a decision, an order, a wait or a refusal is as it is.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[allow(missing_docs, reason = "the sentence of each variant names and explains its fields")]
         pub enum Reason { $($(#[$doc])* $name $({ $($(#[$field_doc])* $field: $kind),+ })?,)+ }
 
@@ -246,7 +248,7 @@ reasons! {
     /// Nothing to do.
     AtGoal => "at_goal", "nothing is to be done";
     /// A timer.
-    DeadlineOf { what: &'static str } => "deadline", "the deadline of {what}";
+    DeadlineOf { what: Cow<'static, str> } => "deadline", "the deadline of {what}";
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,6 +19,7 @@ use crate::view::store::{MemberRecord, StoreFacts};
 
 /// The state of one agent.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
     /// The configuration in force.
     pub config: Config,
@@ -64,6 +66,7 @@ pub struct State {
 
 /// A lease for a campaign, and when it was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Granted {
     /// The lease.
     pub lease: LeaseId,
@@ -75,6 +78,7 @@ pub struct Granted {
 
 /// The lease of the member record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Session {
     /// The lease, if one is alive as far as is known.
     pub lease: Option<LeaseId>,
@@ -92,6 +96,7 @@ pub struct Session {
 
 /// "I receive nothing more from the leader whose key was absent at this revision."
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pledge {
     /// The revision at which the leader key was absent.
     pub absent_at: Revision,
@@ -105,6 +110,7 @@ pub struct Pledge {
 
 /// A peer waits for our position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PositionAsked {
     /// To answer it by.
     pub request: RequestId,
@@ -116,6 +122,7 @@ pub struct PositionAsked {
 
 /// What happened to PostgreSQL, as far as facts do not tell.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Memory {
     /// Since when the postmaster is absent.
     pub dead_since: Option<Instant>,
@@ -155,7 +162,7 @@ pub struct Memory {
     /// The generation of PostgreSQL's configuration that is in force.
     pub configured: u64,
     /// When a kind of order last failed.
-    pub failed: BTreeMap<&'static str, Instant>,
+    pub failed: BTreeMap<Cow<'static, str>, Instant>,
     /// Slots of members on this primary, and when each was last wanted.
     pub member_slots: BTreeMap<String, Instant>,
     /// The data directory was seen as this cluster's.
@@ -202,6 +209,7 @@ pub struct Memory {
 
 /// An operator's request under way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pending {
     /// What was asked.
     pub kind: PendingKind,
@@ -211,6 +219,7 @@ pub struct Pending {
 
 /// What an operator waits for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PendingKind {
     /// A switchover or failover.
     Move {
@@ -242,6 +251,7 @@ pub enum PendingKind {
 
 /// Orders to the guard that are sent and not answered yet. The connection keeps their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GuardAsked {
     /// The last `Arm`.
     pub arm: Option<Armed>,
@@ -261,6 +271,7 @@ pub struct GuardAsked {
 
 /// Operations in flight: at most one a lane.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ops {
     next: u64,
     lanes: BTreeMap<Lane, InFlight>,
@@ -270,6 +281,7 @@ pub struct Ops {
 
 /// One operation in flight.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InFlight {
     /// Its number.
     pub op: OpId,

@@ -55,12 +55,13 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     let mut wake = arm(&View { at, state }, &verdict);
     if orders.len() >= ORDERS_MAX {
         // Something may have found no room.
-        wake = Wake { at: Some(at + Duration::from_millis(1)), because: Reason::DeadlineOf { what: "the rest" } };
+        wake =
+            Wake { at: Some(at + Duration::from_millis(1)), because: Reason::DeadlineOf { what: "the rest".into() } };
     }
     if lapses {
         // Without a tenure other rungs conclude, and no event need come to ask them.
         let at = Some(at + Duration::from_micros(1));
-        wake = Wake { at, because: Reason::DeadlineOf { what: "the tenure that is over" } };
+        wake = Wake { at, because: Reason::DeadlineOf { what: "the tenure that is over".into() } };
     }
     let decision = Decision { rung, reason: verdict.reason };
     let news = state.decision.as_ref().is_none_or(|last| differs(last, &decision));
@@ -424,7 +425,7 @@ impl Soonest {
     /// Only what is still to come can change anything: the past was part of this decision.
     fn offer(&mut self, instant: Instant, what: &'static str) {
         if instant > self.at && self.wake.at.is_none_or(|soonest| instant < soonest) {
-            self.wake = Wake { at: Some(instant), because: Reason::DeadlineOf { what } };
+            self.wake = Wake { at: Some(instant), because: Reason::DeadlineOf { what: what.into() } };
         }
     }
 }

@@ -7,6 +7,7 @@ pub use core::time::Duration;
 /// Nanoseconds of the host's CLOCK_BOOTTIME. It goes on during suspend, never goes back, and means nothing on another
 /// host. Wall-clock time is another thing ([`WallMillis`]) and never takes part in a decision about authority.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
 
 impl Instant {
@@ -56,11 +57,13 @@ fn nanos(d: Duration) -> u64 {
 
 /// Milliseconds since the Unix epoch: for schedules and display only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WallMillis(pub i64);
 
 /// A fact together with both ends of the exchange that brought it. "Old for hope, new for fear": what allows something
 /// dangerous is as old as `asked`; what stops us counts from `heard`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Seen<T> {
     /// What was observed.
     pub value: T,

@@ -12,6 +12,7 @@ use crate::id::{Lsn, Timeline};
 /// Source: `XLogFileName`/`readTimeLineHistory` in PostgreSQL's `timeline.c`: a `NNNNNNNN.history` file lists
 /// `parent <tab> switchpoint <tab> reason`, oldest first.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct History {
     /// Ancestors, oldest first: timeline, the position at which it ended, and the reason in the file's words.
     pub ancestors: Vec<Ancestor>,
@@ -21,6 +22,7 @@ pub struct History {
 
 /// One line of a history file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ancestor {
     /// The timeline.
     pub timeline: Timeline,

@@ -14,6 +14,7 @@ pub mod net;
 pub mod peers;
 pub mod postgres;
 pub mod processes;
+pub mod recorder;
 pub mod schedule;
 pub mod store;
 pub mod wire;

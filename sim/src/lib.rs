@@ -1,5 +1,29 @@
-//! The simulated world that will hunt core's decisions: discrete events, one thread a seed, driving the very `step`
-//! that the agent runs. The world itself is still to be built; the crate keeps its place and the direction of its
-//! dependencies: it knows core, and nothing of the runtime.
+//! The simulated world that hunts core's decisions: discrete events, one thread a seed, driving the very `step` that the
+//! agent runs through partitions, wrong clocks, frozen agents, crashes and lost replies, and checking after every event
+//! what must hold. It knows core, and nothing of the runtime. `docs/simulator.md` tells what is modelled and how.
+//!
+//! What an agent's flight recorder has written is replayed by the same step ([`replay`]).
 
-pub use matriarch_core::step;
+pub mod agent;
+mod calls;
+pub mod check;
+pub mod client;
+pub mod coverage;
+pub mod fault;
+pub mod guard;
+mod guards;
+mod jobs;
+pub mod mutant;
+pub mod net;
+pub mod node;
+pub mod postgres;
+pub mod random;
+pub mod replay;
+pub mod run;
+mod servers;
+pub mod settings;
+pub mod shrink;
+pub mod store;
+pub mod time;
+pub mod trace;
+pub mod world;

@@ -29,10 +29,10 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Refused(_) => {
             // Which order it was is not told: all that are open may be given again, after a pause.
             if state.guard_asked.fire.is_some() {
-                state.memory.failed.insert("fire", at);
+                state.memory.failed.insert("fire".into(), at);
             }
             state.guard_asked = crate::state::GuardAsked::default();
-            state.memory.failed.insert("guard", at);
+            state.memory.failed.insert("guard".into(), at);
         }
         GuardEvent::Disarmed => {
             state.guard.armed = None;
@@ -69,7 +69,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             state.guard.stuck = processes;
             if core::mem::take(&mut state.guard_asked.hold) {
                 (state.guard.held, state.guard.hold_in_doubt) = (true, true);
-                state.memory.failed.insert("guard", at);
+                state.memory.failed.insert("guard".into(), at);
             }
             state.guard_asked.orphans = false;
         }

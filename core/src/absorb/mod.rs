@@ -88,7 +88,7 @@ fn recount_orphans(state: &mut State) {
 }
 
 fn failed(state: &mut State, at: Instant, action: &Action) {
-    state.memory.failed.insert(kind(action), at);
+    state.memory.failed.insert(kind(action).into(), at);
 }
 
 /// A name for the kind of an order, for pauses after failures.

@@ -34,6 +34,7 @@ pub(crate) mod tenure;
 
 /// The rungs, in the order of the ladder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rung {
     /// Stop writes now.
     Fence,

@@ -6,6 +6,8 @@ mod proof;
 mod races;
 mod random;
 mod reconcilers;
+#[cfg(feature = "serde")]
+mod records;
 mod recovery;
 mod rejoin;
 mod requests;

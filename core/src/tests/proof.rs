@@ -255,7 +255,7 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     }
     if random.one_in(6) {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
-        let line = HistoryLine { timeline, end, reason: "".into(), timestamp: None, leader: None };
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
         view.history = HistoryKey { revision: Revision(50), lines: [line].into() };
     }
     if random.one_in(4)
@@ -391,7 +391,7 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
         let mut told = answer(random.pick(&[Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)]), None);
         (told.primary, told.barred) = (random.one_in(6), random.one_in(6));
         if random.one_in(6) {
-            let left = Ancestor { timeline: crate::id::Timeline(1), end: Lsn(8), reason: "".into() };
+            let left = Ancestor { timeline: crate::id::Timeline(1), end: Lsn(8), reason: String::new() };
             told.history = History { ancestors: [left].into(), timeline: crate::id::Timeline(2) };
         }
         if let Some(key) = state.store.cluster.as_mut().and_then(|seen| seen.value.members.get_mut(&Member::new(name)))

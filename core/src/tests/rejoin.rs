@@ -96,7 +96,7 @@ fn a_standby_that_does_not_stream_is_compared_again_whatever_was_found_before_it
     assert_eq!(silent(node.clone()).later(2_999).concludes().0, Rung::Follow);
     node = silent(node).later(3_000);
     node.state.store.answered = node.now;
-    assert_eq!(node.wants(), [compare.clone()]);
+    assert_eq!(node.wants(), std::slice::from_ref(&compare));
     node.tick();
     ended(&mut node, Outcome::Done(PostgresDone::Compared(None)));
     // Found once more that it has not diverged, it is not asked as fast as it answers.

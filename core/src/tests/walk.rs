@@ -22,8 +22,8 @@ const SEEDS: u64 = 40;
 const STEPS: usize = 1_500;
 
 /// What the walk must remember so that its events are well formed.
-struct Walk {
-    node: Node,
+pub(super) struct Walk {
+    pub(super) node: Node,
     random: Random,
     /// Orders that were handed out and did not end yet, the cancelled ones as well: their completions come late.
     open: Vec<(OpId, Action, Instant)>,
@@ -215,7 +215,7 @@ fn failed<T>(refused: bool) -> Outcome<T> {
 }
 
 impl Walk {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let now = at(0);
         let state = State::new(config(), now);
         let mut walk = Self {
@@ -233,7 +233,7 @@ impl Walk {
         walk
     }
 
-    fn take(&mut self, event: Event, whence: &str) {
+    pub(super) fn take(&mut self, event: Event, whence: &str) {
         let before = self.node.clone();
         let told = format!("{event:?}");
         let effects = self.node.step(event);
@@ -263,7 +263,7 @@ impl Walk {
         self.open.drain(..excess);
     }
 
-    fn event(&mut self) -> Event {
+    pub(super) fn event(&mut self) -> Event {
         let passes = self.random.pick(&[0, 0, 1, 1, 5, 20, 60, 200, 700, 3_000]);
         self.node.now = self.node.now + millis(passes);
         match self.random.below(20) {

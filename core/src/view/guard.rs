@@ -5,6 +5,7 @@ use crate::time::Instant;
 
 /// The guard, as far as it has answered.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GuardFacts {
     /// It is connected.
     pub present: bool,
@@ -26,6 +27,7 @@ pub struct GuardFacts {
 
 /// An acknowledged promise of the guard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Armed {
     /// For which tenure.
     pub tenure: LeaseId,

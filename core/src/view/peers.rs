@@ -8,6 +8,7 @@ use crate::timeline::History;
 
 /// What is known of the other agents.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerFacts {
     /// The last answer of each.
     pub answers: BTreeMap<Member, Seen<PeerAnswer>>,
@@ -19,6 +20,7 @@ pub struct PeerFacts {
 
 /// The answer of a peer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerAnswer {
     /// Its PostgreSQL accepts writes.
     pub primary: bool,

@@ -9,6 +9,7 @@ use crate::timeline::History;
 
 /// Everything known of the local PostgreSQL. Each part is replaced whole by its next observation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PostgresFacts {
     /// The data directory.
     pub data: DataDir,
@@ -23,6 +24,7 @@ pub struct PostgresFacts {
 
 /// The data directory.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DataDir {
     /// Not looked at yet.
     #[default]
@@ -40,6 +42,7 @@ pub enum DataDir {
 
 /// A database cluster on disk: `global/pg_control` and the files beside it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cluster {
     /// `pg_control`: system identifier.
     pub system_id: SystemId,
@@ -69,6 +72,7 @@ pub struct Cluster {
 
 /// `pg_control`'s cluster state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ControlState {
     /// `starting up`
     StartingUp,
@@ -88,6 +92,7 @@ pub enum ControlState {
 
 /// The postmaster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Process {
     /// Not looked at yet.
     #[default]
@@ -105,6 +110,7 @@ pub enum Process {
 
 /// The phase of a living postmaster, from line 8 of `postmaster.pid`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Phase {
     /// Not accepting connections yet.
     Starting,
@@ -116,6 +122,7 @@ pub enum Phase {
 
 /// The answer to the monitoring query.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sql {
     /// `pg_is_in_recovery()`.
     pub in_recovery: bool,
@@ -149,6 +156,7 @@ pub struct Sql {
 
 /// A WAL receiver.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Receiver {
     /// Its process id.
     pub pid: i32,
@@ -164,6 +172,7 @@ pub struct Receiver {
 
 /// A WAL sender.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sender {
     /// `application_name`: the member's name.
     pub application_name: Member,
@@ -185,6 +194,7 @@ pub struct Sender {
 
 /// A replication slot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Slot {
     /// `slot_name`.
     pub name: String,
@@ -200,6 +210,7 @@ pub struct Slot {
 
 /// Where a standby streams, clones or rewinds from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Upstream {
     /// The member.
     pub member: Member,
@@ -211,6 +222,7 @@ pub struct Upstream {
 
 /// How PostgreSQL is to start.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StartAs {
     /// In place as primary: only the node whose epoch is the store's record, and where nobody led since.
     Primary,
@@ -220,6 +232,7 @@ pub enum StartAs {
 
 /// How PostgreSQL is to stop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StopMode {
     /// SIGINT: sessions are ended, WAL senders drain, a shutdown checkpoint is written.
     Fast,

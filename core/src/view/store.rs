@@ -11,6 +11,7 @@ use crate::time::{Instant, Seen, WallMillis};
 
 /// Everything known of the store.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StoreFacts {
     /// The keys of the cluster as last seen, by a read or by a watch.
     pub cluster: Option<Seen<ClusterView>>,
@@ -22,6 +23,7 @@ pub struct StoreFacts {
 
 /// The leader key was there and is not any more.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Vanished {
     /// When it was heard.
     pub heard: Instant,
@@ -31,6 +33,7 @@ pub struct Vanished {
 
 /// The keys of the cluster at one revision.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ClusterView {
     /// The identity of the store.
     pub store: StoreId,
@@ -62,6 +65,7 @@ pub struct ClusterView {
 
 /// `initialize`: empty while a node bootstraps, the system identifier afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Initialize {
     /// `mod_revision`.
     pub revision: Revision,
@@ -73,6 +77,7 @@ pub struct Initialize {
 
 /// `leader`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LeaderKey {
     /// The bare member name.
     pub member: Member,
@@ -86,6 +91,7 @@ pub struct LeaderKey {
 
 /// `members/<name>`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MemberKey {
     /// `mod_revision`.
     pub revision: Revision,
@@ -97,6 +103,7 @@ pub struct MemberKey {
 
 /// The JSON object of a member, as far as decisions need it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MemberRecord {
     /// `conn_url`: host.
     pub host: String,
@@ -140,6 +147,7 @@ pub struct MemberRecord {
 
 /// `failover`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FailoverKey {
     /// `mod_revision`.
     pub revision: Revision,
@@ -153,6 +161,7 @@ pub struct FailoverKey {
 
 /// `status`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StatusKey {
     /// `mod_revision`.
     pub revision: Revision,
@@ -166,6 +175,7 @@ pub struct StatusKey {
 
 /// `history`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HistoryKey {
     /// `mod_revision`; 0 if absent.
     pub revision: Revision,
@@ -175,6 +185,7 @@ pub struct HistoryKey {
 
 /// One line of `history`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HistoryLine {
     /// The timeline that ended.
     pub timeline: Timeline,
@@ -190,6 +201,7 @@ pub struct HistoryLine {
 
 /// `matriarch`: who led last, under which epoch, and where it began. Patroni ignores this key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EpochRecord {
     /// `mod_revision`.
     pub revision: Revision,

@@ -30,6 +30,7 @@ use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report, connect_or_spawn};
 use crate::postgres::Changed;
+use crate::recorder::Recorder;
 use crate::wire;
 use alarm::Alarm;
 use feed::{Fed, Mirror};
@@ -93,6 +94,7 @@ pub struct Agent {
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
     namesake: Namesake,
+    recorder: Recorder,
     api: Arc<watch::Sender<ApiSettings>>,
     fresh: FreshRead,
     ended: Option<Ended>,
@@ -166,8 +168,10 @@ impl Agent {
     fn step(&mut self, event: Event) -> Effects {
         let at = clock::now();
         tracing::trace!(?event, "event");
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let taking = self.recorder.taking(&shared.core, at, &event);
         let effects = matriarch_core::step(&mut shared.core, at, event);
+        taking.taken(&shared.core);
         if let Some(decision) = &effects.decision {
             tracing::info!(rung = decision.rung.name(), code = decision.reason.code(), "{}", decision.reason);
             shared.journal.push_back((clock::wall(), decision.clone()));

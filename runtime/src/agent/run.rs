@@ -23,11 +23,12 @@ use super::promises::Promises;
 use super::{Agent, Asked, Ended, Sources, handle, setup, user};
 use crate::api::{self, ApiSettings};
 use crate::clock;
-use crate::config::local::GuardMode;
+use crate::config::local::{GuardMode, RecorderSection};
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
 use crate::postgres::{Postgres, tools};
+use crate::recorder::Recorder;
 use crate::store::EtcdStore;
 
 /// How to run an agent.
@@ -115,7 +116,8 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let started = promises.read();
     let postgres = Arc::new(Postgres::new(effective.settings));
     keys.allow_tenure(effective.core.ttl);
-    let shared = super::shared(State::new(effective.core, clock::now()), &local.scope, &local.tags);
+    let (config, begun) = (effective.core, clock::now());
+    let shared = super::shared(State::new(config.clone(), begun), &local.scope, &local.tags);
 
     let (events, events_out) = mpsc::unbounded_channel();
     let (fed, fed_out) = mpsc::channel(VIEWS_MAX);
@@ -141,6 +143,10 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone()).await);
     tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings));
 
+    let recorder = match local.matriarch.recorder {
+        RecorderSection { enabled: true, size_bytes } => Recorder::start(&state_dir, size_bytes, &config, begun),
+        RecorderSection { enabled: false, .. } => Recorder::default(),
+    };
     let file = options.file.clone();
     let mut agent = Agent {
         shared,
@@ -160,6 +166,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         server_major,
         unreachable_since: None,
         namesake,
+        recorder,
         api: Arc::new(api),
         fresh,
         ended: None,

@@ -13,20 +13,24 @@ use super::check::{Purpose, join, number, split_address, split_bind, split_liste
 use super::dynamic::{DynamicConfig, without_effect};
 use super::local::{
     Account, Address, Authentication, Bootstrap, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection,
-    NAMESPACE, Postgresql, RestApi, Watchdog, WatchdogMode,
+    NAMESPACE, Postgresql, RecorderSection, RestApi, Watchdog, WatchdogMode,
 };
-use super::quantity::bool_of;
+use super::quantity::{bool_of, int_of};
 use super::report::Problem;
 use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, INITDB_FORBIDDEN};
 use super::secret::Secret;
 use super::tags::Tags;
 use super::yaml::{Node, Value};
+use crate::recorder::SIZE_BYTES_MIN;
 
 /// Addresses that mean something else on every host.
 const NOT_REACHABLE: &[&str] = &["127.0.0.1", "0.0.0.0", "*", "::1", "localhost"];
 
 /// What Patroni's generated files say; the same as saying nothing.
 const PATRONI_LOG_FORMAT: &str = "%(asctime)s %(levelname)s: %(message)s";
+
+/// What the flight recorder's files take at most, unless the file says otherwise.
+const RECORDER_BYTES: u64 = 64 << 20;
 
 impl LocalConfig {
     /// Builds what can be built; `None` only where a required key is missing or wrong, which [`super::check`] has said.
@@ -414,7 +418,22 @@ impl<'a> Build<'a, '_> {
                 Some(mode) if mode.eq_ignore_ascii_case("strict") => GuardMode::Strict,
                 _ => GuardMode::Auto,
             },
+            recorder: RecorderSection {
+                enabled: self.flag("matriarch.recorder.enabled").unwrap_or(true),
+                size_bytes: self.recorder_size(),
+            },
         }
+    }
+
+    fn recorder_size(&mut self) -> u64 {
+        let path = "matriarch.recorder.size";
+        let value = self.at(path).map(Node::to_json);
+        let Some(bytes) = value.and_then(|value| int_of(&value, Some("B"))) else { return RECORDER_BYTES };
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        if bytes < SIZE_BYTES_MIN {
+            self.refuse(path, "expected 1MB or more");
+        }
+        bytes
     }
 
     fn text_map(&self, path: &str) -> BTreeMap<String, String> {

@@ -83,6 +83,12 @@ fn every_kind_of_value_says_what_it_expects() {
             "matriarch.isolation_timeout",
             "expected a number of seconds greater than 0, found the whole number 0",
         ),
+        (
+            "matriarch: {recorder: {size: much}}",
+            "matriarch.recorder.size",
+            "expected a number of bytes, or one with a unit (B, kB, MB, GB, TB), found the text \"much\"",
+        ),
+        ("matriarch: {recorder: {siz: 5MB}}", "matriarch.recorder.siz", "unknown key; did you mean `size`?"),
         ("matriarch: {guard: maybe}", "matriarch.guard", "expected one of auto, strict, found the text \"maybe\""),
         (
             "bootstrap: {dcs: {synchronous_mode: some}}",

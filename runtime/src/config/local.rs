@@ -67,6 +67,7 @@ impl LocalConfig {
         keep("matriarch.state_dir", self.matriarch.state_dir != started.matriarch.state_dir);
         keep("matriarch.guard", self.matriarch.guard != started.matriarch.guard);
         keep("matriarch.restart_grace", self.matriarch.restart_grace != started.matriarch.restart_grace);
+        keep("matriarch.recorder", self.matriarch.recorder != started.matriarch.recorder);
         // A directory of the configuration that follows the data directory goes with it.
         if self.postgresql.config_dir == self.postgresql.data_dir {
             self.postgresql.config_dir.clone_from(&started.postgresql.data_dir);
@@ -308,6 +309,17 @@ pub struct MatriarchSection {
     pub state_dir: Option<PathBuf>,
     /// The guard.
     pub guard: GuardMode,
+    /// The flight recorder.
+    pub recorder: RecorderSection,
+}
+
+/// Section `matriarch.recorder`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecorderSection {
+    /// It records; yes.
+    pub enabled: bool,
+    /// The bytes that all its files take at most; 64 MB.
+    pub size_bytes: u64,
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ fn what_is_not_supported_is_refused() {
             "bootstrap.dcs.ttl",
             "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl=30 and retry_timeout=15; raise ttl to at least 31 or lower retry_timeout to 14",
         ),
+        ("    size: 12MB", "    size: 1000kB", "matriarch.recorder.size", "expected 1MB or more"),
+        ("    size: 12MB", "    size: -1", "matriarch.recorder.size", "expected 1MB or more"),
         (
             "10.0.0.12",
             "http://10.0.0.12:2379",

@@ -139,6 +139,7 @@ const MATRIARCH: &[Key] = &[
     key("restart_grace", Seconds(0.0)),
     key("state_dir", Text),
     key("guard", OneOf(&["auto", "strict"])),
+    key("recorder", Table(&[key("enabled", Bool), key("size", Memory)])),
 ];
 
 const LOG: &[Key] = &[

@@ -3,7 +3,7 @@ mod refusals;
 
 use std::time::Duration;
 
-use super::super::local::{GuardMode, WatchdogMode};
+use super::super::local::{GuardMode, RecorderSection, WatchdogMode};
 use super::*;
 
 /// A file as an administrator writes one: anchors, YAML 1.1 words, options in both forms, old habits.
@@ -88,6 +88,8 @@ tags:
 matriarch:
   isolation_timeout: 2.5
   guard: auto
+  recorder:
+    size: 12MB
 "#;
 
 fn sample() -> String {
@@ -168,6 +170,7 @@ fn a_file_from_the_field_is_read_whole() {
     assert_eq!((c.log.file_num, c.log.level.as_str()), (9, "INFO"));
     assert_eq!(c.matriarch.isolation_timeout, Duration::from_millis(2500));
     assert_eq!((c.matriarch.restart_grace, c.matriarch.guard), (Duration::from_secs(2), GuardMode::Auto));
+    assert_eq!(c.matriarch.recorder, RecorderSection { enabled: true, size_bytes: 12 << 20 });
     assert_eq!(validated(&sample()), "");
 }
 
@@ -419,8 +422,10 @@ fn a_reload_keeps_what_says_which_node_it_is() {
     other.postgresql.data_dir = "/elsewhere".into();
     other.postgresql.config_dir = "/elsewhere".into();
     other.matriarch.isolation_timeout = Duration::from_secs(9);
+    other.matriarch.recorder.enabled = false;
     other.tags.noloadbalance = !started.tags.noloadbalance;
-    assert_eq!(other.keep_identity(&started), ["name", "postgresql.data_dir"]);
+    assert_eq!(other.keep_identity(&started), ["name", "postgresql.data_dir", "matriarch.recorder"]);
+    assert_eq!(other.matriarch.recorder, started.matriarch.recorder);
     assert_eq!((&other.name, &other.postgresql.data_dir), (&started.name, &started.postgresql.data_dir));
     assert_eq!(other.postgresql.config_dir, started.postgresql.data_dir);
     assert_eq!(other.matriarch.isolation_timeout, Duration::from_secs(9));

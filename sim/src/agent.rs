@@ -1,0 +1,380 @@
+//! The runtime's part in the world: takes what reaches an agent, has core decide, carries its orders out. It decides
+//! nothing; whatever it does between an order and its end can be cut short by a fault.
+
+use std::time::Duration;
+
+use matriarch_core::action::{Action, Answer, GuardAction, HostAction, PostgresAction};
+use matriarch_core::effects::{Effects, Order};
+use matriarch_core::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresEvent, Request, Started, StoreEvent};
+use matriarch_core::id::RequestId;
+use matriarch_core::op::Outcome;
+use matriarch_core::time::Seen;
+use matriarch_core::view::postgres::DataDir;
+
+use crate::mutant::Mutant;
+use crate::node::{Agent, File, Message, NodeId};
+use crate::time::ms;
+use crate::world::{Due, World};
+
+impl World {
+    /// An agent is started, if none runs.
+    pub fn start_agent(&mut self, node: NodeId) {
+        let at = self.clock(node);
+        let members = self.members.len();
+        let host = &mut self.nodes[node.0];
+        if !host.up || host.agent.is_some() {
+            return;
+        }
+        host.boots += 1;
+        let agent = Agent::new(host.boots, host.config.clone(), at, node.0 % members);
+        host.agent = Some(agent);
+        let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };
+        self.trace.note(self.now, node, '+', || "the agent starts".into());
+        self.coverage.count("boot");
+        self.step(node, Event::Started(started));
+        self.tell(node, Duration::ZERO, Message::Feed);
+    }
+
+    /// The agent is gone, with everything that it had in hand.
+    pub fn agent_gone(&mut self, node: NodeId) {
+        let Some(agent) = self.nodes[node.0].agent.take() else { return };
+        // A tool that it ran is killed with it: what it made stays half-made.
+        drop(agent);
+        self.trace.note(self.now, node, '-', || "the agent is gone".into());
+        self.guard_misses_agent(node);
+    }
+
+    /// Something reaches an agent, if it is the one that it was meant for.
+    pub fn reaches_agent(&mut self, node: NodeId, boot: u32, message: Message) {
+        let host = &mut self.nodes[node.0];
+        let Some(agent) = host.agent.as_mut().filter(|agent| boot == 0 || agent.boot == boot) else {
+            self.nobody_there(node, message);
+            return;
+        };
+        if agent.frozen {
+            agent.inbox.push_back(message);
+            return;
+        }
+        self.handle(node, boot, message);
+    }
+
+    /// Whoever asks an agent that is not there is refused at once.
+    fn nobody_there(&mut self, node: NodeId, message: Message) {
+        if let Message::Asked { asker, .. } = message
+            && self.nodes[node.0].up
+        {
+            self.answer_peer(node, asker, Outcome::Unknown("connection refused".into()));
+        }
+    }
+
+    fn handle(&mut self, node: NodeId, boot: u32, message: Message) {
+        match message {
+            Message::Event(event) => self.step(node, *event),
+            Message::Wake(number) => {
+                let host = &self.nodes[node.0];
+                if host.agent.as_ref().is_some_and(|agent| agent.wake == number) {
+                    let wall = host.clock.wall(self.now);
+                    self.step(node, Event::Ticked(wall));
+                }
+            }
+            Message::Reply { call, reply } => self.call_answered(node, call, reply),
+            Message::Unreachable { call } => self.call_refused(node, call),
+            Message::TimedOut { call } => self.call_timed_out(node, call),
+            Message::Watched { watch, view } => self.watch_tells(node, watch, view),
+            Message::WatchLost { watch } => self.watch_lost(node, watch),
+            Message::Feed => self.feed(node),
+            Message::Look => self.look(node),
+            Message::Looked { number, process } => self.looked(node, number, process),
+            Message::Job(op) => self.job_goes_on(node, op),
+            Message::JobDone(op, outcome) => self.job_done(node, op, outcome),
+            Message::Observed { op, asked } => self.observed(node, op, asked),
+            Message::Written { op, file } => self.written(node, op, file),
+            Message::Asked { asker, question } => self.peer_asks(node, asker, question),
+            Message::WaitedLongEnough(asker) => self.peer_waited(node, asker),
+            Message::Answered { op, outcome } => self.peer_answered(node, op, outcome),
+            Message::GuardReached => self.guard_reached(node),
+            Message::Order(order) => self.execute(node, boot, *order),
+            Message::Operator(request) => self.operator(node, request),
+        }
+    }
+
+    /// One step of core, and everything that it orders.
+    pub fn step(&mut self, node: NodeId, event: Event) {
+        let Some(agent) = self.nodes[node.0].agent.as_ref().filter(|agent| !agent.left) else { return };
+        let boot = agent.boot;
+        let mut at = self.clock(node);
+        if self.mutant == Some(Mutant::WallClock) {
+            let off = self.nodes[node.0].clock.wall_off_ms;
+            at.0 = at.0.saturating_add_signed(off * 1_000_000);
+        }
+        let Some(event) = self.bent(node, event) else { return };
+        self.check_event(node, &event);
+        self.trace.heard(self.now, node, &event);
+        let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
+        let effects = matriarch_core::step(&mut agent.state, at, event);
+        self.steps += 1;
+        self.trace.state(node, &effects);
+        self.check_step(node, at, &effects);
+        self.hand_out(node, boot, effects);
+    }
+
+    fn hand_out(&mut self, node: NodeId, boot: u32, effects: Effects) {
+        if let Some(decision) = &effects.decision {
+            self.coverage.decided(decision);
+            self.trace.decided(self.now, node, decision);
+        }
+        self.wake(node, boot, &effects);
+        // The fence first, as the runtime does it.
+        let (guard, others): (Vec<Order>, Vec<Order>) =
+            effects.orders.into_iter().partition(|order| matches!(order.action, Action::Guard(_)));
+        for order in guard {
+            self.order(node, boot, order);
+        }
+        for op in effects.cancelled {
+            if let Some(agent) = &mut self.nodes[node.0].agent {
+                agent.jobs.remove(&op);
+            }
+        }
+        for order in others {
+            self.order(node, boot, order);
+        }
+    }
+
+    fn wake(&mut self, node: NodeId, boot: u32, effects: &Effects) {
+        let host = &mut self.nodes[node.0];
+        let Some(agent) = &mut host.agent else { return };
+        agent.wake += 1;
+        if let Some(at) = effects.wake.at {
+            let message = Message::Wake(agent.wake);
+            let time = host.clock.when(at);
+            // A timer rings a little late, never early.
+            let late = Duration::from_micros(self.host_random.below(300));
+            self.at(time.max(self.now) + late, Due::agent(node, boot, message));
+        }
+    }
+
+    /// Carries an order out, unless a fault comes first.
+    fn order(&mut self, node: NodeId, boot: u32, order: Order) {
+        let here = |world: &Self| world.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.boot == boot);
+        if !here(self) {
+            return;
+        }
+        self.coverage.ordered(&order.action);
+        self.trace.ordered(self.now, node, &order);
+        self.note_order(node, &order);
+        let watched = self.order_begins(node, &order.action);
+        // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
+        if !here(self) {
+            return;
+        }
+        if let Some(agent) = self.nodes[node.0].agent.as_mut().filter(|agent| agent.frozen) {
+            agent.inbox.push_back(Message::Order(Box::new(order)));
+            return;
+        }
+        self.execute(node, boot, order);
+        if watched {
+            self.order_ended(node);
+        }
+    }
+
+    fn execute(&mut self, node: NodeId, boot: u32, order: Order) {
+        let Order { op, action, under, .. } = order;
+        match action {
+            Action::Guard(order) => {
+                if order == GuardAction::Fire {
+                    self.coverage.count("fire");
+                }
+                let instead_of = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.armed);
+                let wait = Duration::from_micros(self.host_random.between(30, 500));
+                self.later(wait, Due::Guard { node, boot, order, instead_of });
+            }
+            Action::Answer(request, answer) => self.answer(node, request, answer),
+            Action::Host(HostAction::StartGuard) => {
+                let wait = ms(self.host_random.between(5, 60));
+                self.tell(node, wait, Message::GuardReached);
+            }
+            Action::Host(HostAction::Exit { .. }) => {
+                if let Some(agent) = &mut self.nodes[node.0].agent {
+                    agent.left = true;
+                }
+                self.agent_leaves(node);
+            }
+            Action::Host(HostAction::WriteEpoch(file)) => self.write(node, op, File::Epoch(file)),
+            Action::Host(HostAction::WritePledge(pledge)) => self.write(node, op, File::Pledge(pledge)),
+            Action::Store(action) => self.call(node, op, action),
+            Action::Peer(action) => self.ask_peer(node, op, action),
+            Action::Postgres(PostgresAction::Observe) => {
+                let asked = self.clock(node);
+                let takes = Duration::from_micros(self.postgres_random.between(500, 5000));
+                self.tell(node, takes, Message::Observed { op, asked });
+            }
+            Action::Postgres(PostgresAction::Look) => {
+                self.tell(node, ms(1), Message::Look);
+                self.tell(node, ms(3), Message::event(Event::Postgres(PostgresEvent::Answered { op, sql: None })));
+            }
+            Action::Postgres(action) => self.begin_job(node, op, action, under),
+        }
+    }
+
+    fn write(&mut self, node: NodeId, op: matriarch_core::id::OpId, file: File) {
+        let takes = Duration::from_micros(self.host_random.between(500, 6000));
+        self.tell(node, takes, Message::Written { op, file });
+    }
+
+    fn written(&mut self, node: NodeId, op: matriarch_core::id::OpId, file: File) {
+        let host = &mut self.nodes[node.0];
+        let outcome = if host.files.full {
+            Outcome::Unknown("no space left on device".into())
+        } else {
+            match file {
+                File::Epoch(file) if self.mutant != Some(Mutant::EpochNotOnDisk) => host.files.epoch = Some(file),
+                File::Epoch(_) => {}
+                File::Pledge(pledge) => host.files.pledge = pledge,
+            }
+            Outcome::Done(())
+        };
+        self.step(node, Event::Host(HostEvent::Completed { op, outcome }));
+    }
+
+    /// The agent leaves in order. PostgreSQL stays as it is; the guard ends if nothing is armed.
+    fn agent_leaves(&mut self, node: NodeId) {
+        if let Some(guard) = &self.nodes[node.0].guard
+            && guard.armed.is_none()
+        {
+            self.nodes[node.0].guard = None;
+        }
+        self.agent_gone(node);
+        if self.healed.is_some() {
+            self.later(ms(2000), Due::StartAgent(node));
+        }
+    }
+
+    // --- looking ----------------------------------------------------------------------------------------------------
+
+    fn look(&mut self, node: NodeId) {
+        let process = self.nodes[node.0].server.process();
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        agent.looks.0 += 1;
+        let number = agent.looks.0;
+        let takes = Duration::from_micros(self.host_random.between(100, 2000));
+        self.tell(node, takes, Message::Looked { number, process });
+    }
+
+    fn looked(&mut self, node: NodeId, number: u64, process: matriarch_core::view::postgres::Process) {
+        let data = self.data(node);
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        if number <= agent.looks.1 {
+            return;
+        }
+        agent.looks.1 = number;
+        self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
+        self.step(node, Event::Postgres(PostgresEvent::ProcessSeen(process)));
+    }
+
+    fn data(&self, node: NodeId) -> DataDir {
+        let mut data = self.nodes[node.0].server.data(&self.wal);
+        if self.mutant == Some(Mutant::TaintIgnored)
+            && let DataDir::Cluster(cluster) = &mut data
+        {
+            cluster.tainted = None;
+        }
+        data
+    }
+
+    /// The facts before the end of an operation, at once.
+    pub fn look_at_once(&mut self, node: NodeId) {
+        let (process, data) = (self.nodes[node.0].server.process(), self.data(node));
+        if let Some(agent) = &mut self.nodes[node.0].agent {
+            agent.looks.0 += 1;
+            agent.looks.1 = agent.looks.0;
+        }
+        self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
+        self.step(node, Event::Postgres(PostgresEvent::ProcessSeen(process)));
+    }
+
+    fn observed(&mut self, node: NodeId, op: matriarch_core::id::OpId, asked: matriarch_core::time::Instant) {
+        let heard = self.clock(node);
+        let sql = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names);
+        if sql.is_none() {
+            self.look_at_once(node);
+        }
+        let mut sql = sql.map(|sql| Seen::new(sql, asked.min(heard), heard));
+        if self.mutant == Some(Mutant::ObservationDatedFromTheAnswer)
+            && let Some(seen) = &mut sql
+        {
+            seen.asked = heard;
+        }
+        // A standby that followed onto a new timeline has a new history.
+        let data = self.data(node);
+        self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
+        self.step(node, Event::Postgres(PostgresEvent::Answered { op, sql }));
+    }
+
+    // --- operators --------------------------------------------------------------------------------------------------
+
+    fn operator(&mut self, node: NodeId, request: Request) {
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        if !agent.state.admits_request() {
+            return;
+        }
+        agent.requests += 1;
+        let id = RequestId(agent.requests);
+        self.coverage.count("operator's request");
+        self.step(node, Event::Operator(id, request));
+    }
+
+    fn answer(&mut self, node: NodeId, request: RequestId, answer: Answer) {
+        match answer {
+            Answer::Text { status, body } => {
+                self.coverage.count(if status < 300 { "operator served" } else { "operator refused" });
+                self.trace.note(self.now, node, '?', || format!("answers {status}: {body}"));
+            }
+            Answer::Position(answer) => {
+                let asker = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.asked.remove(&request));
+                if let Some(asker) = asker {
+                    self.answer_peer(node, asker, Outcome::Done(answer));
+                }
+            }
+        }
+    }
+
+    /// The guard's report, as an event of core.
+    pub fn guard_says(&mut self, node: NodeId, event: GuardEvent) {
+        let wait = Duration::from_micros(self.host_random.between(30, 500));
+        self.tell(node, wait, Message::event(Event::Guard(event)));
+    }
+
+    /// What the guard says is noted by the executor before core hears it; and where a bug is planted, it is bent.
+    fn bent(&mut self, node: NodeId, event: Event) -> Option<Event> {
+        if let Event::Guard(event) = &event {
+            let agent = self.nodes[node.0].agent.as_mut()?;
+            match event {
+                GuardEvent::Armed(armed) => {
+                    agent.armed = Some(armed.tenure);
+                    for job in agent.jobs.values_mut() {
+                        if let Some(under) = job.under.as_mut().filter(|under| under.tenure == armed.tenure) {
+                            under.at = under.at.max(armed.at);
+                        }
+                    }
+                }
+                GuardEvent::Connected { armed, .. } => agent.armed = armed.map(|armed| armed.tenure),
+                GuardEvent::Disarmed | GuardEvent::Fired { .. } | GuardEvent::Gone => agent.armed = None,
+                _ => {}
+            }
+        }
+        match self.mutant {
+            Some(mutant) => mutant.bend(self, node, event),
+            None => Some(event),
+        }
+    }
+
+    /// A peer's answer, or that there is none, as an event of core.
+    pub fn peer_event(&mut self, node: NodeId, event: PeerEvent) {
+        self.step(node, Event::Peer(event));
+    }
+
+    /// The end of an order on the store, as an event of core.
+    pub fn store_event(&mut self, node: NodeId, event: StoreEvent) {
+        self.step(node, Event::Store(event));
+    }
+}

@@ -1,0 +1,86 @@
+//! S25, views go forward; S26, one order a lane, and no order of a former boot; S28, a second step at one instant
+//! orders nothing (the decision may differ: what was ordered is in flight by then).
+
+use matriarch_core::action::{Action, HostAction};
+use matriarch_core::effects::Effects;
+use matriarch_core::event::{Event, StoreDone, StoreEvent};
+use matriarch_core::id::Revision;
+use matriarch_core::op::Outcome;
+use matriarch_core::time::Instant;
+
+use crate::node::NodeId;
+use crate::time::ms;
+use crate::world::World;
+
+/// Every so many steps a step is made twice: it costs as much as the step itself.
+const TWICE: u64 = 16;
+
+impl World {
+    /// Before core hears of something.
+    pub fn check_event(&mut self, node: NodeId, event: &Event) {
+        let revision = match event {
+            Event::Store(StoreEvent::Watched(seen)) => seen.value.revision,
+            Event::Store(StoreEvent::Completed {
+                outcome: Outcome::Done(StoreDone::Read(view) | StoreDone::Acquired(view)),
+                ..
+            }) => view.revision,
+            _ => return,
+        };
+        let boot = self.nodes[node.0].boots;
+        let known = &mut self.checks.revisions[node.0];
+        if known.0 != boot {
+            *known = (boot, Revision(0));
+        }
+        known.1 = known.1.max(revision);
+    }
+
+    /// After a step of core.
+    pub fn check_step(&mut self, node: NodeId, at: Instant, effects: &Effects) {
+        if self.healed.is_some_and(|healed| self.now.since(healed) > std::time::Duration::from_secs(120)) {
+            self.checks.calm_orders += effects.orders.len() as u64;
+        }
+        self.check_belief(node, at);
+        let Some(agent) = &self.nodes[node.0].agent else { return };
+        let known = agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+        let newest = self.checks.revisions[node.0];
+        if newest.0 == agent.boot && known < newest.1 {
+            let what = format!("{} decides on revision {known} and has heard of {}", self.names[node.0], newest.1);
+            self.violated("S25", what);
+            return;
+        }
+        let mut lanes: Vec<_> = effects.orders.iter().filter_map(|order| order.action.lane()).collect();
+        let count = lanes.len();
+        lanes.sort();
+        lanes.dedup();
+        if lanes.len() < count && effects.cancelled.is_empty() {
+            self.violated("S26", format!("{} gives two orders in one lane", self.names[node.0]));
+            return;
+        }
+        // A step that asks to be repeated at once, or that makes PostgreSQL writable, changes what the next one sees.
+        let settled = effects.wake.at.is_none_or(|wake| wake > at + ms(1))
+            && effects.orders.iter().all(|order| order.under.is_none());
+        if settled && self.steps.is_multiple_of(TWICE) {
+            self.check_stable(node, at);
+        }
+    }
+
+    /// S28: a second step at the same instant, with no news, orders nothing.
+    fn check_stable(&mut self, node: NodeId, at: Instant) {
+        let Some(agent) = &self.nodes[node.0].agent else { return };
+        let (mut again, wall) = (agent.state.clone(), agent.state.wall.1);
+        let elapsed = at.since(agent.state.wall.0).as_millis() as i64;
+        let event = Event::Ticked(matriarch_core::time::WallMillis(wall.0 + elapsed));
+        let effects = matriarch_core::step(&mut again, at, event);
+        // Leaving takes no lane: it ends everything.
+        let repeated = effects
+            .orders
+            .iter()
+            .map(|order| &order.action)
+            .filter(|action| !matches!(action, Action::Host(HostAction::Exit { .. })));
+        let orders: Vec<&Action> = repeated.collect();
+        if !orders.is_empty() {
+            let what = format!("{}: the same view once more gives {orders:?}", self.names[node.0]);
+            self.violated("S28", what);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The command line.
+
+mod explain;
+mod mutants;
+mod swarm;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use matriarch_sim::fault::Plan;
+use matriarch_sim::mutant::Mutant;
+use matriarch_sim::run::{Ran, quiet_assertions, run};
+use matriarch_sim::shrink::shrink;
+use matriarch_sim::trace::Trace;
+
+/// Drives the agent's own decisions through a simulated world of partitions, wrong clocks, frozen agents, crashes and
+/// lost replies, and checks after every event what must hold.
+///
+/// Exit codes: 0 nothing was found; 1 the command makes no sense; 10 a safety invariant was broken, 11 a liveness bound,
+/// 12 an assertion failed; 13 too little happened for the run to be evidence.
+#[derive(Parser)]
+#[command(name = "matriarch-sim", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one seed, and tell what happened
+    Run {
+        #[command(flatten)]
+        which: Which,
+        /// Tell everything that happened
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Run many seeds, and stop at nothing but the end
+    Swarm(swarm::Args),
+    /// Run a plan that was written down
+    Replay {
+        /// A plan (YAML)
+        file: PathBuf,
+        /// Tell everything that happened
+        #[arg(long)]
+        trace: bool,
+        /// Plant a bug
+        #[arg(long, value_name = "NAME", value_parser = mutants::named)]
+        mutant: Option<Mutant>,
+    },
+    /// Cut what a seed or plan breaks down to a story that a person can read, and write it down
+    Shrink {
+        #[command(flatten)]
+        which: Which,
+        /// Where to (standard output if left out)
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// What a node decides at an instant, with every rung's answer
+    Explain {
+        #[command(flatten)]
+        which: Which,
+        /// When: seconds of the world's time, such as 12.5s
+        #[arg(long, value_parser = explain::time)]
+        at: matriarch_sim::time::Time,
+        /// Which node: a, b, ...
+        #[arg(long)]
+        node: char,
+    },
+    /// Plant each known bug in turn, and see which invariant finds it and after how many seeds
+    Mutants(mutants::Args),
+}
+
+/// A run: of a seed, or of a plan.
+#[derive(clap::Args)]
+struct Which {
+    /// The seed
+    #[arg(long, required_unless_present = "plan")]
+    seed: Option<u64>,
+    /// A plan (YAML) instead of a seed
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    plan: Option<PathBuf>,
+    /// Plant a bug
+    #[arg(long, value_name = "NAME", value_parser = mutants::named)]
+    mutant: Option<Mutant>,
+}
+
+impl Which {
+    fn plan(&self) -> Result<Plan, String> {
+        match (&self.plan, self.seed) {
+            (Some(file), _) => read(file),
+            (None, seed) => Ok(Plan::of_seed(seed.unwrap_or_default())),
+        }
+    }
+
+    /// How to say it again.
+    fn repeat(&self) -> String {
+        let mutant = self.mutant.map(|mutant| format!(" --mutant {}", mutants::name(mutant))).unwrap_or_default();
+        match (&self.plan, self.seed) {
+            (Some(file), _) => format!("--plan {}{mutant}", file.display()),
+            (None, seed) => format!("--seed {}{mutant}", seed.unwrap_or_default()),
+        }
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !cfg!(debug_assertions) {
+        eprintln!(
+            "matriarch-sim: built without assertions, it proves little: cargo run --profile sim -p matriarch-sim"
+        );
+        return ExitCode::from(1);
+    }
+    quiet_assertions();
+    let done = match cli.command {
+        Command::Run { which, trace } => run_one(&which, trace),
+        Command::Swarm(args) => swarm::swarm(&args),
+        Command::Replay { file, trace, mutant } => run_one(&Which { seed: None, plan: Some(file), mutant }, trace),
+        Command::Shrink { which, out } => cut_down(&which, out.as_deref()),
+        Command::Explain { which, at, node } => explain::explain(&which, at, node),
+        Command::Mutants(args) => mutants::mutants(&args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(why) => {
+            eprintln!("matriarch-sim: {why}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Plan, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    serde_yaml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn run_one(which: &Which, trace: bool) -> Result<u8, String> {
+    let plan = which.plan()?;
+    let names = plan.settings.nodes;
+    let kept = if trace { Trace::full() } else { Trace::hash_only() };
+    let began = std::time::Instant::now();
+    let ran = run(plan.clone(), which.mutant, kept);
+    let took = began.elapsed();
+    if trace {
+        print!("{}", explain::lines(&ran.trace, 0));
+    }
+    println!(
+        "{names} nodes, {} s of their time in {:.2} s ({:.0} s a second, {:.0} steps a second), hash {:016x}",
+        ran.seconds,
+        took.as_secs_f64(),
+        ran.seconds as f64 / took.as_secs_f64(),
+        ran.steps as f64 / took.as_secs_f64(),
+        ran.hash
+    );
+    println!(
+        "{} commits acknowledged, {} of them not held by the last primary; longest outage {} ms",
+        ran.acknowledged.0, ran.acknowledged.1, ran.outage_ms
+    );
+    Ok(tell(&plan, which, &ran))
+}
+
+/// Tells of a violation, with what came before it and how to see it again.
+fn tell(plan: &Plan, which: &Which, ran: &Ran) -> u8 {
+    let Some(violation) = &ran.violation else {
+        println!("nothing was broken");
+        return 0;
+    };
+    println!("\n{:?}: {} was broken at {}: {}", violation.class(), violation.invariant, violation.at, violation.what);
+    let again = run(plan.clone(), which.mutant, Trace::full());
+    println!("\nThe last that was decided and done:\n{}", explain::story(&again.trace, 40));
+    println!("again:    matriarch-sim run {} --trace", which.repeat());
+    println!("cut down: matriarch-sim shrink {}", which.repeat());
+    violation.class().exit_code()
+}
+
+fn cut_down(which: &Which, out: Option<&Path>) -> Result<u8, String> {
+    let plan = which.plan()?;
+    let mut count = 0;
+    let shrunk = shrink(&plan, which.mutant, &mut |smaller| {
+        count += 1;
+        eprint!("\r{count} steps: {} faults, {} nodes   ", smaller.faults.len(), smaller.settings.nodes);
+    });
+    eprintln!();
+    if shrunk.broke.is_none() {
+        return Err("it breaks nothing, there is nothing to cut down".into());
+    }
+    let text = serde_yaml::to_string(&shrunk).map_err(|error| error.to_string())?;
+    match out {
+        Some(file) => {
+            fs::write(file, text).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        }
+        None => print!("{text}"),
+    }
+    Ok(0)
+}

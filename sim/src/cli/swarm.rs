@@ -1,0 +1,167 @@
+//! Many seeds, on all cores.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use matriarch_sim::check::Violation;
+use matriarch_sim::coverage::Coverage;
+use matriarch_sim::fault::Plan;
+use matriarch_sim::run::run;
+use matriarch_sim::trace::Trace;
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// How many at a time (all cores if left out)
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Go on to further seeds for so long, however many there are
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Run each seed twice and compare
+    #[arg(long)]
+    twice: bool,
+}
+
+#[derive(Default)]
+struct Sum {
+    coverage: Coverage,
+    steps: u64,
+    seconds: u64,
+    seeds: u64,
+    acknowledged: u64,
+    lost: u64,
+    found: BTreeMap<&'static str, Vec<(u64, Violation)>>,
+}
+
+/// Runs the seeds; the exit code of the worst that was found.
+pub(super) fn swarm(args: &Args) -> Result<u8, String> {
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1).max(1);
+    let (next, over, sum) = (AtomicU64::new(args.first), AtomicBool::new(false), Mutex::new(Sum::default()));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let enough = match args.minutes {
+                        Some(minutes) => began.elapsed() >= Duration::from_secs(60 * minutes),
+                        None => seed >= args.first + args.seeds,
+                    };
+                    if enough {
+                        break;
+                    }
+                    one(seed, args.twice, &sum);
+                }
+            });
+        }
+        progress(args, began, &over, &sum, jobs);
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(report(&sum, began.elapsed(), jobs))
+}
+
+fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
+    let ran = run(Plan::of_seed(seed), None, Trace::hash_only());
+    let mut found = ran.violation;
+    if twice && found.is_none() {
+        let again = run(Plan::of_seed(seed), None, Trace::hash_only());
+        if again.hash != ran.hash {
+            let what = format!("hash {:016x}, then {:016x}", ran.hash, again.hash);
+            found = Some(Violation { invariant: "S29", at: matriarch_sim::time::Time(0), what });
+        }
+    }
+    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+    sum.coverage.add(&ran.coverage);
+    sum.steps += ran.steps;
+    sum.seconds += ran.seconds;
+    sum.seeds += 1;
+    sum.acknowledged += ran.acknowledged.0;
+    sum.lost += ran.acknowledged.1;
+    if let Some(violation) = found {
+        eprintln!("\rseed {seed}: {} at {}: {}", violation.invariant, violation.at, violation.what);
+        sum.found.entry(violation.invariant).or_default().push((seed, violation));
+    }
+}
+
+fn progress(args: &Args, began: Instant, over: &AtomicBool, sum: &Mutex<Sum>, jobs: usize) {
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let (seeds, seconds) = {
+            let sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            (sum.seeds, sum.seconds)
+        };
+        let all = match args.minutes {
+            Some(minutes) => began.elapsed() >= Duration::from_secs(60 * minutes),
+            None => seeds >= args.seeds,
+        };
+        if terminal {
+            let rate = seconds as f64 / began.elapsed().as_secs_f64() / jobs as f64;
+            eprint!("\r{seeds} seeds, {} h of their time, {rate:.0} s a second and core  ", seconds / 3600);
+        }
+        if all {
+            over.store(true, Ordering::Relaxed);
+            if terminal {
+                eprintln!();
+            }
+            return;
+        }
+    }
+}
+
+fn report(sum: &Sum, took: Duration, jobs: usize) -> u8 {
+    let seconds = took.as_secs_f64();
+    println!(
+        "{} seeds, {} h of their time in {seconds:.1} s: {:.0} s a second and core, {:.0} steps a second and core",
+        sum.seeds,
+        sum.seconds / 3600,
+        sum.seconds as f64 / seconds / jobs as f64,
+        sum.steps as f64 / seconds / jobs as f64,
+    );
+    println!("{} commits acknowledged, {} not held by the last primary", sum.acknowledged, sum.lost);
+    table("happened", sum.coverage.events.iter().map(|(name, count)| ((*name).to_owned(), *count)));
+    table("reasons", sum.coverage.reasons.iter().map(|(name, count)| ((*name).to_owned(), *count)));
+    let outcomes = sum.coverage.outcomes.iter().map(|((order, outcome), count)| (format!("{order} {outcome}"), *count));
+    table("orders and what came of them", outcomes);
+    println!("\nreasons that no decision had: {}", sum.coverage.missing_reasons().join(" "));
+    let mut code = 0;
+    for (invariant, found) in &sum.found {
+        let seeds: Vec<String> = found.iter().take(8).map(|(seed, _)| seed.to_string()).collect();
+        println!("\n{invariant} was broken by {} seeds: {}", found.len(), seeds.join(" "));
+        if let Some((seed, violation)) = found.first() {
+            println!("  {}\n  again: matriarch-sim run --seed {seed}", violation.what);
+            code = code.max(violation.class().exit_code());
+        }
+    }
+    if code == 0 { evidence(sum) } else { code }
+}
+
+/// A run in which nothing happened proves nothing.
+fn evidence(sum: &Sum) -> u8 {
+    let wanted =
+        ["leader key taken", "handed over", "rewind", "clone", "fence", "hold", "store request without answer"];
+    let missing: Vec<&str> = wanted.into_iter().filter(|what| sum.coverage.of(what) == 0).collect();
+    if sum.seeds >= 100 && (!missing.is_empty() || sum.acknowledged == 0) {
+        println!("\nthis is no evidence: never seen: {}", missing.join(", "));
+        return 13;
+    }
+    println!("\nnothing was broken");
+    0
+}
+
+fn table(title: &str, rows: impl Iterator<Item = (String, u64)>) {
+    println!("\n{title}:");
+    let rows: Vec<String> = rows.map(|(name, count)| format!("{name:<32}{count:>10}")).collect();
+    for pair in rows.chunks(2) {
+        println!("  {}", pair.join("    "));
+    }
+}

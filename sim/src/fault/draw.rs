@@ -1,0 +1,159 @@
+//! Drawing a plan: first which faults there are at all and how dense they are, then each of them.
+
+use super::{Fault, Phase, Plan, What, When, Where};
+use crate::random::Stream;
+use crate::settings::Settings;
+
+/// The kinds of orders that triggers wait for: the few edges at which agents can be caught half-way.
+const EDGES: [&str; 15] = [
+    "promote",
+    "acquire",
+    "grant_tenure",
+    "release",
+    "revoke",
+    "arm",
+    "write_epoch",
+    "start_primary",
+    "start_standby",
+    "stop",
+    "rewind",
+    "freeze",
+    "clone",
+    "renew",
+    "hold",
+];
+
+/// The plan of a seed.
+pub(super) fn plan(seed: u64) -> Plan {
+    let mut random = Stream::new(seed, "plan");
+    let settings = Settings::drawn(&mut random);
+    let kinds = kinds(&mut random, &settings);
+    let triggered = random.chance(35);
+    let gap_ms = random.magnitude(4000, 120_000);
+    let mut faults = Vec::new();
+    let mut at = random.between(12_000, 30_000);
+    while at < settings.faults_ms {
+        let kind = *random.pick(&kinds);
+        let what = concrete(&mut random, &settings, kind);
+        let when = if triggered && random.chance(70) {
+            When::Order {
+                kind: (*random.pick(&EDGES)).to_owned(),
+                after_ms: at,
+                nth: *random.pick(&[1, 1, 2, 3]),
+                phase: *random.pick(&[Phase::Before, Phase::After]),
+            }
+        } else {
+            When::AtMs(at)
+        };
+        faults.push(Fault { when, what, for_ms: length(&mut random, &settings, what) });
+        at += random.between(gap_ms / 4, gap_ms * 2);
+    }
+    Plan { seed, story: String::new(), broke: None, settings, faults }
+}
+
+/// A third to a half of all kinds: leaving some out lets the others show what they do alone.
+fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
+    let here = Where::Leader;
+    let mut all = vec![
+        What::KillPostmaster(here, 0),
+        What::KillPostgres(here),
+        What::KillAgent(here),
+        What::FreezeAgent(here),
+        What::StopAgent(here),
+        What::KillGuard(here),
+        What::CrashHost(here),
+        What::StopStore,
+        What::SlowNetwork(1),
+        What::SilenceWatches(here),
+        What::FillDisk(here),
+        What::PauseReplay(here),
+        What::RemoveData(here),
+        What::Switchover(here),
+        What::Restart(here),
+        What::Reinitialize(here),
+    ];
+    if settings.store_members > 1 {
+        all.extend([What::StopStoreMember(0), What::FreezeStoreMember(0)]);
+    }
+    // A key that goes early *while* its holder hears nobody, or has no agent that could, is the one hole that no clock closes (docs/time.md): the two
+    // never meet in one plan.
+    if random.chance(20) {
+        all.retain(|what| {
+            let deaf = matches!(what, What::SilenceWatches(_) | What::StopStore | What::SlowNetwork(_));
+            !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_)))
+        });
+        all.extend([What::LoseKey, What::LoseLease]);
+    } else {
+        all.extend([
+            What::Isolate(here),
+            What::CutStore(here),
+            What::CutToStore(here),
+            What::CutFromStore(here),
+            What::CutAgents(here),
+            What::CutReplication(here),
+        ]);
+        if settings.store_members > 1 {
+            all.push(What::CutStoreMember(0));
+        }
+    }
+    // A dead or frozen agent and a dead guard together leave nobody to stop PostgreSQL (docs/time.md).
+    if random.chance(50) {
+        all.retain(|what| !matches!(what, What::KillGuard(_)));
+    } else {
+        all.retain(|what| !matches!(what, What::FreezeAgent(_) | What::KillAgent(_) | What::StopAgent(_)));
+    }
+    let share = random.between(20, 80);
+    let chosen: Vec<What> = all.iter().copied().filter(|_| random.chance(share)).collect();
+    if chosen.is_empty() { all } else { chosen }
+}
+
+fn place(random: &mut Stream, settings: &Settings) -> Where {
+    match random.below(4) {
+        0 => Where::Node(random.below(settings.nodes as u64) as usize),
+        1 => Where::Orderer,
+        _ => Where::Leader,
+    }
+}
+
+fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
+    let here = place(random, settings);
+    let node = Where::Node(random.below(settings.nodes as u64) as usize);
+    let member = random.below(settings.store_members as u64) as usize;
+    match kind {
+        What::KillPostmaster(..) => What::KillPostmaster(here, *random.pick(&[0, 1, 20])),
+        What::KillPostgres(_) => What::KillPostgres(here),
+        What::KillAgent(_) => What::KillAgent(here),
+        What::FreezeAgent(_) => What::FreezeAgent(here),
+        What::StopAgent(_) => What::StopAgent(here),
+        What::KillGuard(_) => What::KillGuard(here),
+        What::CrashHost(_) => What::CrashHost(here),
+        What::Isolate(_) => What::Isolate(here),
+        What::CutStore(_) => What::CutStore(here),
+        What::CutToStore(_) => What::CutToStore(here),
+        What::CutFromStore(_) => What::CutFromStore(here),
+        What::CutAgents(_) => What::CutAgents(here),
+        What::CutReplication(_) => What::CutReplication(node),
+        What::CutStoreMember(_) => What::CutStoreMember(member),
+        What::StopStoreMember(_) => What::StopStoreMember(member),
+        What::FreezeStoreMember(_) => What::FreezeStoreMember(member),
+        What::SlowNetwork(_) => What::SlowNetwork(random.magnitude(2, 200)),
+        What::SilenceWatches(_) => What::SilenceWatches(here),
+        What::FillDisk(_) => What::FillDisk(here),
+        What::PauseReplay(_) => What::PauseReplay(node),
+        What::RemoveData(_) => What::RemoveData(node),
+        What::Switchover(_) => What::Switchover(node),
+        What::Restart(_) => What::Restart(here),
+        What::Reinitialize(_) => What::Reinitialize(node),
+        other @ (What::StopStore | What::LoseKey | What::LoseLease) => other,
+    }
+}
+
+/// From a moment to beyond every deadline, but hosts do come back.
+fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
+    let long = settings.ttl_ms * 2 + 10_000;
+    match what {
+        What::KillPostmaster(..) => random.magnitude(5, 8000),
+        What::CrashHost(_) | What::KillAgent(_) | What::StopAgent(_) => random.magnitude(500, long),
+        _ => random.magnitude(20, long),
+    }
+}

@@ -1,0 +1,166 @@
+//! Faults: an explicit plan of what goes wrong, when, where and for how long; drawn from the seed, written down, cut
+//! down to what matters.
+
+mod apply;
+mod draw;
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Settings;
+
+/// Everything that a run depends on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The seed of delays, clocks and durations.
+    pub seed: u64,
+    /// What it tells, for a plan that is kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub story: String,
+    /// The invariant that it broke once, for a plan that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broke: Option<String>,
+    /// The world.
+    pub settings: Settings,
+    /// What goes wrong in it.
+    pub faults: Vec<Fault>,
+}
+
+/// A fault.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// When.
+    pub when: When,
+    /// What.
+    pub what: What,
+    /// For how long, where it goes on.
+    pub for_ms: u64,
+}
+
+/// When a fault begins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// At a time.
+    AtMs(u64),
+    /// With an order.
+    Order {
+        /// Its kind, as in `coverage`.
+        kind: String,
+        /// The n-th of that kind after this time.
+        after_ms: u64,
+        /// Which, from 1.
+        nth: u32,
+        /// Before it is carried out, or right after it was begun.
+        phase: Phase,
+    },
+}
+
+/// On which side of an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is decided and not begun.
+    Before,
+    /// It is begun.
+    After,
+}
+
+/// Where a fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Where {
+    /// A node.
+    Node(usize),
+    /// Whichever node leads then, by the store; node 0 if none does.
+    Leader,
+    /// Whichever node gave the order; the leader, if there was none.
+    Orderer,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// SIGKILL to the postmaster; so many of its backends go on for a while.
+    KillPostmaster(Where, u32),
+    /// All of PostgreSQL is killed.
+    KillPostgres(Where),
+    /// SIGKILL to the agent; another is started after the time.
+    KillAgent(Where),
+    /// SIGSTOP to the agent.
+    FreezeAgent(Where),
+    /// SIGTERM to the agent; another is started after the time.
+    StopAgent(Where),
+    /// SIGKILL to the guard.
+    KillGuard(Where),
+    /// The host loses its power.
+    CrashHost(Where),
+    /// Nothing reaches the node and nothing leaves it, but for its clients.
+    Isolate(Where),
+    /// The node and the store do not hear each other.
+    CutStore(Where),
+    /// Nothing of the node's reaches the store; it hears it.
+    CutToStore(Where),
+    /// The node does not hear the store.
+    CutFromStore(Where),
+    /// The node and the other agents do not hear each other.
+    CutAgents(Where),
+    /// The node and the others exchange no WAL.
+    CutReplication(Where),
+    /// A member of the store and everybody else do not hear each other.
+    CutStoreMember(usize),
+    /// A member of the store is down.
+    StopStoreMember(usize),
+    /// A member of the store stands still.
+    FreezeStoreMember(usize),
+    /// All members of the store are down.
+    StopStore,
+    /// The leader key goes before its time.
+    LoseKey,
+    /// The lease of the leader key ends before its time.
+    LoseLease,
+    /// Messages take so many times longer.
+    SlowNetwork(u64),
+    /// The node's watches tell nothing.
+    SilenceWatches(Where),
+    /// The node's small files cannot be written.
+    FillDisk(Where),
+    /// Replay is paused on the node.
+    PauseReplay(Where),
+    /// The data directory is removed while PostgreSQL runs on it, unless it is the leader's.
+    RemoveData(Where),
+    /// An operator asks for a switchover.
+    Switchover(Where),
+    /// An operator asks for a restart.
+    Restart(Where),
+    /// An operator asks for a new clone.
+    Reinitialize(Where),
+}
+
+/// A fault that waits for an order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Watching {
+    /// Which.
+    pub index: usize,
+    /// How many of its kind are still to come.
+    pub left: u32,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of_seed(seed: u64) -> Self {
+        draw::plan(seed)
+    }
+
+    /// A world in which nothing goes wrong.
+    pub fn calm(seed: u64, settings: Settings) -> Self {
+        Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
+    }
+
+    /// It takes the leader key away before its time.
+    pub fn loses_keys(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.what, What::LoseKey | What::LoseLease))
+    }
+}

@@ -1,0 +1,352 @@
+//! Work on PostgreSQL: each order of core's lane for it, from its beginning to what comes of it. PostgreSQL goes on by
+//! itself once it was told; what the agent does between two stages waits while the agent is frozen.
+
+use std::time::Duration;
+
+use matriarch_core::action::PostgresAction;
+use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
+use matriarch_core::id::{Member, OpId, SystemId};
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::view::guard::Armed;
+use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
+
+use crate::mutant::Mutant;
+use crate::node::{Job, Message, NodeId, Stage};
+use crate::postgres::Disk;
+use crate::postgres::wal::Record;
+use crate::time::ms;
+use crate::world::{Due, ServerStep, World};
+
+type Done = Outcome<PostgresDone>;
+
+fn refused(why: &str) -> Done {
+    Outcome::Refused(Refusal::Failed(why.into()))
+}
+
+impl World {
+    /// Begins what core orders.
+    pub fn begin_job(&mut self, node: NodeId, op: OpId, action: PostgresAction, under: Option<Armed>) {
+        let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
+        let takes = self.first_stage(&action);
+        if let Some(agent) = &mut self.nodes[node.0].agent {
+            agent.jobs.insert(op, Job { action: action.clone(), under, stage: Stage::Preparing, pid });
+        }
+        match action {
+            PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
+            PostgresAction::Clone(upstream) if self.may_clone(node, &upstream) => {
+                self.check_wipe(node, &upstream.member);
+                self.nodes[node.0].server.disk = Disk::Unfinished;
+            }
+            PostgresAction::Rewind(_) => {
+                if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
+                    on_disk.tainted = Some("a rewind");
+                }
+            }
+            _ => {}
+        }
+        self.tell(node, takes, Message::Job(op));
+    }
+
+    fn first_stage(&mut self, action: &PostgresAction) -> Duration {
+        let pace = self.pace;
+        match action {
+            PostgresAction::Initdb | PostgresAction::Clone(_) => self.takes(pace.copy),
+            PostgresAction::Rewind(_) | PostgresAction::RecoverSingleUser => self.takes(pace.rewind),
+            PostgresAction::Checkpoint => self.takes(pace.checkpoint),
+            PostgresAction::CreateRoles | PostgresAction::Compare(_) => self.takes((5, 50)),
+            _ => self.takes((1, 6)),
+        }
+    }
+
+    /// What is in the directory is kept unless the one to be copied answers as the same cluster.
+    fn may_clone(&self, node: NodeId, upstream: &Upstream) -> bool {
+        let Some(from) = self.upstream(&upstream.member) else { return false };
+        let source = &self.nodes[from.0].server;
+        let Some(theirs) = source.cluster().filter(|_| source.is_ready() && self.replicates(from, node)) else {
+            return false;
+        };
+        let same = self.nodes[node.0]
+            .server
+            .cluster()
+            .is_none_or(|mine| self.wal.system(mine.end) == self.wal.system(theirs.end));
+        same && self.nodes[node.0].server.postmaster.is_none() && self.nodes[node.0].server.orphans.is_none()
+    }
+
+    fn upstream(&self, member: &Member) -> Option<NodeId> {
+        self.names.iter().position(|name| name == member).map(NodeId)
+    }
+
+    fn replicates(&self, from: NodeId, to: NodeId) -> bool {
+        use crate::net::{End, Plane};
+        let (from, to) = (End::Node(from), End::Node(to));
+        !self.net.is_cut((Plane::Replication, from, to)) && !self.net.is_cut((Plane::Replication, to, from))
+    }
+
+    /// A stage is over: files are written, a tool has ended, PostgreSQL has stopped.
+    pub fn job_goes_on(&mut self, node: NodeId, op: OpId) {
+        let Some(job) = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.jobs.get(&op)).cloned() else {
+            return;
+        };
+        match &job.action {
+            PostgresAction::Start(how) => self.start(node, op, &job, how.clone()),
+            PostgresAction::Stop(mode) => {
+                self.stage(node, op, Stage::Stopping);
+                self.stop(node, *mode);
+                self.poll_jobs(node);
+            }
+            PostgresAction::Restart if job.stage == Stage::Preparing => {
+                self.stage(node, op, Stage::Stopping);
+                self.stop(node, StopMode::Fast);
+                self.poll_jobs(node);
+            }
+            PostgresAction::Restart => {
+                let standby = self.nodes[node.0].server.cluster().map(|on_disk| (on_disk.standby, on_disk.upstream));
+                match standby {
+                    Some((true, upstream)) => self.starts(node, op, &job, Some(upstream)),
+                    Some((false, _)) => self.starts(node, op, &job, None),
+                    None => self.job_done(node, op, refused("there is no cluster")),
+                }
+            }
+            PostgresAction::Promote => self.begin_promotion(node, op, &job),
+            other => {
+                let done = self.at_the_end(node, other.clone());
+                self.job_done(node, op, done);
+            }
+        }
+    }
+
+    fn stage(&mut self, node: NodeId, op: OpId, stage: Stage) {
+        if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
+            job.stage = stage;
+        }
+    }
+
+    fn start(&mut self, node: NodeId, op: OpId, job: &Job, how: StartAs) {
+        match how {
+            StartAs::Primary => self.starts(node, op, job, None),
+            StartAs::Standby(upstream) => {
+                let upstream = upstream.and_then(|upstream| self.upstream(&upstream.member));
+                self.starts(node, op, job, Some(upstream));
+            }
+        }
+    }
+
+    /// Forks the postmaster, unless the time for it is over: the clock is read again between fork and exec.
+    fn starts(&mut self, node: NodeId, op: OpId, job: &Job, as_standby: Option<Option<NodeId>>) {
+        let now = self.clock(node);
+        let late = job.under.is_some_and(|under| now >= under.at) && self.mutant != Some(Mutant::StartsLate);
+        if late {
+            self.job_done(node, op, Outcome::Refused(Refusal::NotOurTenure));
+            return;
+        }
+        let server = &self.nodes[node.0].server;
+        if server.postmaster.is_some() || server.orphans.is_some() {
+            self.job_done(node, op, refused("pre-existing shared memory block is still in use"));
+            return;
+        }
+        if server.cluster().is_none_or(|on_disk| on_disk.tainted == Some("a rewind")) {
+            self.job_done(node, op, refused("the directory holds no whole cluster"));
+            return;
+        }
+        let pid = self.fork(node, as_standby);
+        if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
+            (job.pid, job.stage) = (Some(pid), Stage::Starting);
+        }
+    }
+
+    fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job) {
+        let now = self.clock(node);
+        if job.under.is_some_and(|under| now >= under.at) && self.mutant != Some(Mutant::StartsLate) {
+            self.job_done(node, op, Outcome::Refused(Refusal::NotOurTenure));
+            return;
+        }
+        let ready = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready);
+        if !ready {
+            self.job_done(node, op, refused("the server is not in standby mode"));
+            return;
+        }
+        self.stage(node, op, Stage::Waiting);
+        self.promote(node);
+    }
+
+    /// PostgreSQL has changed: work that waited for that may be over.
+    pub fn poll_jobs(&mut self, node: NodeId) {
+        let server = &self.nodes[node.0].server;
+        let pm = server.postmaster.as_ref();
+        let running = pm.map(|pm| pm.pid);
+        let ready = pm.is_some_and(|pm| pm.phase == Phase::Ready);
+        let primary = ready && pm.is_some_and(|pm| !pm.in_recovery);
+        let Some(agent) = &self.nodes[node.0].agent else { return };
+        let mut messages = Vec::new();
+        for (op, job) in &agent.jobs {
+            let message = match (job.stage, &job.action) {
+                (Stage::Starting, _) if running != job.pid => Message::JobDone(*op, refused("it did not come up")),
+                (Stage::Starting, _) if ready => Message::JobDone(*op, Outcome::Done(PostgresDone::Done)),
+                (Stage::Stopping, PostgresAction::Restart) if running.is_none() => Message::Job(*op),
+                (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() => {
+                    Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
+                }
+                (Stage::Waiting, PostgresAction::Promote) if running != job.pid => {
+                    Message::JobDone(*op, refused("it went down"))
+                }
+                (Stage::Waiting, PostgresAction::Promote) if primary => {
+                    Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
+                }
+                _ => continue,
+            };
+            messages.push(message);
+        }
+        for message in messages {
+            let wait = Duration::from_micros(self.host_random.between(50, 1000));
+            self.tell(node, wait, message);
+        }
+    }
+
+    /// Work is over, if it is still wanted: the facts first, then its end.
+    pub fn job_done(&mut self, node: NodeId, op: OpId, outcome: Done) {
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        let Some(job) = agent.jobs.remove(&op) else { return };
+        self.coverage.ended(&job.action, &outcome);
+        self.look_at_once(node);
+        self.step(node, Event::Postgres(PostgresEvent::Completed { op, outcome }));
+    }
+
+    /// What work comes to that is one stage.
+    fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
+        let server = &mut self.nodes[node.0].server;
+        let done = Outcome::Done(PostgresDone::Done);
+        match action {
+            PostgresAction::Initdb => {
+                let system = SystemId(self.host_random.draw() >> 1);
+                server.initdb(&mut self.wal, system);
+                self.coverage.count("initdb");
+                done
+            }
+            PostgresAction::Clone(upstream) => self.cloned(node, &upstream),
+            PostgresAction::RecoverSingleUser => {
+                if server.postmaster.is_some() || server.orphans.is_some() {
+                    return refused("it runs");
+                }
+                server.write(&mut self.wal, Record::Checkpoint);
+                if let Some(on_disk) = server.cluster_mut() {
+                    on_disk.state = ControlState::ShutDown;
+                }
+                done
+            }
+            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
+            PostgresAction::Compare(upstream) => self.compared(node, &upstream),
+            PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
+            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
+            PostgresAction::Follow(upstream) => {
+                let to = upstream.and_then(|upstream| self.upstream(&upstream.member));
+                self.point_to(node, to);
+                done
+            }
+            PostgresAction::Freeze => {
+                if self.mutant != Some(Mutant::FreezeIsAReload) {
+                    self.point_to(node, None);
+                }
+                self.coverage.count("freeze");
+                done
+            }
+            PostgresAction::Checkpoint => {
+                let primary = self.nodes[node.0].server.is_primary();
+                if primary {
+                    self.nodes[node.0].server.write(&mut self.wal, Record::Checkpoint);
+                    self.pump(node);
+                }
+                done
+            }
+            PostgresAction::CreateSlot(name) => {
+                let pm = self.nodes[node.0].server.postmaster.as_mut();
+                pm.map(|pm| pm.slots.insert(name));
+                done
+            }
+            PostgresAction::DropSlot(name) => {
+                let pm = self.nodes[node.0].server.postmaster.as_mut();
+                pm.map(|pm| pm.slots.remove(&name));
+                done
+            }
+            _ => done,
+        }
+    }
+
+    /// A running standby turns to another source, or to none.
+    fn point_to(&mut self, node: NodeId, to: Option<NodeId>) {
+        let server = &mut self.nodes[node.0].server;
+        let Some(pid) = server.postmaster.as_ref().map(|pm| pm.pid) else { return };
+        let Some(on_disk) = server.cluster_mut() else { return };
+        if on_disk.upstream == to {
+            return;
+        }
+        on_disk.upstream = to;
+        self.receiver_ends(node);
+        if to.is_some() {
+            self.later(ms(10), Due::Server { node, pid, what: ServerStep::Connect });
+        }
+    }
+
+    fn cloned(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+        let was_begun = self.nodes[node.0].server.disk == Disk::Unfinished;
+        let from = self.upstream(&upstream.member).filter(|_| self.may_clone(node, upstream) && was_begun);
+        let source = from.and_then(|from| self.nodes[from.0].server.cluster().cloned());
+        let server = &mut self.nodes[node.0].server;
+        let Some(source) = source else {
+            if was_begun {
+                server.disk = Disk::Empty;
+            }
+            return refused("the source does not answer");
+        };
+        server.copy_of(&source);
+        self.coverage.count("clone");
+        Outcome::Done(PostgresDone::Done)
+    }
+
+    fn compared(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+        let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
+        let source = from.map(|from| &self.nodes[from.0].server).filter(|source| source.is_ready());
+        let theirs = source.and_then(|source| source.cluster());
+        let (Some(theirs), Some(mine)) = (theirs, self.nodes[node.0].server.cluster()) else {
+            return Outcome::Unknown("the upstream does not answer".into());
+        };
+        if self.mutant == Some(Mutant::NeverDiverged) {
+            return Outcome::Done(PostgresDone::Compared(None));
+        }
+        // A stopped standby is where its control file says; a running one, or a primary, where its WAL ends.
+        let running = self.nodes[node.0].server.postmaster.is_some();
+        let mine = if mine.standby && !running { mine.consistent } else { mine.end };
+        let shared = self.wal.shared(theirs.end, mine);
+        let diverged = shared.depth < mine.depth;
+        Outcome::Done(PostgresDone::Compared(diverged.then(|| self.wal.lsn(shared))))
+    }
+
+    /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.
+    fn rewound(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+        let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
+        let source = from.filter(|from| self.nodes[from.0].server.is_primary() && self.nodes[from.0].server.is_ready());
+        let source = source.and_then(|from| self.nodes[from.0].server.cluster().cloned());
+        let server = &mut self.nodes[node.0].server;
+        let stopped = server.postmaster.is_none() && server.orphans.is_none();
+        let (Some(source), Some(on_disk)) = (source, server.cluster_mut()) else {
+            return refused("the source is no running primary");
+        };
+        if !stopped {
+            on_disk.tainted = None;
+            return refused("the target runs");
+        }
+        // pg_rewind asks the source's control file for its timeline: before the first checkpoint after a promotion that
+        // is the old one, and it finds nothing to do.
+        if source.checkpoint.1 == on_disk.checkpoint.1 && source.checkpoint.1 < self.wal.timeline(source.end) {
+            (on_disk.tainted, on_disk.standby) = (None, true);
+            return Outcome::Done(PostgresDone::Done);
+        }
+        let shared = self.wal.shared(source.end, on_disk.end);
+        on_disk.end = self.wal.on_the_way(source.end, shared.depth);
+        (on_disk.replayed, on_disk.consistent) = (on_disk.end, source.end);
+        (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
+        (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);
+        on_disk.newest = on_disk.newest.max(source.newest);
+        self.coverage.count("rewind");
+        Outcome::Done(PostgresDone::Done)
+    }
+}

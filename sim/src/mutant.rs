@@ -1,0 +1,244 @@
+//! Planted bugs: what an adapter, an executor or a guard would do wrong, switched on for a run. A checker that does not
+//! find them would not find the bugs that nobody planted.
+
+use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
+use matriarch_core::id::{Lsn, Revision};
+use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::timeline::History;
+use matriarch_core::view::postgres::DataDir;
+
+use crate::node::NodeId;
+use crate::world::World;
+
+/// A planted bug.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Mutant {
+    /// The lease is dated from the answer, not from the sending.
+    LeaseDatedFromTheAnswer,
+    /// What PostgreSQL answered is dated from the answer.
+    ObservationDatedFromTheAnswer,
+    /// A refused renewal is taken for one without answer.
+    RefusedRenewalIsUnknown,
+    /// A request to the store without answer is taken for one that was done.
+    UnknownIsDone,
+    /// A renewal without answer is taken for a refused one.
+    UnknownRenewalIsRefused,
+    /// The store's own ttl is not read: what was asked for counts.
+    TtlAsAsked,
+    /// The wall clock is used for leases.
+    WallClock,
+    /// The guard never fires.
+    GuardNeverFires,
+    /// The guard fires a second too late.
+    GuardLate,
+    /// The guard acknowledges more than it was told.
+    GuardAcknowledgesMore,
+    /// What the guard holds goes on to write.
+    HoldHoldsNothing,
+    /// Backends of a dead postmaster are said to be dead.
+    OrphansLive,
+    /// A start or promotion does not read the clock again.
+    StartsLate,
+    /// The epoch file is never on disk.
+    EpochNotOnDisk,
+    /// Freezing a standby is a reload.
+    FreezeIsAReload,
+    /// Every position is said to be pledged.
+    EveryAnswerIsPledged,
+    /// Timelines are ignored in the race: positions alone count.
+    TimelinesIgnored,
+    /// Peers are said to be behind.
+    PeersAreBehind,
+    /// Histories are never found to part.
+    NeverDiverged,
+    /// A half-made directory is taken for a whole one.
+    TaintIgnored,
+    /// The first checkpoint after a promotion is not waited for.
+    CheckpointNotAwaited,
+    /// A candidate is believed to hold everything.
+    CandidateBelieved,
+    /// The leader does not hear that its key is gone.
+    VanishedKeyUnheard,
+    /// Old views of the store are decided on.
+    OldViews,
+    /// The death of a postmaster is never seen.
+    DeathUnseen,
+    /// The guard's death is not heard.
+    GuardDeathUnheard,
+    /// The guard's fence is not heard of.
+    FenceUnheard,
+    /// Answers of peers are lost.
+    PeersUnheard,
+    /// A lost member lease is not heard of.
+    SessionLossUnheard,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 29] = [
+        Self::LeaseDatedFromTheAnswer,
+        Self::ObservationDatedFromTheAnswer,
+        Self::RefusedRenewalIsUnknown,
+        Self::UnknownIsDone,
+        Self::UnknownRenewalIsRefused,
+        Self::TtlAsAsked,
+        Self::WallClock,
+        Self::GuardNeverFires,
+        Self::GuardLate,
+        Self::GuardAcknowledgesMore,
+        Self::HoldHoldsNothing,
+        Self::OrphansLive,
+        Self::StartsLate,
+        Self::EpochNotOnDisk,
+        Self::FreezeIsAReload,
+        Self::EveryAnswerIsPledged,
+        Self::TimelinesIgnored,
+        Self::PeersAreBehind,
+        Self::NeverDiverged,
+        Self::TaintIgnored,
+        Self::CheckpointNotAwaited,
+        Self::CandidateBelieved,
+        Self::VanishedKeyUnheard,
+        Self::OldViews,
+        Self::DeathUnseen,
+        Self::GuardDeathUnheard,
+        Self::FenceUnheard,
+        Self::PeersUnheard,
+        Self::SessionLossUnheard,
+    ];
+
+    /// What core hears of an event where the bug is planted; `None`: nothing.
+    pub fn bend(self, world: &World, node: NodeId, event: Event) -> Option<Event> {
+        let now = world.clock(node);
+        Some(match event {
+            Event::Store(StoreEvent::Completed { op, outcome, asked }) => {
+                let asked = if self == Self::LeaseDatedFromTheAnswer { now } else { asked };
+                let outcome = self.outcome(world, node, op, outcome);
+                Event::Store(StoreEvent::Completed { op, outcome, asked })
+            }
+            Event::Store(StoreEvent::Watched(mut seen)) => {
+                self.view(world, node, &mut seen.value);
+                Event::Store(StoreEvent::Watched(seen))
+            }
+            Event::Guard(GuardEvent::Armed(mut armed)) if self == Self::GuardAcknowledgesMore => {
+                armed.at = armed.at + std::time::Duration::from_secs(2);
+                Event::Guard(GuardEvent::Armed(armed))
+            }
+            Event::Guard(GuardEvent::Gone) if self == Self::GuardDeathUnheard => return None,
+            Event::Guard(GuardEvent::Fired { .. }) if self == Self::FenceUnheard => return None,
+            Event::Peer(PeerEvent::Answered { op, member, outcome, asked }) => {
+                let outcome = match outcome {
+                    Outcome::Done(_) if self == Self::PeersUnheard => Outcome::Unknown("unheard".into()),
+                    Outcome::Done(answer) => Outcome::Done(self.answer(world, node, answer)),
+                    other => other,
+                };
+                Event::Peer(PeerEvent::Answered { op, member, outcome, asked })
+            }
+            Event::Postgres(PostgresEvent::ProcessSeen(process))
+                if self == Self::DeathUnseen && process == matriarch_core::view::postgres::Process::Absent =>
+            {
+                return None;
+            }
+            Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(mut cluster)))
+                if self == Self::CheckpointNotAwaited =>
+            {
+                cluster.checkpoint_timeline = cluster.history.timeline;
+                Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(cluster)))
+            }
+            other => other,
+        })
+    }
+
+    fn outcome(
+        self,
+        world: &World,
+        node: NodeId,
+        op: matriarch_core::id::OpId,
+        outcome: Outcome<StoreDone>,
+    ) -> Outcome<StoreDone> {
+        use matriarch_core::action::{Action, StoreAction};
+        let agent = world.nodes[node.0].agent.as_ref();
+        let in_flight =
+            agent.and_then(|agent| agent.state.ops.iter().find(|(_, f)| f.op == op).map(|(_, f)| &f.action));
+        match (self, outcome, in_flight) {
+            (Self::RefusedRenewalIsUnknown, Outcome::Refused(_), Some(Action::Store(StoreAction::Renew { .. }))) => {
+                Outcome::Unknown("refused".into())
+            }
+            (Self::UnknownRenewalIsRefused, Outcome::Unknown(_), Some(Action::Store(StoreAction::Renew { .. }))) => {
+                Outcome::Refused(Refusal::LeaseGone)
+            }
+            (
+                Self::SessionLossUnheard,
+                Outcome::Refused(Refusal::LeaseGone),
+                Some(Action::Store(StoreAction::KeepSession { .. } | StoreAction::PutMember { .. })),
+            ) => Outcome::Unknown("unheard".into()),
+            (Self::UnknownIsDone, Outcome::Unknown(_), Some(Action::Store(action))) => match action {
+                StoreAction::Renew { .. } => {
+                    let ttl = world.nodes[node.0].config.ttl;
+                    Outcome::Done(StoreDone::Renewed { ttl, revision: Revision(0) })
+                }
+                StoreAction::KeepSession { .. } => Outcome::Done(StoreDone::SessionKept),
+                StoreAction::Revoke { .. } => Outcome::Done(StoreDone::Revoked),
+                _ => Outcome::Unknown("no answer".into()),
+            },
+            (Self::TtlAsAsked, Outcome::Done(StoreDone::Renewed { revision, .. }), _) => {
+                Outcome::Done(StoreDone::Renewed { ttl: world.nodes[node.0].config.ttl * 2, revision })
+            }
+            (_, Outcome::Done(StoreDone::Read(mut view)), _) => {
+                self.view(world, node, &mut view);
+                Outcome::Done(StoreDone::Read(view))
+            }
+            (_, outcome, _) => outcome,
+        }
+    }
+
+    fn view(self, world: &World, node: NodeId, view: &mut matriarch_core::view::store::ClusterView) {
+        match self {
+            // As a cache that holds what it was told first: the leader that was known before goes on to be seen.
+            Self::VanishedKeyUnheard if view.leader.is_none() => {
+                let agent = world.nodes[node.0].agent.as_ref();
+                let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
+                let mine = known.and_then(|seen| seen.value.leader.clone());
+                view.leader = mine.filter(|leader| leader.member == world.names[node.0]);
+            }
+            Self::OldViews => {
+                let agent = world.nodes[node.0].agent.as_ref();
+                let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
+                if let Some(known) = known.filter(|seen| view.revision.0 % 5 == 0 && seen.value.leader.is_none()) {
+                    let revision = view.revision;
+                    *view = known.value.clone();
+                    view.revision = revision;
+                }
+            }
+            Self::CheckpointNotAwaited => {
+                for key in view.members.values_mut() {
+                    key.record.checkpoint_pending = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(
+        self,
+        world: &World,
+        node: NodeId,
+        mut answer: matriarch_core::view::peers::PeerAnswer,
+    ) -> matriarch_core::view::peers::PeerAnswer {
+        match self {
+            Self::EveryAnswerIsPledged => answer.pledge = Some(Revision(i64::MAX)),
+            Self::TimelinesIgnored => {
+                let agent = world.nodes[node.0].agent.as_ref();
+                let mine = agent.and_then(|agent| match &agent.state.postgres.data {
+                    DataDir::Cluster(cluster) => Some(cluster.history.clone()),
+                    _ => None,
+                });
+                answer.history = mine.unwrap_or_else(|| History::first(matriarch_core::id::Timeline(1)));
+            }
+            Self::PeersAreBehind => answer.flushed = Lsn(1),
+            Self::CandidateBelieved => answer.replayed = Lsn(u64::MAX),
+            _ => {}
+        }
+        answer
+    }
+}

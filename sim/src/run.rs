@@ -1,0 +1,109 @@
+//! One run of a plan, from its first event to what came of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+
+use crate::check::Violation;
+use crate::coverage::Coverage;
+use crate::fault::Plan;
+use crate::mutant::Mutant;
+use crate::time::Time;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// Something must never happen, and did.
+    Safety,
+    /// Something must happen, and did not.
+    Liveness,
+    /// An assertion failed: core's, or the world's.
+    Crash,
+}
+
+impl Class {
+    /// The exit code that tells of it.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Safety => 10,
+            Self::Liveness => 11,
+            Self::Crash => 12,
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+    /// What was seen to happen.
+    pub coverage: Coverage,
+    /// Steps of core.
+    pub steps: u64,
+    /// Seconds of the world's time.
+    pub seconds: u64,
+    /// Commits that were acknowledged, and how many of them the last primary does not hold.
+    pub acknowledged: (u64, u64),
+    /// The longest time in which nobody served, in milliseconds.
+    pub outage_ms: u64,
+    /// The hash of everything that was ordered.
+    pub hash: u64,
+    /// What happened.
+    pub trace: Trace,
+}
+
+/// The invariant that a crash is told as.
+pub const CRASH: &str = "crash";
+
+impl Violation {
+    /// What kind it is.
+    pub fn class(&self) -> Class {
+        match self.invariant {
+            CRASH => Class::Crash,
+            liveness if liveness.starts_with('L') => Class::Liveness,
+            _ => Class::Safety,
+        }
+    }
+}
+
+/// Runs a plan. A failed assertion is a violation like any other.
+pub fn run(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Ran {
+    let mut world = World::new(plan, mutant, trace);
+    if catch_unwind(AssertUnwindSafe(|| world.run())).is_err() {
+        let what = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        world.violation = Some(Violation { invariant: CRASH, at: world.now, what });
+    }
+    ran(world)
+}
+
+/// Runs a plan up to an instant, and leaves the world as it is then.
+pub fn run_until(plan: Plan, until: Time) -> World {
+    let mut world = World::new(plan, None, Trace::hash_only());
+    world.run_until(until);
+    world
+}
+
+fn ran(world: World) -> Ran {
+    let (lost, acknowledged) = world.lost();
+    Ran {
+        steps: world.steps,
+        seconds: world.now.ms() / 1000,
+        acknowledged: (acknowledged, lost),
+        outage_ms: world.longest_outage().as_millis() as u64,
+        hash: world.trace.hash(),
+        violation: world.violation,
+        coverage: world.coverage,
+        trace: world.trace,
+    }
+}
+
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Has assertions that fail told by the runs that they fail in, not on standard error.
+pub fn quiet_assertions() {
+    std::panic::set_hook(Box::new(|info| {
+        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+    }));
+}

@@ -1,0 +1,101 @@
+//! What a world is made of: drawn from its seed, written into its plan.
+
+use serde::{Deserialize, Serialize};
+
+use crate::random::Stream;
+
+/// The size and the timings of a world.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Nodes.
+    pub nodes: usize,
+    /// Members of the store.
+    pub store_members: usize,
+    /// `ttl`.
+    pub ttl_ms: u64,
+    /// `loop_wait`.
+    pub loop_wait_ms: u64,
+    /// `retry_timeout`.
+    pub retry_timeout_ms: u64,
+    /// `primary_start_timeout`.
+    pub primary_start_timeout_ms: u64,
+    /// `maximum_lag_on_failover`.
+    pub maximum_lag_bytes: u64,
+    /// `matriarch.isolation_timeout`.
+    pub isolation_timeout_ms: u64,
+    /// `use_pg_rewind`.
+    pub use_pg_rewind: bool,
+    /// The node with the tag `nofailover`.
+    pub nofailover: Option<usize>,
+    /// The largest error of a clock's rate.
+    pub clock_ppm: u64,
+    /// The usual and the largest delay of a message, in microseconds.
+    pub delay_us: (u64, u64),
+    /// The usual pause between two commits of a client.
+    pub commit_ms: u64,
+    /// How long faults go on; then the world heals.
+    pub faults_ms: u64,
+    /// How long the healed world goes on.
+    pub calm_ms: u64,
+}
+
+impl Settings {
+    /// Three nodes, one store, everything by its default.
+    pub fn usual() -> Self {
+        Self {
+            nodes: 3,
+            store_members: 1,
+            ttl_ms: 30_000,
+            loop_wait_ms: 10_000,
+            retry_timeout_ms: 10_000,
+            primary_start_timeout_ms: 300_000,
+            maximum_lag_bytes: 1 << 20,
+            isolation_timeout_ms: 3000,
+            use_pg_rewind: true,
+            nofailover: None,
+            clock_ppm: 500,
+            delay_us: (300, 5000),
+            commit_ms: 400,
+            faults_ms: 600_000,
+            calm_ms: 180_000,
+        }
+    }
+
+    /// Drawn within what is legal.
+    pub fn drawn(random: &mut Stream) -> Self {
+        let timings = [
+            (30_000, 10_000, 10_000),
+            (20_000, 5000, 7000),
+            (10_000, 2000, 4000),
+            (5000, 1000, 2000),
+            (3000, 1000, 1000),
+        ];
+        let store_members = *random.pick(&[1, 1, 3]);
+        // With three members the loss of the leading one takes up to two seconds of every renewal.
+        let fitting = if store_members == 3 { 4 } else { 5 };
+        let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&timings[..fitting]);
+        let nodes = *random.pick(&[2, 3, 3, 3, 3, 4, 5]);
+        Self {
+            nodes,
+            store_members,
+            ttl_ms,
+            loop_wait_ms,
+            retry_timeout_ms,
+            primary_start_timeout_ms: *random.pick(&[300_000, 300_000, 10_000, 0]),
+            maximum_lag_bytes: *random.pick(&[1 << 20, 1 << 20, 600, 0]),
+            use_pg_rewind: random.chance(80),
+            nofailover: (nodes > 2 && random.chance(10)).then(|| random.below(nodes as u64) as usize),
+            clock_ppm: *random.pick(&[0, 100, 499, 999]),
+            delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
+            commit_ms: random.magnitude(50, 2000),
+            ..Self::usual()
+        }
+    }
+
+    /// The longest that the healed world may take until it serves again: `ttl`, the store's own delay, a race with its
+    /// patience, a recovery, and what the loop and the retries may add.
+    pub fn serving_bound_ms(&self) -> u64 {
+        self.ttl_ms + self.loop_wait_ms + 2 * self.retry_timeout_ms + 20_000
+    }
+}

@@ -1,0 +1,132 @@
+//! What happened: a hash of it always, so that two runs can be compared; lines of it for whoever reads.
+
+use std::hash::{Hash, Hasher};
+
+use matriarch_core::effects::{Decision, Effects, Order};
+
+use crate::node::NodeId;
+use crate::time::Time;
+
+/// A line of what happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// When, in true time.
+    pub at: Time,
+    /// Where; `None`: to the world.
+    pub node: Option<NodeId>,
+    /// What kind of thing, at a glance.
+    pub symbol: char,
+    /// What.
+    pub text: String,
+}
+
+/// A record of a run.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    lines: Option<Vec<Line>>,
+    hash: Fnv,
+    /// From when lines are kept.
+    from: Time,
+}
+
+impl Trace {
+    /// One that keeps nothing but the hash.
+    pub fn hash_only() -> Self {
+        Self { lines: None, hash: Fnv::default(), from: Time(0) }
+    }
+
+    /// One that keeps every line.
+    pub fn full() -> Self {
+        Self { lines: Some(Vec::new()), ..Self::hash_only() }
+    }
+
+    /// Whether lines are kept.
+    pub fn is_full(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// The lines.
+    pub fn lines(&self) -> &[Line] {
+        self.lines.as_deref().unwrap_or_default()
+    }
+
+    /// The hash of everything that core ordered, and when.
+    pub fn hash(&self) -> u64 {
+        self.hash.0
+    }
+
+    /// Something happened on a node.
+    pub fn note(&mut self, at: Time, node: NodeId, symbol: char, text: impl FnOnce() -> String) {
+        (at, node, symbol).hash(&mut self.hash);
+        self.line(at, Some(node), symbol, text);
+    }
+
+    /// Something happened to the world.
+    pub fn world(&mut self, at: Time, symbol: char, text: impl FnOnce() -> String) {
+        (at, symbol).hash(&mut self.hash);
+        self.line(at, None, symbol, text);
+    }
+
+    fn line(&mut self, at: Time, node: Option<NodeId>, symbol: char, text: impl FnOnce() -> String) {
+        if let Some(lines) = self.lines.as_mut().filter(|_| at >= self.from) {
+            lines.push(Line { at, node, symbol, text: text() });
+        }
+    }
+
+    /// What a step handed out.
+    pub fn state(&mut self, node: NodeId, effects: &Effects) {
+        (node, effects.wake.at, effects.orders.len()).hash(&mut self.hash);
+        for order in &effects.orders {
+            (order.op, &order.action).hash(&mut self.hash);
+        }
+    }
+
+    /// What core hears.
+    pub fn heard(&mut self, at: Time, node: NodeId, event: &matriarch_core::event::Event) {
+        self.line(at, Some(node), '<', || shortened(format!("{event:?}")));
+    }
+
+    /// Another decision.
+    pub fn decided(&mut self, at: Time, node: NodeId, decision: &Decision) {
+        self.line(at, Some(node), ':', || {
+            format!("{}/{}: {}", decision.rung.name(), decision.reason.code(), decision.reason)
+        });
+    }
+
+    /// An order.
+    pub fn ordered(&mut self, at: Time, node: NodeId, order: &Order) {
+        self.line(at, Some(node), '>', || {
+            format!("{}  ({})", shortened(format!("{:?}", order.action)), order.because.code())
+        });
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > 160 {
+        text.truncate(text.floor_char_boundary(160));
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// FNV-1a, 64 bits: the same everywhere and for ever.
+#[derive(Clone, Copy, Debug)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The world: everything that happens, in the order of true time, one thing after the other on one thread.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+
+use matriarch_core::action::GuardAction;
+use matriarch_core::event::Request;
+use matriarch_core::id::{Member, Pid, Revision};
+use matriarch_core::time::{Duration, Instant};
+
+use crate::check::{Checks, Violation};
+use crate::client::{Client, Ledger};
+use crate::coverage::Coverage;
+use crate::fault::{Plan, Watching};
+use crate::mutant::Mutant;
+use crate::net::{Link, Net, Waiting};
+use crate::node::{Message, Node, NodeId, name};
+use crate::postgres::Pace;
+use crate::postgres::wal::{Place, Wal};
+use crate::random::Stream;
+use crate::settings::Settings;
+use crate::store::{Request as StoreRequest, Store};
+use crate::time::{Clock, Time};
+use crate::trace::Trace;
+
+/// What happens at some time.
+#[derive(Debug)]
+pub enum Due {
+    /// Something reaches an agent.
+    Agent {
+        /// Where.
+        node: NodeId,
+        /// Which agent; another one never hears of it. 0: whichever runs.
+        boot: u32,
+        /// What.
+        message: Box<Message>,
+    },
+    /// A request reaches a member of the store.
+    Store {
+        /// Whose.
+        node: NodeId,
+        /// Of which agent.
+        boot: u32,
+        /// Its number.
+        call: u64,
+        /// Which member.
+        member: usize,
+        /// What.
+        request: StoreRequest,
+    },
+    /// The next lease may have ended.
+    LeaseEnds,
+    /// The store has elected a leader.
+    StoreElected,
+    /// An order reaches the guard.
+    Guard {
+        /// Where.
+        node: NodeId,
+        /// From which agent.
+        boot: u32,
+        /// What.
+        order: GuardAction,
+        /// What the agent knows to be armed.
+        instead_of: Option<matriarch_core::id::LeaseId>,
+    },
+    /// The guard looks at the clock.
+    GuardWakes {
+        /// Where.
+        node: NodeId,
+        /// By which timer.
+        timer: u64,
+    },
+    /// The guard has done what it does to processes.
+    GuardDone {
+        /// Where.
+        node: NodeId,
+        /// What.
+        what: GuardDeed,
+    },
+    /// The guard's command gives the tenure back.
+    GuardReleases {
+        /// Where.
+        node: NodeId,
+        /// Which tenure.
+        tenure: matriarch_core::id::LeaseId,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// A postmaster has got so far.
+    Server {
+        /// Where.
+        node: NodeId,
+        /// Which.
+        pid: Pid,
+        /// How far.
+        what: ServerStep,
+    },
+    /// Orphans end by themselves.
+    OrphansEnd {
+        /// Where.
+        node: NodeId,
+    },
+    /// WAL reaches a standby.
+    Wal {
+        /// Which.
+        node: NodeId,
+        /// Its postmaster.
+        pid: Pid,
+        /// From whom.
+        from: NodeId,
+        /// Of which postmaster.
+        from_pid: Pid,
+        /// Up to where.
+        to: Place,
+    },
+    /// A standby says what it has on disk.
+    WalReply {
+        /// To whom.
+        node: NodeId,
+        /// To which postmaster.
+        pid: Pid,
+        /// Who says it.
+        from: NodeId,
+        /// What it has.
+        flushed: Place,
+    },
+    /// A client turns to its server.
+    Client(usize),
+    /// A commit reaches its server.
+    Commit(usize),
+    /// A fault begins.
+    Fault(usize),
+    /// A fault ends.
+    FaultEnds(usize),
+    /// An agent is started, if none runs.
+    StartAgent(NodeId),
+    /// The faults are over: everything heals.
+    Heal,
+}
+
+impl Due {
+    /// Something reaches an agent.
+    pub fn agent(node: NodeId, boot: u32, message: Message) -> Self {
+        Self::Agent { node, boot, message: Box::new(message) }
+    }
+}
+
+/// What a guard does to processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuardDeed {
+    /// All of them stand still.
+    Stopped,
+    /// All of them are dead.
+    Dead,
+    /// All of them are held.
+    Held,
+    /// They go on.
+    Resumed,
+    /// Nothing is left of a dead postmaster.
+    OrphansDead,
+}
+
+/// How far a postmaster has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerStep {
+    /// It has recovered what is on its disk.
+    Recovered,
+    /// It was promoted.
+    Promoted,
+    /// It has written the checkpoint of its shutdown.
+    ShutDown,
+    /// Its receiver tries to connect.
+    Connect,
+    /// Its stream is broken off.
+    StreamLost,
+    /// It waits for its senders no longer.
+    GiveUpDraining,
+}
+
+struct Entry(Time, u64, Due);
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// Everything.
+pub struct World {
+    /// True time.
+    pub now: Time,
+    due: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    /// What it is made of.
+    pub settings: Settings,
+    /// How long PostgreSQL takes.
+    pub pace: Pace,
+    /// The names of all nodes.
+    pub names: Vec<Member>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// All WAL.
+    pub wal: Wal,
+    /// The store.
+    pub store: Store,
+    /// Its members.
+    pub members: Vec<StoreMember>,
+    /// The member that leads; `None` while none is elected.
+    pub store_leader: Option<usize>,
+    /// The number of the election that counts.
+    pub elections: u64,
+    /// Requests that wait for the store to elect.
+    pub store_waiting: Vec<Due>,
+    /// When the store looks for leases that are over.
+    pub lease_check: Option<Time>,
+    /// The revision that watches have told of.
+    pub told: Revision,
+    /// The network.
+    pub net: Net,
+    /// What waits for its link.
+    pub waiting: Vec<Waiting<Due>>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// What they were told.
+    pub ledger: Ledger,
+    /// The faults.
+    pub plan: Plan,
+    /// Faults that wait for an order.
+    pub watching: Vec<Watching>,
+    /// The faults are over.
+    pub healed: Option<Time>,
+    /// A planted bug.
+    pub mutant: Option<Mutant>,
+    /// The next request number of a store call.
+    pub calls: u64,
+    /// How long things of a host take.
+    pub host_random: Stream,
+    /// How long things of PostgreSQL take.
+    pub postgres_random: Stream,
+    /// When the store gets to expiring.
+    pub store_random: Stream,
+    /// When clients commit.
+    pub client_random: Stream,
+    /// What must hold.
+    pub checks: Checks,
+    /// The first violation.
+    pub violation: Option<Violation>,
+    /// What has been seen to happen.
+    pub coverage: Coverage,
+    /// What happened, for whoever reads it.
+    pub trace: Trace,
+    /// Steps of core.
+    pub steps: u64,
+}
+
+/// A member of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreMember {
+    /// It runs.
+    pub up: bool,
+    /// It stands still.
+    pub frozen: bool,
+}
+
+impl World {
+    /// The world of a plan, before anything happens.
+    pub fn new(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Self {
+        let (seed, settings) = (plan.seed, plan.settings.clone());
+        let mut hosts = Stream::new(seed, "hosts");
+        let clock = |random: &mut Stream| Clock {
+            offset_ns: random.between(1_000_000_000, 1_000_000_000_000),
+            rate_ppm: random.between(0, 2 * settings.clock_ppm) as i64 - settings.clock_ppm as i64,
+            wall_off_ms: random.between(0, 20_000) as i64 - 10_000,
+        };
+        let ids = (0..settings.nodes).map(NodeId);
+        let nodes: Vec<Node> = ids.map(|id| Node::new(id, clock(&mut hosts), &settings)).collect();
+        let clients = (0..settings.nodes).map(|node| Client::new(NodeId(node))).collect();
+        let mut world = Self {
+            now: Time(0),
+            due: BinaryHeap::new(),
+            sequence: 0,
+            pace: Pace::default(),
+            names: (0..settings.nodes).map(|node| name(NodeId(node))).collect(),
+            wal: Wal::default(),
+            store: Store::new(Duration::from_secs(2)),
+            members: vec![StoreMember { up: true, frozen: false }; settings.store_members],
+            store_leader: Some(0),
+            elections: 0,
+            store_waiting: Vec::new(),
+            lease_check: None,
+            told: Revision(0),
+            net: Net::new(settings.delay_us, Stream::new(seed, "net")),
+            waiting: Vec::new(),
+            clients,
+            ledger: Ledger::default(),
+            watching: Vec::new(),
+            healed: None,
+            mutant,
+            calls: 0,
+            host_random: Stream::new(seed, "host"),
+            postgres_random: Stream::new(seed, "postgres"),
+            store_random: Stream::new(seed, "store"),
+            client_random: Stream::new(seed, "client"),
+            checks: Checks::default(),
+            violation: None,
+            coverage: Coverage::default(),
+            trace,
+            steps: 0,
+            nodes,
+            settings,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for node in 0..self.nodes.len() {
+            let wait = Duration::from_millis(self.host_random.between(0, 2000));
+            self.at(self.now + wait, Due::StartAgent(NodeId(node)));
+        }
+        for client in 0..self.clients.len() {
+            self.at(self.now + Duration::from_millis(500), Due::Client(client));
+        }
+        self.schedule_faults();
+        self.at(Time::from_ms(self.settings.faults_ms), Due::Heal);
+    }
+
+    /// Has something happen at a time.
+    pub fn at(&mut self, time: Time, what: Due) {
+        self.sequence += 1;
+        self.due.push(Reverse(Entry(time.max(self.now), self.sequence, what)));
+    }
+
+    /// Has something happen after a while.
+    pub fn later(&mut self, wait: Duration, what: Due) {
+        self.at(self.now + wait, what);
+    }
+
+    /// Sends something over a link.
+    pub fn send(&mut self, link: Link, what: Due) {
+        if self.net.is_cut(link) {
+            self.waiting.push(Waiting { link, since: self.now, what });
+            return;
+        }
+        let delay = self.net.delay();
+        self.later(delay, what);
+    }
+
+    /// Runs to the end of the plan, or to the first violation.
+    pub fn run(&mut self) {
+        self.run_until(Time::from_ms(self.settings.faults_ms + self.settings.calm_ms));
+        if self.violation.is_none() {
+            self.check_at_the_end();
+        }
+    }
+
+    /// Runs to a time, or to the first violation.
+    pub fn run_until(&mut self, end: Time) {
+        while self.violation.is_none() {
+            match self.due.peek() {
+                Some(Reverse(Entry(time, _, _))) if *time <= end => {}
+                _ => break,
+            }
+            let Some(Reverse(Entry(time, _, what))) = self.due.pop() else { break };
+            self.now = time;
+            self.happens(what);
+            self.check_after_event();
+        }
+        if self.violation.is_none() {
+            self.now = end;
+        }
+    }
+
+    fn happens(&mut self, what: Due) {
+        match what {
+            Due::Agent { node, boot, message } => self.reaches_agent(node, boot, *message),
+            Due::Store { .. } => self.reaches_store(what),
+            Due::LeaseEnds => self.leases_end(),
+            Due::StoreElected => self.store_elected(),
+            Due::Guard { node, boot, order, instead_of } => self.guard_ordered(node, boot, &order, instead_of),
+            Due::GuardWakes { node, timer } => self.guard_wakes(node, timer),
+            Due::GuardDone { node, what } => self.guard_done(node, what),
+            Due::GuardReleases { node, tenure, tries } => self.guard_releases(node, tenure, tries),
+            Due::Server { node, pid, what } => self.server_step(node, pid, what),
+            Due::OrphansEnd { node } => self.orphans_end(node),
+            Due::Wal { node, pid, from, from_pid, to } => self.wal_arrives(node, pid, (from, from_pid), to),
+            Due::WalReply { node, pid, from, flushed } => self.wal_confirmed(node, pid, from, flushed),
+            Due::Client(client) => self.client_turns(client),
+            Due::Commit(client) => self.commit_arrives(client),
+            Due::Fault(index) => self.fault_begins(index),
+            Due::FaultEnds(index) => self.fault_ends(index),
+            Due::StartAgent(node) => self.start_agent(node),
+            Due::Heal => self.heal(),
+        }
+    }
+
+    /// What a node's CLOCK_BOOTTIME shows.
+    pub fn clock(&self, node: NodeId) -> Instant {
+        self.nodes[node.0].clock.read(self.now)
+    }
+
+    /// Sends a message to the agent that runs on a node now, without the network.
+    pub fn tell(&mut self, node: NodeId, wait: Duration, message: Message) {
+        if let Some(agent) = &self.nodes[node.0].agent {
+            let boot = agent.boot;
+            self.later(wait, Due::agent(node, boot, message));
+        }
+    }
+
+    /// An operator asks a node's agent.
+    pub fn operator_asks(&mut self, node: NodeId, request: Request) {
+        self.tell(node, Duration::from_millis(1), Message::Operator(request));
+    }
+
+    /// A draw between two numbers of milliseconds, for something that PostgreSQL does.
+    pub fn takes(&mut self, (low, high): (u64, u64)) -> Duration {
+        Duration::from_micros(self.postgres_random.between(low * 1000, high * 1000))
+    }
+
+    /// The keys as they are in the store.
+    pub fn keys(&self) -> Rc<matriarch_core::view::store::ClusterView> {
+        Rc::clone(self.store.keys())
+    }
+
+    /// Names a violation, if it is the first.
+    pub fn violated(&mut self, invariant: &'static str, what: String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, at: self.now, what });
+        }
+    }
+}
