@@ -79,8 +79,8 @@ pub const RACE_WINDOW: Duration = Duration::from_millis(150);
 /// Among equals the one that does not go first waits for so long, then tries as well.
 pub const EQUALS_PATIENCE: Duration = Duration::from_millis(250);
 /// Who holds less than a peer stands back for so long, for that one to campaign. A peer that is ahead and cannot lead
-/// would keep the cluster without a primary for ever otherwise; `maximum_lag_on_failover` bounds what is given up. So does
-/// who left the newest branch, for whoever is on it; beyond that bound it stands back for good.
+/// would keep the cluster without a primary for ever otherwise; `maximum_lag_on_failover` bounds what is given up. So
+/// does who left the newest branch, for whoever is on it; beyond that bound it stands back for good.
 pub const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// A node that was not asked for by the operator stands back for so long.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);

@@ -73,7 +73,8 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     if !view.may_write() {
         return Some(Verdict::wait(reason).fate(Fate::LetLapse));
     }
-    // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or archiver.
+    // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
+    // archiver.
     let hangs = view.state.memory.drained_since.is_some_and(|since| view.at.since(since) >= super::DRAIN_LIMIT);
     let mode = if view.state.guard.held || (hangs && view.drained()) { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))

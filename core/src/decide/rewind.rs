@@ -19,8 +19,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if let Some((_, Some(at))) = compared {
         return Some(diverged(view, dir, epoch, at, upstream, record));
     }
-    // Also a server that crashed is compared before it is touched: to recover it by itself would write a checkpoint, and
-    // what held no more than the leader would have diverged by that.
+    // Also a server that crashed is compared before it is touched: to recover it by itself would write a checkpoint,
+    // and what held no more than the leader would have diverged by that.
     if !suspicious(view, dir) || (compared.is_some() && !doubtful(view)) {
         return None;
     }

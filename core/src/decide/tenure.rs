@@ -63,8 +63,8 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
         Tenure::Adopting { deadline } if armed.is_none() && view.may_write() && view.config().unsupported.is_none() => {
             Some((Action::Guard(GuardAction::Arm { tenure: LeaseId(0), at: *deadline }), Reason::ArmingGuard))
         }
-        // What turned out to be another cluster's is not ours to stop, and the guard would stop it when this agent leaves.
-        // If a tenure of ours is armed, something of ours ran there: that is left to end.
+        // What turned out to be another cluster's is not ours to stop, and the guard would stop it when this agent
+        // leaves. If a tenure of ours is armed, something of ours ran there: that is left to end.
         Tenure::None if view.foreign() && view.armed_for_nobody() => {
             Some((Action::Guard(GuardAction::Disarm), reason.clone()))
         }

@@ -101,8 +101,8 @@ impl<'a> View<'a> {
     }
 
     /// The directory is that of a cluster which this node began to initialise and did not complete: on its first
-    /// timeline, never led under an epoch, and its keys were never complete. A former primary beside a store that lost its
-    /// keys is nothing of the kind.
+    /// timeline, never led under an epoch, and its keys were never complete. A former primary beside a store that lost
+    /// its keys is nothing of the kind.
     pub fn unfinished_bootstrap(&self) -> bool {
         let uninitialised = self.cluster().is_some_and(|cluster| cluster.system_id().is_none());
         let Some(dir) = self.complete_dir().filter(|_| uninitialised) else { return false };
