@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use matriarch_tests::single::give;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, wait_until};
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -77,6 +78,24 @@ async fn the_data_directory_of_another_cluster_is_refused_and_not_touched() {
     assert_eq!(files(&stranger.data_dir()), before, "a foreign data directory was touched");
     cluster.nodes.pop();
     assert_eq!(cluster.healed(HEAL_LIMIT).await, primary);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_ours_is_refused_and_not_touched() {
+    let mut cluster = Cluster::prepare(Plan { nodes: 1, ..Plan::default() }).await;
+    let node = &mut cluster.nodes[0];
+    fs::create_dir(node.data_dir()).expect("a directory");
+    // Root's, if that is who runs the tests; with hidden files only in any case.
+    fs::write(node.data_dir().join(".env"), "precious").expect("a file");
+    let is_root = fs::metadata(node.data_dir()).expect("metadata").uid() == 0;
+    for says in if is_root { &["belongs to root", ".env"][..] } else { &[".env"][..] } {
+        node.start();
+        assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+        let log = node.log();
+        assert!(log.lines().last().unwrap_or_default().contains(says), "no clear last word: {log}");
+        assert_eq!(fs::read_to_string(node.data_dir().join(".env")).expect("the file"), "precious");
+        give(&node.data_dir());
+    }
 }
 
 /// Every file below `dir` with its size and the time of its last change.

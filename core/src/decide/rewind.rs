@@ -103,9 +103,9 @@ fn cannot_rewind(view: &View<'_>, dir: &Cluster) -> Option<String> {
     (!dir.rewindable).then(|| "neither data checksums nor wal_log_hints are on".into())
 }
 
-/// Cloning throws away what only this node holds: all that lies behind the position at which the histories part. A
+/// Cloning throws away what only this node holds: all that lies beyond the position at which the histories part. A
 /// rewind does the same, so a clone may take the place of one that failed, where the leader is known to hold the rest:
-/// it was compared, it serves at or behind that position, and on a timeline begun after ours, so that it was elected
+/// it was compared, it serves at or beyond that position, and on a timeline begun after ours, so that it was elected
 /// from our history and what is only here was given up by that. With a leader on our timeline or an older one nothing
 /// of the kind is known (its store or its data may be of yesterday), and what is here may be the last copy. Then, and
 /// where no rewind was tried, the operator's word is needed.

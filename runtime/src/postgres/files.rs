@@ -96,7 +96,16 @@ fn is_leftover(name: &str) -> bool {
 
 /// Not a file any more: NFS keeps what was deleted until the last who has it open is gone.
 fn is_deleted(name: &str) -> bool {
-    name.starts_with(".nfs")
+    let number = name.strip_prefix(".nfs").unwrap_or_default();
+    number.len() >= 16 && number.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// A socket of a server that lives, whatever it does in this directory; its lock file begins with its process.
+fn is_in_use(directory: &Path, name: &str) -> bool {
+    let lock = directory.join(format!("{}.lock", name.trim_end_matches(".lock")));
+    let pid = fs::read_to_string(lock).ok().and_then(|text| text.lines().next()?.trim().parse::<i32>().ok());
+    let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.abs())).ok());
+    program.is_some_and(|program| matches!(program.trim_end(), "postgres" | "postmaster"))
 }
 
 /// The names in a directory, sorted, hidden ones among them; without leftovers. A missing directory has none.
@@ -130,16 +139,19 @@ pub fn is_empty(directory: &Path) -> io::Result<bool> {
 /// Of the file system. `DirectoryNotEmpty`: something remains, which is named; what a tool would leave behind could not
 /// be told from it.
 pub fn clear_leftovers(directory: &Path) -> io::Result<()> {
-    let mut remain = Vec::new();
+    let (mut gone, mut remain) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_leftover(&name) && !entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
+        let removable = is_leftover(&name) && !is_in_use(directory, &name) && !entry.file_type()?.is_dir();
+        if removable {
+            gone.push(entry.path());
         } else {
             remain.push(name);
         }
     }
+    // All were looked at first: whose socket it is, is in the lock file beside it.
+    gone.iter().try_for_each(|path| remove(path))?;
     if remain.is_empty() {
         return Ok(());
     }

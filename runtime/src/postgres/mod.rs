@@ -411,7 +411,7 @@ impl Postgres {
                 Recovery::Primary => false,
                 Recovery::Standby(_) | Recovery::Frozen => true,
             };
-            let settings = for_role(&settings, standby)?;
+            let settings = for_role(&settings, standby);
             let written = conf::write_all(&settings, known_major(&settings)?, &wanted)?;
             *locked(&recovery) = wanted;
             if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {

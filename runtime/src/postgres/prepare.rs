@@ -21,12 +21,11 @@ pub(super) fn is_standby(settings: &Settings) -> bool {
     settings.data_dir.join("standby.signal").exists()
 }
 
-/// The settings to run with on this directory as a standby, or as a primary.
-pub(super) fn for_role(settings: &Arc<Settings>, standby: bool) -> Result<Arc<Settings>, String> {
-    match control_data::read(&settings.data_dir)? {
-        Some(control) if standby => Ok(maxima::raised(settings, &control)),
-        Some(_) | None => Ok(Arc::clone(settings)),
-    }
+/// The settings to run with on this directory as a standby, or as a primary. What cannot be read raises nothing: a reload
+/// need not fail for it, and a start has read it before.
+pub(super) fn for_role(settings: &Arc<Settings>, standby: bool) -> Arc<Settings> {
+    let control = standby.then(|| control_data::read(&settings.data_dir).ok().flatten()).flatten();
+    control.map_or_else(|| Arc::clone(settings), |control| maxima::raised(settings, &control))
 }
 
 /// Writes what a start needs; the settings to start with.
@@ -56,7 +55,7 @@ pub(super) fn prepare_start(
                 .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
         }
     }
-    let settings = for_role(settings, standby.unwrap_or_else(|| is_standby(settings)))?;
+    let settings = for_role(settings, standby.unwrap_or_else(|| is_standby(settings)));
     conf::write_all(&settings, known_major(&settings)?, recovery)?;
     if let Some(standby) = standby {
         conf::write_signal(&settings, standby)?;

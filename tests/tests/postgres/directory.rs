@@ -6,7 +6,7 @@ use std::path::Path;
 use matriarch_core::view::postgres::DataDir;
 use matriarch_tests::single::{base, free_port, give};
 
-use super::node::{Node, refused};
+use super::node::{Node, pid_of, refused};
 use super::{Postgres, Upstream};
 
 fn make(directory: &Path) {
@@ -76,6 +76,21 @@ async fn an_empty_directory_of_another_owner_is_refused() {
     assert!(why.contains("belongs to 12345") && why.contains("chown"), "{why}");
     is_left_alone(&node, "belongs to 12345").await;
     assert_eq!(std::fs::metadata(node.data_dir()).unwrap().uid(), 12345);
+}
+
+#[tokio::test]
+async fn the_socket_of_a_server_that_lives_is_no_leftover() {
+    let base = base();
+    let other = Node::primary(base.path(), "a").await;
+    let node = Node::new(base.path(), "b");
+    make(&node.data_dir());
+    let pid = pid_of(other.postgres.observe_process().await);
+    let (socket, lock) = (".s.PGSQL.5432", ".s.PGSQL.5432.lock");
+    std::fs::write(node.data_dir().join(lock), format!("{}\n", pid.0)).unwrap();
+    std::fs::write(node.data_dir().join(socket), "").unwrap();
+    let why = refused(node.postgres.initdb(&|_| ()).await);
+    assert!(why.contains(socket) && why.contains(lock) && why.contains("data_dir"), "{why}");
+    assert!(node.data_dir().join(socket).exists() && node.data_dir().join(lock).exists());
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ fn nonsense() -> BTreeMap<String, String> {
         ("max_conections", "3"),
         ("work_mem", "lots"),
         ("enable_seqscan", "maybe"),
-        ("wal_compression", "perhaps"),
+        ("huge_pages", "perhaps"),
         ("DateStyle", "nonsense"),
         ("server_version_num", "12"),
         ("foo bar", "1"),

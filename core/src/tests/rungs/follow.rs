@@ -77,7 +77,7 @@ fn a_failed_rewind_is_followed_by_a_clone_of_a_leader_that_came_after_or_where_t
     };
     let node = || rewind_failed(stopped_beside_b());
     concludes(&b_is_at(node(), 2, 0x300_0000), Rung::Rewind, "clone_instead", Fate::Keep, &clone);
-    // On our timeline without what we have, or behind the position that it shared a moment ago: that is a leader of
+    // On our timeline without what we have, or short of the position that it shared a moment ago: that is a leader of
     // yesterday, and this may be the last copy.
     for known in [b_is_at(node(), 1, 0x300_0000), b_is_at(node(), 2, 0x1ff_ffff)] {
         concludes(&known, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
