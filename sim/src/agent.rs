@@ -178,11 +178,12 @@ impl World {
     }
 
     fn execute(&mut self, node: NodeId, boot: u32, order: Order) {
-        let Order { op, action, under, .. } = order;
+        let Order { op, action, under, because } = order;
         match action {
             Action::Guard(order) => {
                 if order == GuardAction::Fire {
                     self.coverage.count("fire");
+                    self.check_fire(node, &because);
                 }
                 let instead_of = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.armed);
                 let wait = Duration::from_micros(self.host_random.between(30, 500));
@@ -298,12 +299,7 @@ impl World {
         if sql.is_none() {
             self.look_at_once(node);
         }
-        let mut sql = sql.map(|sql| Seen::new(sql, asked.min(heard), heard));
-        if self.mutant == Some(Mutant::ObservationDatedFromTheAnswer)
-            && let Some(seen) = &mut sql
-        {
-            seen.asked = heard;
-        }
+        let sql = sql.map(|sql| Seen::new(sql, asked.min(heard), heard));
         // A standby that followed onto a new timeline has a new history.
         let data = self.data(node);
         self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
@@ -332,6 +328,7 @@ impl World {
             Answer::Position(answer) => {
                 let asker = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.asked.remove(&request));
                 if let Some(asker) = asker {
+                    self.note_pledge(node, answer.pledge);
                     self.answer_peer(node, asker, Outcome::Done(answer));
                 }
             }

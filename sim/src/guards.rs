@@ -173,6 +173,9 @@ impl World {
         let Some(guard) = &mut self.nodes[node.0].guard else { return };
         guard.absent_since = Some(now);
         let timer = guard.timer;
+        if let Some(armed) = guard.armed.filter(|_| self.mutant == Some(Mutant::ReleasedAlive)) {
+            self.later(ms(30), Due::GuardReleases { node, tenure: armed.tenure, tries: 0 });
+        }
         self.later(RESTART_GRACE, Due::GuardWakes { node, timer });
     }
 

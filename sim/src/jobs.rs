@@ -62,9 +62,11 @@ impl World {
     fn may_clone(&self, node: NodeId, upstream: &Upstream) -> bool {
         let Some(from) = self.upstream(&upstream.member) else { return false };
         let source = &self.nodes[from.0].server;
-        let Some(theirs) = source.cluster().filter(|_| source.is_ready() && self.replicates(from, node)) else {
-            return false;
-        };
+        let answers = source.is_ready() && self.replicates(from, node);
+        if self.mutant == Some(Mutant::WipedUnasked) {
+            return self.nodes[node.0].server.postmaster.is_none();
+        }
+        let Some(theirs) = source.cluster().filter(|_| answers) else { return false };
         let same = self.nodes[node.0]
             .server
             .cluster()

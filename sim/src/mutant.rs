@@ -15,8 +15,6 @@ use crate::world::World;
 pub enum Mutant {
     /// The lease is dated from the answer, not from the sending.
     LeaseDatedFromTheAnswer,
-    /// What PostgreSQL answered is dated from the answer.
-    ObservationDatedFromTheAnswer,
     /// A refused renewal is taken for one without answer.
     RefusedRenewalIsUnknown,
     /// A request to the store without answer is taken for one that was done.
@@ -59,14 +57,22 @@ pub enum Mutant {
     CandidateBelieved,
     /// The leader does not hear that its key is gone.
     VanishedKeyUnheard,
-    /// Old views of the store are decided on.
-    OldViews,
+    /// The leader key is created whether or not it is there.
+    AcquireUnguarded,
+    /// The leader key is deleted whoever holds it.
+    ReleaseUnguarded,
+    /// The right to initialise is had by whoever asks.
+    InitializeUnguarded,
+    /// The guard gives a dead agent's tenure back before PostgreSQL is dead.
+    ReleasedAlive,
+    /// A directory is wiped whatever the source says.
+    WipedUnasked,
+    /// A new agent is not told what its guard is armed for.
+    GuardForgets,
     /// The death of a postmaster is never seen.
     DeathUnseen,
     /// The guard's death is not heard.
     GuardDeathUnheard,
-    /// The guard's fence is not heard of.
-    FenceUnheard,
     /// Answers of peers are lost.
     PeersUnheard,
     /// A lost member lease is not heard of.
@@ -75,9 +81,8 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::LeaseDatedFromTheAnswer,
-        Self::ObservationDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
         Self::UnknownRenewalIsRefused,
@@ -99,10 +104,14 @@ impl Mutant {
         Self::CheckpointNotAwaited,
         Self::CandidateBelieved,
         Self::VanishedKeyUnheard,
-        Self::OldViews,
+        Self::AcquireUnguarded,
+        Self::ReleaseUnguarded,
+        Self::InitializeUnguarded,
+        Self::ReleasedAlive,
+        Self::WipedUnasked,
+        Self::GuardForgets,
         Self::DeathUnseen,
         Self::GuardDeathUnheard,
-        Self::FenceUnheard,
         Self::PeersUnheard,
         Self::SessionLossUnheard,
     ];
@@ -125,7 +134,9 @@ impl Mutant {
                 Event::Guard(GuardEvent::Armed(armed))
             }
             Event::Guard(GuardEvent::Gone) if self == Self::GuardDeathUnheard => return None,
-            Event::Guard(GuardEvent::Fired { .. }) if self == Self::FenceUnheard => return None,
+            Event::Guard(GuardEvent::Connected { held, fired, .. }) if self == Self::GuardForgets => {
+                Event::Guard(GuardEvent::Connected { armed: None, held, fired })
+            }
             Event::Peer(PeerEvent::Answered { op, member, outcome, asked }) => {
                 let outcome = match outcome {
                     Outcome::Done(_) if self == Self::PeersUnheard => Outcome::Unknown("unheard".into()),
@@ -200,15 +211,6 @@ impl Mutant {
                 let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
                 let mine = known.and_then(|seen| seen.value.leader.clone());
                 view.leader = mine.filter(|leader| leader.member == world.names[node.0]);
-            }
-            Self::OldViews => {
-                let agent = world.nodes[node.0].agent.as_ref();
-                let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
-                if let Some(known) = known.filter(|seen| view.revision.0 % 5 == 0 && seen.value.leader.is_none()) {
-                    let revision = view.revision;
-                    *view = known.value.clone();
-                    view.revision = revision;
-                }
             }
             Self::CheckpointNotAwaited => {
                 for key in view.members.values_mut() {

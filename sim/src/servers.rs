@@ -311,6 +311,7 @@ impl World {
     }
 
     fn receive(&mut self, node: NodeId, to: Place) {
+        self.check_pledge(node);
         let server = &mut self.nodes[node.0].server;
         let paused = server.replay_paused;
         let checkpointed = self.wal.last(to) == Some(Record::Checkpoint);

@@ -80,8 +80,8 @@ pub enum Gone {
 pub enum Change {
     /// It was created.
     Taken(LeaderKey),
-    /// It is gone.
-    Gone(LeaderKey, Gone),
+    /// It is gone; who deleted it, if somebody did.
+    Gone(LeaderKey, Gone, Option<Member>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,19 @@ pub struct Store {
     /// The shortest ttl that is granted.
     ttl_floor: Duration,
     changes: Vec<Change>,
+    /// A planted bug: writes are not guarded.
+    pub unguarded: Option<Unguarded>,
+}
+
+/// Which guards a planted bug leaves out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unguarded {
+    /// Of the creation of the leader key.
+    Acquire,
+    /// Of its deletion.
+    Release,
+    /// Of the right to initialise.
+    Initialize,
 }
 
 impl Store {
@@ -116,6 +129,7 @@ impl Store {
             initialize_lease: None,
             ttl_floor,
             changes: Vec::new(),
+            unguarded: None,
         }
     }
 
@@ -159,7 +173,7 @@ impl Store {
             (self.keys.initialize, self.initialize_lease) = (None, None);
             changed = true;
         }
-        changed |= self.drop_leader(how, |leader| leader.lease == lease);
+        changed |= self.drop_leader(how, None, |leader| leader.lease == lease);
         if changed {
             self.publish(next);
         }
@@ -168,15 +182,15 @@ impl Store {
     /// Somebody deletes the leader key by hand; its lease lives on.
     pub fn delete_leader(&mut self) {
         let next = self.next();
-        if self.drop_leader(Gone::Early, |_| true) {
+        if self.drop_leader(Gone::Early, None, |_| true) {
             self.publish(next);
         }
     }
 
-    fn drop_leader(&mut self, how: Gone, which: impl Fn(&LeaderKey) -> bool) -> bool {
+    fn drop_leader(&mut self, how: Gone, by: Option<&Member>, which: impl Fn(&LeaderKey) -> bool) -> bool {
         match self.keys.leader.take_if(|leader| which(leader)) {
             Some(leader) => {
-                self.changes.push(Change::Gone(leader, how));
+                self.changes.push(Change::Gone(leader, how, by.cloned()));
                 true
             }
             None => false,
@@ -253,7 +267,7 @@ impl Store {
                     && keys.sync_revision == acquire.sync
                     && keys.epoch.as_ref().map_or(Revision(0), |epoch| epoch.revision) == acquire.record
                     && (acquire.config == Revision(0) || keys.config_revision == acquire.config);
-                if !unchanged {
+                if !unchanged && self.unguarded != Some(Unguarded::Acquire) {
                     return Reply::Refused(Refusal::Conflict);
                 }
                 (acquire.lease, next)
@@ -287,7 +301,14 @@ impl Store {
     /// The guarded writes of single keys, as the adapter makes them of core's orders.
     fn write(&mut self, action: &StoreAction, from: &Member, known: Known) -> Reply {
         let next = self.next();
-        if !self.allows(action, from, known) {
+        let unguarded = match action {
+            StoreAction::Release { .. } => self.unguarded == Some(Unguarded::Release) && self.keys.leader.is_some(),
+            StoreAction::RaceInitialize { .. } | StoreAction::CompleteInitialize { .. } => {
+                self.unguarded == Some(Unguarded::Initialize)
+            }
+            _ => false,
+        };
+        if !unguarded && !self.allows(action, from, known) {
             return Reply::Refused(Refusal::Conflict);
         }
         let put = |record: &_, lease| MemberKey { revision: next, lease, record: Clone::clone(record) };
@@ -300,7 +321,7 @@ impl Store {
                 if let Some(session) = session.filter(|session| self.leases.contains_key(session)) {
                     keys.members.insert(from.clone(), put(record, session));
                 }
-                self.drop_leader(Gone::Released, |_| true);
+                self.drop_leader(Gone::Released, Some(from), |_| true);
                 done = StoreDone::Released;
             }
             StoreAction::PutMember { lease, record } => {

@@ -20,7 +20,7 @@ use crate::postgres::Pace;
 use crate::postgres::wal::{Place, Wal};
 use crate::random::Stream;
 use crate::settings::Settings;
-use crate::store::{Request as StoreRequest, Store};
+use crate::store::{Request as StoreRequest, Store, Unguarded};
 use crate::time::{Clock, Time};
 use crate::trace::Trace;
 
@@ -321,6 +321,12 @@ impl World {
             nodes,
             settings,
             plan,
+        };
+        world.store.unguarded = match mutant {
+            Some(Mutant::AcquireUnguarded) => Some(Unguarded::Acquire),
+            Some(Mutant::ReleaseUnguarded) => Some(Unguarded::Release),
+            Some(Mutant::InitializeUnguarded) => Some(Unguarded::Initialize),
+            _ => None,
         };
         world.begin();
         world

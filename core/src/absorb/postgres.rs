@@ -72,6 +72,8 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
             let same = matches!(before, Process::Alive { pid: old, .. } if old == pid);
             if !same {
                 state.postgres.sql = None;
+                // What is held is what lived then: nobody has stopped a newborn.
+                state.guard.hold_in_doubt |= state.guard.held;
                 state.memory.promotion = false;
                 state.memory.needs_restart = false;
             }

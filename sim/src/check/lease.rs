@@ -1,11 +1,12 @@
 //! S6, what core believes of its lease is true; S7, whoever held a key that goes by its time is silent by then; S9, the
-//! leader key hangs on a living lease; S18, a cluster is born once.
+//! leader key hangs on a living lease; S24, it is its holder's to delete; S18, a cluster is born once.
 
 use matriarch_core::time::Instant;
 use matriarch_core::view::View;
 
 use crate::node::NodeId;
 use crate::store::{Change, Gone};
+use crate::time::ms;
 use crate::world::World;
 
 impl World {
@@ -21,7 +22,10 @@ impl World {
                     self.violated("S9", format!("the leader key hangs on lease {}, which is gone", leader.lease));
                 }
             }
-            Change::Gone(leader, how) => {
+            Change::Gone(leader, how, by) => {
+                if *how == Gone::Released && by.as_ref() != Some(&leader.member) {
+                    self.violated("S24", format!("the leader key of {} is deleted by {by:?}", leader.member));
+                }
                 let (now, who) = (self.now, leader.member.clone());
                 self.trace.world(now, 'L', || format!("the leader key of {who} is gone: {how:?}"));
                 self.coverage.count(match how {
@@ -41,7 +45,7 @@ impl World {
 
     fn check_holder(&mut self, holder: NodeId, lease: matriarch_core::id::LeaseId, how: Gone) {
         if how == Gone::Early {
-            self.checks.early.push(lease);
+            self.checks.early.insert(lease, self.now);
             return;
         }
         let place = self.nodes[holder.0].server.cluster().map(|on_disk| on_disk.end);
@@ -64,7 +68,14 @@ impl World {
         let Some(held) = view.held().filter(|_| view.authority()) else { return };
         let key = self.store.keys().leader.as_ref();
         let true_now = key.is_some_and(|leader| leader.lease == held.lease);
-        if !true_now && !self.checks.early.contains(&held.lease) {
+        if true_now {
+            return;
+        }
+        // Where the key went early its holder has to hear of it: by a watch, or by the next renewal.
+        let third = held.ttl / 3 + 2 * matriarch_core::lease::Bounds::attempt_deadline(held.ttl) + ms(1000);
+        let quiet = self.now.since(self.checks.quiet_since[node.0]) > third && !self.checks.silent[node.0];
+        let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
+        if heard {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.
             let released = !self.nodes[node.0].server.can_acknowledge();
             if !released {

@@ -36,12 +36,16 @@ pub const NODES_MAX: usize = 7;
 pub struct Checks {
     /// When a fault last struck each node, or ended there.
     pub quiet_since: [Time; NODES_MAX],
-    /// Faults that have begun, and where.
+    /// Faults that go on, and where.
     pub struck: BTreeMap<usize, NodeId>,
     /// Nodes whose watches tell nothing.
     pub silent: [bool; NODES_MAX],
-    /// Leases that ended before their time.
-    early: Vec<LeaseId>,
+    /// Since when nothing reaches a node.
+    pub isolated: [Option<Time>; NODES_MAX],
+    /// What each standby has pledged, and told somebody of.
+    pledged: [Option<Revision>; NODES_MAX],
+    /// Leases that ended before their time, and when.
+    early: BTreeMap<LeaseId, Time>,
     /// The last release that each node ordered was to somebody.
     hands_over: [bool; NODES_MAX],
     /// What a leader that handed over had, until another serves.
@@ -79,6 +83,7 @@ impl World {
     /// After everything that happens.
     pub fn check_after_event(&mut self) {
         self.check_writers();
+        self.check_isolated();
         self.check_fences();
         self.note_service();
     }

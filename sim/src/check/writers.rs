@@ -1,6 +1,9 @@
-//! S5, single writer; S8, nobody writes without the leader key; S30, the standing fence.
+//! M4, a pledge is kept; L6, no needless fence; S5, single writer; S8, nobody writes without the leader key; S30, the standing fence; S31,
+//! isolated writing has a bound.
 
-use matriarch_core::id::LeaseId;
+use matriarch_core::id::{LeaseId, Revision};
+use matriarch_core::reason::Reason;
+use matriarch_core::view::View;
 
 use crate::node::NodeId;
 use crate::time::ms;
@@ -30,6 +33,68 @@ impl World {
         self.check_loss(node);
     }
 
+    /// S31: a primary that hears nobody acknowledges nothing that its isolation would lose, but for `isolation_timeout`
+    /// and what it takes to hold: if another could take over, and if its agent lives to see it.
+    pub(super) fn check_isolated(&mut self) {
+        for index in 0..self.nodes.len() {
+            let Some(since) = self.checks.isolated[index] else { continue };
+            let limit = ms(self.settings.isolation_timeout_ms + 600);
+            let node = &self.nodes[index];
+            let alone = self.now.since(since) > limit && self.now.since(self.checks.quiet_since[index]) > limit;
+            let Some(agent) = node.agent.as_ref().filter(|agent| alone && !agent.frozen) else { continue };
+            let view = View { at: node.clock.read(self.now), state: &agent.state };
+            let heirs = !view.electable_others().is_empty();
+            // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
+            if heirs && node.server.can_acknowledge() && node.server.orphans.is_none() {
+                let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
+                self.violated("S31", what);
+                return;
+            }
+        }
+    }
+
+    /// A standby has told its position, and that it is pledged.
+    pub fn note_pledge(&mut self, node: NodeId, pledge: Option<Revision>) {
+        if pledge.is_some() {
+            self.checks.pledged[node.0] = pledge;
+        }
+    }
+
+    /// M4: what a pledged standby has told is all that it will have, until there is a newer leader or its pledge is over.
+    pub fn check_pledge(&mut self, node: NodeId) {
+        let Some(told) = self.checks.pledged[node.0] else { return };
+        let newer = self.store.keys().leader.as_ref().is_some_and(|leader| leader.created > told);
+        let over = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
+        if newer || over {
+            self.checks.pledged[node.0] = None;
+        } else {
+            self.violated("M4", format!("{} has pledged at {told} and receives WAL", self.names[node.0]));
+        }
+    }
+
+    /// L6: PostgreSQL is not killed for a key that is there.
+    pub fn check_fire(&mut self, node: NodeId, because: &Reason) {
+        let key = self.store.keys().leader.as_ref();
+        let Some(key) = key.filter(|key| key.member == self.names[node.0]) else { return };
+        let alive = self.store.lease_until(key.lease).is_some_and(|until| until.since(self.now) > ms(1000));
+        let for_the_key = matches!(
+            because,
+            Reason::KeyVanished { .. }
+                | Reason::KeyNotRegained { .. }
+                | Reason::LeaderIsOther { .. }
+                | Reason::NoTenure
+        );
+        // A store that takes its time is no key that is there.
+        let prompt = self.net.slowness == 1 && self.store_leader.is_some() && self.is_quiet(node, 3000);
+        let serving = prompt && self.nodes[node.0].server.is_primary();
+        let fits =
+            self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed).is_some_and(|a| a.tenure == key.lease);
+        if alive && for_the_key && serving && fits {
+            let what = format!("{} is fenced ({}) and its key is there", self.names[node.0], because.code());
+            self.violated("L6", what);
+        }
+    }
+
     /// S30: whoever can acknowledge has a fence that falls before its lease can end. A guard that was killed is the
     /// agent's to replace within a second, or to do without PostgreSQL.
     pub(super) fn check_fences(&mut self) {
@@ -49,7 +114,7 @@ impl World {
                 }
                 continue;
             };
-            if armed.tenure == LeaseId(0) || self.checks.early.contains(&armed.tenure) {
+            if armed.tenure == LeaseId(0) || self.checks.early.contains_key(&armed.tenure) {
                 continue;
             }
             let falls = node.clock.when(armed.at);

@@ -104,7 +104,9 @@ impl World {
         });
         self.coverage.count("fault");
         self.checks.disturbed(struck, now);
-        self.checks.struck.insert(index, struck.unwrap_or(NodeId(0)));
+        if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
+            self.checks.isolated[node.0].get_or_insert(now);
+        }
         self.take_effect(index, fault.what, struck.unwrap_or(NodeId(0)), fault.for_ms);
     }
 
@@ -138,6 +140,7 @@ impl World {
             What::KillGuard(_) => self.guard_killed(node),
             What::CrashHost(_) => {
                 self.host_crashes(node);
+                self.checks.struck.insert(index, node);
                 self.later(ms(for_ms), ends);
             }
             What::LoseKey => {
@@ -164,6 +167,7 @@ impl World {
             }
             lasting => {
                 self.set(lasting, node, true);
+                self.checks.struck.insert(index, node);
                 self.later(ms(for_ms), ends);
             }
         }
@@ -333,6 +337,10 @@ impl World {
         self.checks.disturbed(Some(node), now);
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
+            What::Isolate(_) => {
+                self.checks.isolated[node.0] = None;
+                self.set(what, node, false);
+            }
             lasting => self.set(lasting, node, false),
         }
     }
