@@ -79,7 +79,8 @@ pub const RACE_WINDOW: Duration = Duration::from_millis(150);
 /// Among equals the one that does not go first waits for so long, then tries as well.
 pub const EQUALS_PATIENCE: Duration = Duration::from_millis(250);
 /// Who holds less than a peer stands back for so long, for that one to campaign. A peer that is ahead and cannot lead
-/// would keep the cluster without a primary for ever otherwise; `maximum_lag_on_failover` bounds what is given up.
+/// would keep the cluster without a primary for ever otherwise; `maximum_lag_on_failover` bounds what is given up. So
+/// does who left the newest branch, for whoever is on it; beyond that bound it stands back for good.
 pub const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// A node that was not asked for by the operator stands back for so long.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
@@ -93,6 +94,8 @@ pub const FIRE_LIMIT: Duration = Duration::from_millis(500);
 pub const STREAM_PATIENCE: Duration = Duration::from_secs(3);
 /// Orphans that cannot be counted or killed for so long cost this node its tenure.
 pub const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
+/// A standby that does not stream although it has not diverged compares its history again after so long.
+pub const COMPARE_PAUSE: Duration = Duration::from_secs(60);
 /// A PostgreSQL that accepted connections for so long did not fail to start.
 pub const LIFE_MIN: Duration = Duration::from_secs(10);
 /// Starts in place that may fail in a row before leadership is given up.

@@ -61,6 +61,14 @@ pub struct EpochFile {
     pub timeline: Timeline,
 }
 
+impl EpochFile {
+    /// What is left of it when the store that issued its epoch went back: this node has led, under no epoch that any
+    /// store issues. Not that of a tenure which was forgotten because it was about to be handed over.
+    pub(crate) fn void(self) -> Self {
+        Self { store: StoreId(0), epoch: Revision(0), ..self }
+    }
+}
+
 /// From the store.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

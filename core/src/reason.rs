@@ -74,6 +74,8 @@ reasons! {
     RecoveryTooLong { since_ms: u64, limit_ms: u64 } => "recovery_too_long", "PostgreSQL has been recovering for {since_ms} ms, longer than the {limit_ms} ms allowed: leadership is given up";
     /// PostgreSQL stops.
     Stopping => "stopping", "PostgreSQL is stopping";
+    /// PostgreSQL does not end.
+    DrainHangs { for_ms: u64 } => "drain_hangs", "PostgreSQL has written its shutdown checkpoint and waits for a standby or its archiver for {for_ms} ms: it is ended, nothing is lost by that";
     /// An initdb is under way.
     InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
     /// A clone is under way.
@@ -95,6 +97,10 @@ reasons! {
     InitTaken => "init_taken", "another node is initialising the cluster";
     /// Not allowed to initialise.
     MayNotInitialise => "may_not_initialise", "there is no cluster yet and this node may not initialise one (no bootstrap section, or nofailover)";
+    /// The keys are gone, the cluster need not be.
+    ClusterKnown { system_id: SystemId } => "cluster_known", "the store holds no cluster any more, but this agent has known one there ({system_id}): no other is made in its place; if it is gone for good, restart this agent";
+    /// Somebody has data.
+    MemberHasData { who: Member } => "member_has_data", "there is no cluster in the store, but {who} runs PostgreSQL: none is made beside its data";
     /// The data directory is empty and nobody can be cloned from.
     NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
     /// The clone is ordered.
@@ -164,6 +170,12 @@ reasons! {
     LagTooLarge { by_bytes: u64, limit_bytes: u64 } => "lag_too_large", "this node is {by_bytes} bytes behind the last known position of the leader, more than the {limit_bytes} allowed";
     /// Another is ahead.
     BehindPeer { who: Member, lsn: Lsn } => "behind_peer", "{who} is ahead at {lsn}: this node stands back";
+    /// Another holds the newer branch.
+    NewerBranch { who: Member, at: Lsn, by_bytes: u64, limit_bytes: u64 } => "newer_branch", "{who} is on a newer branch, which this node left at {at}: {by_bytes} bytes of it would be given up, more than the {limit_bytes} allowed";
+    /// The last leader's branch is another.
+    BranchLeft { at: Lsn, by_bytes: u64, limit_bytes: u64 } => "branch_left", "this node left the history of the leader at {at}: at least {by_bytes} bytes of that would be given up, more than the {limit_bytes} allowed";
+    /// The same, with little to be lost.
+    BranchAwaited { at: Lsn, left_ms: u64 } => "branch_awaited", "this node left the history of the leader at {at}: whoever holds more of that goes first for another {left_ms} ms";
     /// Another goes first among equals.
     PeerGoesFirst { who: Member } => "peer_goes_first", "{who} is equal and goes first";
     /// A primary answers.
@@ -178,6 +190,8 @@ reasons! {
     TtlTooShort { granted_ms: u64, needed_ms: u64 } => "ttl_too_short", "the store granted {granted_ms} ms, but at least {needed_ms} ms are needed to stop in time";
     /// An old tenure of ours must go first.
     SpentTenure { lease: LeaseId } => "spent_tenure", "tenure {lease} of this node is over: it is revoked";
+    /// The epoch on disk is of a future that the store has lost.
+    StoreWentBack => "store_went_back", "the store was replaced or restored from a backup: the epoch file of this node is made void";
     /// Hand-over is expected.
     HandoverExpected => "handover_expected", "a hand-over to this node was announced: its lease is asked for in advance";
     // rewind
@@ -194,7 +208,7 @@ reasons! {
     /// A crash recovery is needed before.
     SingleUserRecovery => "single_user_recovery", "the crashed primary recovers in single-user mode before it can be rewound";
     /// The crash recovery does not work.
-    RecoveryFailed { why: String, again_ms: u64 } => "recovery_failed", "the crashed server does not recover in single-user mode ({why}): until it has, this node is neither compared with the leader nor rewound nor cloned; correct what is named, or save what you need and reinitialise it; it is tried again in {again_ms} ms";
+    RecoveryFailed { why: String, again_ms: u64 } => "recovery_failed", "the crashed server does not recover in single-user mode ({why}): until it has, this node is neither rewound nor cloned; correct what is named, or save what you need and reinitialise it; it is tried again in {again_ms} ms";
     // follow
     /// Following.
     FollowingLeader { who: Member } => "following", "this node follows {who}";

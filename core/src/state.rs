@@ -9,7 +9,7 @@ use crate::action::{Action, Lane};
 use crate::config::Config;
 use crate::effects::Decision;
 use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
-use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision};
+use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
@@ -142,6 +142,8 @@ pub struct Memory {
     pub checkpointed: Option<Instant>,
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
+    /// When that was found.
+    pub compared_at: Option<Instant>,
     /// Rewinding to the leader of this epoch failed; why.
     pub rewind_failed: Option<(Revision, String)>,
     /// When the last crash recovery in single-user mode failed, and why. Nothing is known of the history then, and
@@ -149,8 +151,6 @@ pub struct Memory {
     pub recovery_failed: Option<(Instant, String)>,
     /// The roles of a new cluster were created.
     pub roles_created: bool,
-    /// We hold `initialize`.
-    pub initialising: bool,
     /// The upstream that PostgreSQL was last started with or pointed to.
     pub followed: Option<Upstream>,
     /// When the standby was last seen streaming, or was pointed to its upstream.
@@ -193,6 +193,18 @@ pub struct Memory {
     pub store_doubt: bool,
     /// Since when the epoch file cannot be written.
     pub epoch_failing: Option<Instant>,
+    /// Since when a promotion was ordered under this tenure and nothing was replayed.
+    pub promoting_since: Option<Instant>,
+    /// Promotions under this tenure that certainly did not happen.
+    pub promotions_refused: u32,
+    /// Leadership is being given up because this node cannot serve.
+    pub giving_up: bool,
+    /// Since when the postmaster has written its shutdown checkpoint and still lives.
+    pub drained_since: Option<Instant>,
+    /// The epoch file is void, and that is not on disk yet.
+    pub void_due: bool,
+    /// The cluster that this agent has seen in the store, whatever became of its keys.
+    pub knew: Option<SystemId>,
 }
 
 /// An operator's request under way.
@@ -390,6 +402,7 @@ impl State {
                 assert!(armed.at <= latest, "the guard is never armed beyond what a renewal has proven");
             }
         }
+        assert!(self.tenure.held().is_none() || !self.memory.reinit, "a leader is not cloned");
         assert!(self.requests.len() <= REQUESTS_MAX, "requests are bounded");
         assert!(self.position_asked.len() <= REQUESTS_MAX, "questions are bounded");
     }

@@ -33,15 +33,18 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
         state.memory.epoch_failing = None;
     }
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
+    remember_service(state, at);
     decide::slots::remember(state, at);
     end_pledge(state, at);
     procedure::restart::forget_void(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
-    let unable =
-        matches!(verdict.reason, Reason::CannotServe { .. } | Reason::GuardSilent { .. } | Reason::GuardMissing { .. });
-    if verdict.fate != Fate::Keep && unable {
+    let unserving = matches!(verdict.reason, Reason::CannotServe { .. } | Reason::RecoveryTooLong { .. });
+    let unguarded = matches!(verdict.reason, Reason::GuardSilent { .. } | Reason::GuardMissing { .. });
+    if verdict.fate != Fate::Keep && (unserving || unguarded) {
         state.memory.gave_up = Some(at);
     }
+    // What was stopped for it would otherwise be started again before the key is released.
+    state.memory.giving_up |= verdict.fate == Fate::Release && unserving && state.tenure.held().is_some();
     let lapses = verdict.fate == Fate::LetLapse && state.tenure != Tenure::None;
     if lapses {
         state.spend_tenure();
@@ -65,6 +68,20 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     state.decision = Some(decision.clone());
     state.check();
     Effects { orders, cancelled, wake, decision: news.then_some(decision) }
+}
+
+/// How far this node is from serving under its tenure.
+fn remember_service(state: &mut State, at: Instant) {
+    let view = View { at, state };
+    let (held, serves, drained) = (view.held().is_some(), view.is_primary(), view.drained());
+    let memory = &mut state.memory;
+    // Who leads is what the others are cloned from.
+    memory.reinit &= !held;
+    memory.giving_up &= held;
+    if !held || serves {
+        (memory.promoting_since, memory.promotions_refused) = (None, 0);
+    }
+    memory.drained_since = drained.then(|| memory.drained_since.unwrap_or(at));
 }
 
 /// Two decisions differ if another rung or another code concluded; numbers alone (what is left, what has passed) are
@@ -164,7 +181,10 @@ impl Outbox<'_> {
         }
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
-            Action::Postgres(PostgresAction::Promote) => self.state.memory.promotion = true,
+            Action::Postgres(PostgresAction::Promote) => {
+                self.state.memory.promotion = true;
+                self.state.memory.promoting_since.get_or_insert(self.at);
+            }
             Action::Postgres(PostgresAction::Start(how)) => {
                 self.state.memory.as_standby = matches!(how, StartAs::Standby(_));
             }
@@ -193,7 +213,8 @@ impl Outbox<'_> {
             }
             // Before the watch tells, the keys that asked for it would ask for it again.
             Action::Store(
-                StoreAction::CompleteInitialize { .. }
+                StoreAction::RaceInitialize { .. }
+                | StoreAction::CompleteInitialize { .. }
                 | StoreAction::PutHistory { .. }
                 | StoreAction::ClearFailover { .. },
             ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,
@@ -339,6 +360,12 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
             soonest.offer(dead + patience, "a hand-over");
         }
     }
+    if let Some(drained) = memory.drained_since {
+        soonest.offer(drained + decide::DRAIN_LIMIT, "what waits for a hung standby or archiver");
+    }
+    if let Some(promoting) = memory.promoting_since {
+        soonest.offer(promoting + decide::promotion_limit(view.config()), "the promotion");
+    }
     if let Some((failed, _)) = memory.recovery_failed {
         soonest.offer(failed + crate::config::RECOVERY_PAUSE, "the next crash recovery");
     }
@@ -353,6 +380,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
+    if let Some(compared) = memory.compared_at {
+        soonest.offer(compared + crate::config::COMPARE_PAUSE, "the next comparison");
+    }
     soonest.offer(memory.turned + crate::config::STREAM_PATIENCE, "the turn to another upstream");
     if let Some(pledge) = view.state.pledge {
         soonest.offer(pledge.since + 2 * view.config().retry_timeout, "the pledge");

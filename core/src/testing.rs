@@ -108,7 +108,7 @@ pub(crate) fn cluster(revision: i64) -> ClusterView {
     ClusterView {
         store: STORE,
         revision: Revision(revision),
-        initialize: Some(Initialize { revision: Revision(5), system_id: Some(SYSTEM) }),
+        initialize: Some(Initialize { revision: Revision(5), lease: LeaseId(0), system_id: Some(SYSTEM) }),
         members: (0..).zip(&["a", "b", "c"]).map(key).collect(),
         config_revision: Revision(6),
         ..ClusterView::default()

@@ -334,12 +334,12 @@ impl Store {
                 if !self.leases.contains_key(lease) {
                     return Reply::Refused(Refusal::LeaseGone);
                 }
-                keys.initialize = Some(Initialize { revision: next, system_id: None });
+                keys.initialize = Some(Initialize { revision: next, lease: *lease, system_id: None });
                 self.initialize_lease = Some(*lease);
             }
             StoreAction::AbandonInitialize { .. } => (keys.initialize, self.initialize_lease) = (None, None),
             StoreAction::CompleteInitialize { system_id, config, .. } => {
-                keys.initialize = Some(Initialize { revision: next, system_id: Some(*system_id) });
+                keys.initialize = Some(Initialize { revision: next, lease: LeaseId(0), system_id: Some(*system_id) });
                 self.initialize_lease = None;
                 if *config == Revision(0) {
                     keys.config_revision = next;

@@ -21,6 +21,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         }
     }
     authority(state, &seen);
+    state.memory.knew = seen.value.system_id().or(state.memory.knew);
     let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
     match (&before, &seen.value.leader) {
         (_, Some(_)) => {
@@ -51,13 +52,21 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     if settled && own.is_none_or(|own| state.session.lease.is_some_and(|lease| lease != own.lease)) {
         state.session.published = None;
     }
+    let heard = seen.heard;
     state.store.cluster = Some(seen);
+    // The right to initialise is gone, whether it was given back or ended with its lease: others may try.
+    if state.memory.initdb_failed && !(View { at: heard, state }).initialising() {
+        state.memory.initdb_failed = false;
+        state.memory.gave_up = Some(heard);
+    }
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
 /// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
-    state.epoch_file = None;
+    // Not as if there had never been one: who has led does not begin a cluster anew on its old data.
+    state.memory.void_due = state.epoch_file.is_some();
+    state.epoch_file = state.epoch_file.map(crate::event::EpochFile::void);
     state.pledge = None;
     state.spend_tenure();
     state.granted = None;

@@ -122,8 +122,13 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
     let Action::Host(action) = &in_flight.action else { return };
     match (action, outcome) {
         (HostAction::WriteEpoch(file), Outcome::Done(())) => {
-            state.epoch_file = Some(*file);
             state.memory.epoch_failing = None;
+            // The race: the store went back while an epoch of its lost future was on its way to the disk.
+            let lost = *file != file.void() && state.tenure.held().is_none_or(|held| held.epoch != file.epoch);
+            if !(lost && state.memory.void_due) {
+                state.epoch_file = Some(*file);
+                state.memory.void_due = false;
+            }
         }
         (HostAction::WriteEpoch(_), _) => {
             state.memory.epoch_failing.get_or_insert(at);

@@ -4,7 +4,7 @@ use super::{failed, recount_orphans};
 use crate::action::{Action, PostgresAction};
 use crate::config::LIFE_MIN;
 use crate::event::{PostgresDone, PostgresEvent};
-use crate::id::Revision;
+use crate::id::{Lsn, Revision};
 use crate::op::{Outcome, Refusal};
 use crate::state::{InFlight, Pledge, State};
 use crate::time::{Instant, Seen};
@@ -101,6 +101,11 @@ fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
     if seen.value.receiver.as_ref().is_some_and(|receiver| receiver.streaming) {
         state.memory.streamed = seen.asked;
     }
+    // A promotion first replays what was received, and that may take its time.
+    let before = state.postgres.sql.as_ref().map_or(Lsn(0), |known| known.value.replayed);
+    if seen.value.replayed > before {
+        state.memory.promoting_since = state.memory.promoting_since.map(|since| since.max(seen.asked));
+    }
     // A receiver that is there again is not frozen, whatever was confirmed before.
     if seen.value.receiver.is_some()
         && let Some(pledge) = state.pledge.as_mut()
@@ -147,7 +152,10 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         {
             failed(state, at, &in_flight.action);
         }
-        (PostgresAction::Promote, Outcome::Refused(_)) => state.memory.promotion = false,
+        (PostgresAction::Promote, Outcome::Refused(_)) => {
+            state.memory.promotion = false;
+            state.memory.promotions_refused += u32::from(!too_late);
+        }
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
         (PostgresAction::Clone(_), Outcome::Done(_)) => {
             state.memory.reinit = false;
@@ -157,6 +165,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         }
         (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, diverged_at));
+            state.memory.compared_at = Some(at);
         }
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));

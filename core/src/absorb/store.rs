@@ -64,12 +64,6 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
                 state.spent = None;
             }
         }
-        (StoreAction::RaceInitialize { .. }, StoreDone::Written) => state.memory.initialising = true,
-        (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
-            state.memory.initialising = false;
-            state.memory.initdb_failed = false;
-            state.memory.gave_up = Some(at);
-        }
         (StoreAction::PutMember { record, .. }, StoreDone::Written) => {
             state.session.published = Some(record.clone());
             state.session.published_at = at;
@@ -78,13 +72,18 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
             crate::procedure::failover_written(state, action, true);
         }
+        (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
+            state.memory.gave_up = Some(at);
+            state.memory.store_doubt = true;
+        }
+        // What they left behind stands in the keys: those are read, whatever the watch does.
         (
-            StoreAction::CompleteInitialize { .. } | StoreAction::PutHistory { .. } | StoreAction::ClearFailover { .. },
+            StoreAction::RaceInitialize { .. }
+            | StoreAction::CompleteInitialize { .. }
+            | StoreAction::PutHistory { .. }
+            | StoreAction::ClearFailover { .. },
             StoreDone::Written,
         ) => {
-            if matches!(action, StoreAction::CompleteInitialize { .. }) {
-                state.memory.initialising = false;
-            }
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
             state.memory.store_doubt = true;
         }
@@ -158,11 +157,10 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             }
         }
         StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, false),
+        StoreAction::RaceInitialize { .. } | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
-        | StoreAction::RaceInitialize { .. }
-        | StoreAction::AbandonInitialize { .. }
         | StoreAction::CompleteInitialize { .. }
         | StoreAction::PutStatus { .. }
         | StoreAction::PutHistory { .. }
@@ -176,8 +174,11 @@ pub(super) fn store_unknown(state: &mut State, action: &StoreAction) {
     match action {
         StoreAction::Release { .. } => released(state),
         StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, true),
-        // With every watch silent nothing else would tell for loop_wait whether the key is ours.
-        StoreAction::Acquire(_) | StoreAction::TakeOver { .. } => state.memory.store_doubt = true,
+        // With every watch silent nothing else would tell for loop_wait what became of the key.
+        StoreAction::Acquire(_)
+        | StoreAction::TakeOver { .. }
+        | StoreAction::RaceInitialize { .. }
+        | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}
     }

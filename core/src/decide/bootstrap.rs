@@ -1,7 +1,10 @@
 //! Rung 7: there is no complete data directory. Initialise the cluster, clone from whoever leads, or wait.
 
+use alloc::vec::Vec;
+
 use super::{Fate, Verdict};
 use crate::action::{Action, PostgresAction, StoreAction};
+use crate::id::{Lsn, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{DataDir, StopMode, Upstream};
@@ -14,7 +17,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     let Some(cluster) = view.cluster() else { return Some(Verdict::wait(Reason::Observing)) };
     let why_tainted = view.dir().and_then(|dir| dir.tainted.clone());
-    let reinit = view.state.memory.reinit;
+    // A complete directory is worth more than an operator's wish to clone it while nobody is there to clone from: this
+    // node may hold the most. The wish stands for the next leader.
+    let reinit = view.state.memory.reinit && (cluster.leader.is_some() || view.complete_dir().is_none());
     let empty = matches!(view.state.postgres.data, DataDir::Empty);
     if !empty && why_tainted.is_none() && !reinit {
         return None;
@@ -35,29 +40,41 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         };
         return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
     }
-    if let Some(initialize) =
-        cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.state.memory.initialising)
-    {
-        let abandon = StoreAction::AbandonInitialize { initialize: initialize.revision };
-        return Some(Verdict::order(Reason::InitdbFailed, Action::Store(abandon)));
-    }
     let gave_up = view.state.memory.gave_up.is_some_and(|at| view.at < at + view.config().loop_wait);
+    if let Some(initialize) = cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.initialising()) {
+        // Given back a moment ago, it is not seen to be gone yet.
+        let abandon = Action::Store(StoreAction::AbandonInitialize { initialize: initialize.revision });
+        return Some(Verdict::orders(Reason::InitdbFailed, if gave_up { Vec::new() } else { [abandon].into() }));
+    }
     let fresh = cluster.initialize.is_none() && cluster.leader.is_none() && empty;
-    if fresh && !view.state.memory.initialising {
+    if fresh {
         if gave_up {
             return Some(Verdict::wait(Reason::InitdbFailed));
         }
         if !view.config().may_bootstrap || view.config().nofailover {
             return Some(Verdict::wait(Reason::MayNotInitialise));
         }
+        if let Some(reason) = somebodys_data(view) {
+            return Some(Verdict::wait(reason));
+        }
         let ask = view.state.session.lease.map(|lease| Action::Store(StoreAction::RaceInitialize { lease }));
         return Some(Verdict::orders(Reason::NoClusterYet, ask.into_iter().collect()));
     }
-    if view.state.memory.initialising && cluster.system_id().is_none() && cluster.leader.is_none() {
+    if view.initialising() && cluster.leader.is_none() {
         return Some(Verdict::order(Reason::Initialising, Action::Postgres(PostgresAction::Initdb)));
     }
     let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());
     Some(Verdict::wait(if taken { Reason::InitTaken } else { Reason::NoCloneSource }))
+}
+
+/// The store knows of no cluster: it was replaced, or its keys were removed, and the data are still there. A cluster
+/// that is made beside them would keep whoever has them from coming back.
+fn somebodys_data(view: &View<'_>) -> Option<Reason> {
+    if let Some(system_id) = view.state.memory.knew {
+        return Some(Reason::ClusterKnown { system_id });
+    }
+    let runs = |key: &crate::view::store::MemberKey| key.record.position > Lsn(0) || key.record.timeline > Timeline(0);
+    view.others().find(|(_, key)| runs(key)).map(|(who, _)| Reason::MemberHasData { who: who.clone() })
 }
 
 /// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.

@@ -73,8 +73,10 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     if !view.may_write() {
         return Some(Verdict::wait(reason).fate(Fate::LetLapse));
     }
-    // Processes that are held take no notice of a polite request.
-    let mode = if view.state.guard.held { StopMode::Immediate } else { StopMode::Fast };
+    // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
+    // archiver.
+    let hangs = view.state.memory.drained_since.is_some_and(|since| view.at.since(since) >= super::DRAIN_LIMIT);
+    let mode = if view.state.guard.held || (hangs && view.drained()) { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
 }
 
@@ -177,8 +179,20 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, &record.member, record.epoch)) => {
             without_tenure(view)
         }
-        None => Some(Verdict::order(reason, campaign(view, Instant::ZERO))),
+        None => {
+            let campaign = campaign(view, Instant::ZERO);
+            Some(if view.may_write() { without_key(view, reason, campaign) } else { Verdict::order(reason, campaign) })
+        }
     }
+}
+
+/// The search for a tenure finds no key at all: somebody else may create it any moment, and until it is ours nothing is
+/// written. As after a key that vanished, but for a guard that is only being started: it is waited for.
+fn without_key(view: &View<'_>, reason: Reason, campaign: Action) -> Verdict {
+    if view.state.guard.hold_in_doubt {
+        return Verdict::orders(Reason::CannotHold, stop_writes(view)).fate(Fate::LetLapse);
+    }
+    Verdict::orders(reason, vec![Action::Guard(GuardAction::Hold), campaign])
 }
 
 /// The leader key is of the tenure that the epoch file of this node names.
@@ -203,9 +217,7 @@ fn ours_by_epoch(view: &View<'_>, member: &Member, created: Revision) -> bool {
 /// No tenure: nothing that may write goes on.
 fn without_tenure(view: &View<'_>) -> Option<Verdict> {
     // Another cluster's PostgreSQL is not ours to stop, unless this agent is starting it: the agent leaves.
-    let cluster = view.cluster().and_then(crate::view::store::ClusterView::system_id);
-    let foreign = cluster.zip(view.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
-    if !view.may_write() || (foreign && !view.starting_primary()) {
+    if !view.may_write() || view.foreign() {
         return None;
     }
     let reason = match view.leader() {

@@ -34,7 +34,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             if cluster == dir.system_id {
                 return None;
             }
-            Reason::SystemIdMismatch { ours: dir.system_id, cluster }
+            let reason = Reason::SystemIdMismatch { ours: dir.system_id, cluster };
+            // An order that is on its way when the agent leaves may not arrive.
+            if view.armed_for_nobody() && view.foreign() {
+                return Some(Verdict::wait(reason).fate(Fate::LetLapse));
+            }
+            reason
         }
     };
     let exit = Action::Host(HostAction::Exit { code: 1, message: reason.to_string() });

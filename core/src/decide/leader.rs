@@ -4,14 +4,15 @@ use alloc::vec;
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
-use crate::config::{EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
+use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
 use crate::lease::Held;
 use crate::reason::Reason;
 use crate::state::PendingKind;
+use crate::time::Duration;
 use crate::view::View;
-use crate::view::postgres::{Cluster, ControlState, Phase, StartAs};
+use crate::view::postgres::{Cluster, ControlState, Phase, StartAs, StopMode};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let held = *view.held()?;
@@ -25,13 +26,16 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if matches!(releasing, Some(Action::Store(StoreAction::Release { .. }))) {
         return Some(Verdict::wait(Reason::Releasing));
     }
+    if let Some(verdict) = unserving(view) {
+        return Some(verdict);
+    }
     // Nothing may write before the guard has acknowledged this very tenure.
     if !view.authority() {
         return Some(Verdict::wait(Reason::ArmingGuard));
     }
     Some(match view.phase() {
         None => dead(view, &held, dir),
-        Some(Phase::Stopping) => Verdict::wait(Reason::Stopping),
+        Some(Phase::Stopping) => stopping(view),
         Some(Phase::Starting) => Verdict::wait(Reason::CrashRecovery {
             since_ms: ms(view.at.since(view.state.memory.starting_since.unwrap_or(view.at))),
             limit_ms: ms(view.config().primary_start_timeout),
@@ -47,6 +51,47 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             Some(sql) => serve(view, &held, dir, sql.timeline),
         },
     })
+}
+
+/// A promotion that replays nothing more is given up after so long, if another could take over: as long as a start may
+/// take, within reason.
+pub(crate) fn promotion_limit(config: &Config) -> Duration {
+    config.primary_start_timeout.clamp(Duration::from_secs(10), Duration::from_secs(60))
+}
+
+/// This node leads and does not get to serve: a promotion that hangs (in a restore command) or is refused, or what was
+/// concluded before and stopped PostgreSQL. A promotion of unknown outcome may yet come to pass: then it is stopped.
+fn unserving(view: &View<'_>) -> Option<Verdict> {
+    let memory = &view.state.memory;
+    if view.is_primary() {
+        return None;
+    }
+    let why = if memory.giving_up {
+        "leadership is being given up".into()
+    } else {
+        let refused = memory.promotions_refused >= START_FAILURES_MAX;
+        let since = view.at.since(memory.promoting_since?);
+        if view.electable_others().is_empty() || !(refused || since >= promotion_limit(view.config())) {
+            return None;
+        }
+        let (refusals, since) = (memory.promotions_refused, ms(since));
+        alloc::format!("PostgreSQL was not promoted within {since} ms, and refused it {refusals} times (see its log)")
+    };
+    let stop = (view.phase().is_some() && view.may_write())
+        .then_some(Action::Postgres(PostgresAction::Stop(StopMode::Immediate)));
+    Some(Verdict::orders(Reason::CannotServe { why }, stop.into_iter().collect()).fate(Fate::Release))
+}
+
+/// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again.
+fn stopping(view: &View<'_>) -> Verdict {
+    let waits = view.state.memory.drained_since.filter(|_| view.drained()).map(|since| view.at.since(since));
+    match waits.filter(|waits| *waits >= super::DRAIN_LIMIT) {
+        Some(waits) => {
+            let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+            Verdict::order(Reason::DrainHangs { for_ms: ms(waits) }, stop)
+        }
+        None => Verdict::wait(Reason::Stopping),
+    }
 }
 
 /// PostgreSQL is dead under our tenure. In place, if this node was the primary of the last epoch and nobody led since:
@@ -67,8 +112,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
                 | ControlState::InProduction
                 | ControlState::InCrashRecovery
         );
-    // Or the tenure was about to be handed over, and nobody took it.
-    let kept = view.state.epoch_file.is_some_and(|file| file.epoch == Revision(0) && file.system_id == dir.system_id);
+    // Or the tenure was about to be handed over, and nobody took it. A file that is void names no store.
+    let store = view.cluster().map(|cluster| cluster.store);
+    let kept = view
+        .state
+        .epoch_file
+        .is_some_and(|file| file.epoch == Revision(0) && Some(file.store) == store && file.system_id == dir.system_id);
     if was_primary && (view.unfinished_bootstrap() || kept) && !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }

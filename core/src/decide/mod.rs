@@ -170,6 +170,7 @@ impl Verdict {
 }
 
 pub(crate) use fence::is_our_key;
+pub(crate) use leader::promotion_limit;
 pub(crate) use switchover::DRAIN_LIMIT;
 
 /// Asks the ladder: the rung that concludes, and its verdict.

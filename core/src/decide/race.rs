@@ -45,12 +45,12 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return Some(Verdict::wait(Reason::SpentTenure { lease }));
     }
     let (absent_at, began) = view.state.memory.race?;
-    let asked_for = match stand_back_for_operator(view, cluster) {
-        Some(Err(verdict)) => return Some(verdict),
-        asked_for => asked_for.is_some(),
+    let wish = match stand_back_for_operator(view, cluster) {
+        Err(verdict) => return Some(verdict),
+        Ok(wish) => wish,
     };
-    let mut orders = if asked_for { Vec::new() } else { questions(view, absent_at, began) };
-    if !asked_for && let Some(mut verdict) = grace(view, cluster) {
+    let mut orders = questions(view, wish, absent_at, began);
+    if let Some(mut verdict) = grace(view, cluster) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
         verdict.orders = orders;
         return Some(verdict);
@@ -62,37 +62,54 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     // Neither does a position that was asked for before the receiver stopped.
     let known = view.position().filter(|_| view.fresh_sql().is_some());
     let Some(mine) = known else { return Some(Verdict::orders(Reason::PositionUnknown, orders)) };
-    if asked_for {
-        return Some(campaign(view));
-    }
-    let missing = missing(view, absent_at, began);
+    let missing = missing(view, wish, absent_at, began);
     if missing > 0 && view.at < began + RACE_WINDOW {
         let left_ms = ms(view.at.until(began + RACE_WINDOW));
         return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
     }
-    Some(contest(view, cluster, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
+    Some(contest(view, cluster, wish, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
 }
 
-/// What the operator wants: `Some(Ok)`: this node; `Some(Err)`: another, for a while; `None`: nothing.
-fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Option<Result<(), Verdict>> {
-    let request = cluster.failover.as_ref().filter(|_| view.due_failover().is_some())?;
+/// What the operator wants of this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Nothing: it races as any other.
+    None,
+    /// It is the candidate of a switchover, which loses nothing.
+    Switchover,
+    /// It is the candidate of a failover: what that loses the operator has accepted.
+    Failover,
+}
+
+impl Wish {
+    /// Whoever is asked for does not wait for other candidates; only a primary that still writes concerns it.
+    fn concerns(self, record: &MemberRecord) -> bool {
+        self == Self::None || serves(record)
+    }
+}
+
+/// A wish of the operator for this node; `Err`: one for another, for a while.
+fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wish, Verdict> {
+    let Some(request) = cluster.failover.as_ref().filter(|_| view.due_failover().is_some()) else {
+        return Ok(Wish::None);
+    };
     let me = &view.config().me;
     if request.candidate.as_ref() == Some(me) {
-        return Some(Ok(()));
+        return Ok(if request.leader.is_some() { Wish::Switchover } else { Wish::Failover });
     }
     // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
     // dead candidate for ever.
     let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
     if view.at.since(leaderless) >= CANDIDATE_PATIENCE {
-        return None;
+        return Ok(Wish::None);
     }
     let who = match &request.candidate {
         Some(candidate) => candidate.clone(),
         // A switchover to anyone but the one that gave leadership away.
         None if request.leader.as_ref() == Some(me) => me.clone(),
-        None => return None,
+        None => return Ok(Wish::None),
     };
-    Some(Err(Verdict::wait(Reason::CandidateIsOther { who })))
+    Err(Verdict::wait(Reason::CandidateIsOther { who }))
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
@@ -101,15 +118,19 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Option<Res
 fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
     let holder = &cluster.members.get(&vanished.who)?.record;
-    let serving = holder.state == "running" && matches!(holder.role.as_str(), "primary" | "master");
     // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
     let lives = !unreachable(view, &vanished.who, vanished.heard);
-    if !serving || !lives || vanished.who == view.config().me || view.at >= end {
+    if !serves(holder) || !lives || vanished.who == view.config().me || view.at >= end {
         return None;
     }
     Some(Verdict::wait(Reason::VanishGrace { who: vanished.who.clone(), left_ms: ms(view.at.until(end)) }))
+}
+
+/// It says of itself that it is a running primary.
+fn serves(record: &MemberRecord) -> bool {
+    record.state == "running" && matches!(record.role.as_str(), "primary" | "master")
 }
 
 /// This node still receives WAL, or may begin to: its position does not count yet.
@@ -132,15 +153,17 @@ fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
 
 /// Who has not told a position that counts. One of ours that still receives WAL may be further than it said; a Patroni
 /// member cannot stop receiving, and only the lease protects from it.
-fn missing(view: &View<'_>, absent_at: Revision, began: Instant) -> usize {
+fn missing(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> usize {
     let counts = |name, record: &MemberRecord| {
         told(view, name, began).is_some_and(|answer| !record.pledges || answer.barred || answer.is_final(absent_at))
     };
-    rivals(view).filter(|(name, record)| !counts(name, record) && !unreachable(view, name, began)).count()
+    let concerned = rivals(view).filter(|(_, record)| wish.concerns(record));
+    concerned.filter(|(name, record)| !counts(name, record) && !unreachable(view, name, began)).count()
 }
 
-fn questions(view: &View<'_>, absent_at: Revision, began: Instant) -> Vec<Action> {
-    let unasked = rivals(view).filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began));
+fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> Vec<Action> {
+    let concerned = rivals(view).filter(|(_, record)| wish.concerns(record));
+    let unasked = concerned.filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began));
     let ask = |(name, record): (&Member, &MemberRecord)| {
         Action::Peer(PeerAction::AskPosition {
             member: name.clone(),
@@ -153,11 +176,11 @@ fn questions(view: &View<'_>, absent_at: Revision, began: Instant) -> Vec<Action
 }
 
 /// Why this node must not campaign; `None`: it may.
-fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Instant) -> Option<Reason> {
-    let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
-    let (by_bytes, limit_bytes) = (optime.bytes_ahead_of(mine.flushed), view.config().maximum_lag_on_failover_bytes);
-    if by_bytes > limit_bytes {
-        return Some(Reason::LagTooLarge { by_bytes, limit_bytes });
+fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, began: Instant) -> Option<Reason> {
+    if wish != Wish::Failover
+        && let Some(reason) = lags(view, cluster, mine)
+    {
+        return Some(reason);
     }
     if let Some(who) = primary_without_record(view, cluster) {
         return Some(Reason::PrimaryAlive { who });
@@ -170,20 +193,12 @@ fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Insta
         if answer.primary {
             return Some(Reason::PrimaryAlive { who: name.clone() });
         }
+        if wish != Wish::None {
+            continue;
+        }
         let relation = mine.history.relation(mine.flushed, &answer.history, answer.flushed);
-        let behind = match relation {
-            Relation::Behind => true,
-            Relation::Ahead | Relation::Equal => false,
-            // Each holds what the other does not. The newer branch holds what was acknowledged last.
-            Relation::Diverged { .. } => {
-                (mine.history.timeline, mine.flushed) < (answer.history.timeline, answer.flushed)
-            }
-        };
-        // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach
-        // the store) must not keep the cluster without a primary for ever: what it costs is bounded above.
-        let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
-        if behind && view.at < leaderless + AHEAD_PATIENCE {
-            return Some(Reason::BehindPeer { who: name.clone(), lsn: answer.flushed });
+        if let Some(reason) = behind(view, name, mine, answer, relation) {
+            return Some(reason);
         }
         let first = relation == Relation::Equal && goes_first(view, name, record);
         if first && view.at < began + RACE_WINDOW + EQUALS_PATIENCE {
@@ -191,6 +206,66 @@ fn contest(view: &View<'_>, cluster: &ClusterView, mine: &Position, began: Insta
         }
     }
     None
+}
+
+/// A peer that can lead holds what this node does not.
+fn behind(view: &View<'_>, name: &Member, mine: &Position, peer: &PeerAnswer, relation: Relation) -> Option<Reason> {
+    let who = name.clone();
+    match relation {
+        Relation::Ahead | Relation::Equal => return None,
+        Relation::Behind => {}
+        // Each holds what the other does not. The newer branch holds what was acknowledged last.
+        Relation::Diverged { .. } if (mine.history.timeline, mine.flushed) >= (peer.history.timeline, peer.flushed) => {
+            return None;
+        }
+        // All of the newer branch would be given up, from where this one left it, and not what the positions differ by.
+        // A Patroni member does not tell where that was (0).
+        Relation::Diverged { at } => {
+            let (by_bytes, limit_bytes) =
+                (peer.flushed.bytes_ahead_of(at), view.config().maximum_lag_on_failover_bytes);
+            if at > Lsn(0) && by_bytes > limit_bytes {
+                return Some(Reason::NewerBranch { who, at, by_bytes, limit_bytes });
+            }
+        }
+    }
+    // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach the
+    // store) must not keep the cluster without a primary for ever: what it costs is bounded.
+    (view.at < ahead_patience(view)).then_some(Reason::BehindPeer { who, lsn: peer.flushed })
+}
+
+/// Until when whoever holds more goes first.
+fn ahead_patience(view: &View<'_>) -> Instant {
+    view.state.memory.leaderless.unwrap_or(view.at) + AHEAD_PATIENCE
+}
+
+/// The leader's last known position is too far ahead of this node: of what both share, if this node is on a branch that
+/// the leader had left. Whoever is on the leader's branch and cannot be asked gets the time to come back.
+fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reason> {
+    let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    let limit_bytes = view.config().maximum_lag_on_failover_bytes;
+    let Some(at) = left_at(cluster, mine) else {
+        let by_bytes = optime.bytes_ahead_of(mine.flushed);
+        return (by_bytes > limit_bytes).then_some(Reason::LagTooLarge { by_bytes, limit_bytes });
+    };
+    let by_bytes = optime.bytes_ahead_of(at);
+    if by_bytes > limit_bytes {
+        return Some(Reason::BranchLeft { at, by_bytes, limit_bytes });
+    }
+    let left_ms = ms(view.at.until(ahead_patience(view)));
+    (left_ms > 0).then_some(Reason::BranchAwaited { at, left_ms })
+}
+
+/// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
+/// ended one elsewhere.
+fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
+    let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
+    let left = told.filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
+        Some(own) => (own != end).then_some(own.min(end)),
+        None => Some(end),
+    });
+    // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
+    // promoted, and would be found to have left its own history.
+    left.min().filter(|at| *at < mine.flushed)
 }
 
 /// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by:

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use super::{Verdict, ms};
 use crate::action::{Action, PostgresAction};
-use crate::config::{RECOVERY_PAUSE, STREAM_PATIENCE};
+use crate::config::{COMPARE_PAUSE, RECOVERY_PAUSE, STREAM_PATIENCE};
 use crate::id::{Lsn, Revision, Timeline};
 use crate::reason::Reason;
 use crate::time::Duration;
@@ -15,20 +15,20 @@ use crate::view::store::MemberRecord;
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let dir = view.complete_dir()?;
     let (epoch, upstream, record) = view.serving_leader()?;
-    match view.state.memory.compared.filter(|(with, _)| *with == epoch) {
-        Some((_, None)) => None,
-        Some((_, Some(at))) => Some(diverged(view, dir, epoch, at, upstream, record)),
-        // The end of a crashed primary's WAL is known once it has recovered.
-        None if suspicious(view, dir) && crashed_primary(dir) => Some(recover(view)),
-        None if suspicious(view, dir) => {
-            let reason = Reason::ComparingHistories { with: upstream.member.clone() };
-            Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
-        }
-        None => None,
+    let compared = view.state.memory.compared.filter(|(with, _)| *with == epoch);
+    if let Some((_, Some(at))) = compared {
+        return Some(diverged(view, dir, epoch, at, upstream, record));
     }
+    // Also a server that crashed is compared before it is touched: to recover it by itself would write a checkpoint,
+    // and what held no more than the leader would have diverged by that.
+    if !suspicious(view, dir) || (compared.is_some() && !doubtful(view)) {
+        return None;
+    }
+    let reason = Reason::ComparingHistories { with: upstream.member.clone() };
+    Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
 }
 
-/// Recovers, and recovers again after a pause if that failed. What was not recovered is neither compared nor given up:
+/// Recovers, and recovers again after a pause if that failed. What was not recovered is not given up:
 /// a failure says something of the configuration, the disk or the WAL here, and nothing of what the leader holds.
 fn recover(view: &View<'_>) -> Verdict {
     let action = Action::Postgres(PostgresAction::RecoverSingleUser);
@@ -50,6 +50,14 @@ fn suspicious(view: &View<'_>, dir: &Cluster) -> bool {
         let turned = view.sql().is_some_and(|sql| sql.upstream_set);
         turned && !streams && view.at.since(view.state.memory.streamed) >= STREAM_PATIENCE
     }
+}
+
+/// The histories did not part by the last comparison, and yet the server does not stream: it has replayed since what it
+/// had received before it was compared.
+fn doubtful(view: &View<'_>) -> bool {
+    let memory = &view.state.memory;
+    let since_then = memory.compared_at.is_none_or(|at| at < memory.streamed || view.at.since(at) >= COMPARE_PAUSE);
+    view.phase().is_some() && since_then
 }
 
 fn diverged(
@@ -81,17 +89,6 @@ fn diverged(
 /// Why rewinding to the leader of this epoch failed, if it did.
 fn failure(view: &View<'_>, epoch: Revision) -> Option<String> {
     view.state.memory.rewind_failed.as_ref().filter(|(with, _)| *with == epoch).map(|(_, why)| why.clone())
-}
-
-fn crashed_primary(dir: &Cluster) -> bool {
-    !dir.standby_signal
-        && matches!(
-            dir.state,
-            ControlState::StartingUp
-                | ControlState::ShuttingDown
-                | ControlState::InCrashRecovery
-                | ControlState::InProduction
-        )
 }
 
 /// `pg_rewind` refuses a target that was not shut down cleanly.

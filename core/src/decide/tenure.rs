@@ -25,6 +25,7 @@ pub(crate) fn orders(view: &View<'_>, verdict: &Verdict) -> Vec<(Action, Reason)
     orders.extend(guard(view, &verdict.reason));
     orders.extend(release(view, verdict));
     orders.extend(forget_spent(view));
+    orders.extend(forget_lost(view));
     orders.extend(revoke(view));
     orders.extend(grant_in_advance(view));
     orders
@@ -62,6 +63,11 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
         Tenure::Adopting { deadline } if armed.is_none() && view.may_write() && view.config().unsupported.is_none() => {
             Some((Action::Guard(GuardAction::Arm { tenure: LeaseId(0), at: *deadline }), Reason::ArmingGuard))
         }
+        // What turned out to be another cluster's is not ours to stop, and the guard would stop it when this agent
+        // leaves. If a tenure of ours is armed, something of ours ran there: that is left to end.
+        Tenure::None if view.foreign() && view.armed_for_nobody() => {
+            Some((Action::Guard(GuardAction::Disarm), reason.clone()))
+        }
         Tenure::None if armed.is_some() && view.state.postgres.process != Process::Unknown && harmless(view) => {
             Some((Action::Guard(GuardAction::Disarm), reason.clone()))
         }
@@ -86,6 +92,12 @@ pub(super) fn forget(view: &View<'_>) -> Option<Action> {
 fn forget_spent(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent.filter(|_| view.held().is_none())?;
     Some((forget(view)?, Reason::SpentTenure { lease }))
+}
+
+/// The store went back: an agent that starts now must not believe in the epoch of what was lost either.
+fn forget_lost(view: &View<'_>) -> Option<(Action, Reason)> {
+    let file = view.state.epoch_file.filter(|_| view.state.memory.void_due)?;
+    Some((Action::Host(HostAction::WriteEpoch(file.void())), Reason::StoreWentBack))
 }
 
 /// The verdict gives leadership up: the key is deleted as soon as nothing of PostgreSQL can write, and the tenure is

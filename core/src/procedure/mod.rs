@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Answer, HostAction, PostgresAction, StoreAction};
 use crate::event::Request;
 use crate::id::RequestId;
+use crate::lease::Tenure;
 use crate::reason::Reason;
 use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
@@ -124,7 +125,10 @@ fn reinitialize(state: &mut State, at: Instant, force: bool, from_leader: bool) 
 }
 
 fn why_no_reinit(view: &View<'_>, force: bool) -> Option<String> {
-    if view.held().is_some() {
+    // Nor while it is not settled whether the key in our name is ours.
+    let mine = matches!(view.state.tenure, Tenure::Adopting { .. })
+        && view.leader().is_some_and(|leader| leader.member == view.config().me);
+    if view.held().is_some() || mine {
         return Some("I am the leader, can not reinitialize".into());
     }
     if view.leader().is_none() {

@@ -1,5 +1,6 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
+mod births;
 mod holds;
 mod positions;
 mod proof;
@@ -9,7 +10,9 @@ mod reconcilers;
 #[cfg(feature = "serde")]
 mod records;
 mod recovery;
+mod rejoin;
 mod requests;
 mod rungs;
 mod safety;
+mod unserving;
 mod walk;

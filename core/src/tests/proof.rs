@@ -14,9 +14,10 @@ use crate::reason::Reason;
 use crate::state::{Granted, Pending, PendingKind, Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::{Instant, Seen, WallMillis};
+use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
-use crate::view::store::{Initialize, StatusKey, Vanished};
+use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const VIEWS: usize = 60_000;
 
@@ -246,11 +247,16 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
         key.record.state = random.pick(&["running", "starting", "stopped"]).into();
     }
     if random.one_in(8) {
-        let initialize = Initialize { revision: Revision(5), system_id: None };
-        view.initialize = Some(initialize);
+        let lease = random.pick(&[LeaseId(0), LeaseId(100)]);
+        view.initialize = Some(Initialize { revision: Revision(5), lease, system_id: None });
     }
     if random.one_in(4) {
         view.status = Some(StatusKey { optime: Lsn(0x4000_0000), ..StatusKey::default() });
+    }
+    if random.one_in(6) {
+        let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+        view.history = HistoryKey { revision: Revision(50), lines: [line].into() };
     }
     if random.one_in(4)
         && let Some(key) = view.members.get_mut(&Member::new("b"))
@@ -263,6 +269,10 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     }
     if random.one_in(8) {
         (view.initialize, view.leader) = (None, None);
+        let position = random.pick(&[Lsn(0), HERE]);
+        for key in view.members.values_mut() {
+            (key.record.position, key.record.timeline) = (position, crate::id::Timeline(u32::from(position > Lsn(0))));
+        }
     }
     let absent = view.leader.is_none();
     let heard = random.pick(&[now, now.back(millis(200)), now.back(seconds(4))]);
@@ -282,6 +292,7 @@ fn guard(state: &mut State, now: Instant, random: &mut Random) {
         Some(Armed { tenure: OURS, at: now + seconds(9) }),
         Some(Armed { tenure: OURS, at: now }),
         Some(Armed { tenure: LeaseId(3), at: now + seconds(9) }),
+        Some(Armed { tenure: LeaseId(0), at: now + seconds(9) }),
     ];
     state.guard.armed = random.pick(&armed).filter(|_| state.guard.present);
     state.guard.held = random.one_in(3);
@@ -361,7 +372,13 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
-    state.memory.initialising = random.one_in(4);
+    state.memory.initdb_failed = random.one_in(8);
+    state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
+    state.memory.void_due = random.one_in(8);
+    state.memory.drained_since = random.pick(&[None, Some(now), Some(now.back(seconds(6)))]);
+    state.memory.promoting_since = random.pick(&[None, None, Some(now), Some(now.back(seconds(61)))]);
+    state.memory.promotions_refused = random.pick(&[0, 0, 3]);
+    state.memory.giving_up = random.one_in(16);
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
     state.memory.handover_announced = random.pick(&[None, Some(now)]);
@@ -373,6 +390,10 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
     for name in ["b", "c"] {
         let mut told = answer(random.pick(&[Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)]), None);
         (told.primary, told.barred) = (random.one_in(6), random.one_in(6));
+        if random.one_in(6) {
+            let left = Ancestor { timeline: crate::id::Timeline(1), end: Lsn(8), reason: String::new() };
+            told.history = History { ancestors: [left].into(), timeline: crate::id::Timeline(2) };
+        }
         if let Some(key) = state.store.cluster.as_mut().and_then(|seen| seen.value.members.get_mut(&Member::new(name)))
         {
             key.record.failover_priority = 9;
@@ -413,6 +434,7 @@ fn the_reasons_that_the_ladder_can_give_are_all_given() {
         "at_goal",
         "deadline",
         "handover_expected",
+        "store_went_back",
         "request_stale",
         "candidate_lagging",
         "scheduled_later",

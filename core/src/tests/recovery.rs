@@ -3,6 +3,7 @@
 use crate::action::{Action, Lane, PostgresAction};
 use crate::effects::Effects;
 use crate::event::{Event, PostgresDone, PostgresEvent};
+use crate::id::Lsn;
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::view::postgres::ControlState;
@@ -12,7 +13,7 @@ fn ended(node: &Node, outcome: Outcome<PostgresDone>) -> Event {
 }
 
 /// The bug: a parameter of the server was misspelt, the crash recovery failed for it, that passed for a failed rewind,
-/// and the directory was given up for a clone although nobody had compared it.
+/// and the directory was given up for a clone.
 #[test]
 fn a_crash_recovery_that_fails_costs_no_data_directory() {
     let recover = Action::Postgres(PostgresAction::RecoverSingleUser);
@@ -20,6 +21,7 @@ fn a_crash_recovery_that_fails_costs_no_data_directory() {
         actions(effects).iter().any(|action| matches!(action, Action::Postgres(PostgresAction::Clone(_))))
     };
     let mut node = Node::standby().dead().dir(primary_dir(ControlState::InProduction));
+    node.state.memory.compared = Some((THEIR_EPOCH, Some(Lsn(0x200_0000))));
     assert!(actions(&node.tick()).contains(&recover));
     for outcome in [Outcome::Refused(Refusal::Failed("errors".into())), Outcome::Unknown("?".into())] {
         let effects = node.step(ended(&node, outcome));

@@ -115,7 +115,8 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
             assert!(!view.may_write() && !coming_up, "{action:?} while PostgreSQL may write");
         }
         Action::Guard(GuardAction::Disarm) => {
-            assert!(!view.may_write() && !coming_up, "disarmed while PostgreSQL may write");
+            let ours = view.may_write() && !view.foreign();
+            assert!(!ours && !coming_up, "disarmed while PostgreSQL may write");
         }
         _ => {}
     }
@@ -123,9 +124,9 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
 
 /// S7: a PostgreSQL that may write without a tenure is killed, one whose key vanished is held or killed.
 fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
-    // An agent that leaves because the data are another cluster's touches nothing; the guard goes on.
-    let halts =
-        effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
+    // An agent that leaves because the data are another cluster's, or cannot be used, touches nothing.
+    let halts = view.foreign()
+        || effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
     // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
-use crate::id::{Lsn, Member, Revision, Timeline};
+use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant, WallMillis};
@@ -93,15 +93,36 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The right to initialise is ours: the key is empty and hangs on the lease of our record. The key says so and
+    /// nothing else, since an answer may be lost.
+    pub fn initialising(&self) -> bool {
+        let empty = self.cluster().and_then(|cluster| cluster.initialize).filter(|key| key.system_id.is_none());
+        empty.is_some_and(|key| self.state.session.lease == Some(key.lease))
+    }
+
     /// The directory is that of a cluster which this node began to initialise and did not complete: on its first
-    /// timeline, never led under an epoch. A former primary beside a store that lost its keys is nothing of the kind.
+    /// timeline, never led under an epoch, and its keys were never complete. A former primary beside a store that lost
+    /// its keys is nothing of the kind.
     pub fn unfinished_bootstrap(&self) -> bool {
         let uninitialised = self.cluster().is_some_and(|cluster| cluster.system_id().is_none());
         let Some(dir) = self.complete_dir().filter(|_| uninitialised) else { return false };
         let first = dir.history.ancestors.is_empty() && dir.checkpoint_timeline <= Timeline(1);
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
-        !dir.standby_signal && (self.state.memory.initialising || (first && never_led))
+        !dir.standby_signal && (self.initialising() || (first && never_led && self.state.memory.knew.is_none()))
+    }
+
+    /// The directory is another cluster's, and nothing of ours is being started on it.
+    pub fn foreign(&self) -> bool {
+        let cluster = self.cluster().and_then(ClusterView::system_id);
+        let other = cluster.zip(self.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
+        other && !self.starting_primary()
+    }
+
+    /// The guard is armed, or told to be, for a PostgreSQL that nobody vouched for when the agent started.
+    pub fn armed_for_nobody(&self) -> bool {
+        let told = self.state.guard.armed.or(self.state.guard_asked.arm);
+        self.state.guard.present && told.is_some_and(|armed| armed.tenure == LeaseId(0))
     }
 
     /// The last answer of the running postmaster.
@@ -198,6 +219,12 @@ impl<'a> View<'a> {
             Some(PostgresAction::Restart) => !self.dir().is_some_and(|dir| dir.standby_signal),
             _ => false,
         }
+    }
+
+    /// The shutdown checkpoint of a primary is written and its postmaster still lives: it waits for a WAL sender or for
+    /// the archiver. Nothing can be written any more, and nothing is lost by ending it.
+    pub fn drained(&self) -> bool {
+        self.phase() == Some(Phase::Stopping) && self.dir().is_some_and(|dir| dir.state == ControlState::ShutDown)
     }
 
     /// PostgreSQL is known to run as a primary.

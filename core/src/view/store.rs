@@ -69,6 +69,8 @@ pub struct ClusterView {
 pub struct Initialize {
     /// `mod_revision`.
     pub revision: Revision,
+    /// The lease that it is bound to while it is empty: whose record hangs on it initialises. 0: none.
+    pub lease: LeaseId,
     /// The system identifier, if it is a valid one.
     pub system_id: Option<SystemId>,
 }

@@ -177,6 +177,32 @@ pub fn conninfo(settings: &Settings, credential: &Credential, upstream: &Upstrea
     words.iter().map(|(k, v)| format!("{k}={}", escape_dsn(v))).collect::<Vec<_>>().join(" ")
 }
 
+/// What keeps a tool from waiting for hours for a host that has gone without a word: half a minute, as for everything
+/// else that core waits for. A standby needs none of it, it has `wal_receiver_timeout`.
+const KEEPALIVES: [(&str, &str); 5] = [
+    ("keepalives", "1"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "4"),
+    ("tcp_user_timeout", "30000"),
+];
+
+/// [`conninfo`] for a program that reads for long, as a clone and a rewind do. What the user says of keep-alives stands.
+pub(super) fn tool_conninfo(
+    settings: &Settings,
+    credential: &Credential,
+    upstream: &Upstream,
+    extra: &[(&str, &str)],
+) -> String {
+    let mut all: Vec<(&str, &str)> = keepalives(credential);
+    all.extend(extra);
+    conninfo(settings, credential, upstream, &all)
+}
+
+fn keepalives(credential: &Credential) -> Vec<(&'static str, &'static str)> {
+    KEEPALIVES.into_iter().filter(|(keyword, _)| !credential.keywords.contains_key(*keyword)).collect()
+}
+
 fn escape_dsn(value: &str) -> String {
     if value.is_empty() {
         return "''".into();
@@ -365,6 +391,14 @@ fn named(path: &Path, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tool_finds_out_that_its_source_is_gone_unless_the_user_says_when() {
+        let mut credential = Credential::default();
+        assert_eq!(keepalives(&credential).len(), KEEPALIVES.len());
+        credential.keywords.insert("keepalives_idle".into(), "60".into());
+        assert!(!keepalives(&credential).iter().any(|(keyword, _)| *keyword == "keepalives_idle"));
+    }
 
     #[test]
     fn values_are_quoted_for_each_place() {

@@ -13,6 +13,7 @@ use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 use super::control_data::{self, ControlData};
 use super::settings::Settings;
 use super::sql::Monitor;
+use super::waldump::{self, End};
 use super::walsender::WalSender;
 use super::{files, proc};
 use crate::aside::look;
@@ -74,8 +75,6 @@ pub(super) async fn same_cluster(settings: &Arc<Settings>, upstream: &Upstream) 
 struct Local {
     history: History,
     position: Lsn,
-    /// There may be WAL beyond `position`: it was not shut down cleanly.
-    may_go_on: bool,
 }
 
 fn compare(local: &Local, theirs: &History, their_position: Lsn) -> Divergence {
@@ -87,9 +86,6 @@ fn compare(local: &Local, theirs: &History, their_position: Lsn) -> Divergence {
         Relation::Diverged { at } => Divergence::Diverged { at },
         // The upstream leads; what is only here will never be there.
         Relation::Ahead => Divergence::Diverged { at: their_position },
-        Relation::Equal | Relation::Behind if local.may_go_on && local.history.timeline != theirs.timeline => {
-            Divergence::Unknown("PostgreSQL here was not shut down cleanly: let it recover first".into())
-        }
         Relation::Equal | Relation::Behind => Divergence::None,
     }
 }
@@ -106,37 +102,49 @@ fn read_control(data_dir: &Path) -> Result<ControlData, String> {
 async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<Local, String> {
     let seen = Arc::clone(settings);
     let stopped = look(move || match proc::observe(&seen.data_dir) {
-        Process::Absent => {
-            let control = read_control(&seen.data_dir)?;
-            stopped_position(&seen.data_dir, &control).map(Some)
-        }
+        Process::Absent => read_control(&seen.data_dir).map(Some),
         Process::Alive { .. } | Process::Unknown => Ok(None),
     });
-    let (timeline, position, may_go_on) = if let Some(stopped) = stopped.await? {
-        stopped
+    let (timeline, position) = if let Some(control) = stopped.await? {
+        stopped_position(settings, control).await?
     } else {
         let sql = monitor.observe(settings, DEADLINE).await.map_err(|e| e.to_string())?.value;
-        let position = if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed };
-        (sql.timeline, position, false)
+        (sql.timeline, if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed })
     };
     let seen = Arc::clone(settings);
     let history = look(move || files::history(&seen.data_dir, timeline)).await;
     if history.timeline == Timeline(0) {
         return Err(format!("pg_wal/{:08X}.history of this data directory is missing or damaged", timeline.0));
     }
-    Ok(Local { history, position, may_go_on })
+    Ok(Local { history, position })
 }
 
-/// A standby that stopped holds everything up to its minimum recovery point; without one it is like a primary. A
-/// primary that stopped cleanly holds everything up to the end of its shutdown checkpoint.
-fn stopped_position(data_dir: &Path, control: &ControlData) -> Result<(Timeline, Lsn, bool), String> {
+/// A standby that stopped holds everything up to its minimum recovery point; what it has received beyond that is found
+/// when it runs. One without that point is like a primary: one that stopped cleanly holds everything up to the end of
+/// its shutdown checkpoint, one that crashed whatever its WAL holds.
+async fn stopped_position(settings: &Arc<Settings>, control: ControlData) -> Result<(Timeline, Lsn), String> {
     let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
     if recovering && control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0) {
-        return Ok((control.min_recovery_timeline, control.min_recovery, false));
+        return Ok((control.min_recovery_timeline, control.min_recovery));
     }
-    let end = end_of_record(data_dir, control, control.checkpoint_timeline, control.checkpoint)?;
-    let clean = recovering || control.state == ControlState::ShutDown;
-    Ok((control.checkpoint_timeline, end, !clean))
+    let timeline = control.checkpoint_timeline;
+    let last = if recovering || control.state == ControlState::ShutDown {
+        control.checkpoint
+    } else {
+        match waldump::end(settings, timeline, control.checkpoint).await? {
+            End::LastRecord(at) => at,
+            End::Segment(name) => return Ok((timeline, segment_start(&control, name))),
+        }
+    };
+    let seen = Arc::clone(settings);
+    let end = look(move || end_of_record(&seen.data_dir, &control, timeline, last)).await?;
+    Ok((timeline, end))
+}
+
+/// Where a segment begins, by the two last words of its name.
+fn segment_start(control: &ControlData, name: u64) -> Lsn {
+    let low = name & u64::from(u32::MAX);
+    Lsn((name & !u64::from(u32::MAX)) + low * u64::from(control.wal_segment_size))
 }
 
 /// Where the WAL record at `start` ends: its length is its first field (`xlogrecord.h`), and it goes on behind the
@@ -158,8 +166,8 @@ fn end_of_record(data_dir: &Path, control: &ControlData, timeline: Timeline, sta
         })
         .map_err(|e| format!("{}: {e}", path.display()))?;
     let length = u64::from(u32::from_ne_bytes(length));
-    if !(24..=1 << 20).contains(&length) {
-        return Err(format!("{}: no checkpoint record at {start}", path.display()));
+    if !(24..=1 << 30).contains(&length) {
+        return Err(format!("{}: no record at {start}", path.display()));
     }
     Ok(Lsn(walk(start.0, length.next_multiple_of(8), segment_size, page)))
 }
@@ -187,28 +195,22 @@ mod tests {
         History { ancestors, timeline: Timeline(2) }
     }
 
-    fn first(position: u64, may_go_on: bool) -> Local {
-        Local { history: History::first(Timeline(1)), position: Lsn(position), may_go_on }
+    fn first(position: u64) -> Local {
+        Local { history: History::first(Timeline(1)), position: Lsn(position) }
     }
 
     #[test]
     fn an_old_primary_that_ended_at_the_switch_is_not_diverged() {
-        assert_eq!(compare(&first(100, false), &second(100), Lsn(500)), Divergence::None);
-        assert_eq!(compare(&first(101, false), &second(100), Lsn(500)), Divergence::Diverged { at: Lsn(100) });
-    }
-
-    #[test]
-    fn after_a_crash_there_may_be_more_than_the_control_file_knows() {
-        assert!(matches!(compare(&first(90, true), &second(100), Lsn(500)), Divergence::Unknown(_)));
-        assert_eq!(compare(&first(101, true), &second(100), Lsn(500)), Divergence::Diverged { at: Lsn(100) });
+        assert_eq!(compare(&first(100), &second(100), Lsn(500)), Divergence::None);
+        assert_eq!(compare(&first(101), &second(100), Lsn(500)), Divergence::Diverged { at: Lsn(100) });
     }
 
     #[test]
     fn what_only_we_hold_is_divergence() {
-        let local = Local { history: second(100), position: Lsn(150), may_go_on: false };
+        let local = Local { history: second(100), position: Lsn(150) };
         let theirs = History::first(Timeline(1));
         assert!(matches!(compare(&local, &theirs, Lsn(100)), Divergence::Diverged { .. }));
-        assert_eq!(compare(&first(120, false), &theirs, Lsn(100)), Divergence::None);
+        assert_eq!(compare(&first(120), &theirs, Lsn(100)), Divergence::None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod slots;
 mod sql;
 pub mod tools;
 mod vetting;
+mod waldump;
 pub mod walsender;
 mod watch;
 mod wipe;

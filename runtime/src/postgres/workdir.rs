@@ -72,7 +72,7 @@ pub(super) async fn clone(
         conf::write_pgpass(settings, &source)
     })
     .await?;
-    let dsn = conf::conninfo(settings, &settings.replication, upstream, &[]);
+    let dsn = conf::tool_conninfo(settings, &settings.replication, upstream, &[]);
     let mut tool = Tool::new(settings, "pg_basebackup").arg("--pgdata").arg(&settings.data_dir);
     tool = tool.args(["-X", "stream", "--no-password"]).arg(format!("--dbname={dsn}"));
     // A clone that waits for a spread checkpoint waits for minutes; whoever wants that says so.
@@ -157,7 +157,7 @@ fn rewindable(settings: &Settings) -> Result<Cluster, String> {
 
 fn rewind_tool<'a>(settings: &'a Settings, upstream: &Upstream, major: u32) -> Tool<'a> {
     let attributes = [("dbname", settings.database.as_str()), ("target_session_attrs", "read-write")];
-    let dsn = conf::conninfo(settings, settings.rewind_credential(), upstream, &attributes);
+    let dsn = conf::tool_conninfo(settings, settings.rewind_credential(), upstream, &attributes);
     let mut tool = Tool::new(settings, "pg_rewind").arg("-D").arg(&settings.data_dir);
     tool = tool.arg("--source-server").arg(dsn).arg("--progress");
     let elsewhere = settings.config_dir != settings.data_dir;

@@ -18,7 +18,8 @@ pub fn cluster_view(store: StoreId, revision: Revision, entries: &[RawEntry<'_>]
         match entry.key {
             keys::LEADER => view.leader = Some(leader(entry)),
             keys::INITIALIZE => {
-                view.initialize = Some(Initialize { revision: modified, system_id: system_id(entry.value) });
+                let (lease, system_id) = (LeaseId(entry.lease), system_id(entry.value));
+                view.initialize = Some(Initialize { revision: modified, lease, system_id });
             }
             // What is not an object must look absent: it must never replace a configuration in force.
             keys::CONFIG if lenient::object(entry.value).is_some() => view.config_revision = modified,

@@ -1,4 +1,4 @@
-use matriarch_core::id::{Lsn, Timeline};
+use matriarch_core::id::{LeaseId, Lsn, Timeline};
 use matriarch_core::time::WallMillis;
 
 use super::*;
@@ -70,8 +70,14 @@ fn only_enough_digits_are_a_system_identifier() {
     let read = |text| one("initialize", text).initialize.unwrap();
     assert_eq!(read("7711071687290272793").system_id, Some(SystemId(7_711_071_687_290_272_793)));
     for text in ["", "771107168", "+7711071687290272793", "77110716872902727x", "99999999999999999999999"] {
-        assert_eq!(read(text), Initialize { revision: Revision(9), system_id: None }, "{text}");
+        assert_eq!(read(text), Initialize { revision: Revision(9), lease: LeaseId(0), system_id: None }, "{text}");
     }
+}
+
+#[test]
+fn the_right_to_initialise_names_the_lease_that_it_ends_with() {
+    let empty = view(&[RawEntry { lease: 78, ..entry("initialize", "", 9) }]);
+    assert_eq!(empty.initialize, Some(Initialize { revision: Revision(9), lease: LeaseId(78), system_id: None }));
 }
 
 #[test]

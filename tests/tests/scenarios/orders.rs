@@ -140,11 +140,12 @@ impl World {
             StoreAction::PutMember { lease, record } => {
                 self.keys.members.insert(Member::new("a"), MemberKey { revision: next, lease, record });
             }
-            StoreAction::RaceInitialize { .. } => {
-                self.keys.initialize = Some(Initialize { revision: next, system_id: None });
+            StoreAction::RaceInitialize { lease } => {
+                self.keys.initialize = Some(Initialize { revision: next, lease, system_id: None });
             }
             StoreAction::CompleteInitialize { system_id, .. } => {
-                self.keys.initialize = Some(Initialize { revision: next, system_id: Some(system_id) });
+                self.keys.initialize =
+                    Some(Initialize { revision: next, lease: LeaseId(0), system_id: Some(system_id) });
                 self.keys.config_revision = next;
             }
             StoreAction::AbandonInitialize { .. } => self.keys.initialize = None,

@@ -95,6 +95,7 @@ fn happens(world: &mut World, words: &[&str]) -> bool {
             world.leader(name, Revision(number(epoch)), LeaseId(number(lease)));
         }
         ["leader", "key", "vanishes"] => world.leader_vanishes(),
+        ["leader", "releases", "its", "key"] => world.leader_releases(),
         ["member", name, "vanishes"] => world.member_vanishes(name),
         ["member", name, "is", "a", "running", role] => world.member(name, role, false),
         ["member", name, "is", "a", "running", role, "without", "its", "first", "checkpoint"] => {

@@ -88,7 +88,7 @@ impl World {
             keys: ClusterView {
                 store: StoreId(1),
                 revision: Revision(100),
-                initialize: Some(Initialize { revision: Revision(5), system_id: Some(SYSTEM) }),
+                initialize: Some(Initialize { revision: Revision(5), lease: LeaseId(0), system_id: Some(SYSTEM) }),
                 config_revision: Revision(6),
                 ..ClusterView::default()
             },
@@ -203,6 +203,15 @@ impl World {
 
     pub(crate) fn leader_vanishes(&mut self) {
         self.keys.leader = None;
+        self.changed();
+    }
+
+    /// One transaction tells that it is stopped and deletes the key.
+    pub(crate) fn leader_releases(&mut self) {
+        let leader = self.keys.leader.take().map(|leader| leader.member);
+        if let Some(key) = leader.and_then(|leader| self.keys.members.get_mut(&leader)) {
+            key.record.state = "stopped".into();
+        }
         self.changed();
     }
 

@@ -142,7 +142,12 @@ fn a_start_without_that_proof_puts_a_lease_of_its_own_under_a_key_of_its_name() 
 #[test]
 fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
     let node = adopting(Node::primary()).cluster(|cluster| cluster.leader = None);
-    assert!(matches!(node.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
+    // Until it is ours another may take it, and what is written beside that one would be lost.
+    assert!(matches!(node.wants()[..], [HOLD, Action::Store(StoreAction::GrantTenure { .. })]));
+    let doubt = node.clone().with(|state| (state.guard.held, state.guard.hold_in_doubt) = (true, true));
+    concludes(&doubt, Rung::Fence, "cannot_hold", Fate::LetLapse, &[FIRE]);
+    let standby = adopting(Node::standby()).cluster(|cluster| cluster.leader = None);
+    assert!(matches!(standby.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
 }
 
 #[test]

@@ -5,14 +5,24 @@ use super::*;
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
 fn unborn() -> Node {
-    empty().cluster(|cluster| cluster.initialize = None)
+    empty().cluster(|cluster| {
+        cluster.initialize = None;
+        for key in cluster.members.values_mut() {
+            (key.record.position, key.record.timeline) = (Lsn(0), crate::id::Timeline(0));
+        }
+    })
+}
+
+/// The right to initialise, under a lease: 100 is that of our own record.
+fn by(lease: LeaseId) -> Initialize {
+    Initialize { revision: Revision(5), lease, system_id: None }
 }
 
 #[test]
 fn the_first_node_asks_to_initialise_and_then_does() {
     let race = Action::Store(StoreAction::RaceInitialize { lease: LeaseId(100) });
     concludes(&unborn(), Rung::Bootstrap, "no_cluster_yet", Fate::Keep, &[race]);
-    let node = unborn().with(|state| state.memory.initialising = true);
+    let node = unborn().cluster(|cluster| cluster.initialize = Some(by(LeaseId(100))));
     let initdb = Action::Postgres(PostgresAction::Initdb);
     concludes(&node, Rung::Bootstrap, "initialising", Fate::Keep, &[initdb]);
 }
@@ -23,8 +33,7 @@ fn a_node_that_may_not_initialise_or_was_too_late_waits() {
     concludes(&node, Rung::Bootstrap, "may_not_initialise", Fate::Keep, &[]);
     let node = unborn().config(|config| config.nofailover = true);
     concludes(&node, Rung::Bootstrap, "may_not_initialise", Fate::Keep, &[]);
-    let taken = Initialize { revision: Revision(5), system_id: None };
-    let node = empty().cluster(|cluster| cluster.initialize = Some(taken));
+    let node = empty().cluster(|cluster| cluster.initialize = Some(by(LeaseId(0))));
     concludes(&node, Rung::Bootstrap, "init_taken", Fate::Keep, &[]);
     concludes(&empty(), Rung::Bootstrap, "no_clone_source", Fate::Keep, &[]);
     let node = empty().with(|state| state.store.cluster = None);
@@ -98,10 +107,9 @@ fn a_former_primary_is_no_unfinished_bootstrap() {
     let wiped = |node: Node| node.cluster(|cluster| (cluster.initialize, cluster.leader) = (None, None));
     let former = wiped(Node::primary().dead()).with(|state| {
         state.tenure = Tenure::None;
-        state.memory.initialising = false;
     });
     assert!(!former.view().unfinished_bootstrap());
-    let maker = former.with(|state| state.memory.initialising = true);
+    let maker = former.cluster(|cluster| cluster.initialize = Some(by(LeaseId(100))));
     assert!(maker.view().unfinished_bootstrap());
 }
 

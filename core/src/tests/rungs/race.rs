@@ -110,6 +110,77 @@ fn of_two_branches_the_newer_one_wins() {
     assert_eq!(told(newer).concludes().1, "behind_peer");
 }
 
+fn branch(parted: Lsn) -> History {
+    let parted = Ancestor { timeline: crate::id::Timeline(1), end: parted, reason: String::new() };
+    History { ancestors: vec![parted], timeline: crate::id::Timeline(2) }
+}
+
+fn told_again(mut node: Node) -> Node {
+    let now = node.now;
+    node.state.peers.answers.values_mut().for_each(|seen| (seen.asked, seen.heard) = (now, now));
+    node.state.memory.race = Some((Revision(101), now));
+    node
+}
+
+/// The bug: after five seconds a node on the old branch gave up whatever the newer one held.
+#[test]
+fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
+    let held = |bytes: u64| {
+        let c = told(|answer| (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - 8 - bytes)), Lsn(HERE.0 - 8)));
+        told_again(c.with(|state| state.memory.leaderless = Some(at(0))).later(5_000))
+    };
+    assert_eq!(held((1 << 20) + 1).concludes().1, "newer_branch");
+    assert_eq!(held(1 << 20).concludes().1, "asking_lease", "what is allowed to be lost keeps nobody from leading");
+    let patroni = told(|answer| {
+        answer.history = History::first(crate::id::Timeline(2));
+        answer.flushed = Lsn(HERE.0 - 8);
+    });
+    assert_eq!(patroni.concludes().1, "behind_peer");
+    let later = patroni.with(|state| state.memory.leaderless = Some(at(0))).later(5_000);
+    assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
+}
+
+/// Nobody on the newer branch answers; what the leaders told of it is enough to know what would be given up.
+#[test]
+fn who_left_the_history_of_the_leaders_is_measured_from_there() {
+    let node = |parted: u64, optime: u64| {
+        let line = HistoryLine {
+            timeline: crate::id::Timeline(1),
+            end: Lsn(parted),
+            reason: String::new(),
+            timestamp: None,
+            leader: None,
+        };
+        Node::racing().with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() });
+        })
+    };
+    let far = node(HERE.0 - 0x40, HERE.0 - 0x40 + (1 << 20) + 1);
+    assert_eq!(far.concludes().1, "branch_left");
+    assert_eq!(told_again(far.later(60_000)).concludes().1, "branch_left");
+    let near = node(HERE.0 - 0x40, HERE.0 - 0x40 + (1 << 20));
+    assert_eq!(near.concludes().1, "branch_awaited");
+    assert_eq!(told_again(near.later(5_000)).concludes().1, "asking_lease");
+    // One that has not reached the fork yet, and one that went along with it, have left nothing.
+    assert_eq!(node(HERE.0, HERE.0 + 8).concludes().1, "asking_lease");
+    let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+    assert_eq!(node(HERE.0 - 0x40, HERE.0).dir(dir).concludes().1, "asking_lease");
+    let elsewhere = Cluster { history: branch(Lsn(HERE.0 - 0x80)), ..standby_dir() };
+    assert_eq!(node(HERE.0 - 0x40, HERE.0).dir(elsewhere).concludes().1, "branch_awaited");
+    let accepted = far_failover();
+    assert_eq!(accepted.concludes().1, "asking_lease", "what an operator asks for");
+}
+
+fn far_failover() -> Node {
+    asked_for(None, Some("a")).cluster(|cluster| {
+        let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
+    })
+}
+
 #[test]
 fn among_equals_one_goes_first_and_the_other_waits_for_it_only_so_long() {
     let equal = |priority: i32| {
@@ -167,6 +238,59 @@ fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_whi
     assert_eq!(asked_for(Some("b"), Some("c")).concludes().1, "candidate_is_other");
     assert_eq!(asked_for(Some("a"), None).concludes().1, "candidate_is_other");
     assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
+}
+
+/// The bug: the candidate asked nobody, and overtook a primary that answers because somebody had deleted its key.
+#[test]
+fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers() {
+    for leader in [Some("b"), None] {
+        let serving = |node: Node| {
+            node.cluster(|cluster| {
+                cluster.members.get_mut(&Member::new("b")).unwrap().record.role = "primary".into();
+            })
+        };
+        // It is asked, and nobody else is: whoever is asked for is not measured by other candidates.
+        let mut node = serving(asked_for(leader, Some("a")));
+        node.state.peers.answers.clear();
+        let (_, verdict) = node.decide();
+        assert_eq!(verdict.reason.code(), "collecting_positions", "{leader:?}");
+        assert!(matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskPosition { member, .. })]
+            if *member == Member::new("b")));
+        assert_eq!(node.later(150).concludes().1, "asking_lease", "one that is silent is not waited for");
+        // Its key vanished: it gets its moment to take it back.
+        let vanished = Vanished { heard: at(0), who: Member::new("b") };
+        let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
+        assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
+        let mut node = node.later(300);
+        node.state.peers.answers.get_mut(&Member::new("b")).unwrap().value.primary = true;
+        assert_eq!(node.concludes().1, "primary_alive", "{leader:?}");
+    }
+}
+
+#[test]
+fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_for() {
+    let vanished = Vanished { heard: at(0), who: Member::new("b") };
+    let mut node =
+        asked_for(Some("b"), Some("a")).with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
+            let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
+            (record.role, record.state) = ("primary".into(), "stopped".into());
+        });
+    node.state.peers.answers.clear();
+    let (_, verdict) = node.decide();
+    assert_eq!(verdict.reason.code(), "asking_lease");
+    assert!(matches!(&verdict.orders[..], [Action::Store(StoreAction::GrantTenure { .. })]), "{verdict:?}");
+}
+
+/// A switchover loses nothing; what a failover to this very node loses the operator has accepted.
+#[test]
+fn a_candidate_that_lags_is_kept_from_a_switchover_and_not_from_a_failover() {
+    let lagging = |leader| {
+        asked_for(leader, Some("a")).cluster(|cluster| {
+            cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
+        })
+    };
+    assert_eq!(lagging(Some("b")).concludes().1, "lag_too_large");
+    assert_eq!(lagging(None).concludes().1, "asking_lease");
 }
 
 #[test]

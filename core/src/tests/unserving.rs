@@ -1,0 +1,179 @@
+//! A leader that cannot serve does not keep its tenure for ever.
+
+use super::races::watched;
+use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
+use crate::decide::{Fate, Rung};
+use crate::event::{Event, GuardEvent, HostEvent, PostgresDone, PostgresEvent};
+use crate::id::{Lsn, SystemId};
+use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
+use crate::testing::*;
+use crate::view::guard::Armed;
+use crate::view::postgres::{ControlState, Phase, Process, StartAs, StopMode};
+
+const KILL: Action = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+const PROMOTE: Action = Action::Postgres(PostgresAction::Promote);
+
+/// Time passes, and the tenure is renewed all the while.
+fn held_for(node: Node, ms: u64) -> Node {
+    let mut node = node.later(ms);
+    let now = node.now;
+    if let Tenure::Held(held) = &mut node.state.tenure {
+        held.confirmed = now;
+    }
+    node.state.guard.armed = Some(Armed { tenure: OURS, at: node.state.config.bounds.arm_at(now, seconds(30)) });
+    node.state.store.answered = now;
+    node.state.ops = Node::stopped().state.ops;
+    node
+}
+
+fn winner() -> Node {
+    Node::primary().dir(standby_dir()).sql(standby_sql(None))
+}
+
+fn ended(node: &mut Node, outcome: Outcome<PostgresDone>) -> Vec<Action> {
+    let op = node.op(&Lane::PgControl);
+    actions(&node.step(Event::Postgres(PostgresEvent::Completed { op, outcome })))
+}
+
+fn releases(ordered: &[Action]) -> bool {
+    ordered.iter().any(|order| matches!(order, Action::Store(StoreAction::Release { .. })))
+}
+
+/// The bug: a restore command that hung, or a directory that took no write, and a tenure that was renewed for a day.
+#[test]
+fn a_promotion_that_hangs_is_given_up_and_what_was_stopped_for_it_is_not_started_again() {
+    let mut node = winner();
+    assert!(actions(&node.tick()).contains(&PROMOTE));
+    ended(&mut node, Outcome::Unknown("told to promote, and still in recovery".into()));
+    node = held_for(node, 59_999).sql(standby_sql(None));
+    assert_eq!(node.concludes(), (Rung::Leader, "promoting", Fate::Keep));
+    let alone = held_for(node.clone(), 600_000).cluster(|cluster| cluster.members.clear()).sql(standby_sql(None));
+    assert_eq!(alone.concludes().1, "promoting", "nobody else could do better");
+    node = held_for(node, 1).sql(standby_sql(None));
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    assert!(actions(&node.tick()).contains(&KILL), "it may yet come to pass");
+    node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
+    ended(&mut node, Outcome::Done(PostgresDone::Done));
+    let effects = node.step(Event::Guard(GuardEvent::OrphansDead));
+    let started = |ordered: &[Action]| {
+        ordered.iter().any(|order| matches!(order, Action::Postgres(PostgresAction::Start(StartAs::Standby(_)))))
+    };
+    assert!(!started(&actions(&effects)), "{effects:?}");
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    let forgets = node.op(&Lane::Host);
+    let ordered = actions(&node.step(Event::Host(HostEvent::Completed { op: forgets, outcome: Outcome::Done(()) })));
+    assert!(releases(&ordered), "{ordered:?}");
+}
+
+#[test]
+fn a_promotion_that_still_replays_is_waited_for() {
+    let mut node = winner();
+    node.tick();
+    ended(&mut node, Outcome::Unknown("told to promote, and still in recovery".into()));
+    for more in 1..20 {
+        node = held_for(node, 30_000);
+        node.tick();
+        let mut sql = standby_sql(None);
+        sql.replayed = Lsn(HERE.0 + more);
+        let op = node.op(&Lane::PgObserve);
+        let seen = crate::time::Seen::new(sql, node.now, node.now);
+        node.step(Event::Postgres(PostgresEvent::Answered { op, sql: Some(seen) }));
+        assert_eq!(node.concludes().2, Fate::Keep, "{more}");
+    }
+}
+
+#[test]
+fn a_promotion_that_is_refused_over_and_over_is_given_up_without_a_stop() {
+    let mut node = winner();
+    for refused in 0..3 {
+        assert!(actions(&node.tick()).contains(&PROMOTE), "{refused}");
+        ended(&mut node, Outcome::Refused(Refusal::Failed("promote cannot be written".into())));
+        node = held_for(node, 1_000).sql(standby_sql(None));
+    }
+    let ordered = actions(&node.tick());
+    assert!(ordered.contains(&forgets()) && !ordered.contains(&PROMOTE) && !ordered.contains(&KILL), "{ordered:?}");
+    node.step(watched(&node, led_by("b", 300)));
+    node.tick();
+    assert_eq!((node.state.memory.promotions_refused, node.state.memory.giving_up), (0, false));
+}
+
+#[test]
+fn a_recovery_that_took_too_long_and_was_stopped_is_not_begun_again() {
+    let mut node = held_for(Node::primary().phase(Phase::Starting), 0);
+    node.state.memory.starting_since = Some(node.now.back(seconds(300)));
+    assert!(actions(&node.tick()).contains(&KILL));
+    node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
+    ended(&mut node, Outcome::Done(PostgresDone::Done));
+    node.step(Event::Guard(GuardEvent::OrphansDead));
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+}
+
+/// The bug: the guard had asked PostgreSQL to stop, a new agent took its tenure up, and the archiver hung: clients were
+/// refused for as long as that took.
+#[test]
+fn a_server_that_only_waits_for_a_standby_or_its_archiver_is_ended_whoever_stopped_it() {
+    let mut node = Node::primary().phase(Phase::Stopping).dir(primary_dir(ControlState::ShuttingDown));
+    node.tick();
+    node = held_for(node, 60_000);
+    node.tick();
+    assert_eq!(node.concludes().1, "stopping", "its checkpoint may take long");
+    node = held_for(node.dir(primary_dir(ControlState::ShutDown)), 0);
+    node.tick();
+    node = held_for(node, 4_999);
+    assert!(!actions(&node.tick()).contains(&KILL));
+    node = held_for(node, 1);
+    assert_eq!(node.concludes(), (Rung::Leader, "drain_hangs", Fate::Keep));
+    assert!(actions(&node.tick()).contains(&KILL));
+    node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
+    ended(&mut node, Outcome::Done(PostgresDone::Done));
+    let effects = node.step(Event::Guard(GuardEvent::OrphansDead));
+    assert!(actions(&effects).contains(&Action::Postgres(PostgresAction::Start(StartAs::Primary))), "{effects:?}");
+}
+
+#[test]
+fn a_server_without_a_guard_that_only_waits_for_its_archiver_is_ended() {
+    let mut node = Node::primary().phase(Phase::Stopping).dir(primary_dir(ControlState::ShutDown));
+    node.tick();
+    node = held_for(node, 5_000);
+    node.state.guard.present = false;
+    node.state.guard.gone = Some(at(0));
+    let (_, verdict) = node.decide();
+    assert_eq!((verdict.reason.code(), &verdict.orders[..]), ("guard_missing", &[KILL][..]));
+    assert!(!verdict.orders.contains(&Action::Guard(GuardAction::Fire)));
+}
+
+/// The bug: the agent armed the guard for a primary that it had not identified yet, left when it turned out to be
+/// another cluster's, and the guard stopped that one.
+#[test]
+fn an_agent_that_finds_the_data_of_another_cluster_takes_the_guard_off_it_before_it_leaves() {
+    let disarm = Action::Guard(GuardAction::Disarm);
+    let leaves =
+        |ordered: &[Action]| ordered.iter().any(|order| matches!(order, Action::Host(HostAction::Exit { .. })));
+    for acknowledged in [true, false] {
+        let mut node = Node::primary().with(|state| {
+            state.tenure = Tenure::Adopting { deadline: at(9_000) };
+            (state.store.cluster, state.guard.armed, state.epoch_file) = (None, None, None);
+        });
+        let armed = actions(&node.tick()).into_iter().find_map(|order| match order {
+            Action::Guard(GuardAction::Arm { tenure, at }) => Some(Armed { tenure, at }),
+            _ => None,
+        });
+        let armed = armed.expect("whatever it is, it is not left without a guard");
+        if acknowledged {
+            node.step(Event::Guard(GuardEvent::Armed(armed)));
+        }
+        let mut other = cluster(100);
+        other.initialize.as_mut().unwrap().system_id = Some(SystemId(1));
+        let ordered = actions(&node.step(watched(&node, other)));
+        assert!(ordered.contains(&disarm) && !leaves(&ordered), "{ordered:?}");
+        if !acknowledged {
+            assert!(!leaves(&actions(&node.step(Event::Guard(GuardEvent::Armed(armed))))));
+        }
+        assert!(leaves(&actions(&node.step(Event::Guard(GuardEvent::Disarmed)))));
+    }
+    // A tenure that is armed was somebody's of this node.
+    let ours = Node::primary().cluster(|cluster| cluster.initialize.as_mut().unwrap().system_id = Some(SystemId(1)));
+    let mut ours = ours.with(|state| state.tenure = Tenure::None);
+    assert!(!actions(&ours.tick()).contains(&disarm));
+}

@@ -1,0 +1,55 @@
+//! A primary that crashed, beside the one that was promoted meanwhile.
+
+use matriarch::postgres::Divergence;
+use matriarch_core::id::Timeline;
+use matriarch_core::view::postgres::{StartAs, StopMode};
+use matriarch_tests::single::base;
+
+use super::LONG;
+use super::node::{Node, any_time, done, until};
+
+/// A primary and a standby that holds all of it.
+async fn pair(base: &std::path::Path) -> (Node, Node) {
+    let old = Node::new(base, "old");
+    done(old.postgres.initdb(&|_| ()).await);
+    done(old.postgres.start(StartAs::Primary, &any_time()).await);
+    done(old.postgres.post_bootstrap().await);
+    let new = old.clone_as(base, "new").await;
+    old.run("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n").await;
+    let all = old.sql().await.flushed;
+    until(async || new.sql().await.received >= all).await;
+    (old, new)
+}
+
+/// A recovery of its own would end with a checkpoint, and be the only thing in which it differs.
+#[tokio::test]
+async fn a_primary_that_crashed_with_no_more_than_its_successor_has_follows_as_it_is() {
+    let base = base();
+    let (old, new) = pair(base.path()).await;
+    done(old.postgres.stop(StopMode::Immediate, LONG).await);
+    done(new.postgres.promote(&any_time()).await);
+    new.run("INSERT INTO kept VALUES (1001)").await;
+    let before = old.cluster().await;
+    assert_eq!(old.postgres.divergence(&new.upstream()).await, Divergence::None);
+    assert_eq!(old.cluster().await, before, "a comparison writes nothing");
+    old.check_control("in production");
+    done(new.postgres.create_slot("old").await);
+    done(old.postgres.start(StartAs::Standby(Some(new.upstream())), &any_time()).await);
+    until(async || old.sql().await.receiver.is_some_and(|r| r.streaming)).await;
+    until(async || old.sql().await.timeline == Timeline(2)).await;
+    until(async || old.run("SELECT count(*) FROM kept").await.as_deref() == Some("1001")).await;
+}
+
+#[tokio::test]
+async fn a_primary_that_crashed_with_more_than_its_successor_has_is_known_before_it_is_touched() {
+    let base = base();
+    let (old, new) = pair(base.path()).await;
+    done(new.postgres.freeze(LONG).await);
+    old.run("CREATE TABLE lost AS SELECT generate_series(1, 10) AS n").await;
+    done(old.postgres.stop(StopMode::Immediate, LONG).await);
+    done(new.postgres.promote(&any_time()).await);
+    let at = new.cluster().await.history.ancestors[0].end;
+    assert!(old.cluster().await.checkpoint < at, "what it holds beyond is behind its last checkpoint");
+    assert_eq!(old.postgres.divergence(&new.upstream()).await, Divergence::Diverged { at });
+    old.check_control("in production");
+}
