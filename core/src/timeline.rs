@@ -89,6 +89,13 @@ impl History {
         self.ancestors.iter().find(|a| a.timeline == timeline).map(|a| Some(a.end))
     }
 
+    /// The other is of the same timeline as this: of the same number, and it began where this did. A number alone says
+    /// nothing, since two nodes can mint the same one.
+    pub fn is_of_the_timeline_of(&self, other: &Self) -> bool {
+        let began = |history: &Self| history.ancestors.iter().map(|a| (a.timeline, a.end)).collect::<Vec<_>>();
+        self.timeline == other.timeline && began(self) == began(other)
+    }
+
     /// The stretches of WAL that make up this history up to `position`: timeline and where it ends.
     fn stretches(&self, position: Lsn) -> impl Iterator<Item = (Timeline, Lsn)> + '_ {
         let ended = self.ancestors.iter().map(|a| (a.timeline, a.end));

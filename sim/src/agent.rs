@@ -108,7 +108,6 @@ impl World {
             at.0 = at.0.saturating_add_signed(off * 1_000_000);
         }
         let Some(event) = self.bent(node, event) else { return };
-        self.check_event(node, &event);
         self.trace.heard(self.now, node, &event);
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
         let effects = matriarch_core::step(&mut agent.state, at, event);
@@ -186,8 +185,11 @@ impl World {
                     self.check_fire(node, &because);
                 }
                 let instead_of = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.armed);
-                let wait = Duration::from_micros(self.host_random.between(30, 500));
-                self.later(wait, Due::Guard { node, boot, order, instead_of });
+                let arrives = self.now + Duration::from_micros(self.host_random.between(30, 500));
+                let Some(agent) = &mut self.nodes[node.0].agent else { return };
+                agent.guard_told = agent.guard_told.max(arrives) + Duration::from_nanos(1);
+                let time = agent.guard_told;
+                self.at(time, Due::Guard { node, boot, order, instead_of });
             }
             Action::Answer(request, answer) => self.answer(node, request, answer),
             Action::Host(HostAction::StartGuard) => {
@@ -337,8 +339,12 @@ impl World {
 
     /// The guard's report, as an event of core.
     pub fn guard_says(&mut self, node: NodeId, event: GuardEvent) {
-        let wait = Duration::from_micros(self.host_random.between(30, 500));
-        self.tell(node, wait, Message::event(Event::Guard(event)));
+        let heard = self.now + Duration::from_micros(self.host_random.between(30, 500));
+        // One connection: what was said first is heard first.
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        agent.guard_heard = agent.guard_heard.max(heard) + Duration::from_nanos(1);
+        let (boot, time) = (agent.boot, agent.guard_heard);
+        self.at(time, Due::agent(node, boot, Message::event(Event::Guard(event))));
     }
 
     /// What the guard says is noted by the executor before core hears it; and where a bug is planted, it is bent.

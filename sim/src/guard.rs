@@ -28,6 +28,8 @@ pub struct Guard {
     pub winding_down: bool,
     /// The number of the timer that counts.
     pub timer: u64,
+    /// It does one thing after the other: the next is not done before this.
+    pub busy_until: Time,
 }
 
 /// What an order comes to at once.

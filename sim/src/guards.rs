@@ -62,7 +62,10 @@ impl World {
             GuardAction::KillOrphans => GuardDeed::OrphansDead,
             GuardAction::Arm { .. } | GuardAction::Disarm | GuardAction::Fire => return,
         };
-        self.later(takes, Due::GuardDone { node, what });
+        let Some(guard) = &mut self.nodes[node.0].guard else { return };
+        guard.busy_until = guard.busy_until.max(self.now) + takes;
+        let done = guard.busy_until;
+        self.at(done, Due::GuardDone { node, what });
     }
 
     /// The guard sleeps until its instant.
@@ -109,14 +112,13 @@ impl World {
             GuardDeed::Stopped => self.nodes[node.0].server.held |= self.nodes[node.0].server.postmaster.is_some(),
             GuardDeed::Dead => self.fenced(node),
             GuardDeed::Held => {
-                if self.nodes[node.0].guard.as_ref().is_some_and(|guard| guard.held) {
-                    if self.mutant != Some(Mutant::HoldHoldsNothing) {
-                        self.nodes[node.0].server.held = true;
-                    }
-                    self.coverage.count("hold");
-                    self.trace.note(self.now, node, '=', || "is held".into());
-                    self.guard_says(node, GuardEvent::Held);
+                if self.mutant != Some(Mutant::HoldHoldsNothing) {
+                    let server = &mut self.nodes[node.0].server;
+                    server.held = server.postmaster.is_some() || server.orphans.is_some();
                 }
+                self.coverage.count("hold");
+                self.trace.note(self.now, node, '=', || "is held".into());
+                self.guard_says(node, GuardEvent::Held);
             }
             GuardDeed::Resumed => {
                 if !self.nodes[node.0].guard.as_ref().is_some_and(|guard| guard.firing) {

@@ -100,6 +100,10 @@ pub struct Agent {
     pub member: usize,
     /// Its watches.
     pub watches: [Watch; 2],
+    /// When the last order reaches the guard, and its last report the agent: they keep their order.
+    pub guard_told: Time,
+    /// Likewise.
+    pub guard_heard: Time,
     /// What the guard is known to be armed for.
     pub armed: Option<LeaseId>,
     /// The first look that counts: one that an earlier one overtook is not told.
@@ -348,6 +352,8 @@ impl Agent {
             mirror: Rc::default(),
             member: first_member,
             watches: [Watch::default(); 2],
+            guard_told: Time(0),
+            guard_heard: Time(0),
             armed: None,
             looks: (0, 0),
             left: false,

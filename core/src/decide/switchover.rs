@@ -10,6 +10,7 @@ use crate::config::HANDOVER_LIMIT;
 use crate::id::{Lsn, Member};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
+use crate::timeline::History;
 use crate::view::View;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{Cluster, ControlState, StopMode};
@@ -141,12 +142,17 @@ fn refuse(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Insta
 /// replayed beyond it holds everything.
 fn hand_over(view: &View<'_>, wanted: Option<&Member>, dir: &Cluster) -> Option<Verdict> {
     let stopped = view.state.memory.dead_since?;
-    let holds_all = |name: &Member| {
+    let holds_all = |name: &Member, record: &MemberRecord| {
+        // A Patroni member tells no more of its history than a number.
+        let same_timeline = |history: &History| {
+            history.timeline == dir.checkpoint_timeline
+                && (!record.pledges || history.is_of_the_timeline_of(&dir.history))
+        };
         fresh_answer(view, name, stopped)
-            .is_some_and(|a| !a.barred && a.replayed > dir.checkpoint && a.history.timeline == dir.checkpoint_timeline)
+            .is_some_and(|a| !a.barred && a.replayed > dir.checkpoint && same_timeline(&a.history))
     };
     let candidates = candidates(view, wanted);
-    if let Some((name, _)) = candidates.iter().find(|(name, _)| holds_all(name)) {
+    if let Some((name, _)) = candidates.iter().find(|(name, record)| holds_all(name, record)) {
         return Some(Verdict::wait(Reason::HandingOver { to: (*name).clone() }).fate(Fate::Release));
     }
     let waited = view.at.since(stopped);

@@ -3,9 +3,8 @@
 
 use matriarch_core::action::{Action, HostAction};
 use matriarch_core::effects::Effects;
-use matriarch_core::event::{Event, StoreDone, StoreEvent};
+use matriarch_core::event::Event;
 use matriarch_core::id::Revision;
-use matriarch_core::op::Outcome;
 use matriarch_core::time::Instant;
 
 use crate::node::NodeId;
@@ -16,24 +15,6 @@ use crate::world::World;
 const TWICE: u64 = 16;
 
 impl World {
-    /// Before core hears of something.
-    pub fn check_event(&mut self, node: NodeId, event: &Event) {
-        let revision = match event {
-            Event::Store(StoreEvent::Watched(seen)) => seen.value.revision,
-            Event::Store(StoreEvent::Completed {
-                outcome: Outcome::Done(StoreDone::Read(view) | StoreDone::Acquired(view)),
-                ..
-            }) => view.revision,
-            _ => return,
-        };
-        let boot = self.nodes[node.0].boots;
-        let known = &mut self.checks.revisions[node.0];
-        if known.0 != boot {
-            *known = (boot, Revision(0));
-        }
-        known.1 = known.1.max(revision);
-    }
-
     /// After a step of core.
     pub fn check_step(&mut self, node: NodeId, at: Instant, effects: &Effects) {
         if self.healed.is_some_and(|healed| self.now.since(healed) > std::time::Duration::from_secs(120)) {
@@ -42,10 +23,9 @@ impl World {
         self.check_belief(node, at);
         let Some(agent) = &self.nodes[node.0].agent else { return };
         let known = agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
-        let newest = self.checks.revisions[node.0];
-        if newest.0 == agent.boot && known < newest.1 {
-            let what = format!("{} decides on revision {known} and has heard of {}", self.names[node.0], newest.1);
-            self.violated("S25", what);
+        let before = std::mem::replace(&mut self.checks.revisions[node.0], (agent.boot, known));
+        if before.0 == agent.boot && known < before.1 {
+            self.violated("S25", format!("{} decides on revision {known}, before on {}", self.names[node.0], before.1));
             return;
         }
         let mut lanes: Vec<_> = effects.orders.iter().filter_map(|order| order.action.lane()).collect();
@@ -56,8 +36,9 @@ impl World {
             self.violated("S26", format!("{} gives two orders in one lane", self.names[node.0]));
             return;
         }
-        // A step that asks to be repeated at once, or that makes PostgreSQL writable, changes what the next one sees.
+        // A step that asks to be repeated at once, pre-empts, or makes PostgreSQL writable, changes what the next one sees.
         let settled = effects.wake.at.is_none_or(|wake| wake > at + ms(1))
+            && effects.cancelled.is_empty()
             && effects.orders.iter().all(|order| order.under.is_none());
         if settled && self.steps.is_multiple_of(TWICE) {
             self.check_stable(node, at);

@@ -83,6 +83,22 @@ fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint()
     let other_timeline =
         b_answers(Node::handing_over(), |answer| answer.history = History::first(crate::id::Timeline(9)));
     assert_eq!(other_timeline.concludes().1, "awaiting_candidate");
+    // Two nodes can mint the same number: where it began tells them apart.
+    let minted = |end: u64| {
+        let ancestors = vec![Ancestor { timeline: crate::id::Timeline(1), end: Lsn(end), reason: String::new() }];
+        History { ancestors, timeline: crate::id::Timeline(2) }
+    };
+    let ours = || {
+        Node::handing_over().dir(Cluster {
+            history: minted(100),
+            checkpoint_timeline: crate::id::Timeline(2),
+            ..primary_dir(ControlState::ShutDown)
+        })
+    };
+    let theirs =
+        |end| b_answers(ours(), move |answer| (answer.history, answer.replayed) = (minted(end), Lsn(u64::MAX)));
+    assert_eq!(theirs(100).concludes().1, "handing_over");
+    assert_eq!(theirs(90).concludes().1, "awaiting_candidate");
 }
 
 #[test]
