@@ -155,6 +155,8 @@ pub struct Memory {
     pub followed: Option<Upstream>,
     /// When the standby was last seen streaming, or was pointed to its upstream.
     pub streamed: Instant,
+    /// The leader that this standby was last seen to stream under; nobody once it was a primary itself.
+    pub streamed_from: Option<crate::id::Member>,
     /// A hand-over to this node was announced.
     pub handover_announced: Option<Instant>,
     /// When the race began: the leader key absent at this revision.

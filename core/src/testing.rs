@@ -265,6 +265,7 @@ impl Node {
         state.postgres.sql = Some(Seen::new(standby_sql(Some("b")), now, now));
         state.memory.followed = Some(upstream("b"));
         state.memory.streamed = now;
+        state.memory.streamed_from = Some(Member::new("b"));
         node.published()
     }
 

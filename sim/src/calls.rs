@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use matriarch_core::action::{PeerAction, StoreAction};
-use matriarch_core::event::{PeerEvent, StoreDone, StoreEvent};
+use matriarch_core::event::{Event, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Member, OpId, RequestId, Revision};
 use matriarch_core::op::Outcome;
 use matriarch_core::time::Seen;
@@ -370,16 +370,24 @@ impl World {
     fn own_answer(&self, node: NodeId) -> PeerAnswer {
         let at = self.clock(node);
         let agent = self.nodes[node.0].agent.as_ref().expect("only a running agent answers");
-        let mut answer = View { at, state: &agent.state }.own_answer();
-        if let Some(sql) = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names) {
-            answer.replayed = sql.replayed;
-        }
-        answer
+        View { at, state: &agent.state }.own_answer()
+    }
+
+    /// As the runtime does for a peer that waits: PostgreSQL is asked anew, and core hears the answer first.
+    fn freshen(&mut self, node: NodeId) {
+        let now = self.clock(node);
+        let sql = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names);
+        let sql = sql.map(|sql| Seen::new(sql, now, now));
+        self.step(node, Event::Postgres(PostgresEvent::Answered { op: OpId::UNASKED, sql }));
     }
 
     /// Those whose position is reached are told.
     pub fn tell_waiters(&mut self, node: NodeId) {
         if self.nodes[node.0].awake().is_none_or(|agent| agent.waiters.is_empty()) {
+            return;
+        }
+        self.freshen(node);
+        if self.nodes[node.0].agent.is_none() {
             return;
         }
         let answer = self.own_answer(node);

@@ -100,6 +100,11 @@ fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
     }
     if seen.value.receiver.as_ref().is_some_and(|receiver| receiver.streaming) {
         state.memory.streamed = seen.asked;
+        let leader = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
+        state.memory.streamed_from = leader.map(|leader| leader.member.clone()).or(state.memory.streamed_from.take());
+    }
+    if !seen.value.in_recovery {
+        state.memory.streamed_from = None;
     }
     // A promotion first replays what was received, and that may take its time.
     let before = state.postgres.sql.as_ref().map_or(Lsn(0), |known| known.value.replayed);

@@ -1,13 +1,13 @@
 //! What members tell each other of where they are, and which of it counts.
 
 use crate::action::{Action, Answer, PeerAction, StoreAction};
-use crate::event::{Event, PeerEvent, StoreEvent};
-use crate::id::{Lsn, Member, RequestId, Revision};
+use crate::event::{Event, PeerEvent, PostgresEvent, StoreEvent};
+use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision};
 use crate::state::Pledge;
 use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
-use crate::view::postgres::{DataDir, Process};
+use crate::view::postgres::{DataDir, Process, Sql};
 
 const ASKED: RequestId = RequestId(5);
 
@@ -132,7 +132,7 @@ fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     node.step(Event::Store(StoreEvent::Watched(seen)));
     assert_eq!(node.concludes().1, "primary_alive");
     // An answer of somebody else comes, which forgets those that are gone.
-    let (op, asked) = (crate::id::OpId::UNASKED, node.now);
+    let (op, asked) = (OpId::UNASKED, node.now);
     let outcome = crate::op::Outcome::Done(answer(Lsn(HERE.0 - 8), Some(Revision(102))));
     node.step(Event::Peer(PeerEvent::Answered { op, member: Member::new("b"), outcome, asked }));
     let mut node = node.later(29_999);
@@ -159,4 +159,25 @@ fn a_server_that_has_not_answered_yet_may_receive() {
     });
     let answer = unseen.view().own_answer();
     assert!(!answer.barred && !answer.is_final(Revision(101)), "it may hold the most of all");
+}
+
+/// Two nodes that began timelines of one number at one position tell the same history. Only one of them has streamed
+/// from the leader.
+#[test]
+fn a_standby_vouches_for_what_it_has_replayed_only_if_it_has_streamed_from_the_leader() {
+    let replayed = |node: &Node| node.view().own_answer().replayed;
+    let observed = |mut node: Node, sql: Sql| {
+        let at = node.now;
+        node.step(Event::Postgres(PostgresEvent::Answered { op: OpId::UNASKED, sql: Some(Seen::new(sql, at, at)) }));
+        node
+    };
+    let fresh = Node::standby().with(|state| state.memory.streamed_from = None);
+    assert_eq!(replayed(&fresh), Lsn(0));
+    let streams = observed(fresh.clone(), standby_sql(Some("b")));
+    assert_eq!(replayed(&streams), HERE);
+    // Its receiver ends with the primary's stop: what it has it has.
+    let stopped = observed(streams, standby_sql(None));
+    assert_eq!(replayed(&stopped), HERE);
+    let other = stopped.cluster(|cluster| cluster.leader = Some(leader("c", LeaseId(9), Revision(95))));
+    assert_eq!(replayed(&other), Lsn(0));
 }

@@ -192,10 +192,19 @@ impl<'a> View<'a> {
             receives: self.may_receive(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
             flushed: position.map(|p| p.flushed).unwrap_or_default(),
-            replayed: self.sql().map(|sql| sql.replayed).unwrap_or_default(),
+            replayed: self.replayed_from_leader(),
             // No leader was seen since the pledge was given, up to here: it would have ended it.
             pledge: self.cluster().filter(|c| self.has_pledged() && c.leader.is_none()).map(|c| c.revision),
         }
+    }
+
+    /// What this standby has replayed of the present leader's WAL; 0 unless it was seen to stream under that leader. Two
+    /// nodes can begin timelines of one number at one position: nothing but having streamed tells them apart. One that
+    /// never streams is taken at its word.
+    fn replayed_from_leader(&self) -> Lsn {
+        let from = self.state.memory.streamed_from.as_ref();
+        let streamed = self.leader().is_some_and(|leader| from == Some(&leader.member)) || self.config().nostream;
+        self.sql().filter(|_| streamed).map(|sql| sql.replayed).unwrap_or_default()
     }
 
     /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.

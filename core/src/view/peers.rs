@@ -32,7 +32,7 @@ pub struct PeerAnswer {
     pub receives: bool,
     /// What it has flushed (received).
     pub flushed: Lsn,
-    /// What it has replayed.
+    /// What it has replayed of the present leader's WAL; 0 if it has not streamed from it.
     pub replayed: Lsn,
     /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader
     /// key. `None`: it has not stopped it, or cannot (Patroni).

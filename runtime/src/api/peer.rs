@@ -65,6 +65,7 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
 /// Where this node is now, without any promise.
 fn own(facts: &Facts<'_>) -> PeerAnswer {
     // One that does not answer any more replays nothing either, however much it had.
-    let replayed = facts.sql.map(|sql| sql.replayed).unwrap_or_default();
-    PeerAnswer { pledge: None, replayed, ..facts.view.own_answer() }
+    let answer = facts.view.own_answer();
+    let replayed = facts.sql.map(|_| answer.replayed).unwrap_or_default();
+    PeerAnswer { pledge: None, replayed, ..answer }
 }

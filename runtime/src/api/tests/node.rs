@@ -89,6 +89,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
     core.wall = (now, WallMillis(1));
     core.store.answered = now;
     core.store.cluster = Some(Seen::new(cluster_read().view, now, now));
+    core.memory.streamed_from = sql.in_recovery.then(|| Member::new("n1"));
     core.postgres.process = Process::Alive { pid: Pid(100), phase: Phase::Ready };
     core.postgres.data = DataDir::Cluster(Cluster {
         system_id: SystemId(7_711_071_687_290_272_793),
