@@ -30,7 +30,7 @@ impl World {
             if lost > 0 {
                 self.coverage.count("failover with loss");
             }
-            if lost > self.settings.maximum_lag_bytes {
+            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) {
                 let what = format!(
                     "{} leads without {lost} bytes that were published, {} are allowed",
                     self.names[node.0], self.settings.maximum_lag_bytes
@@ -38,6 +38,19 @@ impl World {
                 self.violated("S2", what);
             }
         }
+    }
+
+    /// Whoever decides can know what it lacks: it is behind on the same branch, or the history in the store tells where
+    /// the other's timeline began. A leader that dies before it has written that line leaves no trace of its branch.
+    fn is_evident(&self, mine: Place, published: Place) -> bool {
+        if self.wal.are_twins(mine, published) {
+            return false;
+        }
+        let shared = self.wal.shared(mine, published);
+        let plain_lag = shared.depth == self.wal.shared(mine, mine).depth;
+        let origin = self.wal.origin(published).map(|origin| (self.wal.timeline(origin), self.wal.lsn(origin)));
+        let lines = &self.store.keys().history.lines;
+        plain_lag || origin.is_some_and(|(timeline, end)| lines.iter().any(|l| (l.timeline, l.end) == (timeline, end)))
     }
 
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.

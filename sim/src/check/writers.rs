@@ -43,7 +43,7 @@ impl World {
             let alone = self.now.since(since) > limit && self.now.since(self.checks.quiet_since[index]) > limit;
             let Some(agent) = node.agent.as_ref().filter(|agent| alone && !agent.frozen) else { continue };
             let view = View { at: node.clock.read(self.now), state: &agent.state };
-            let heirs = !view.electable_others().is_empty();
+            let heirs = !view.electable_others().is_empty() && self.net.slowness == 1;
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
             if heirs && node.server.can_acknowledge() && node.server.orphans.is_none() {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
@@ -85,7 +85,9 @@ impl World {
                 | Reason::NoTenure
         );
         // A store that takes its time is no key that is there.
-        let prompt = self.net.slowness == 1 && self.store_leader.is_some() && self.is_quiet(node, 3000);
+        let prompt = self.net.slowness == 1
+            && self.store_leader.is_some()
+            && self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
         let serving = prompt && self.nodes[node.0].server.is_primary();
         let fits =
             self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed).is_some_and(|a| a.tenure == key.lease);

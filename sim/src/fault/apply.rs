@@ -255,6 +255,8 @@ impl World {
                 Due::Wal { node, from, .. } | Due::WalReply { node: from, from: node, .. } => {
                     self.stream_dies(node, from);
                 }
+                // The end of a connection is found out, if not told.
+                lost @ Due::Server { .. } => self.later(ms(1), lost),
                 _ => {}
             }
         }

@@ -172,6 +172,23 @@ impl Wal {
         self.plain(Place { branch: a.branch, depth: a.depth.min(b.depth) })
     }
 
+    /// Two places whose ways hold different timelines of one number: nobody who sees numbers and positions alone can tell
+    /// which of the two he looks at.
+    pub fn are_twins(&self, one: Place, other: Place) -> bool {
+        let way = |at: Place| {
+            let mut way = vec![at.branch];
+            let mut place = at;
+            while let Some(origin) = self.origin(place) {
+                place = origin;
+                way.push(place.branch);
+            }
+            way
+        };
+        let (mine, theirs) = (way(one), way(other));
+        let number = |branch: BranchId| self.branches[branch.0 as usize].timeline;
+        mine.iter().any(|a| theirs.iter().any(|b| a != b && number(*a) == number(*b)))
+    }
+
     /// The place `depth` records deep on the way to `goal`.
     pub fn on_the_way(&self, goal: Place, depth: u64) -> Place {
         let mut at = goal;
@@ -236,6 +253,7 @@ mod tests {
         let (left, right) = (wal.append(left, Record::EndOfRecovery), wal.append(right, Record::EndOfRecovery));
         assert_eq!(wal.shared(left, right).depth, 2);
         assert_ne!(wal.history(left), wal.history(right));
+        assert!(wal.are_twins(left, right) && !wal.are_twins(left, end));
     }
 
     #[test]
