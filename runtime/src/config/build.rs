@@ -350,12 +350,7 @@ impl<'a> Build<'a, '_> {
         let (ttl, retry_timeout) = (value("ttl", 30), value("retry_timeout", 10));
         if retry_timeout.saturating_mul(2).saturating_add(1) > ttl {
             let key = if dcs.get("ttl").is_some() { "bootstrap.dcs.ttl" } else { "bootstrap.dcs.retry_timeout" };
-            let message = format!(
-                "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl={ttl} and \
-                 retry_timeout={retry_timeout}; raise ttl to at least {} or lower retry_timeout to {}",
-                retry_timeout.saturating_mul(2).saturating_add(1),
-                (ttl.saturating_sub(1) / 2).max(0)
-            );
+            let message = impossible_timing(ttl, retry_timeout);
             return self.refuse(key, message);
         }
         match DynamicConfig::from_json(&dcs.to_json()) {
@@ -461,6 +456,24 @@ impl<'a> Build<'a, '_> {
             let list = NOT_REACHABLE.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
             self.refuse(path, format!("must not contain {list}: other members connect to it"));
         }
+    }
+}
+
+/// Why no `loop_wait` makes these two fit, and what does.
+fn impossible_timing(ttl: i64, retry_timeout: i64) -> String {
+    let needed = retry_timeout.saturating_mul(2).saturating_add(1);
+    // The longest retry_timeout that such a ttl has room for. Below a ttl of 3 there is none.
+    match ttl.saturating_sub(1) / 2 {
+        ..1 => format!(
+            "impossible timing: ttl={ttl} is below the least that is possible, 3: loop_wait + 2*retry_timeout <= ttl, \
+             and both are whole seconds and at least 1; raise ttl to 3 with loop_wait and retry_timeout at 1, or to at \
+             least {} as they are",
+            needed.max(3)
+        ),
+        fitting => format!(
+            "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl={ttl} and \
+             retry_timeout={retry_timeout}; raise ttl to at least {needed} or lower retry_timeout to {fitting}"
+        ),
     }
 }
 
