@@ -264,6 +264,24 @@ fn an_unknown_key_is_a_warning_and_an_error_for_validation() {
 }
 
 #[test]
+fn a_key_that_stands_twice_is_named_with_both_lines_and_the_last_counts() {
+    let text =
+        sample().replace("    password: hunter2\n", "    password: hunter2\n    username: late\n") + "scope: other\n";
+    let loaded = loaded(&text, &[]).unwrap();
+    assert_eq!(loaded.config.scope, "other");
+    let last = text.lines().count();
+    let told: Vec<_> = loaded.warnings.iter().map(|p| (p.path.as_str(), p.message.as_str())).collect();
+    let scope = format!("stands twice, on lines 1 and {last}; the later value counts");
+    let username = "stands twice, on lines 19 and 21; the later value counts";
+    assert_eq!(told, [("restapi.authentication.username", username), ("scope", scope.as_str())]);
+    assert!(validated(&text).contains("error: scope: stands twice"));
+    let secret = sample().replace("    password: hunter2\n", "    password: hunter2\n    password: other\n");
+    let rendered = self::loaded(&secret, &[]).unwrap().render_warnings();
+    assert!(rendered.contains("restapi.authentication.password: stands twice"), "{rendered}");
+    assert!(!rendered.contains("hunter") && !rendered.contains("other"), "{rendered}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     assert_eq!(
         refused("name: a\nrestapi:\n  connect_address: 10.0.0.1:8008\netcd3: {host: h}\n"),
