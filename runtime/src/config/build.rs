@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 
 use super::check::{Purpose, join, number, split_address, split_bind, split_listen, texts, whole, word};
 use super::dynamic::{DynamicConfig, without_effect};
+use super::ignored;
 use super::local::{
     Account, Address, Authentication, Bootstrap, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection,
     NAMESPACE, Postgresql, RecorderSection, RestApi, Watchdog, WatchdogMode,
@@ -357,7 +358,9 @@ impl<'a> Build<'a, '_> {
             Ok((_, warnings)) => {
                 // What another version acts on is no mistake of the operator's.
                 let idle = without_effect(&dcs.to_json());
-                for message in warnings {
+                // Each has been reported with its own line.
+                let unknown = ignored::unknown(&dcs.to_json());
+                for message in warnings.into_iter().filter(|message| !unknown.contains(message)) {
                     let kind = if idle.contains(&message) { Problem::warning } else { Problem::suspect };
                     self.problems.push(kind(dcs.span, "bootstrap.dcs".to_owned(), message));
                 }

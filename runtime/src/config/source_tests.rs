@@ -264,6 +264,28 @@ fn an_unknown_key_is_a_warning_and_an_error_for_validation() {
 }
 
 #[test]
+fn unknown_keys_of_a_proposed_dynamic_configuration_are_shown_with_their_lines() {
+    let text = sample()
+        .replace("    loop_wait: 10", "    lop_wait: 10")
+        .replace("    retry_timeout: 10", "    retry_timout: 10")
+        .replace("      use_pg_rewind: yes", "      use_pg_rewnd: yes\n      bin_dir: /x");
+    let loaded = loaded(&text, &[]).unwrap();
+    let told: Vec<_> = loaded.warnings.iter().map(|p| (p.path.as_str(), p.message.as_str(), p.strict)).collect();
+    assert_eq!(
+        told,
+        [
+            ("bootstrap.dcs.lop_wait", "unknown key; did you mean `loop_wait`?", true),
+            ("bootstrap.dcs.retry_timout", "unknown key; did you mean `retry_timeout`?", true),
+            ("bootstrap.dcs.postgresql.use_pg_rewnd", "unknown key; did you mean `use_pg_rewind`?", true),
+            ("bootstrap.dcs.postgresql.bin_dir", "has no effect here: it counts only in a node's own file", false),
+        ]
+    );
+    // It is stored all the same.
+    assert_eq!(loaded.config.bootstrap.dcs["lop_wait"], serde_json::json!(10));
+    assert!(validated(&text).contains("error: bootstrap.dcs.lop_wait: unknown key; did you mean `loop_wait`?"));
+}
+
+#[test]
 fn a_key_that_stands_twice_is_named_with_both_lines_and_the_last_counts() {
     let text =
         sample().replace("    password: hunter2\n", "    password: hunter2\n    username: late\n") + "scope: other\n";
