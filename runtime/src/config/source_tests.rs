@@ -286,6 +286,21 @@ fn unknown_keys_of_a_proposed_dynamic_configuration_are_shown_with_their_lines()
 }
 
 #[test]
+fn proposed_parameters_are_judged_where_they_are_proposed() {
+    for (value, shown) in [("fifty", "fifty"), ("5", "5"), ("[1]", "")] {
+        let text = sample().replace("        max_connections: 200", &format!("        Max_Connections: {value}"));
+        let refused = validated(&text);
+        let path = "error: bootstrap.dcs.postgresql.parameters.Max_Connections: ";
+        assert!(refused.starts_with(path), "{refused}");
+        if !shown.is_empty() {
+            let why = format!("postgresql parameter max_connections={shown} failed validation, defaulting to 100");
+            assert!(refused.contains(&why), "{refused}");
+            assert_eq!(loaded(&text, &[]).unwrap().warnings.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn a_key_that_stands_twice_is_named_with_both_lines_and_the_last_counts() {
     let text =
         sample().replace("    password: hunter2\n", "    password: hunter2\n    username: late\n") + "scope: other\n";
