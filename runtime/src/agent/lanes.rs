@@ -300,7 +300,7 @@ fn write(promises: &Promises, action: &HostAction) -> Outcome<()> {
     match written {
         Ok(()) => Outcome::Done(()),
         Err(error) => {
-            tracing::error!(%error, ?action, "cannot be written to the state directory");
+            tracing::error!("could not {action}: the state directory: {error}");
             Outcome::Unknown(error.to_string())
         }
     }
@@ -312,7 +312,7 @@ fn progress(line: &str) {
 }
 
 async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
-    let what = format!("{action:?}");
+    let what = action.to_string();
     let outcome = match action {
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
         PostgresAction::Initdb => done(postgres.initdb(&progress).await),
@@ -347,8 +347,8 @@ async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowa
     match &outcome {
         Outcome::Done(_) => tracing::debug!(order = what, "done"),
         // As text: as a field, the lines of a tool would run together with `\n` between them.
-        Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => tracing::warn!("{what} failed: {why}"),
-        Outcome::Refused(refusal) => tracing::warn!(order = what, ?refusal, "refused"),
+        Outcome::Refused(why) => tracing::warn!("could not {what}: {why}"),
+        Outcome::Unknown(why) => tracing::warn!("could not {what}, or not yet: {why}"),
     }
     outcome
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use matriarch_core::event::Event;
 use matriarch_core::id::Member;
+use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -297,10 +298,12 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
     let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
     runtime.block_on(async {
+        let hosts = local.etcd3.hosts.join(", ");
         let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, Connector::tcp(CONNECT_LIMIT));
         match store.revoke(matriarch_core::id::LeaseId(tenure), NAMESAKE_LIMIT).await {
-            matriarch_core::op::Outcome::Done(()) => Ok(0),
-            other => bail!("tenure {tenure} could not be revoked at {}: {other:?}", local.etcd3.hosts.join(", ")),
+            Outcome::Done(()) => Ok(0),
+            Outcome::Refused(why) => bail!("tenure {tenure} could not be revoked at {hosts}: {why}"),
+            Outcome::Unknown(why) => bail!("whether tenure {tenure} was revoked at {hosts} is not known: {why}"),
         }
     })
 }
