@@ -8,6 +8,7 @@ pub mod keys;
 mod lanes;
 pub(crate) mod namesake;
 pub mod promises;
+mod repeats;
 pub mod run;
 pub mod setup;
 mod user;
@@ -173,7 +174,12 @@ impl Agent {
         let effects = matriarch_core::step(&mut shared.core, at, event);
         taking.taken(&shared.core);
         if let Some(decision) = &effects.decision {
-            tracing::info!(rung = decision.rung.name(), code = decision.reason.code(), "{}", decision.reason);
+            let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
+            if self.lanes.is_news(&sentence) {
+                tracing::info!(rung, code, "{sentence}");
+            } else {
+                tracing::debug!(rung, code, "{sentence}");
+            }
             shared.journal.push_back((clock::wall(), decision.clone()));
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();
