@@ -325,7 +325,10 @@ fn progress(line: &str) {
 async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
     match action {
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
-        PostgresAction::Initdb => done(postgres.initdb(&progress).await),
+        PostgresAction::Initdb => match postgres.port_taken().await {
+            Some(why) => Outcome::Refused(Refusal::Failed(why)),
+            None => done(postgres.initdb(&progress).await),
+        },
         PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
         PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
@@ -379,6 +382,9 @@ fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
 
 /// What is in the data directory goes first; core has decided that it may.
 async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
+    if let Some(why) = postgres.port_taken().await {
+        return Outcome::Refused(Refusal::Failed(why));
+    }
     let room = match postgres.observe_data().await {
         DataDir::Empty => Outcome::Done(()),
         // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.
