@@ -15,6 +15,7 @@ pub mod decide;
 pub mod digest;
 pub mod effects;
 pub mod event;
+pub mod explain;
 pub mod id;
 pub mod lease;
 pub mod op;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The failover benchmark: the same faults, on the same YAML and machine, for Matriarch and for Patroni in turn.
+"""The failover benchmark: the same faults, on the same YAML and machine, for Matriarch and for Patroni in turn, or, where
+both are idle, side by side (--beside).
 
 A writer on each node commits a row every few milliseconds whenever its node lets it. Outage is the longest time without an
 acknowledgement from the fault on; overlap the time from a new primary's first acknowledgement to the old one's last; lost
@@ -22,7 +23,9 @@ def parse():
     parser.add_argument('--scenario', nargs='+', metavar='FAULT', default=None,
                         help='kill_postgres switchover stop_agent kill_node freeze_agent kill_agent partition idle '
                              '(default: all)')
-    parser.add_argument('--runs', type=int, default=5, help='of each fault (default: 5)')
+    parser.add_argument('--runs', type=int, default=5, help='of each fault, and of idle (default: 5)')
+    parser.add_argument('--beside', action='store_true',
+                        help='both clusters at the same time, so that the machine is the same for both: for idle alone')
     parser.add_argument('--nodes', type=int, default=3)
     parser.add_argument('--store-members', type=int, default=1, help='etcd members (default: 1)')
     parser.add_argument('--ttl', type=int, default=30)
@@ -50,28 +53,33 @@ def main():
     scenarios = options.scenario or [*FAULTS, 'idle']
     if unknown := set(scenarios) - {*FAULTS, 'idle'}:
         raise SystemExit(f'no such fault: {", ".join(sorted(unknown))}')
+    if options.beside and scenarios != ['idle']:
+        raise SystemExit('--beside is for --scenario idle alone: a fault of one cluster would disturb the other')
     results = []
     directory = tempfile.mkdtemp(prefix='matriarch-bench-')
     os.chmod(directory, 0o755)
-    for agent in options.agent:
-        program = getattr(options, agent)
-        if agent == 'matriarch':
-            # The account of the agents may not be able to look into the checkout.
-            program = shutil.copy(program, directory) + ' run'
-        cluster = Cluster(options, program, f'{directory}/cluster-of-{agent}')
+    agents = list(dict.fromkeys(options.agent))
+    for together in [agents] if options.beside else [[agent] for agent in agents]:
+        clusters = {}
+        for number, agent in enumerate(together):
+            program = program_of(agent, options, directory)
+            clusters[agent] = Cluster(options, program, f'{directory}/cluster-of-{agent}', number)
         try:
-            cluster.up()
+            for cluster in clusters.values():
+                cluster.up()
             number = 0
             for scenario in scenarios:
-                for _ in range(1 if scenario == 'idle' else options.runs):
+                for _ in range(options.runs):
                     number += 1
-                    result = idle(cluster, options.idle_seconds) if scenario == 'idle' else \
-                        measure(cluster, scenario, number, options)
-                    results.append({'agent': agent, **{k: round(v, 4) if isinstance(v, float) else v
-                                                       for k, v in result.items()}})
-                    print(json.dumps(results[-1]), flush=True)
+                    measured = idle(clusters, options.idle_seconds) if scenario == 'idle' else \
+                        {agent: measure(cluster, scenario, number, options) for agent, cluster in clusters.items()}
+                    for agent, result in measured.items():
+                        results.append({'agent': agent, **{k: round(v, 4) if isinstance(v, float) else v
+                                                           for k, v in result.items()}})
+                        print(json.dumps(results[-1]), flush=True)
         finally:
-            cluster.down()
+            for cluster in clusters.values():
+                cluster.down()
     summary = summarise(results)
     print(table(summary, options))
     print(json.dumps(summary))
@@ -79,6 +87,21 @@ def main():
         with open(options.json, 'w') as file:
             json.dump({'options': vars(options), 'summary': summary, 'runs': results}, file, indent=1)
     shutil.rmtree(directory)
+
+
+def program_of(agent, options, directory):
+    program = getattr(options, agent)
+    # The account of the agents may not be able to look into the checkout.
+    return shutil.copy(program, directory) + ' run' if agent == 'matriarch' else program
+
+
+def idle_figures(runs):
+    """Medians; of the shares of a core the least and the greatest too."""
+    figures = {key: statistics.median(run[key] for run in runs) for key in ('leader_pss_mib', 'threads')}
+    for key in ('leader_cpu_percent', 'replica_cpu_percent'):
+        shares = [run[key] for run in runs]
+        figures |= {key: round(statistics.median(shares), 4), f'{key}_min': min(shares), f'{key}_max': max(shares)}
+    return {**figures, 'runs': len(runs)}
 
 
 def summarise(results):
@@ -89,7 +112,7 @@ def summarise(results):
         for agent in dict.fromkeys(result['agent'] for result in results):
             runs = [result for result in results if (result['fault'], result['agent']) == (fault, agent)]
             if runs and fault == 'idle':
-                row[agent] = {key: runs[0][key] for key in runs[0] if key not in ('agent', 'fault')}
+                row[agent] = idle_figures(runs)
             elif runs:
                 outages = [run['outage_s'] for run in runs]
                 row[agent] = {'outage_median_s': round(statistics.median(outages), 3), 'outage_min_s': min(outages),
@@ -110,8 +133,12 @@ def table(summary, options):
         for agent in (name for name in row if name != 'ratio'):
             figures = row[agent]
             if fault == 'idle':
+                shares = ', '.join(
+                    f'{who} {figures[f"{key}_cpu_percent"]:.3f} % of a core '
+                    f'({figures[f"{key}_cpu_percent_min"]:.3f} to {figures[f"{key}_cpu_percent_max"]:.3f})'
+                    for who, key in (('leader', 'leader'), ('standby', 'replica')))
                 lines.append(f'{fault:<14} {agent:<10} {figures["leader_pss_mib"]:.1f} MiB PSS, '
-                             f'{figures["leader_cpu_percent"]:.3f} % of a core, {figures["threads"]} threads')
+                             f'{figures["threads"]:.0f} threads, {shares}, {figures["runs"]} run(s)')
                 continue
             ratio = row.get('ratio', '') if agent == 'patroni' else ''
             lines.append(f'{fault:<14} {agent:<10} {figures["outage_median_s"]:>16.3f} {figures["outage_min_s"]:>7.3f} '

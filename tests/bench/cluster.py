@@ -36,12 +36,13 @@ def postgres_bin_dir():
 
 
 class Network:
-    """Namespaces behind a bridge. The client is on the bridge and reaches every node whatever is cut between them."""
+    """Namespaces behind a bridge. The client is on the bridge and reaches every node whatever is cut between them. Two
+    of different numbers can be there at once."""
 
-    def __init__(self, names):
-        self.bridge = f'bench{os.getpid()}'[:15]
-        self.prefix = f'10.{96 + os.getpid() // 256 % 64}.{os.getpid() % 256}'
-        self.names = {name: f'm{os.getpid()}{name}' for name in names}
+    def __init__(self, names, number=0):
+        self.bridge = f'bench{os.getpid()}{"ab"[number]}'[:15]
+        self.prefix = f'10.{96 + 64 * number + os.getpid() // 256 % 64}.{os.getpid() % 256}'
+        self.names = {name: f'm{os.getpid()}{"ab"[number]}{name}' for name in names}
         self.ip = {name: f'{self.prefix}.{5 + index}' for index, name in enumerate(names)}
 
     def up(self):
@@ -78,11 +79,11 @@ class Network:
 
 
 class Cluster:
-    def __init__(self, options, agent, directory):
+    def __init__(self, options, agent, directory, number=0):
         self.options, self.agent, self.dir = options, agent, directory
         self.nodes = [f'n{index + 1}' for index in range(options.nodes)]
         self.stores = [f'e{index + 1}' for index in range(options.store_members)]
-        self.network = Network(self.nodes + self.stores)
+        self.network = Network(self.nodes + self.stores, number)
         self.store_processes = []
         self.reapers = {}
 

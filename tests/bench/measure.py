@@ -138,18 +138,24 @@ def overlap(rows):
     return worst
 
 
-def idle(cluster, seconds):
-    """What an agent that has nothing to do costs, its helpers included and PostgreSQL not."""
-    leader = cluster.ready()
+def idle(clusters, seconds):
+    """What agents that have nothing to do cost, their helpers included and PostgreSQL not: of each cluster, in the same
+    time."""
+    leaders = {agent: cluster.ready() for agent, cluster in clusters.items()}
     time.sleep(5)
-    pids = {name: helpers(cluster, name) for name in cluster.nodes}
-    before = {name: sum(cpu_seconds(pid) for pid in pids[name]) for name in pids}
+    pids = {(agent, name): helpers(cluster, name) for agent, cluster in clusters.items() for name in cluster.nodes}
+    before = {node: sum(cpu_seconds(pid) for pid in pids[node]) for node in pids}
     time.sleep(seconds)
-    share = {name: 100 * (sum(cpu_seconds(pid) for pid in pids[name]) - before[name]) / seconds for name in pids}
-    return {'fault': 'idle', 'leader_pss_mib': sum(pss_mib(pid) for pid in pids[leader]),
-            'leader_cpu_percent': share[leader],
-            'replica_cpu_percent': max(share[name] for name in pids if name != leader),
-            'threads': sum(threads(pid) for pid in pids[leader])}
+    share = {node: 100 * (sum(cpu_seconds(pid) for pid in pids[node]) - before[node]) / seconds for node in pids}
+    results = {}
+    for agent, leader in leaders.items():
+        others = [node for node in pids if node[0] == agent and node[1] != leader]
+        of_leader = pids[agent, leader]
+        results[agent] = {'fault': 'idle', 'leader_pss_mib': sum(pss_mib(pid) for pid in of_leader),
+                          'leader_cpu_percent': share[agent, leader],
+                          'replica_cpu_percent': max((share[node] for node in others), default=0.0),
+                          'threads': sum(threads(pid) for pid in of_leader)}
+    return results
 
 
 def helpers(cluster, name):

@@ -140,3 +140,20 @@ async fn a_scheduled_restart_comes_in_its_time() {
     let place = |nth: usize| (verdict.reigns[nth].0.node, verdict.reigns[nth].0.timeline.clone());
     assert_eq!(place(0), place(1), "{verdict}");
 }
+
+/// Nothing is made, and nothing asked of the store, for a server that could not listen in the end.
+#[tokio::test]
+async fn an_agent_whose_postgresql_could_not_listen_says_so_before_anything_is_made() {
+    let mut cluster = Cluster::prepare(Plan { nodes: 1, ..Plan::default() }).await;
+    let node = &mut cluster.nodes[0];
+    let mut yaml: serde_yaml::Value = serde_yaml::from_str(&std::fs::read_to_string(node.config()).unwrap()).unwrap();
+    // The agent's own REST API is there by then.
+    yaml["postgresql"]["listen"] = yaml["restapi"]["listen"].clone();
+    std::fs::write(node.config(), serde_yaml::to_string(&yaml).unwrap()).unwrap();
+    node.start();
+    assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+    let log = node.log();
+    assert_eq!(log.matches("is in use by another process").count(), 1, "{log}");
+    assert_eq!(std::fs::read_dir(node.data_dir()).unwrap().count(), 0);
+    assert!(node.guard().is_none());
+}

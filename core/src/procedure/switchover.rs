@@ -126,7 +126,7 @@ fn heard_since(view: &View<'_>, since: Instant) -> bool {
 
 /// What can be refused without asking anybody, in the order of the contract.
 fn refusal(view: &View<'_>, request: &MoveRequest) -> Option<Answer> {
-    let (action, _) = word(request);
+    let (action, title) = word(request);
     if !request.switchover && request.candidate.is_none() {
         return text(400, "Failover could be performed only to a specific candidate");
     }
@@ -155,7 +155,11 @@ fn refusal(view: &View<'_>, request: &MoveRequest) -> Option<Answer> {
     {
         return text(412, "candidate does not exists");
     }
-    if candidates(view, request).is_empty() {
+    // Patroni writes the key, has the leader clear it, and says this then.
+    if request.candidate.as_ref().is_some_and(|candidate| Some(candidate) == leader) {
+        return text(503, &format!("{title} failed"));
+    }
+    if request.candidate.is_none() && candidates(view, request).is_empty() {
         return text(412, &format!("{action} is not possible: cluster does not have members except leader"));
     }
     None

@@ -6,7 +6,9 @@ use crate::event::{Event, GuardEvent, PostgresDone, PostgresEvent, StoreDone, St
 use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
+use crate::reason::Reason;
 use crate::testing::*;
+use crate::time::Duration;
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, Slot, Sql};
@@ -18,6 +20,11 @@ fn ordered(mut node: Node) -> Vec<Action> {
 
 fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
     ordered(node).iter().any(wanted)
+}
+
+/// Why the orders are given that are wanted.
+fn because(mut node: Node, wanted: impl Fn(&Action) -> bool) -> Vec<Reason> {
+    node.tick().orders.into_iter().filter(|order| wanted(&order.action)).map(|order| order.because).collect()
 }
 
 #[test]
@@ -374,4 +381,58 @@ fn one_question_for_contact_is_asked_at_a_time() {
     // But one that has no answer is, before everybody is asked.
     node.now = node.now + millis(50);
     assert_eq!(asked(&mut node), 1);
+}
+
+#[test]
+fn what_goes_with_the_tenure_and_the_keys_says_why() {
+    let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));
+    assert_eq!(because(Node::primary().later(10_000), renews), [Reason::RenewalDue]);
+    let grants = |action: &Action| matches!(action, Action::Store(StoreAction::GrantTenure { .. }));
+    let announced = Node::standby().with(|state| state.memory.handover_announced = Some(at(0)));
+    assert_eq!(because(announced, grants), [Reason::HandoverExpected]);
+    let puts = |action: &Action| matches!(action, Action::Store(StoreAction::PutMember { .. }));
+    assert_eq!(because(Node::standby().config(|config| config.nofailover = true), puts), [Reason::PublishDue]);
+    let keeps = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. }));
+    assert_eq!(because(Node::standby().later(10_000), keeps), [Reason::PublishDue]);
+    let asks = |action: &Action| matches!(action, Action::Store(StoreAction::GrantSession { .. }));
+    assert_eq!(because(Node::standby().with(|state| state.session.lease = None), asks), [Reason::PublishDue]);
+    let tells = |action: &Action| matches!(action, Action::Store(StoreAction::PutStatus { .. }));
+    let due = Node::primary().with(|state| state.session.status_at = at(0).back(seconds(10)));
+    assert_eq!(because(due, tells), [Reason::StatusDue]);
+}
+
+#[test]
+fn a_change_of_postgresql_says_why() {
+    let changes = |action: &Action| matches!(action, Action::Postgres(_));
+    let slot = |name: &str| name.to_owned();
+    let missing = Node::primary().sql(slots(&[("b", true, false)]));
+    assert_eq!(because(missing, changes), [Reason::SlotMissing { slot: slot("c") }]);
+    let own = [("a", false, false), ("b", true, false), ("c", true, false)];
+    assert_eq!(because(Node::primary().sql(slots(&own)), changes), [Reason::SlotObsolete { slot: slot("a") }]);
+    let lost = [("b", false, true), ("c", true, false)];
+    assert_eq!(because(Node::primary().sql(slots(&lost)), changes), [Reason::SlotObsolete { slot: slot("b") }]);
+    let gone = [("b", true, false), ("c", true, false), ("gone", false, false)];
+    let gone = Node::primary().sql(slots(&gone)).config(|config| config.member_slots_ttl = Duration::ZERO);
+    let gone = gone.cluster(|cluster| {
+        let retain = vec![slot("gone")];
+        cluster.status = Some(crate::view::store::StatusKey { retain, ..Default::default() });
+    });
+    assert_eq!(because(gone, changes), [Reason::SlotObsolete { slot: slot("gone") }]);
+    let changed = Node::standby().config(|config| config.parameters_generation = 2);
+    assert_eq!(because(changed, changes), [Reason::ParametersChanged]);
+}
+
+#[test]
+fn a_question_says_why() {
+    let old = || Node::standby().later(10_000);
+    let reads = |action: &Action| *action == Action::Store(StoreAction::Read);
+    assert_eq!(because(old(), reads), [Reason::ObservationDue]);
+    assert_eq!(because(old(), |action| matches!(action, Action::Postgres(_))), [Reason::ObservationDue]);
+    let unknown = Node::stopped().with(|state| state.postgres.data = crate::view::postgres::DataDir::Unknown);
+    assert_eq!(because(unknown, |action| matches!(action, Action::Postgres(_))), [Reason::ObservationDue]);
+    // The store first, and then everyone.
+    let keeps = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. }));
+    assert_eq!(because(Node::primary().later(2_300), keeps), [Reason::ObservationDue]);
+    let asks = |action: &Action| matches!(action, Action::Peer(_));
+    assert_eq!(because(Node::primary().later(2_500), asks), [Reason::ContactDue, Reason::ContactDue]);
 }

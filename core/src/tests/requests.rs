@@ -104,6 +104,23 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
     );
 }
 
+#[test]
+fn a_failover_to_the_leader_fails_and_nothing_untrue_is_said_of_the_cluster() {
+    let failed = Some((503, "Failover failed".to_owned()));
+    assert_eq!(at_once(Node::primary(), asks(None, Some("a"), false)), failed);
+    assert_eq!(at_once(Node::standby(), asks(None, Some("b"), false)), failed, "asked of another member");
+    let writes = |action: &Action| matches!(action, Action::Store(StoreAction::PutFailover { .. }));
+    let mut node = Node::primary();
+    let effects = node.step(Event::Operator(RequestId(1), asks(None, Some("a"), false)));
+    assert!(!actions(&effects).iter().any(writes));
+    // A member that does not say where it answers is a member all the same.
+    let silent = Node::primary().cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.api_url.clear();
+    });
+    let body = "failover is not possible: no good candidates have been found";
+    assert_eq!(at_once(silent, asks(None, Some("b"), false)), Some((412, body.to_owned())));
+}
+
 /// An idle standby has nothing else to wake it for `loop_wait`.
 #[test]
 fn a_new_clone_is_begun_in_the_step_that_promises_it() {

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::keys::Keys;
 use super::promises::Promises;
+use super::repeats::Repeats;
 use super::setup::STOP_LIMIT;
 use crate::aside::Changes;
 use crate::clock;
@@ -44,6 +45,8 @@ pub(super) struct Lanes {
     writes: Arc<Changes>,
     running: BTreeMap<OpId, Running>,
     looks: Arc<Mutex<Looks>>,
+    /// What fails again and again.
+    repeats: Arc<Mutex<Repeats>>,
 }
 
 /// An operation that is being carried out.
@@ -61,7 +64,13 @@ impl Lanes {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let looks = Arc::default();
-        Self { keys, postgres, promises, events, writes: Arc::default(), running: BTreeMap::new(), looks }
+        let (writes, repeats) = (Arc::default(), Arc::default());
+        Self { keys, postgres, promises, events, writes, running: BTreeMap::new(), looks, repeats }
+    }
+
+    /// Whether a decision is to be told.
+    pub(super) fn is_news(&self, decision: &str) -> bool {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(decision, clock::now())
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
@@ -113,8 +122,11 @@ impl Lanes {
             }
             Action::Postgres(action) => {
                 let (look, events, allowance) = (self.look(), self.events.clone(), allowance.clone());
+                let repeats = Arc::clone(&self.repeats);
                 tokio::spawn(async move {
+                    let what = action.to_string();
                     let outcome = control(&look.postgres, action, &allowance).await;
+                    tell(&repeats, &what, &outcome);
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;
                     send(&events, Event::Postgres(PostgresEvent::Completed { op, outcome }));
@@ -122,10 +134,12 @@ impl Lanes {
             }
             Action::Host(action) => {
                 let (promises, events) = (self.promises.clone(), self.events.clone());
-                let writes = Arc::clone(&self.writes);
+                let (writes, repeats) = (Arc::clone(&self.writes), Arc::clone(&self.repeats));
                 tokio::spawn(async move {
+                    let what = action.to_string();
                     // In turn: a write that hung must not land over a later one.
                     let outcome = writes.make(move || write(&promises, &action)).await;
+                    tell(&repeats, &what, &outcome);
                     send(&events, Event::Host(HostEvent::Completed { op, outcome }));
                 })
             }
@@ -299,10 +313,7 @@ fn write(promises: &Promises, action: &HostAction) -> Outcome<()> {
     };
     match written {
         Ok(()) => Outcome::Done(()),
-        Err(error) => {
-            tracing::error!(%error, ?action, "cannot be written to the state directory");
-            Outcome::Unknown(error.to_string())
-        }
+        Err(error) => Outcome::Unknown(format!("the state directory: {error}")),
     }
 }
 
@@ -312,10 +323,12 @@ fn progress(line: &str) {
 }
 
 async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
-    let what = format!("{action:?}");
-    let outcome = match action {
+    match action {
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
-        PostgresAction::Initdb => done(postgres.initdb(&progress).await),
+        PostgresAction::Initdb => match postgres.port_taken().await {
+            Some(why) => Outcome::Refused(Refusal::Failed(why)),
+            None => done(postgres.initdb(&progress).await),
+        },
         PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
         PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
@@ -343,14 +356,24 @@ async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowa
         }
         PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
         PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
-    };
-    match &outcome {
-        Outcome::Done(_) => tracing::debug!(order = what, "done"),
-        // As text: as a field, the lines of a tool would run together with `\n` between them.
-        Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => tracing::warn!("{what} failed: {why}"),
-        Outcome::Refused(refusal) => tracing::warn!(order = what, ?refusal, "refused"),
     }
-    outcome
+}
+
+/// Tells what came of an order.
+fn tell<T>(repeats: &Mutex<Repeats>, what: &str, outcome: &Outcome<T>) {
+    let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
+    let why = match outcome {
+        Outcome::Done(_) => match repeats.done(what) {
+            Some(line) => return tracing::info!("{line}"),
+            None => return tracing::debug!(order = what, "done"),
+        },
+        // As text: as a field, the lines of a tool would run together with `\n` between them.
+        Outcome::Refused(why) => format!("could not {what}: {why}"),
+        Outcome::Unknown(why) => format!("could not {what}, or not yet: {why}"),
+    };
+    if let Some(line) = repeats.failed(what, &why, clock::now()) {
+        tracing::warn!("{line}");
+    }
 }
 
 fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
@@ -359,6 +382,9 @@ fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
 
 /// What is in the data directory goes first; core has decided that it may.
 async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
+    if let Some(why) = postgres.port_taken().await {
+        return Outcome::Refused(Refusal::Failed(why));
+    }
     let room = match postgres.observe_data().await {
         DataDir::Empty => Outcome::Done(()),
         // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.

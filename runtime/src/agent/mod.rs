@@ -8,6 +8,7 @@ pub mod keys;
 mod lanes;
 pub(crate) mod namesake;
 pub mod promises;
+mod repeats;
 pub mod run;
 pub mod setup;
 mod user;
@@ -173,7 +174,12 @@ impl Agent {
         let effects = matriarch_core::step(&mut shared.core, at, event);
         taking.taken(&shared.core);
         if let Some(decision) = &effects.decision {
-            tracing::info!(rung = decision.rung.name(), code = decision.reason.code(), "{}", decision.reason);
+            let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
+            if self.lanes.is_news(&sentence) {
+                tracing::info!(rung, code, "{sentence}");
+            } else {
+                tracing::debug!(rung, code, "{sentence}");
+            }
             shared.journal.push_back((clock::wall(), decision.clone()));
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();
@@ -364,8 +370,7 @@ impl Agent {
     /// The configurations changed: laid over each other again.
     fn configure(&mut self) -> Option<Effects> {
         let text = self.mirror.text(wire::keys::CONFIG);
-        let value = text.and_then(|(text, _)| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let value = value.filter(serde_json::Value::is_object);
+        let (value, senseless) = setup::stored(text.as_ref().map(|(text, _)| text.as_str()));
         self.shared().dynamic.clone_from(&value);
         // A wiped store must not reset what was in force; a new cluster begins with its bootstrap section.
         let value = value.unwrap_or_else(|| self.local.bootstrap.dcs.clone());
@@ -377,12 +382,13 @@ impl Agent {
                 return None;
             }
         };
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
-        let effective = setup::effective(&self.local, &dynamic, std::mem::take(&mut warnings), self.server_major);
+        warnings.extend(senseless);
+        let effective = setup::effective(&self.local, &dynamic, warnings, self.server_major);
         {
             let mut shared = self.shared();
+            for warning in setup::news(&shared.configuration_warnings, &effective.warnings) {
+                tracing::warn!("{warning}");
+            }
             shared.configuration_warnings = effective.warnings;
             shared.tags.clone_from(&self.local.tags.published);
             shared.configured_tags.clone_from(&self.local.tags.configured);

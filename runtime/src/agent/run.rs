@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use matriarch_core::event::Event;
 use matriarch_core::id::Member;
+use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ use crate::config::local::{GuardMode, RecorderSection};
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{GuardOptions, connect_or_spawn};
 use crate::net::{self, Connector};
-use crate::postgres::{Postgres, tools};
+use crate::postgres::{self, Postgres, Settings, files, tools};
 use crate::recorder::Recorder;
 use crate::store::EtcdStore;
 
@@ -92,15 +93,13 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let server_major = server_major(&local)?;
     let dynamic = DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"))?;
     let effective = setup::effective(&local, &dynamic.0, dynamic.1, server_major);
-    for program in ["postgres", "initdb", "pg_basebackup", "pg_controldata"] {
-        tools::locate(&effective.settings, program).map_err(|why| anyhow!(why))?;
-    }
+    refuse_unusable(&effective.settings)?;
 
     let guard_options = guard_options(options, &local, &state_dir, account.as_ref())?;
     // As root, if the agent is: then no process of PostgreSQL's account can stop the guard.
     let (guard, hello) = connect_or_spawn(&guard_options).await.context("starting the guard")?;
     if let Some(account) = &account {
-        crate::postgres::cgroup::prepare(&local.postgresql.data_dir);
+        postgres::cgroup::prepare(&local.postgresql.data_dir);
         user::become_user(account)?;
     }
 
@@ -246,9 +245,22 @@ fn guard_options(
     })
 }
 
+/// Without its programs and its port PostgreSQL will not run, and that is better known before anything is done for it.
+fn refuse_unusable(settings: &Settings) -> anyhow::Result<()> {
+    for program in ["postgres", "initdb", "pg_basebackup", "pg_controldata"] {
+        tools::locate(settings, program).map_err(|why| anyhow!(why))?;
+    }
+    // With a cluster there it is PostgreSQL's to say: whoever listens may be ours.
+    let empty = files::major_version(&settings.data_dir).is_none();
+    match postgres::port_taken(settings).filter(|_| empty) {
+        Some(why) => bail!("{why}"),
+        None => Ok(()),
+    }
+}
+
 /// The major version of the data directory, or else of the binaries.
 fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
-    if let Some(major) = crate::postgres::files::major_version(&local.postgresql.data_dir) {
+    if let Some(major) = files::major_version(&local.postgresql.data_dir) {
         return Ok(major);
     }
     let dynamic = DynamicConfig::from_json(&serde_json::json!({})).map_err(|why| anyhow!(why))?.0;
@@ -307,10 +319,12 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
     let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
     runtime.block_on(async {
+        let hosts = local.etcd3.hosts.join(", ");
         let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, Connector::tcp(CONNECT_LIMIT));
         match store.revoke(matriarch_core::id::LeaseId(tenure), NAMESAKE_LIMIT).await {
-            matriarch_core::op::Outcome::Done(()) => Ok(0),
-            other => bail!("tenure {tenure} could not be revoked at {}: {other:?}", local.etcd3.hosts.join(", ")),
+            Outcome::Done(()) => Ok(0),
+            Outcome::Refused(why) => bail!("tenure {tenure} could not be revoked at {hosts}: {why}"),
+            Outcome::Unknown(why) => bail!("whether tenure {tenure} was revoked at {hosts} is not known: {why}"),
         }
     })
 }

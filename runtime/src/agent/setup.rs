@@ -119,6 +119,20 @@ pub fn effective(
     Effective { core, settings, warnings }
 }
 
+/// What stands in the key `config`, and what is to be said if that is no configuration at all.
+pub fn stored(text: Option<&str>) -> (Option<serde_json::Value>, Option<String>) {
+    let Some(text) = text else { return (None, None) };
+    let value = serde_json::from_str(text).ok().filter(serde_json::Value::is_object);
+    let why = "the key config in the store is no JSON mapping: bootstrap.dcs of this node's file counts instead";
+    let said = value.is_none().then(|| why.to_owned());
+    (value, said)
+}
+
+/// The warnings that were not said before: each is told once, and again when it has come back.
+pub fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a String> {
+    now.iter().filter(|warning| !before.contains(warning)).collect()
+}
+
 /// How long a tool or a server may keep a stop waiting before it is killed.
 pub const STOP_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -166,4 +180,40 @@ fn options(pairs: &[(String, Option<String>)]) -> Vec<String> {
         None => format!("--{name}"),
     };
     pairs.iter().map(render).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn local() -> LocalConfig {
+        let text = json!({
+            "scope": "herd", "name": "a", "restapi": {"listen": "h:1"}, "etcd3": {"host": "h:1"},
+            "postgresql": {"listen": "h:5432", "data_dir": "/d", "authentication": {"replication": {"username": "r"}}}
+        });
+        crate::config::load(None, [("PATRONI_CONFIGURATION".to_owned(), text.to_string())]).unwrap().config
+    }
+
+    #[test]
+    fn a_controlled_parameter_that_is_replaced_is_said_once() {
+        let json = json!({"postgresql": {"parameters": {"max_connections": "fifty"}}, "loop_wait": 0});
+        let (dynamic, warnings) = DynamicConfig::from_json(&json).unwrap();
+        let said = effective(&local(), &dynamic, warnings, 15).warnings;
+        let replaced = "postgresql parameter max_connections=fifty failed validation, defaulting to 100";
+        assert_eq!(news(&[], &said), ["loop_wait=0 can't be smaller than 1, adjusting...", replaced]);
+        assert_eq!(news(&said, &said), [""; 0]);
+        assert_eq!(news(&said[..1], &said), [replaced]);
+    }
+
+    #[test]
+    fn a_key_that_holds_no_configuration_is_said_to() {
+        assert_eq!(stored(None), (None, None));
+        assert_eq!(stored(Some("{}")), (Some(json!({})), None));
+        for text in ["", "[1]", "{", "null"] {
+            let (value, why) = stored(Some(text));
+            assert!(value.is_none() && why.is_some_and(|why| why.contains("no JSON mapping")), "{text}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hyper::Method;
+use matriarch_core::action::Lane;
 use matriarch_core::decide::explain;
 use matriarch_core::effects::Decision;
 use matriarch_core::id::Member;
@@ -137,14 +138,21 @@ fn operations(facts: &Facts<'_>) -> Vec<Value> {
     let at = facts.view.at;
     let operations = facts.shared.core.ops.iter().map(|(lane, in_flight)| {
         json!({
-            "lane": format!("{lane:?}"),
+            "lane": lane_name(lane),
             "operation": in_flight.op.0,
-            "action": format!("{:?}", in_flight.action),
+            "action": in_flight.action.to_string(),
             "age_ms": ms(at, in_flight.since),
             "deadline_ms": ms(in_flight.deadline, at),
         })
     });
     operations.collect()
+}
+
+fn lane_name(lane: &Lane) -> String {
+    match lane {
+        Lane::Peer(member) => format!("Peer {member}"),
+        lane => format!("{lane:?}"),
+    }
 }
 
 /// What the others told last, and that a Patroni member has not pledged: only the lease protects from it.
@@ -173,4 +181,15 @@ fn peers(facts: &Facts<'_>) -> Vec<Value> {
 /// Whole milliseconds from `earlier` to `later`; 0 if it is the other way round.
 fn ms(later: Instant, earlier: Instant) -> u64 {
     u64::try_from(later.since(earlier).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_to_a_member_is_named_by_the_member() {
+        assert_eq!(lane_name(&Lane::Peer(Member::new("n1"))), "Peer n1");
+        assert_eq!(lane_name(&Lane::PgControl), "PgControl");
+    }
 }

@@ -1,6 +1,7 @@
 //! The checked tree to a [`LocalConfig`], with the complaints that a table of types cannot make: what is not
 //! supported, and what contradicts itself.
 
+mod bootstrap;
 mod etcd3;
 
 use std::collections::BTreeMap;
@@ -10,14 +11,13 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::check::{Purpose, join, number, split_address, split_bind, split_listen, texts, whole, word};
-use super::dynamic::{DynamicConfig, without_effect};
 use super::local::{
-    Account, Address, Authentication, Bootstrap, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection,
-    NAMESPACE, Postgresql, RecorderSection, RestApi, Watchdog, WatchdogMode,
+    Account, Address, Authentication, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection, NAMESPACE,
+    Postgresql, RecorderSection, RestApi, Watchdog, WatchdogMode,
 };
 use super::quantity::{bool_of, int_of};
 use super::report::Problem;
-use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, INITDB_FORBIDDEN};
+use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN};
 use super::secret::Secret;
 use super::tags::Tags;
 use super::yaml::{Node, Value};
@@ -321,58 +321,6 @@ impl<'a> Build<'a, '_> {
             sslpassword: self.secret(&join(path, "sslpassword")),
             options: ACCOUNT.iter().filter(|k| !secret(k.name)).filter_map(|k| option(k.name)).collect(),
         })
-    }
-
-    fn bootstrap(&mut self) -> Bootstrap {
-        if let Some(method) = self.text("bootstrap.method").filter(|m| *m != "initdb") {
-            self.refuse("bootstrap.method", format!("the method `{method}` is not supported yet; only `initdb` is"));
-        }
-        if self.at("bootstrap.users").is_some() {
-            self.warn("bootstrap.users", "not used: Patroni 4 removed it; create users with `post_bootstrap` or SQL");
-        }
-        self.bootstrap_timing();
-        let post = if self.at("bootstrap.post_bootstrap").is_some() { "post_bootstrap" } else { "post_init" };
-        if self.text(&join("bootstrap", post)).is_some() {
-            self.warn(&join("bootstrap", post), "not run yet: run it on the new primary yourself");
-        }
-        Bootstrap {
-            dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
-            initdb: self.options("bootstrap.initdb", INITDB_FORBIDDEN),
-            pg_hba: self.lines("bootstrap.pg_hba").unwrap_or_default(),
-            post_bootstrap: self.text(&join("bootstrap", post)).map(str::to_owned),
-        }
-    }
-
-    /// Timings that no adjustment saves are refused while the file's author is still watching; others are announced.
-    fn bootstrap_timing(&mut self) {
-        let Some(dcs) = self.at("bootstrap.dcs") else { return };
-        let value = |key: &str, default: i64| dcs.get(key).and_then(|n| whole(&n.value)).unwrap_or(default);
-        let (ttl, retry_timeout) = (value("ttl", 30), value("retry_timeout", 10));
-        if retry_timeout.saturating_mul(2).saturating_add(1) > ttl {
-            let key = if dcs.get("ttl").is_some() { "bootstrap.dcs.ttl" } else { "bootstrap.dcs.retry_timeout" };
-            let message = format!(
-                "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl={ttl} and \
-                 retry_timeout={retry_timeout}; raise ttl to at least {} or lower retry_timeout to {}",
-                retry_timeout.saturating_mul(2).saturating_add(1),
-                (ttl.saturating_sub(1) / 2).max(0)
-            );
-            return self.refuse(key, message);
-        }
-        match DynamicConfig::from_json(&dcs.to_json()) {
-            Ok((_, warnings)) => {
-                // What another version acts on is no mistake of the operator's.
-                let idle = without_effect(&dcs.to_json());
-                for message in warnings {
-                    let kind = if idle.contains(&message) { Problem::warning } else { Problem::suspect };
-                    self.problems.push(kind(dcs.span, "bootstrap.dcs".to_owned(), message));
-                }
-            }
-            // A wrong type has been reported with its own line; anything else is reported here.
-            Err(message) if !self.problems.iter().any(|p| p.path.starts_with("bootstrap.dcs")) => {
-                self.refuse("bootstrap.dcs", message);
-            }
-            Err(_) => {}
-        }
     }
 
     fn log(&mut self) -> Log {

@@ -2,7 +2,7 @@
 
 use super::quantity::{parse_bool, parse_int};
 use super::report::{Problem, is_secret_name, nearest};
-use super::schema::{DYNAMIC, Key, Kind, Need, ROOT};
+use super::schema::{DYNAMIC, Key, Kind, Need, POSTGRESQL, ROOT};
 use super::yaml::{Node, Span, Value};
 
 /// What a check is for.
@@ -90,6 +90,9 @@ impl Checker<'_> {
             match keys.iter().find(|k| k.name == text) {
                 Some(key) => self.value(value, key.kind, &join(path, text)),
                 None if open || self.is_users_own(path, text, value) => {}
+                None if path == "bootstrap.dcs.postgresql" && is_local(text) => {
+                    self.problems.push(Problem::warning(name.span, join(path, text), LOCAL_ONLY));
+                }
                 None => self.unknown(node, name, value, keys, path),
             }
         }
@@ -118,17 +121,14 @@ impl Checker<'_> {
         let text = name.as_str().unwrap_or_default();
         let message = if path.is_empty() && DYNAMIC.iter().any(|k| k.name == text) {
             "has no effect here: it belongs to the dynamic configuration (`bootstrap.dcs` of a new cluster)".to_owned()
-        } else if let Some(known) = nearest(text, keys.iter().map(|k| k.name)) {
-            format!("unknown key; did you mean `{known}`?")
         } else {
-            "unknown key; it has no effect".to_owned()
+            unknown_key(text, keys)
         };
-        // A colon forgotten after `password` makes the secret a part of the key, a comma makes it a key.
+        // A comma forgotten after `password` makes the secret a key.
         let lost = |key: &Node, value: &Node| value.is_null() && key.as_str().is_some_and(is_secret_name);
-        let shown = match text.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-')) {
-            None if value.is_null() && within.entries().iter().any(|(k, v)| lost(k, v)) => "?",
-            None => text,
-            Some(end) => &text[..end],
+        let shown = match shown_key(text) {
+            whole if whole == text && value.is_null() && within.entries().iter().any(|(k, v)| lost(k, v)) => "?",
+            shown => shown,
         };
         let mut hides = Span { end_line: value.span.end_line, end_column: value.span.end_column, ..name.span };
         if shown == text && value.span.line == name.span.line {
@@ -151,6 +151,11 @@ impl Checker<'_> {
                 named("postgresql", "create_replica_methods") || named("postgresql", "create_replica_method")
             }
             "bootstrap" => named("bootstrap", "method"),
+            "bootstrap.dcs.postgresql" => {
+                let dynamic = self.root.get("bootstrap").and_then(|b| b.get("dcs")?.get("postgresql"));
+                let named = |list: &str| dynamic.and_then(|d| d.get(list)).is_some_and(|m| texts(m).contains(&key));
+                named("create_replica_methods") || named("create_replica_method")
+            }
             _ => false,
         }
     }
@@ -238,6 +243,30 @@ impl Checker<'_> {
         let secret = path.rsplit('.').next().is_some_and(is_secret_name);
         let message = format!("expected {expected}, found {}", describe(&node.value, secret));
         self.problems.push(Problem::error(node.span, path, message));
+    }
+}
+
+/// What is said of a key of `postgresql` in the dynamic configuration that is read nowhere but in a node's own file.
+pub(super) const LOCAL_ONLY: &str = "has no effect here: it counts only in a node's own file";
+
+/// Whether a key of `postgresql` is one of a node's own file.
+pub(super) fn is_local(key: &str) -> bool {
+    POSTGRESQL.iter().any(|known| known.name == key)
+}
+
+/// What is said of a key that is in no table.
+pub(super) fn unknown_key(key: &str, known: &[Key]) -> String {
+    match nearest(key, known.iter().map(|k| k.name)) {
+        Some(known) => format!("unknown key; did you mean `{known}`?"),
+        None => "unknown key; it has no effect".to_owned(),
+    }
+}
+
+/// What of an unknown key may be shown: a colon forgotten after `password` makes the secret a part of the key.
+pub(super) fn shown_key(key: &str) -> &str {
+    match key.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-')) {
+        Some(end) => &key[..end],
+        None => key,
     }
 }
 

@@ -123,7 +123,7 @@ fn what_patroni_takes_is_taken() {
         "tags: {nofailover: 1, anything: [goes], failover_priority: '5'}",
         "postgresql: {listen: '127.0.0.1,h,[::1]:5432', parameters: {a: on, b: 1.5, c: }}",
         "postgresql: {create_replica_methods: [wal_e, basebackup], wal_e: {command: x}}",
-        "bootstrap: {method: mine, mine: {command: x}, dcs: {synchronous_mode: on, unknown: 1}}",
+        "bootstrap: {method: mine, mine: {command: x}, dcs: {synchronous_mode: on, member_slots_ttl: 1h}}",
         "x: &x 1",
         "holder:\n  inner: &y 1",
         "tags:",

@@ -4,22 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::ignored;
 use super::quantity::{bool_of, int_of};
+use super::schema::STANDBY_CLUSTER;
 use crate::wire::lenient::truthy;
 
 /// Keys of `postgresql` that only a node's own file may set.
 const LOCAL_ONLY: &[&str] =
     &["connect_address", "proxy_address", "listen", "config_dir", "data_dir", "pgpass", "authentication"];
-/// Keys of `standby_cluster` that mean something.
-const STANDBY_CLUSTER: &[&str] = &[
-    "host",
-    "port",
-    "primary_slot_name",
-    "create_replica_methods",
-    "restore_command",
-    "archive_cleanup_command",
-    "recovery_min_apply_delay",
-];
 /// Below this ttl Patroni would adjust; we go on with shorter minima.
 const PATRONI_TTL_MIN: i64 = 20;
 /// No timing is longer than this many seconds (68 years): later arithmetic cannot overflow.
@@ -95,7 +87,7 @@ pub struct DynamicPostgresql {
 }
 
 impl DynamicConfig {
-    /// Reads the value of `/config`. Unknown keys are no problem; null means absent. The warnings are for the log.
+    /// Reads the value of `/config`. Unknown keys are no error; null means absent. The warnings are for the log.
     ///
     /// # Errors
     /// A value of the wrong type. The whole text is then to be rejected and the last good one kept, as Patroni does.
@@ -121,6 +113,9 @@ impl DynamicConfig {
         };
         let count = get.int(&["synchronous_node_count"], 1)?;
         warnings.extend(without_effect(json));
+        warnings.extend(ignored::unknown(json));
+        let section = get.map("postgresql")?;
+        warnings.extend(ignored::senseless(&section));
         Ok((
             Self {
                 ttl: seconds(ttl),
@@ -144,7 +139,7 @@ impl DynamicConfig {
                     Some(Value::Array(list)) => list.clone(),
                     Some(other) => return Err(format!("ignore_slots must be a list, not {}", kind(other))),
                 },
-                postgresql: postgresql(get.map("postgresql")?)?,
+                postgresql: postgresql(section)?,
             },
             warnings,
         ))
@@ -206,6 +201,7 @@ pub(super) fn without_effect(json: &Value) -> Vec<String> {
         ("permanent_replication_slots", SLOTS),
         ("ignore_slots", "not used: slots that never belonged to a member are left alone anyway"),
         ("check_timeline", "not used: candidates are compared by timeline anyway"),
+        ("primary_race_backoff", "not used: a race waits for positions, not for a time"),
         ("primary_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
         ("master_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
     ]
@@ -229,7 +225,7 @@ fn synchronous_mode(value: Option<&Value>) -> Result<SynchronousMode, String> {
 
 fn standby_cluster(get: &Get<'_>) -> Result<Option<Map<String, Value>>, String> {
     let mut map = get.map("standby_cluster")?;
-    map.retain(|key, _| STANDBY_CLUSTER.contains(&key.as_str()));
+    map.retain(|key, _| STANDBY_CLUSTER.iter().any(|known| known.name == key));
     let set = |key: &str| map.get(key).is_some_and(truthy);
     Ok((set("host") || set("port") || set("restore_command")).then_some(map))
 }

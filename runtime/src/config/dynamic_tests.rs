@@ -8,7 +8,7 @@ fn read(json: &Value) -> (DynamicConfig, Vec<String>) {
 
 #[test]
 fn defaults_are_patronis() {
-    for empty in [json!({}), json!(null), json!({"ttl": null, "unknown": {"x": 1}})] {
+    for empty in [json!({}), json!(null), json!({"ttl": null, "unknown": null})] {
         let (config, warnings) = read(&empty);
         assert_eq!((config.ttl, config.loop_wait, config.retry_timeout), (seconds(30), seconds(10), seconds(10)));
         assert_eq!(config.maximum_lag_on_failover_bytes, 1_048_576);
@@ -167,4 +167,46 @@ fn what_has_no_effect_is_said() {
 fn the_first_name_of_the_slots_wins() {
     let (config, _) = read(&json!({"slots": {"a": {}}, "permanent_slots": {"b": {}}}));
     assert!(config.slots.contains_key("b") && !config.slots.contains_key("a"));
+}
+
+#[test]
+fn keys_that_nobody_knows_are_named_with_the_nearest_one() {
+    let (config, warnings) = read(&json!({
+        "lop_wait": 2, "retry_timout": 5, "my own: secret": {"x": 1}, "loop_wait": 10,
+        "standby_cluster": {"hots": "h"},
+        "postgresql": {"use_pg_rewnd": true, "bin_dir": "/b", "create_replica_methods": ["wal_e"], "wal_e": {"command": "x"}}
+    }));
+    assert_eq!(config.loop_wait, seconds(10));
+    assert_eq!(
+        warnings,
+        [
+            "lop_wait: unknown key; did you mean `loop_wait`?",
+            "retry_timout: unknown key; did you mean `retry_timeout`?",
+            "my: unknown key; it has no effect",
+            "standby_cluster.hots: unknown key; did you mean `host`?",
+            "postgresql.use_pg_rewnd: unknown key; did you mean `use_pg_rewind`?",
+            "postgresql.bin_dir: has no effect here: it counts only in a node's own file",
+            "postgresql.create_replica_methods: has no effect here: it counts only in a node's own file",
+        ]
+    );
+    let many: Map<String, Value> = (0..1000).map(|n| (format!("x{n}"), json!(1))).collect();
+    let (_, warnings) = read(&Value::Object(many));
+    assert_eq!(warnings.len(), 21);
+    assert_eq!(warnings[20], "980 more keys of the dynamic configuration are unknown");
+}
+
+#[test]
+fn a_value_that_makes_no_sense_is_not_dropped_in_silence() {
+    let (_, warnings) = read(&json!({"postgresql": {
+        "remove_data_directory_on_rewind_failure": "maybe", "pg_ctl_timeout": "soon", "recovery_conf": "x",
+        "remove_data_directory_on_diverged_timelines": "on"
+    }}));
+    assert_eq!(
+        warnings,
+        [
+            "postgresql.remove_data_directory_on_rewind_failure must be a boolean, not \"maybe\": it counts as off",
+            "postgresql.pg_ctl_timeout must be a number of seconds, not \"soon\": it is not used",
+            "postgresql.recovery_conf must be a mapping, not \"x\": it is not used",
+        ]
+    );
 }

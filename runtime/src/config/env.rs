@@ -98,7 +98,7 @@ impl Override {
         };
         // The parser's own words could quote the text, which could be a secret.
         let wrong = || format!("expected a YAML {what}, with or without its brackets");
-        let mut node = yaml::parse_source(&text, source).map_err(|_| wrong())?;
+        let mut node = yaml::parse_source(&text, source).map_err(|_| wrong())?.0;
         if !matches!((self.shape, &node.value), (Shape::List, Value::Seq(_)) | (Shape::Map, Value::Map(_))) {
             return Err(wrong());
         }
@@ -299,7 +299,7 @@ mod tests {
     fn applied(vars: &[(&str, &str)], file: &str) -> (serde_json::Value, Vec<Problem>) {
         let mut sources = Sources::default();
         let source = sources.add("f", file);
-        let mut root = yaml::parse_source(file, source).unwrap();
+        let mut root = yaml::parse_source(file, source).unwrap().0;
         let mut problems = Vec::new();
         env_overrides(vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))).apply(
             &mut root,

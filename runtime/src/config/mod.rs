@@ -13,6 +13,7 @@ pub mod dynamic;
 pub mod effective;
 pub mod emit;
 pub mod env;
+mod ignored;
 pub mod local;
 pub mod parameters;
 pub mod quantity;

@@ -168,6 +168,11 @@ fn controlled(
 /// The value of the dynamic configuration, if there is one and it is valid.
 fn valid(name: &str, shared: &BTreeMap<String, Value>, warnings: &mut Vec<String>) -> Option<String> {
     let value = shared.get(name).filter(|v| !v.is_null())?;
+    judge(name, value)?.map_err(|why| warnings.push(why)).ok()
+}
+
+/// What the rule of a controlled GUC makes of a value, or why it does not take it; `None` if there is no such rule.
+fn judge(name: &str, value: &Value) -> Option<Result<String, String>> {
     let (_, default, rule) = CONTROLLED.iter().find(|(n, _, _)| *n == name)?;
     let text = match rule {
         Rule::Int(min) => int_of(value, None).filter(|n| n >= min).map(|n| n.to_string()),
@@ -179,13 +184,17 @@ fn valid(name: &str, shared: &BTreeMap<String, Value>, warnings: &mut Vec<String
             "logical" => Some("logical".to_owned()),
             _ => None,
         }),
-        Rule::Ours => None,
+        Rule::Ours => return None,
     };
-    if text.is_none() {
+    Some(text.ok_or_else(|| {
         let shown = parameter_text(value).unwrap_or_else(|| value.to_string());
-        warnings.push(format!("postgresql parameter {name}={shown} failed validation, defaulting to {default}"));
-    }
-    text
+        format!("postgresql parameter {name}={shown} failed validation, defaulting to {default}")
+    }))
+}
+
+/// Why a value of the dynamic configuration will not count, for whoever proposes it.
+pub(super) fn refused(name: &str, value: &Value) -> Option<String> {
+    judge(&name.to_ascii_lowercase(), value).filter(|_| !value.is_null())?.err()
 }
 
 /// One of the two names of how much WAL is kept, converted from the other if only that is set.

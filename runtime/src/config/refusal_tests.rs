@@ -80,6 +80,25 @@ fn a_timing_that_no_arithmetic_bears_is_refused() {
 }
 
 #[test]
+fn no_timing_is_advised_that_would_be_refused_too() {
+    let told = |ttl: &str, retry_timeout: &str| {
+        let text = sample().replace("    ttl: 30", &format!("    ttl: {ttl}"));
+        let text = text.replace("    retry_timeout: 10", &format!("    retry_timeout: {retry_timeout}"));
+        refused(&text.replace("    loop_wait: 10", "    loop_wait: 1"))
+    };
+    for (ttl, retry_timeout, needed) in [("2", "1", 3), ("1", "1", 3), ("2", "10", 21)] {
+        let said = told(ttl, retry_timeout);
+        let floor = format!("ttl={ttl} is below the least that is possible, 3: loop_wait + 2*retry_timeout <= ttl");
+        assert!(said.contains(&floor), "{said}");
+        assert!(said.contains(&format!("or to at least {needed} as they are")), "{said}");
+        assert!(!said.contains("retry_timeout to 0"), "{said}");
+    }
+    assert!(told("3", "2").contains("raise ttl to at least 5 or lower retry_timeout to 1"));
+    let least = sample().replace("    ttl: 30", "    ttl: 3").replace("    loop_wait: 10", "    loop_wait: 1");
+    assert!(loaded(&least.replace("    retry_timeout: 10", "    retry_timeout: 1"), &[]).is_ok());
+}
+
+#[test]
 fn hooks_are_accepted_and_said_not_to_run() {
     let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
     let loaded = loaded(&text, &[]).unwrap();

@@ -35,7 +35,7 @@ pub enum Kind {
     Options,
     /// A mapping whose keys are known.
     Table(&'static [Key]),
-    /// A mapping some of whose keys are known; others are the user's own.
+    /// A mapping some of whose keys are known; others are the user's own, and mean something to somebody.
     OpenTable(&'static [Key]),
     /// A mapping of anything.
     Map,
@@ -295,7 +295,7 @@ const RAFT: &[Key] = &[
 ];
 
 const BOOTSTRAP: &[Key] = &[
-    key("dcs", OpenTable(DYNAMIC)),
+    key("dcs", Table(DYNAMIC)),
     key("method", Text),
     key("initdb", Options),
     key("pg_hba", Lines),
@@ -304,8 +304,8 @@ const BOOTSTRAP: &[Key] = &[
     key("users", Map),
 ];
 
-/// Keys of the dynamic configuration whose type is checked where the local file proposes them (`bootstrap.dcs`).
-/// Unknown ones are stored and ignored, as Patroni does.
+/// Keys of the dynamic configuration. Their types are checked where the local file proposes them (`bootstrap.dcs`).
+/// Unknown ones are stored and ignored, as Patroni does, but not in silence.
 pub const DYNAMIC: &[Key] = &[
     key("ttl", Int(1, i64::MAX, "seconds")),
     key("loop_wait", Int(1, i64::MAX, "seconds")),
@@ -327,8 +327,21 @@ pub const DYNAMIC: &[Key] = &[
     key("permanent_slots", Map),
     key("permanent_replication_slots", Map),
     key("ignore_slots", Any),
-    key("standby_cluster", Map),
-    key("postgresql", OpenTable(DYNAMIC_POSTGRESQL)),
+    key("member_slots_ttl", Any),
+    key("primary_race_backoff", SECONDS),
+    key("standby_cluster", Table(STANDBY_CLUSTER)),
+    key("postgresql", Table(DYNAMIC_POSTGRESQL)),
+];
+
+/// Keys of `standby_cluster` that mean something.
+pub const STANDBY_CLUSTER: &[Key] = &[
+    key("host", Any),
+    key("port", Any),
+    key("primary_slot_name", Any),
+    key("create_replica_methods", Any),
+    key("restore_command", Any),
+    key("archive_cleanup_command", Any),
+    key("recovery_min_apply_delay", Any),
 ];
 
 const DYNAMIC_POSTGRESQL: &[Key] = &[
@@ -338,6 +351,9 @@ const DYNAMIC_POSTGRESQL: &[Key] = &[
     key("use_pg_rewind", Bool),
     key("use_slots", Bool),
     key("recovery_conf", Scalars),
+    key("pg_ctl_timeout", SECONDS),
+    key("remove_data_directory_on_rewind_failure", Bool),
+    key("remove_data_directory_on_diverged_timelines", Bool),
 ];
 
 const BIN_NAMES: &[Key] = &[
@@ -374,7 +390,8 @@ const CALLBACKS: &[Key] = &[
     key("on_role_change", Text),
 ];
 
-const POSTGRESQL: &[Key] = &[
+/// Keys of `postgresql` in a node's own file.
+pub const POSTGRESQL: &[Key] = &[
     start("listen", Listen),
     validation("connect_address", Address),
     key("proxy_address", Address),

@@ -8,10 +8,12 @@ use super::check::{Purpose, check};
 use super::env::{EnvOverrides, env_overrides};
 use super::local::{Ctl, Etcd3, LocalConfig, NAMESPACE};
 use super::report::{Problem, Severity, Sources, is_secret_name, render};
-use super::yaml::{self, Node, Span, Value};
+use super::yaml::{self, Duplicate, Node, Span, Value};
 
 /// Largest file that is read; a configuration is a few kilobytes.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most keys of one file that are said to stand twice: more are one mistake.
+const DUPLICATES_MAX: usize = 20;
 
 /// A configuration that may be used.
 #[derive(Clone)]
@@ -128,9 +130,9 @@ fn gather(
     let mut problems = Vec::new();
     let env: Vec<(String, String)> = env.into_iter().collect();
     let (mut root, variables) = match path.filter(|p| p.exists()) {
-        Some(path) => (read(path, &mut sources)?, env_overrides(env)),
+        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(env)),
         None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, &text, &mut sources)?, EnvOverrides::default()),
+            Some((name, text)) => (parse_mapping(&name, &text, &mut sources, &mut problems)?, EnvOverrides::default()),
             None => return Err(empty(path)),
         },
     };
@@ -174,11 +176,11 @@ fn fatal(text: String) -> ConfigError {
     ConfigError { text, problems: Vec::new() }
 }
 
-fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
+fn read(path: &Path, sources: &mut Sources, problems: &mut Vec<Problem>) -> Result<Node, ConfigError> {
     if !path.is_dir() {
         let text = read_text(path)?;
         let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
-        patch(&mut root, parse_mapping(&path.display().to_string(), &text, sources)?);
+        patch(&mut root, parse_mapping(&path.display().to_string(), &text, sources, problems)?);
         return Ok(root);
     }
     let cannot = |e: std::io::Error| fatal(format!("cannot read the directory {}: {e}", path.display()));
@@ -193,7 +195,7 @@ fn read(path: &Path, sources: &mut Sources) -> Result<Node, ConfigError> {
     let mut root = Node { value: Value::Map(Vec::new()), ..Node::default() };
     for file in &files {
         let text = read_text(file)?;
-        patch(&mut root, parse_mapping(&file.display().to_string(), &text, sources)?);
+        patch(&mut root, parse_mapping(&file.display().to_string(), &text, sources, problems)?);
     }
     if root.entries().is_empty() {
         return Err(fatal(format!(
@@ -216,10 +218,18 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn parse_mapping(name: &str, text: &str, sources: &mut Sources) -> Result<Node, ConfigError> {
+fn parse_mapping(
+    name: &str,
+    text: &str,
+    sources: &mut Sources,
+    problems: &mut Vec<Problem>,
+) -> Result<Node, ConfigError> {
     let source = sources.add(name, text);
     match yaml::parse_source(text, source) {
-        Ok(root) if matches!(root.value, Value::Map(_)) => Ok(root),
+        Ok((root, duplicates)) if matches!(root.value, Value::Map(_)) => {
+            problems.extend(duplicates.into_iter().take(DUPLICATES_MAX).map(twice));
+            Ok(root)
+        }
         Ok(_) => Err(fatal(format!("{name} does not contain a dict\ninvalid config file {name}"))),
         Err(e) => {
             let span = Span { source, line: e.line, column: e.column, ..Span::default() };
@@ -236,6 +246,16 @@ fn parse_mapping(name: &str, text: &str, sources: &mut Sources) -> Result<Node, 
             Err(ConfigError { text, problems })
         }
     }
+}
+
+/// A key that stands twice is a mistake in one of the two places. Neither value is shown: the one that does not count is
+/// not in the tree, so nobody knows whether it holds a password.
+fn twice(duplicate: Duplicate) -> Problem {
+    let Duplicate { path, first, second, value } = duplicate;
+    let mut hides = Span { end_line: value.end_line, end_column: value.end_column, ..second };
+    hides.column = if value.line == second.line { value.column } else { second.end_column };
+    let message = format!("stands twice, on lines {} and {}; the later value counts", first.line, second.line);
+    Problem { hides: Some(hides), ..Problem::suspect(second, path, message) }
 }
 
 /// What follows the first colon of a line.

@@ -264,6 +264,61 @@ fn an_unknown_key_is_a_warning_and_an_error_for_validation() {
 }
 
 #[test]
+fn unknown_keys_of_a_proposed_dynamic_configuration_are_shown_with_their_lines() {
+    let text = sample()
+        .replace("    loop_wait: 10", "    lop_wait: 10")
+        .replace("    retry_timeout: 10", "    retry_timout: 10")
+        .replace("      use_pg_rewind: yes", "      use_pg_rewnd: yes\n      bin_dir: /x");
+    let loaded = loaded(&text, &[]).unwrap();
+    let told: Vec<_> = loaded.warnings.iter().map(|p| (p.path.as_str(), p.message.as_str(), p.strict)).collect();
+    assert_eq!(
+        told,
+        [
+            ("bootstrap.dcs.lop_wait", "unknown key; did you mean `loop_wait`?", true),
+            ("bootstrap.dcs.retry_timout", "unknown key; did you mean `retry_timeout`?", true),
+            ("bootstrap.dcs.postgresql.use_pg_rewnd", "unknown key; did you mean `use_pg_rewind`?", true),
+            ("bootstrap.dcs.postgresql.bin_dir", "has no effect here: it counts only in a node's own file", false),
+        ]
+    );
+    // It is stored all the same.
+    assert_eq!(loaded.config.bootstrap.dcs["lop_wait"], serde_json::json!(10));
+    assert!(validated(&text).contains("error: bootstrap.dcs.lop_wait: unknown key; did you mean `loop_wait`?"));
+}
+
+#[test]
+fn proposed_parameters_are_judged_where_they_are_proposed() {
+    for (value, shown) in [("fifty", "fifty"), ("5", "5"), ("[1]", "")] {
+        let text = sample().replace("        max_connections: 200", &format!("        Max_Connections: {value}"));
+        let refused = validated(&text);
+        let path = "error: bootstrap.dcs.postgresql.parameters.Max_Connections: ";
+        assert!(refused.starts_with(path), "{refused}");
+        if !shown.is_empty() {
+            let why = format!("postgresql parameter max_connections={shown} failed validation, defaulting to 100");
+            assert!(refused.contains(&why), "{refused}");
+            assert_eq!(loaded(&text, &[]).unwrap().warnings.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_key_that_stands_twice_is_named_with_both_lines_and_the_last_counts() {
+    let text =
+        sample().replace("    password: hunter2\n", "    password: hunter2\n    username: late\n") + "scope: other\n";
+    let loaded = loaded(&text, &[]).unwrap();
+    assert_eq!(loaded.config.scope, "other");
+    let last = text.lines().count();
+    let told: Vec<_> = loaded.warnings.iter().map(|p| (p.path.as_str(), p.message.as_str())).collect();
+    let scope = format!("stands twice, on lines 1 and {last}; the later value counts");
+    let username = "stands twice, on lines 19 and 21; the later value counts";
+    assert_eq!(told, [("restapi.authentication.username", username), ("scope", scope.as_str())]);
+    assert!(validated(&text).contains("error: scope: stands twice"));
+    let secret = sample().replace("    password: hunter2\n", "    password: hunter2\n    password: other\n");
+    let rendered = self::loaded(&secret, &[]).unwrap().render_warnings();
+    assert!(rendered.contains("restapi.authentication.password: stands twice"), "{rendered}");
+    assert!(!rendered.contains("hunter") && !rendered.contains("other"), "{rendered}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     assert_eq!(
         refused("name: a\nrestapi:\n  connect_address: 10.0.0.1:8008\netcd3: {host: h}\n"),

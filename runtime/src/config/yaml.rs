@@ -75,19 +75,32 @@ pub struct SyntaxError {
     pub message: String,
 }
 
+/// A key that stands twice in one mapping. The later value counts, as PyYAML has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The key with those above it, with dots.
+    pub path: String,
+    /// The key that does not count.
+    pub first: Span,
+    /// The key that does.
+    pub second: Span,
+    /// Its value.
+    pub value: Span,
+}
+
 /// Reads one document. An empty text is [`Value::Null`].
 ///
 /// # Errors
 /// What libyaml or PyYAML would refuse, or a limit exceeded.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
-    parse_source(text, 0)
+    parse_source(text, 0).map(|(root, _)| root)
 }
 
-/// [`parse`], with the index that the nodes' spans carry.
+/// [`parse`], with the index that the nodes' spans carry, and with the keys that stand twice.
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_source(text: &str, source: usize) -> Result<Node, SyntaxError> {
+pub fn parse_source(text: &str, source: usize) -> Result<(Node, Vec<Duplicate>), SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     only_printable(text)?;
     let mut input = text.as_bytes();
@@ -95,8 +108,17 @@ pub fn parse_source(text: &str, source: usize) -> Result<Node, SyntaxError> {
     // Left to itself the library takes any first character that begins with the byte EF for a byte order mark.
     parser.set_encoding(Encoding::Utf8);
     parser.set_input_string(&mut input);
-    let mut loader = Loader { parser, source, anchors: HashMap::new(), nodes: 0, last: Mark::default() };
-    loader.document()
+    let mut loader = Loader {
+        parser,
+        source,
+        anchors: HashMap::new(),
+        nodes: 0,
+        last: Mark::default(),
+        path: Vec::new(),
+        duplicates: Vec::new(),
+    };
+    let root = loader.document()?;
+    Ok((root, loader.duplicates))
 }
 
 /// YAML has no control characters outside quoted escapes; the library refuses them too, but cannot say on which line.
@@ -221,6 +243,9 @@ struct Loader<'a, 'b> {
     nodes: usize,
     /// Where the last event ended.
     last: Mark,
+    /// The keys above the value that is read now.
+    path: Vec<String>,
+    duplicates: Vec<Duplicate>,
 }
 
 impl Loader<'_, '_> {
@@ -363,9 +388,20 @@ impl Loader<'_, '_> {
             if matches!(key.value, Value::Seq(_) | Value::Map(_)) {
                 return Err(at(mark, "a list or a mapping cannot be a key".to_owned()));
             }
+            self.path.push(key.value.scalar_text().unwrap_or_else(|| "null".to_owned()));
             let value = self.event()?;
-            put(&mut own, key, self.node(value, depth + 1)?);
+            let value = self.node(value, depth + 1)?;
+            self.duplicate(&own, &key, &value);
+            self.path.pop();
+            put(&mut own, key, value);
         }
+    }
+
+    /// Notes a key that is there already. Each costs at least one node, of which there are not more than [`NODES_MAX`].
+    fn duplicate(&mut self, own: &[(Node, Node)], key: &Node, value: &Node) {
+        let Some((before, _)) = own.iter().find(|(known, _)| known.value == key.value) else { return };
+        let (path, first, second) = (self.path.join("."), before.span, key.span);
+        self.duplicates.push(Duplicate { path, first, second, value: value.span });
     }
 
     fn span(&self, start: Mark, end: Mark) -> Span {

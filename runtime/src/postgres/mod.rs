@@ -5,6 +5,7 @@
 //! a change of files that has begun goes on to its end before the next begins ([`Allowance::withdraw`] keeps a start
 //! from forking after it).
 
+mod address;
 mod allowance;
 pub mod cgroup;
 pub mod conf;
@@ -44,6 +45,7 @@ use matriarch_core::view::postgres::{ControlState, DataDir, Process, Sql, StartA
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+pub use address::port_taken;
 pub use allowance::Allowance;
 pub use divergence::Divergence;
 pub use settings::{Credential, LocalConnection, RunAs, Secret, Settings, slot_name};
@@ -193,6 +195,11 @@ impl Postgres {
     pub async fn initdb(&self, progress: Progress<'_>) -> Outcome<()> {
         let made = workdir::initdb(&self.settings(), &self.changes, progress).await;
         refused_or_done(made.map(|()| *locked(&self.recovery) = Recovery::Primary))
+    }
+
+    /// Why PostgreSQL could not listen on its port once the directory is made, if something else does.
+    pub async fn port_taken(&self) -> Option<String> {
+        self.look(port_taken).await
     }
 
     /// Creates the roles of a new cluster. Can be repeated.

@@ -2,6 +2,7 @@
 //! the directory first, so that a half-done one is never taken for a whole one.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -296,24 +297,27 @@ async fn marked<T>(settings: &Arc<Settings>, changes: &Changes, why: &str, work:
     let watched = Arc::clone(settings);
     let watch = look(move || Watch::new().and(&watched.data_dir)).await;
     let mut work = pin!(work);
+    let mut told = false;
     loop {
         tokio::select! {
             biased;
             result = &mut work => return result,
             () = watch.changed() => {
                 let (marked, why) = (Arc::clone(settings), why.to_owned());
-                changes.make(move || mark(&marked, &why)).await;
+                // On a full disk it fails for every file that the tool makes.
+                if let Err(error) = changes.make(move || mark(&marked, &why)).await && !told {
+                    told = true;
+                    tracing::warn!(%error, "the data directory cannot be marked as half-done");
+                }
             }
         }
     }
 }
 
-fn mark(settings: &Settings, why: &str) {
+fn mark(settings: &Settings, why: &str) -> io::Result<()> {
     let data_dir = &settings.data_dir;
     if data_dir.join(files::TAINT).exists() || files::is_empty(data_dir).unwrap_or(true) {
-        return;
+        return Ok(());
     }
-    if let Err(error) = files::taint(data_dir, why, settings.run_as.as_ref()) {
-        tracing::warn!(%error, "the data directory cannot be marked as half-done");
-    }
+    files::taint(data_dir, why, settings.run_as.as_ref())
 }

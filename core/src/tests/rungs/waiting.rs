@@ -30,6 +30,47 @@ fn a_data_directory_that_cannot_be_used_halts_the_agent() {
 }
 
 #[test]
+fn our_own_directory_that_is_being_removed_is_waited_for_and_looked_at_again() {
+    let owned = |data: DataDir| {
+        Node::stopped().with(|state| {
+            state.postgres.data = data;
+            state.memory.owned = true;
+        })
+    };
+    let foreign = || owned(DataDir::Foreign("no pg_control".into()));
+    concludes(&foreign(), Rung::Identity, "data_dir_vanishing", Fate::Keep, &[]);
+    let looks = |mut node: Node| {
+        let orders = node.tick().orders;
+        let look = orders.into_iter().find(|order| order.action == Action::Postgres(PostgresAction::Look));
+        look.map(|order| order.because.code())
+    };
+    let changed = |node: Node| node.with(|state| state.memory.changed = at(0));
+    assert_eq!(looks(changed(foreign()).later(199)), None);
+    assert_eq!(looks(changed(foreign()).later(200)), Some("observation_due"));
+    // What cannot be read at all was not removed: it is for somebody to see.
+    let unreadable = owned(DataDir::Unreadable("permission denied".into()));
+    assert_eq!(unreadable.concludes(), (Rung::Identity, "data_dir_unusable", Fate::LetLapse));
+    assert_ne!(owned(DataDir::Empty).decide().0, Rung::Identity);
+}
+
+#[test]
+fn a_node_whose_initdb_failed_lets_others_try_for_a_while() {
+    let failed = || {
+        empty().with(|state| state.memory.gave_up = Some(at(0))).cluster(|cluster| {
+            (cluster.initialize, cluster.config_revision) = (None, Revision(0));
+            cluster.members.retain(|name, _| name.as_str() == "a");
+        })
+    };
+    concludes(&failed(), Rung::Bootstrap, "initdb_failed", Fate::Keep, &[]);
+    concludes(&failed().later(9_999), Rung::Bootstrap, "initdb_failed", Fate::Keep, &[]);
+    let (rung, verdict) = failed().later(10_000).decide();
+    assert_eq!((rung, verdict.reason.code()), (Rung::Bootstrap, "no_cluster_yet"));
+    // Whoever wins meanwhile is cloned from.
+    let led = failed().cluster(|cluster| *cluster = led_by("b", 101));
+    assert_eq!(led.decide().1.reason.code(), "cloning");
+}
+
+#[test]
 fn nothing_is_decided_before_process_and_data_were_looked_at() {
     let node = Node::stopped().with(|state| state.postgres.data = DataDir::Unknown);
     concludes(&node, Rung::Identity, "observing", Fate::Keep, &[]);
