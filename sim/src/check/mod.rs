@@ -40,6 +40,8 @@ pub struct Checks {
     pub struck: BTreeMap<usize, NodeId>,
     /// Nodes whose watches tell nothing.
     pub silent: [bool; NODES_MAX],
+    /// When the network was slow last.
+    pub slow_at: Option<Time>,
     /// Since when nothing reaches a node.
     pub isolated: [Option<Time>; NODES_MAX],
     /// What each standby has pledged, and told somebody of.

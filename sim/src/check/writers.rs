@@ -43,7 +43,7 @@ impl World {
             let alone = self.now.since(since) > limit && self.now.since(self.checks.quiet_since[index]) > limit;
             let Some(agent) = node.agent.as_ref().filter(|agent| alone && !agent.frozen) else { continue };
             let view = View { at: node.clock.read(self.now), state: &agent.state };
-            let heirs = !view.electable_others().is_empty() && self.net.slowness == 1;
+            let heirs = !view.electable_others().is_empty() && self.was_prompt();
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
             if heirs && node.server.can_acknowledge() && node.server.orphans.is_none() {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
@@ -51,6 +51,11 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// The network is not slow, and nothing is under way that was sent when it was.
+    fn was_prompt(&self) -> bool {
+        self.net.slowness == 1 && self.checks.slow_at.is_none_or(|slow| self.now.since(slow) > ms(15_000))
     }
 
     /// A standby has told its position, and that it is pledged.
@@ -85,7 +90,7 @@ impl World {
                 | Reason::NoTenure
         );
         // A store that takes its time is no key that is there.
-        let prompt = self.net.slowness == 1
+        let prompt = self.was_prompt()
             && self.store_leader.is_some()
             && self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
         let serving = prompt && self.nodes[node.0].server.is_primary();

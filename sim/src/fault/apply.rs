@@ -183,7 +183,10 @@ impl World {
                 }
             }
             What::FreezeAgent(_) => self.thaw(node),
-            What::SlowNetwork(times) => self.net.slowness = if on { times } else { 1 },
+            What::SlowNetwork(times) => {
+                self.net.slowness = if on { times } else { 1 };
+                self.checks.slow_at = Some(self.now);
+            }
             What::SilenceWatches(_) => self.checks.silent[node.0] = on,
             What::FillDisk(_) => host.files.full = on,
             What::PauseReplay(_) if on => {
