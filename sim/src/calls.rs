@@ -126,6 +126,7 @@ impl World {
             return;
         }
         self.told = view.revision;
+        self.check_birth();
         for node in 0..self.nodes.len() {
             for watch in 0..2 {
                 self.watch_sends(NodeId(node), watch, &view);

@@ -1,7 +1,8 @@
 //! One run of a plan, from its first event to what came of it.
 
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Once;
 
 use crate::check::Violation;
 use crate::coverage::Coverage;
@@ -71,9 +72,11 @@ impl Violation {
 /// Runs a plan. A failed assertion is a violation like any other.
 pub fn run(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Ran {
     let mut world = World::new(plan, mutant, trace);
-    if catch_unwind(AssertUnwindSafe(|| world.run())).is_err() {
-        let what = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        world.violation = Some(Violation { invariant: CRASH, at: world.now, what });
+    RUNNING.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    RUNNING.set(false);
+    if ended.is_err() {
+        world.violation = Some(Violation { invariant: CRASH, at: world.now, what: LAST_PANIC.take() });
     }
     ran(world)
 }
@@ -99,11 +102,23 @@ fn ran(world: World) -> Ran {
     }
 }
 
-static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+thread_local! {
+    /// A run is under way on this thread: what fails is told by it.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
-/// Has assertions that fail told by the runs that they fail in, not on standard error.
+/// Has assertions that fail in a run told by that run, not on standard error.
 pub fn quiet_assertions() {
-    std::panic::set_hook(Box::new(|info| {
-        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if RUNNING.get() {
+                LAST_PANIC.set(info.to_string());
+            } else {
+                usual(info);
+            }
+        }));
+    });
 }

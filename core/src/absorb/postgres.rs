@@ -100,8 +100,11 @@ fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
     }
     if seen.value.receiver.as_ref().is_some_and(|receiver| receiver.streaming) {
         state.memory.streamed = seen.asked;
+        // Before it was turned to this leader it may have streamed from the last one.
         let leader = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
-        state.memory.streamed_from = leader.map(|leader| leader.member.clone()).or(state.memory.streamed_from.take());
+        if let Some(leader) = leader.filter(|_| seen.asked >= state.memory.turned) {
+            state.memory.streamed_from = Some(leader.member.clone());
+        }
     }
     if !seen.value.in_recovery {
         state.memory.streamed_from = None;

@@ -187,17 +187,18 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     }
     for (name, record) in rivals(view) {
         let Some(answer) = told(view, name, began) else { continue };
-        if answer.barred {
-            continue;
-        }
+        // Whatever keeps it from taking over does not keep it from being the primary that it is.
         if answer.primary {
             return Some(Reason::PrimaryAlive { who: name.clone() });
+        }
+        if answer.barred {
+            continue;
         }
         if wish != Wish::None {
             continue;
         }
         let relation = mine.history.relation(mine.flushed, &answer.history, answer.flushed);
-        if let Some(reason) = behind(view, name, mine, answer, relation) {
+        if let Some(reason) = behind(view, cluster, (name, answer), mine, relation) {
             return Some(reason);
         }
         let first = relation == Relation::Equal && goes_first(view, name, record);
@@ -209,7 +210,13 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
 }
 
 /// A peer that can lead holds what this node does not.
-fn behind(view: &View<'_>, name: &Member, mine: &Position, peer: &PeerAnswer, relation: Relation) -> Option<Reason> {
+fn behind(
+    view: &View<'_>,
+    cluster: &ClusterView,
+    (name, peer): (&Member, &PeerAnswer),
+    mine: &Position,
+    relation: Relation,
+) -> Option<Reason> {
     let who = name.clone();
     match relation {
         Relation::Ahead | Relation::Equal => return None,
@@ -218,6 +225,8 @@ fn behind(view: &View<'_>, name: &Member, mine: &Position, peer: &PeerAnswer, re
         Relation::Diverged { .. } if (mine.history.timeline, mine.flushed) >= (peer.history.timeline, peer.flushed) => {
             return None;
         }
+        // Nor is a branch newer, by its number, that left what the leaders told while this node did not.
+        Relation::Diverged { .. } if strayed(cluster, peer) && left_at(cluster, mine).is_none() => return None,
         // All of the newer branch would be given up, from where this one left it, and not what the positions differ by.
         // A Patroni member does not tell where that was (0).
         Relation::Diverged { at } => {
@@ -231,6 +240,11 @@ fn behind(view: &View<'_>, name: &Member, mine: &Position, peer: &PeerAnswer, re
     // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach the
     // store) must not keep the cluster without a primary for ever: what it costs is bounded.
     (view.at < ahead_patience(view)).then_some(Reason::BehindPeer { who, lsn: peer.flushed })
+}
+
+/// The peer went on along a timeline that the leaders had ended, or ended one elsewhere.
+fn strayed(cluster: &ClusterView, peer: &PeerAnswer) -> bool {
+    left_at(cluster, &Position { history: peer.history.clone(), flushed: peer.flushed }).is_some()
 }
 
 /// Until when whoever holds more goes first.

@@ -40,7 +40,6 @@ impl World {
                 }
             }
         }
-        self.check_birth();
     }
 
     fn check_holder(&mut self, holder: NodeId, lease: matriarch_core::id::LeaseId, how: Gone) {
@@ -86,7 +85,7 @@ impl World {
     }
 
     /// S18: the system identifier is published once and stays.
-    fn check_birth(&mut self) {
+    pub fn check_birth(&mut self) {
         let Some(system) = self.store.keys().system_id() else { return };
         match self.checks.system {
             None => self.checks.system = Some(system),

@@ -4,6 +4,8 @@ mod lease;
 mod liveness;
 mod loss;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod writers;
 
 use std::collections::BTreeMap;

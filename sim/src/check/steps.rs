@@ -46,7 +46,7 @@ impl World {
     }
 
     /// S28: a second step at the same instant, with no news, orders nothing.
-    fn check_stable(&mut self, node: NodeId, at: Instant) {
+    pub(super) fn check_stable(&mut self, node: NodeId, at: Instant) {
         let Some(agent) = &self.nodes[node.0].agent else { return };
         let (mut again, wall) = (agent.state.clone(), agent.state.wall.1);
         let elapsed = at.since(agent.state.wall.0).as_millis() as i64;

@@ -5,6 +5,7 @@ use matriarch_core::id::{LeaseId, Revision};
 use matriarch_core::reason::Reason;
 use matriarch_core::view::View;
 
+use crate::net::{End, Plane};
 use crate::node::NodeId;
 use crate::time::ms;
 use crate::world::World;
@@ -90,9 +91,12 @@ impl World {
                 | Reason::NoTenure
         );
         // A store that takes its time is no key that is there.
-        let prompt = self.was_prompt()
-            && self.store_leader.is_some()
-            && self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
+        let (here, members) = (End::Node(node), 0..self.members.len());
+        let whole = members.map(End::Store).all(|store| {
+            !self.net.is_cut((Plane::Store, here, store)) && !self.net.is_cut((Plane::Store, store, here))
+        });
+        let quiet = self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
+        let prompt = whole && quiet && self.was_prompt() && self.store_leader.is_some();
         let serving = prompt && self.nodes[node.0].server.is_primary();
         let fits =
             self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed).is_some_and(|a| a.tenure == key.lease);

@@ -98,6 +98,9 @@ fn a_peer_that_is_ahead_or_writes_goes_before_and_one_that_is_barred_does_not() 
     assert_eq!(told(|answer| answer.primary = true).concludes().1, "primary_alive");
     let barred = |answer: &mut crate::view::peers::PeerAnswer| (answer.flushed, answer.barred) = (ahead, true);
     assert_eq!(told(barred).concludes().1, "asking_lease");
+    // A tag keeps a node from taking over, not from being the primary that it is.
+    let tagged = |answer: &mut crate::view::peers::PeerAnswer| (answer.primary, answer.barred) = (true, true);
+    assert_eq!(told(tagged).concludes().1, "primary_alive");
 }
 
 #[test]
@@ -138,6 +141,30 @@ fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
     assert_eq!(patroni.concludes().1, "behind_peer");
     let later = patroni.with(|state| state.memory.leaderless = Some(at(0))).later(5_000);
     assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
+}
+
+/// Two nodes would stand back for each other for ever: one for the higher timeline of a branch that was given up, the
+/// other since it left the history that the leaders told.
+#[test]
+fn a_peer_that_left_the_history_of_the_leaders_is_on_no_newer_branch() {
+    let strayed = |told_end: Option<u64>| {
+        let node = told(|answer| {
+            answer.history.ancestors = branch(Lsn(HERE.0 - (1 << 21))).ancestors;
+            (answer.history.timeline, answer.flushed) = (crate::id::Timeline(3), HERE);
+        });
+        node.cluster(|cluster| {
+            let line = |end| HistoryLine {
+                timeline: crate::id::Timeline(1),
+                end: Lsn(end),
+                reason: String::new(),
+                timestamp: None,
+                leader: None,
+            };
+            cluster.history = HistoryKey { revision: Revision(50), lines: told_end.map(line).into_iter().collect() };
+        })
+    };
+    assert_eq!(strayed(None).concludes().1, "newer_branch");
+    assert_eq!(strayed(Some(HERE.0 + 8)).concludes().1, "asking_lease");
 }
 
 /// Nobody on the newer branch answers; what the leaders told of it is enough to know what would be given up.

@@ -1,0 +1,121 @@
+//! The swarm of every test run: thousands of seeds, none of which breaks anything; the plans that broke something once;
+//! and planted bugs, to see that the swarm would find them.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use matriarch_sim::coverage::Coverage;
+use matriarch_sim::fault::Plan;
+use matriarch_sim::mutant::Mutant;
+use matriarch_sim::run::{quiet_assertions, run};
+use matriarch_sim::trace::Trace;
+
+const SEEDS: u64 = 2000;
+/// Every so many seeds one is run twice, and must do the same.
+const TWICE: u64 = 20;
+
+#[derive(Default)]
+struct Sum {
+    coverage: Coverage,
+    acknowledged: u64,
+    found: Vec<String>,
+}
+
+#[test]
+fn two_thousand_seeds_break_nothing() {
+    quiet_assertions();
+    let first = std::env::var("MATRIARCH_SIM_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(1);
+    let (next, sum) = (AtomicU64::new(first), Mutex::new(Sum::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + SEEDS {
+                        break;
+                    }
+                    one(seed, &sum);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap();
+    assert!(sum.found.is_empty(), "{}", sum.found.join("\n"));
+    // A swarm in which nothing happened proves nothing.
+    let wanted = [
+        "clone",
+        "early release",
+        "failover with loss",
+        "fence",
+        "freeze",
+        "handed over",
+        "hold",
+        "key expired",
+        "key lost early",
+        "resume",
+        "rewind",
+        "store request without answer",
+        "wind-down",
+    ];
+    for what in wanted {
+        assert!(sum.coverage.of(what) >= 10, "{what} was seen {} times", sum.coverage.of(what));
+    }
+    assert!(sum.acknowledged > 100_000);
+}
+
+fn one(seed: u64, sum: &Mutex<Sum>) {
+    let ran = run(Plan::of_seed(seed), None, Trace::hash_only());
+    assert!(ran.seconds >= 600 || ran.violation.is_some(), "a run is ten minutes of the world's time at least");
+    let mut found = ran.violation.map(|violation| {
+        format!("{} at {}: {} (matriarch-sim run --seed {seed})", violation.invariant, violation.at, violation.what)
+    });
+    if found.is_none() && seed.is_multiple_of(TWICE) {
+        let again = run(Plan::of_seed(seed), None, Trace::hash_only());
+        found = (again.hash != ran.hash).then(|| format!("S29: seed {seed} did something else the second time"));
+    }
+    let mut sum = sum.lock().unwrap();
+    sum.coverage.add(&ran.coverage);
+    sum.acknowledged += ran.acknowledged.0;
+    sum.found.extend(found);
+}
+
+#[test]
+fn plans_that_broke_something_once_do_not_any_more() {
+    quiet_assertions();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let plan: Plan = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(!plan.story.is_empty() && plan.broke.is_some(), "{} tells no story", path.display());
+        let ran = run(plan, None, Trace::hash_only());
+        assert_eq!(ran.violation, None, "{}", path.display());
+        count += 1;
+    }
+    assert!(count > 0, "there are no plans in {}", dir.display());
+}
+
+/// Bugs that a few seeds must find; `matriarch-sim mutants` plants all of them.
+#[test]
+fn planted_bugs_are_found() {
+    quiet_assertions();
+    let planted = [
+        (Mutant::LeaseDatedFromTheAnswer, 100),
+        (Mutant::UnknownIsDone, 20),
+        (Mutant::TtlAsAsked, 20),
+        (Mutant::WallClock, 20),
+        (Mutant::GuardLate, 100),
+        (Mutant::GuardAcknowledgesMore, 20),
+        (Mutant::OrphansLive, 100),
+        (Mutant::NeverDiverged, 20),
+        (Mutant::CheckpointNotAwaited, 20),
+        (Mutant::DeathUnseen, 20),
+    ];
+    for (mutant, seeds) in planted {
+        let found =
+            (1..=seeds).any(|seed| run(Plan::of_seed(seed), Some(mutant), Trace::hash_only()).violation.is_some());
+        assert!(found, "{mutant:?} was not found within {seeds} seeds");
+    }
+}
