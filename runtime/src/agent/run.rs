@@ -265,12 +265,13 @@ fn refuse_unusable(settings: &Settings) -> anyhow::Result<()> {
     for program in ["postgres", "initdb", "pg_basebackup", "pg_controldata"] {
         tools::locate(settings, program).map_err(|why| anyhow!(why))?;
     }
-    // With a cluster there it is PostgreSQL's to say: whoever listens may be ours.
+    // With a cluster there it is PostgreSQL's to say: whoever listens may be ours. Nor is it looked then: a name that is
+    // looked up may take longer than the guard waits for an agent that comes back to its primary.
     let empty = files::major_version(&settings.data_dir).is_none();
-    match postgres::port_taken(settings).filter(|_| empty) {
-        Some(why) => bail!("{why}"),
-        None => Ok(()),
+    if empty && let Some(why) = postgres::port_taken(settings) {
+        bail!("{why}");
     }
+    Ok(())
 }
 
 /// The major version of the data directory, or else of the binaries.
