@@ -125,8 +125,14 @@ impl Lanes {
                 let repeats = Arc::clone(&self.repeats);
                 tokio::spawn(async move {
                     let what = action.to_string();
+                    let starts = matches!(action, PostgresAction::Start(_) | PostgresAction::Restart);
                     let outcome = control(&look.postgres, action, &allowance).await;
                     tell(&repeats, &what, &outcome);
+                    if starts && matches!(outcome, Outcome::Refused(_)) {
+                        // For the next attempt, if the program is another one: this one is over, and nothing waits.
+                        let postgres = Arc::clone(&look.postgres);
+                        tokio::spawn(async move { postgres.vet_parameters().await });
+                    }
                     // The facts first: the next decision is made with the completion, and must see what it brought.
                     look.all().await;
                     send(&events, Event::Postgres(PostgresEvent::Completed { op, outcome }));

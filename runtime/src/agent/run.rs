@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::alarm::Alarm;
 use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
+use super::handle::Shared;
 use super::keys::{Extras, Keys};
 use super::lanes::Lanes;
 use super::namesake::{self, NAMESAKE_LIMIT, Namesake};
@@ -47,6 +48,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const MESSAGES_MAX: usize = 64;
 /// Views that may wait; more wait in the watch.
 const VIEWS_MAX: usize = 64;
+/// How often it is looked whether PostgreSQL's program was replaced: one question about a file.
+const VETTING_PAUSE: Duration = Duration::from_mins(1);
 
 /// Runs an agent until it is told to leave; its exit code.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
@@ -175,17 +178,24 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 }
 
 impl Agent {
-    /// Has PostgreSQL look at its parameters, beside the loop: a start that comes later need not wait for it.
+    /// Has PostgreSQL's program look at the parameters, beside the loop: nothing that a failover does waits for it.
     pub(super) fn vet_parameters(&self) {
+        tokio::spawn(vet_parameters(Arc::clone(&self.lanes.postgres), Arc::clone(&self.shared)));
+    }
+
+    /// As [`Self::vet_parameters`], now and whenever the program is another one.
+    fn vet_parameters_again_and_again(&self) {
         let (postgres, shared) = (Arc::clone(&self.lanes.postgres), Arc::clone(&self.shared));
         tokio::spawn(async move {
-            let warnings = postgres.vet_parameters().await;
-            shared.lock().unwrap_or_else(PoisonError::into_inner).parameter_warnings = warnings;
+            loop {
+                vet_parameters(Arc::clone(&postgres), Arc::clone(&shared)).await;
+                tokio::time::sleep(VETTING_PAUSE).await;
+            }
         });
     }
 
     async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
-        self.vet_parameters();
+        self.vet_parameters_again_and_again();
         let mut wake = None;
         for event in first {
             let effects = self.step(event);
@@ -205,6 +215,11 @@ impl Agent {
             }
         }
     }
+}
+
+async fn vet_parameters(postgres: Arc<Postgres>, shared: Arc<Mutex<Shared>>) {
+    let warnings = postgres.vet_parameters().await;
+    shared.lock().unwrap_or_else(PoisonError::into_inner).parameter_warnings = warnings;
 }
 
 /// The file is read again; a file that cannot be used changes nothing.
@@ -250,12 +265,13 @@ fn refuse_unusable(settings: &Settings) -> anyhow::Result<()> {
     for program in ["postgres", "initdb", "pg_basebackup", "pg_controldata"] {
         tools::locate(settings, program).map_err(|why| anyhow!(why))?;
     }
-    // With a cluster there it is PostgreSQL's to say: whoever listens may be ours.
+    // With a cluster there it is PostgreSQL's to say: whoever listens may be ours. Nor is it looked then: a name that is
+    // looked up may take longer than the guard waits for an agent that comes back to its primary.
     let empty = files::major_version(&settings.data_dir).is_none();
-    match postgres::port_taken(settings).filter(|_| empty) {
-        Some(why) => bail!("{why}"),
-        None => Ok(()),
+    if empty && let Some(why) = postgres::port_taken(settings) {
+        bail!("{why}");
     }
+    Ok(())
 }
 
 /// The major version of the data directory, or else of the binaries.

@@ -11,8 +11,11 @@ use serde_json::Value;
 
 use crate::agent::handle::Shared;
 
-/// An answer of PostgreSQL that is older is asked for again before anything is told from it.
+/// An answer of PostgreSQL that is older is asked for again before a health check is answered from it.
 pub(super) const FRESH_FOR: Duration = Duration::from_secs(1);
+/// The same for what is asked to compare positions: a primary's may have gone on by a segment since, at a checkpoint or
+/// `pg_switch_wal()`, and a candidate that tells where it was then passes for one that lags.
+pub(super) const PRESENT_FOR: Duration = Duration::from_millis(50);
 /// How long a request waits for a fresh answer of PostgreSQL.
 pub(super) const ASK_LIMIT: Duration = Duration::from_millis(500);
 /// An answer of PostgreSQL that is older than this, although it was asked, means that it does not answer.
@@ -35,10 +38,10 @@ impl<'a> Facts<'a> {
         Self { shared, view, sql }
     }
 
-    /// PostgreSQL runs, and what it told is old.
-    pub(super) fn worth_asking(&self) -> bool {
+    /// PostgreSQL runs, and what it told is at least so old.
+    pub(super) fn worth_asking(&self, age: Duration) -> bool {
         let seen = self.shared.core.postgres.sql.as_ref();
-        self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| self.view.at.since(seen.asked) >= FRESH_FOR)
+        self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| self.view.at.since(seen.asked) >= age)
     }
 
     /// This node leads at this very instant: the tenure is held, the guard has acknowledged it, its instant has not

@@ -211,7 +211,16 @@ impl Api {
 
     /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
     async fn freshen(&self) {
-        let worth_asking = Facts::new(&self.handle.shared(), crate::clock::now()).worth_asking();
+        self.ask_if_older(facts::FRESH_FOR).await;
+    }
+
+    /// Has PostgreSQL asked if what it told is not of now, with the same bound.
+    async fn freshen_positions(&self) {
+        self.ask_if_older(facts::PRESENT_FOR).await;
+    }
+
+    async fn ask_if_older(&self, age: Duration) {
+        let worth_asking = Facts::new(&self.handle.shared(), crate::clock::now()).worth_asking(age);
         if worth_asking {
             // Late is as good as never: the age of the facts decides what is told.
             let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;

@@ -12,9 +12,9 @@ use crate::schedule;
 use crate::wire::PATRONI_LEVEL;
 use crate::wire::member::scheduled_restart;
 
-/// `GET /patroni`.
+/// `GET /patroni`. Its position is of now: agents compare it with a leader's.
 pub(super) async fn patroni(api: &Api) -> Reply {
-    api.freshen().await;
+    api.freshen_positions().await;
     api.with_facts(|facts| Reply::json(200, &document(facts)))
 }
 

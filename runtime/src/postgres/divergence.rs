@@ -127,18 +127,35 @@ async fn stopped_position(settings: &Arc<Settings>, control: ControlData) -> Res
     if recovering && control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0) {
         return Ok((control.min_recovery_timeline, control.min_recovery));
     }
-    let timeline = control.checkpoint_timeline;
-    let last = if recovering || control.state == ControlState::ShutDown {
-        control.checkpoint
+    let (timeline, last) = if recovering || control.state == ControlState::ShutDown {
+        (control.checkpoint_timeline, control.checkpoint)
     } else {
-        match waldump::end(settings, timeline, control.checkpoint).await? {
-            End::LastRecord(at) => at,
+        let seen = Arc::clone(settings);
+        let timeline = control.timeline();
+        let history = look(move || files::history(&seen.data_dir, timeline)).await;
+        let (timeline, from) = last_known(&control, &history)?;
+        match waldump::end(settings, timeline, from).await? {
+            End::LastRecord(at) => (timeline, at),
             End::Segment(name) => return Ok((timeline, segment_start(&control, name))),
         }
     };
     let seen = Arc::clone(settings);
     let end = look(move || end_of_record(&seen.data_dir, &control, timeline, last)).await?;
     Ok((timeline, end))
+}
+
+/// From where on the WAL of a primary that crashed is to be read: from its last checkpoint; or, if it had been promoted
+/// and came to no checkpoint since, from the beginning of its timeline. Its control file tells that one by the end of
+/// recovery, as to PostgreSQL itself. `history` is that of the timeline which the directory is on.
+fn last_known(control: &ControlData, history: &History) -> Result<(Timeline, Lsn), String> {
+    let timeline = control.timeline();
+    if timeline == control.checkpoint_timeline {
+        return Ok((timeline, control.checkpoint));
+    }
+    match history.ancestors.last() {
+        Some(ancestor) if history.timeline == timeline => Ok((timeline, ancestor.end)),
+        _ => Err(format!("pg_wal/{:08X}.history of this data directory is missing or damaged", timeline.0)),
+    }
 }
 
 /// Where a segment begins, by the two last words of its name.
@@ -211,6 +228,34 @@ mod tests {
         let theirs = History::first(Timeline(1));
         assert!(matches!(compare(&local, &theirs, Lsn(100)), Divergence::Diverged { .. }));
         assert_eq!(compare(&first(120), &theirs, Lsn(100)), Divergence::None);
+    }
+
+    fn crashed(min_recovery_timeline: u32) -> ControlData {
+        ControlData {
+            system_id: matriarch_core::id::SystemId(7),
+            version: 1300,
+            catalog_version: 1,
+            state: ControlState::InProduction,
+            checkpoint: Lsn(80),
+            redo: Lsn(70),
+            checkpoint_timeline: Timeline(1),
+            min_recovery: Lsn(if min_recovery_timeline == 0 { 0 } else { 120 }),
+            min_recovery_timeline: Timeline(min_recovery_timeline),
+            wal_log_hints: true,
+            maxima: [0; 5],
+            wal_block_size: 8192,
+            wal_segment_size: 16 << 20,
+            checksum_version: 0,
+        }
+    }
+
+    #[test]
+    fn one_that_crashed_before_the_first_checkpoint_of_its_timeline_is_read_on_that_timeline() {
+        let first = History::first(Timeline(1));
+        assert_eq!(last_known(&crashed(0), &first), Ok((Timeline(1), Lsn(80))));
+        assert_eq!(last_known(&crashed(1), &first), Ok((Timeline(1), Lsn(80))));
+        assert_eq!(last_known(&crashed(2), &second(100)), Ok((Timeline(2), Lsn(100))));
+        assert!(last_known(&crashed(2), &History::first(Timeline(0))).is_err());
     }
 
     #[test]

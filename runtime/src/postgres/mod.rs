@@ -116,15 +116,15 @@ impl Postgres {
         }
     }
 
-    /// Has the server look at the parameters, unless it has seen them already. What it would refuse at a start reaches no
-    /// file of its; the warnings say what that is.
+    /// Has the server's program look at the parameters, unless it has seen them already. What it would refuse at a start
+    /// reaches no file of its; the warnings say what that is.
     pub async fn vet_parameters(&self) -> Vec<String> {
-        self.vetting.vet(self.settings()).await.1
+        self.vetting.vet(|| self.settings()).await.1
     }
 
-    /// The settings without what the server would refuse.
-    async fn vetted(&self) -> Arc<Settings> {
-        self.vetting.vet(self.settings()).await.0
+    /// The settings without what the server would refuse, as far as that was found out already.
+    fn vetted(&self) -> Arc<Settings> {
+        self.vetting.known(self.settings())
     }
 
     /// Looks at the data directory.
@@ -263,6 +263,7 @@ impl Postgres {
     /// Writes the configuration files where they differ, and has the running server read them. `Done` = whether
     /// anything differed.
     pub async fn reload_configuration(&self) -> Outcome<bool> {
+        self.vet_parameters().await;
         match self.write_and_reload(None).await {
             Ok(written) => Outcome::Done(written.changed),
             Err(why) => Outcome::Refused(Refusal::Failed(why)),
@@ -332,13 +333,13 @@ impl Postgres {
     /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not
     /// shut down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
-        let rewound = workdir::rewind(&self.vetted().await, &self.changes, upstream, progress).await;
+        let rewound = workdir::rewind(&self.vetted(), &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }
 
     /// Lets the directory of a crashed server recover without letting anybody in.
     pub async fn crash_recover(&self, progress: Progress<'_>) -> Outcome<()> {
-        refused_or_done(workdir::crash_recover(&self.vetted().await, &self.changes, progress).await)
+        refused_or_done(workdir::crash_recover(&self.vetted(), &self.changes, progress).await)
     }
 
     /// Whether this directory holds WAL that `upstream`, a primary, does not.
@@ -387,7 +388,8 @@ impl Postgres {
 
     /// `wanted` `None`: as what it was last told to be.
     async fn start_with(&self, wanted: Option<Recovery>, standby: Option<bool>, allowance: &Allowance) -> Outcome<()> {
-        let settings = self.vetted().await;
+        self.vetting.first().await;
+        let settings = self.vetted();
         // What was killed a moment ago may still be on its way out, and would make the start refuse.
         workdir::wait_for_orphans(&settings).await;
         let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
@@ -410,7 +412,7 @@ impl Postgres {
 
     /// Writes the files, as [`Self::start_with`] does, and has a running server read them.
     async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
-        let (settings, recovery) = (self.vetted().await, Arc::clone(&self.recovery));
+        let (settings, recovery) = (self.vetted(), Arc::clone(&self.recovery));
         let write = move || {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let standby = match wanted {

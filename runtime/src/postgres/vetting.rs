@@ -3,19 +3,21 @@
 //!
 //! The server itself is asked, by `postgres -C` on a trial file: it reads the file as at a start, says what is wrong
 //! with it, and starts nothing. `--describe-config` alone would not do: it has no units, no words of enumerations, and
-//! leaves out what is not meant for `postgresql.conf.sample`. The answer is kept for as long as neither the parameters
-//! nor the program change, and is asked for as soon as they do: no start waits for it, except one that comes within the
-//! few milliseconds that it takes.
+//! leaves out what is not meant for `postgresql.conf.sample`.
+//!
+//! It is asked beside the agent's loop, when the agent starts, when the parameters or the program change, and before
+//! parameters are handed to a server that runs. Nothing else asks: a start, a freeze and a new upstream take what was
+//! found out last, because a failover must not wait for a program that hangs. So does everything while the program is
+//! missing or gives no answer. What was found out of one value says nothing of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::conf::{self, quote};
 use super::files;
@@ -23,21 +25,42 @@ use super::settings::Settings;
 use super::tools::{self, Tool};
 use crate::aside::look;
 
-/// How long the server may be asked. Beyond it the parameters are written as they are.
+/// How long the server may be asked.
 const LIMIT: Duration = Duration::from_secs(10);
+/// A program that gave no answer is asked the same again no sooner than this.
+const SILENT_FOR: Duration = Duration::from_mins(1);
+/// How long a start waits for the first answer of all, if the question is under way: for the few milliseconds after the
+/// agent's own start. Without it a start would fail by what the answer leaves out.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A known name may be so many letters away from an unknown one to be proposed.
 const DISTANCE_MAX: usize = 3;
 
-/// What was found out last.
+/// What was found out.
 #[derive(Debug, Default)]
 pub(super) struct Vetting {
-    last: Mutex<Option<Vetted>>,
+    /// Held by who asks.
+    asking: tokio::sync::Mutex<()>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What the last answer was.
+    last: Option<Vetted>,
+    /// After it the program gave no answer, to this.
+    silent: Option<Silent>,
 }
 
 #[derive(Debug)]
 struct Vetted {
     of: Subject,
     findings: Findings,
+}
+
+#[derive(Debug)]
+struct Silent {
+    of: Subject,
+    since: Instant,
 }
 
 /// What an answer is true of.
@@ -59,28 +82,69 @@ struct Findings {
 }
 
 impl Vetting {
-    /// The settings without what the server would refuse, and warnings about that.
-    pub(super) async fn vet(&self, settings: Arc<Settings>) -> (Arc<Settings>, Vec<String>) {
+    /// Asks, unless the answer is known; then as [`Self::known`], with the warnings about it. `settings` are taken when
+    /// it is our turn: what was asked last is what counts last.
+    pub(super) async fn vet(&self, settings: impl Fn() -> Arc<Settings>) -> (Arc<Settings>, Vec<String>) {
+        let turn = self.asking.lock().await;
+        let settings = settings();
         let seen = Arc::clone(&settings);
-        let Some(subject) = look(move || subject(&seen)).await else { return (settings, Vec::new()) };
-        let mut last = self.last.lock().await;
-        if last.as_ref().is_none_or(|vetted| vetted.of != subject) {
+        if let Some(subject) = look(move || subject(&seen)).await
+            && self.known_now().is_worth_asking(&subject)
+        {
             let asked = timeout(LIMIT, ask(&settings, &subject.parameters)).await;
-            let findings = match asked.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs()))) {
-                Ok(findings) => findings,
-                Err(why) => {
-                    tracing::warn!("the parameters are not checked before they are written: {why}");
-                    return (settings, Vec::new());
-                }
-            };
-            let told = last.as_ref().map_or(&[][..], |vetted| &vetted.findings.warnings);
-            for warning in findings.warnings.iter().filter(|warning| !told.contains(warning)) {
-                tracing::warn!("{warning}");
-            }
-            *last = Some(Vetted { of: subject, findings });
+            let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
+            self.known_now().take(subject, asked);
         }
-        let findings = last.as_ref().map(|vetted| vetted.findings.clone()).unwrap_or_default();
-        (applied(settings, &findings.instead), findings.warnings)
+        drop(turn);
+        let settings = self.known(settings);
+        let warnings = self.known_now().last.as_ref().map(|vetted| vetted.findings.warnings.clone());
+        (settings, warnings.unwrap_or_default())
+    }
+
+    /// The settings without what the server would refuse, as far as that is known. Asks nobody.
+    pub(super) fn known(&self, settings: Arc<Settings>) -> Arc<Settings> {
+        match &self.known_now().last {
+            Some(vetted) => applied(settings, vetted),
+            None => settings,
+        }
+    }
+
+    /// Waits for the first answer, if the question is under way; not for long.
+    pub(super) async fn first(&self) {
+        if self.known_now().last.is_none() {
+            // Late is as good as never: then the server itself says what is wrong.
+            let _ = timeout(FIRST_WAIT, self.asking.lock()).await;
+        }
+    }
+
+    fn known_now(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn is_worth_asking(&self, subject: &Subject) -> bool {
+        let answered = self.last.as_ref().is_some_and(|vetted| vetted.of == *subject);
+        let silent = self.silent.as_ref().filter(|silent| silent.of == *subject);
+        !answered && silent.is_none_or(|silent| silent.since.elapsed() >= SILENT_FOR)
+    }
+
+    fn take(&mut self, of: Subject, asked: Result<Findings, String>) {
+        match asked {
+            Ok(findings) => {
+                let told = self.last.as_ref().map_or(&[][..], |vetted| &vetted.findings.warnings);
+                for warning in findings.warnings.iter().filter(|warning| !told.contains(warning)) {
+                    tracing::warn!("{warning}");
+                }
+                *self = Self { last: Some(Vetted { of, findings }), silent: None };
+            }
+            Err(why) => {
+                if self.silent.as_ref().is_none_or(|silent| silent.of != of) {
+                    tracing::warn!("PostgreSQL's program cannot be asked about its parameters: {why}");
+                }
+                self.silent = Some(Silent { of, since: Instant::now() });
+            }
+        }
     }
 }
 
@@ -96,21 +160,22 @@ fn subject(settings: &Settings) -> Option<Subject> {
     Some(Subject { program, file, parameters })
 }
 
-fn applied(settings: Arc<Settings>, instead: &BTreeMap<String, Option<String>>) -> Arc<Settings> {
-    if instead.is_empty() {
+fn applied(settings: Arc<Settings>, vetted: &Vetted) -> Arc<Settings> {
+    if vetted.findings.instead.is_empty() {
         return settings;
     }
     let mut settings = Arc::unwrap_or_clone(settings);
     for map in [&mut settings.parameters, &mut settings.recovery_conf] {
-        map.retain(|name, value| change(instead, name, value));
+        map.retain(|name, value| change(vetted, name, value));
     }
-    settings.command_line.retain_mut(|(name, value)| change(instead, name, value));
+    settings.command_line.retain_mut(|(name, value)| change(vetted, name, value));
     Arc::new(settings)
 }
 
 /// Whether the parameter stays, with its value made right.
-fn change(instead: &BTreeMap<String, Option<String>>, name: &str, value: &mut String) -> bool {
-    match instead.get(name) {
+fn change(vetted: &Vetted, name: &str, value: &mut String) -> bool {
+    match vetted.findings.instead.get(name) {
+        Some(_) if vetted.of.parameters.get(name) != Some(value) => true,
         None => true,
         Some(None) => false,
         Some(Some(other)) => {
@@ -335,62 +400,5 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn given(names: &[&str]) -> BTreeMap<String, String> {
-        names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect()
-    }
-
-    #[test]
-    fn what_the_server_says_is_understood() {
-        let said = "postgres failed (exit status: 1): LOG:  skipping missing configuration file \"/x/postgresql.auto.conf\"\n\
-                    LOG:  unrecognized configuration parameter \"max_conections\" in file \"/x/t\" line 1\n\
-                    LOG:  invalid value for parameter \"DateStyle\": \"x\"\n\
-                    DETAIL:  Unrecognized key word: \"x\".\n\
-                    LOG:  Bonjour is not supported by this build\n\
-                    HINT:  Nothing of ours.\n\
-                    LOG:  invalid value for parameter \"of_the_base_file\": \"x\"\n\
-                    FATAL:  configuration file \"/x/t\" contains errors";
-        let faults = faults(said, &given(&["datestyle", "max_conections"]));
-        assert_eq!(faults.len(), 2);
-        assert!(faults[0].unknown && faults[0].name == "max_conections");
-        assert_eq!(faults[0].why, "unrecognized configuration parameter \"max_conections\"");
-        assert_eq!((faults[1].name.as_str(), faults[1].unknown), ("datestyle", false));
-        assert_eq!(faults[1].why, "invalid value for parameter \"DateStyle\": \"x\"; Unrecognized key word: \"x\"");
-    }
-
-    #[test]
-    fn what_breaks_the_syntax_is_told_by_its_line() {
-        let parameters: BTreeMap<_, _> =
-            [("a", "1"), ("b", "two\nlines"), ("c d", "2")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-        let said = |line: u32| format!("LOG:  syntax error in file \"/x/line 9\" line {line}, near token \"=\"");
-        for (line, name) in [(1, Some("a")), (2, Some("b")), (3, Some("b")), (4, Some("c d")), (5, None)] {
-            let found = faults(&said(line), &parameters);
-            assert_eq!(found.first().map(|fault| fault.name.as_str()), name, "line {line}");
-            assert!(found.iter().all(|fault| fault.why == "syntax error" && !fault.unknown));
-        }
-    }
-
-    #[test]
-    fn what_is_out_of_range_has_a_nearest_value() {
-        for (message, nearest) in [
-            ("1 s is outside the valid range for parameter \"a\" (30 .. 86400)", Some("30")),
-            ("1 8kB is outside the valid range for parameter \"a\" (16 8kB .. 1073741823 8kB)", Some("16")),
-            ("500 is outside the valid range for parameter \"a\" (0 .. 100)", Some("100")),
-            ("-1.5 is outside the valid range for parameter \"a\" (0 .. 1e+10)", Some("0")),
-            ("invalid value for parameter \"a\": \"x\"", None),
-        ] {
-            assert_eq!(nearest_value(message).as_deref(), nearest, "{message}");
-        }
-    }
-
-    #[test]
-    fn the_nearest_known_name_is_proposed() {
-        let known = ["max_connections", "max_wal_size", "port"].map(str::to_owned).into();
-        assert!(unknown_warning("max_conections", &known).ends_with("is max_connections meant?"));
-        assert!(unknown_warning("prot", &known).ends_with("no such parameter"), "half of it is no near miss");
-        assert!(unknown_warning("shared_bufers", &known).ends_with("no such parameter"));
-        assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));
-    }
-}
+#[path = "vetting_tests.rs"]
+mod tests;

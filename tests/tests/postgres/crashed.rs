@@ -1,9 +1,12 @@
 //! A primary that crashed, beside the one that was promoted meanwhile.
 
-use matriarch::postgres::Divergence;
+use std::time::Duration;
+
+use matriarch::postgres::{Divergence, control_data, proc};
 use matriarch_core::id::Timeline;
 use matriarch_core::view::postgres::{StartAs, StopMode};
 use matriarch_tests::single::base;
+use rustix::process::Signal;
 
 use super::LONG;
 use super::node::{Node, any_time, done, until};
@@ -52,4 +55,30 @@ async fn a_primary_that_crashed_with_more_than_its_successor_has_is_known_before
     assert!(old.cluster().await.checkpoint < at, "what it holds beyond is behind its last checkpoint");
     assert_eq!(old.postgres.divergence(&new.upstream()).await, Divergence::Diverged { at });
     old.check_control("in production");
+}
+
+/// Until its first checkpoint, `pg_control` of a promoted server names the timeline before as that of its checkpoint.
+#[tokio::test]
+async fn a_primary_that_crashed_before_its_first_checkpoint_is_known_by_the_timeline_that_it_wrote() {
+    let base = base();
+    let (old, new) = pair(base.path()).await;
+    let checkpointer = new.run("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'").await;
+    let checkpointer: i32 = checkpointer.unwrap().parse().unwrap();
+    // Its first checkpoint never comes.
+    proc::signal(checkpointer, Signal::STOP).unwrap();
+    done(new.postgres.promote(&any_time()).await);
+    new.run("CREATE TABLE only_here AS SELECT generate_series(1, 10) AS n").await;
+    let crash = new.postgres.stop(StopMode::Immediate, LONG);
+    let crashed = async {
+        // Once the postmaster stops: it would recover from the loss of it otherwise.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let _ = proc::signal(checkpointer, Signal::KILL);
+    };
+    done(tokio::join!(crash, crashed).0);
+    let control = control_data::read(&new.data_dir()).unwrap().unwrap();
+    assert_eq!((control.checkpoint_timeline, control.min_recovery_timeline), (Timeline(1), Timeline(2)));
+    old.run("CREATE TABLE only_there AS SELECT generate_series(1, 10000) AS n").await;
+    let at = new.cluster().await.history.ancestors[0].end;
+    assert!(old.sql().await.flushed > at);
+    assert_eq!(new.postgres.divergence(&old.upstream()).await, Divergence::Diverged { at });
 }

@@ -145,6 +145,23 @@ async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     assert_eq!((status, &document["state"], document.get("xlog")), (503, &json!("unknown"), None));
 }
 
+/// A primary's position can be a segment further within an instant: one that tells an older one passes for lagging.
+#[tokio::test]
+async fn a_position_is_of_now_and_a_health_check_may_be_of_a_second_ago() {
+    let mut shared = node(standby());
+    let lately = clock::now().back(Duration::from_millis(100));
+    if let Some(seen) = shared.core.postgres.sql.as_mut() {
+        (seen.asked, seen.heard) = (lately, lately);
+    }
+    let before = standby().replayed.0;
+    let node = serve_node(shared, None).await;
+    let document: Value = serde_json::from_str(&node.get("/replica").await.1).unwrap();
+    assert_eq!(document["xlog"]["replayed_location"], before);
+    assert_eq!(node.told(), [""; 0]);
+    assert_eq!(node.json("/patroni").await["xlog"]["replayed_location"], before + 512);
+    assert_eq!(node.told(), ["Observe"]);
+}
+
 #[tokio::test]
 async fn the_status_document_has_patronis_keys_in_patronis_order() {
     let node_of_primary = serve_node(leading(Duration::from_secs(20)), None).await;

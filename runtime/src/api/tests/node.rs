@@ -108,7 +108,9 @@ pub(crate) fn node(sql: Sql) -> Shared {
             timeline: Timeline(2),
         },
     });
-    core.postgres.sql = Some(Seen::new(sql, now, now));
+    // Fresh for as long as any test takes: what is observed, a test makes old.
+    let fresh = now + Duration::from_mins(1);
+    core.postgres.sql = Some(Seen::new(sql, fresh, fresh));
     Shared {
         core,
         journal: VecDeque::new(),
