@@ -102,7 +102,7 @@ fn plans_that_broke_something_once_do_not_any_more() {
 fn planted_bugs_are_found() {
     quiet_assertions();
     let planted = [
-        (Mutant::LeaseDatedFromTheAnswer, 100),
+        (Mutant::LeaseDatedFromTheAnswer, 60),
         (Mutant::UnknownIsDone, 20),
         (Mutant::TtlAsAsked, 20),
         (Mutant::WallClock, 20),
@@ -110,7 +110,7 @@ fn planted_bugs_are_found() {
         (Mutant::GuardAcknowledgesMore, 20),
         (Mutant::OrphansLive, 100),
         (Mutant::NeverDiverged, 20),
-        (Mutant::CheckpointNotAwaited, 20),
+        (Mutant::SessionLossUnheard, 20),
         (Mutant::DeathUnseen, 20),
     ];
     for (mutant, seeds) in planted {

@@ -16,7 +16,8 @@ impl World {
     pub(super) fn check_loss(&mut self, node: NodeId) {
         let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         if let Some((since, place)) = self.checks.handed_over.take() {
-            let quiet = self.checks.quiet_since.iter().all(|quiet| *quiet < since);
+            // Whoever was to take over may be cut off from the store, and another comes first.
+            let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);
             if quiet && !self.wal.contains(mine, place) {
                 let what =
                     format!("{} was handed over to and does not hold what the last leader had", self.names[node.0]);

@@ -23,6 +23,7 @@ pub struct Plan {
     /// The world.
     pub settings: Settings,
     /// What goes wrong in it.
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
     pub faults: Vec<Fault>,
 }
 
@@ -162,5 +163,19 @@ impl Plan {
     /// It takes the leader key away before its time.
     pub fn loses_keys(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.what, What::LoseKey | What::LoseLease))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_written_down_and_read_back() {
+        for seed in 1..200 {
+            let plan = Plan::of_seed(seed);
+            let text = serde_yaml::to_string(&plan).unwrap();
+            assert_eq!(serde_yaml::from_str::<Plan>(&text).unwrap(), plan, "{text}");
+        }
     }
 }
