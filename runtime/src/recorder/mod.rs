@@ -8,6 +8,7 @@
 
 mod queue;
 mod ring;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use matriarch_core::time::Instant;
 use crate::clock;
 use queue::Queue;
 use ring::Ring;
+use telling::Telling;
 
 /// Where the files are, in the state directory.
 pub const DIRECTORY: &str = "recorder";
@@ -55,6 +57,8 @@ struct Recording {
     lost: u64,
     /// No file can be written; when another is tried.
     retry_at: Option<Instant>,
+    /// The state fills a file by itself: nothing is recorded any more.
+    outgrown: bool,
 }
 
 impl Recorder {
@@ -76,6 +80,9 @@ impl Recorder {
 
     /// A step is about to be taken from `state`. Nothing is recorded before its [`Taking::taken`].
     pub fn taking(&mut self, state: &State, at: Instant, event: &Event) -> Taking<'_> {
+        if let Some(recording) = self.0.take_if(|recording| recording.outgrown) {
+            recording.queue.close(Duration::ZERO);
+        }
         let ready = self.0.as_mut().and_then(|recording| recording.prepare(state, at, event).then_some(recording));
         Taking(ready)
     }
@@ -115,7 +122,8 @@ impl Drop for Taking<'_> {
 impl Recording {
     fn new(file_bytes_max: u64, config: &Config, at: Instant) -> Self {
         let (encoder, before, queue) = (Encoder::default(), Encoder::default(), Arc::default());
-        let mut recording = Self { encoder, before, queue, file_bytes_max, file_bytes: 0, lost: 0, retry_at: None };
+        let (file_bytes, lost, retry_at, outgrown) = (0, 0, None, false);
+        let mut recording = Self { encoder, before, queue, file_bytes_max, file_bytes, lost, retry_at, outgrown };
         recording.begin_file(Origin::New(Box::new(config.clone()), at));
         recording
     }
@@ -151,7 +159,7 @@ impl Recording {
         if self.file_bytes + most > self.file_bytes_max {
             self.begin_file(Origin::Going(Box::new(state.clone())));
         }
-        let fits = self.lost == 0 && self.file_bytes + most <= self.file_bytes_max;
+        let fits = self.lost == 0 && !self.outgrown && self.file_bytes + most <= self.file_bytes_max;
         self.lost += u64::from(!fits);
         fits
     }
@@ -165,13 +173,27 @@ impl Recording {
         }
     }
 
-    /// Begins a file, if there is room in the queue.
+    /// Begins a file, if there is room in the queue, and in the file for more than the state.
     fn begin_file(&mut self, origin: Origin) -> bool {
+        if self.outgrown {
+            return false;
+        }
         let header = Header { build: BUILD.to_owned(), begun: clock::wall(), lost: self.lost, origin };
         let frame = self.before.header(&header);
+        let bytes = frame.len() as u64;
+        if bytes > self.file_bytes_max / 4 * 3 {
+            self.outgrown = true;
+            // Every few steps would begin a file, each with the whole state.
+            let (size, at_least) = (self.file_bytes_max * PARTS, (bytes * PARTS * 2).div_ceil(1 << 20));
+            tracing::warn!(
+                "the flight recorder is off from now on: the agent's state takes {bytes} bytes, too much for an \
+                 eighth of {size} bytes; set matriarch.recorder.size to {at_least}MB or more and restart the agent"
+            );
+            return false;
+        }
         let begun = self.queue.push_file(frame);
         if begun {
-            self.file_bytes = frame.len() as u64;
+            self.file_bytes = bytes;
             self.lost = 0;
         }
         begun
@@ -181,11 +203,21 @@ impl Recording {
 /// Writes what is in the queue, until it is closed.
 fn write(queue: &Queue, mut ring: Ring) {
     let mut batch = queue::Batch::default();
+    let mut telling = Telling::default();
     while queue.take(&mut batch) {
-        if let Err(error) = ring.write(&batch) {
-            let directory = ring.directory().display();
-            tracing::warn!(%error, %directory, "the flight recorder cannot write: records are lost");
-            queue.fail(&batch);
+        let directory = ring.directory().display().to_string();
+        match ring.write(&batch) {
+            Ok(()) => {
+                if telling.written(clock::now()) {
+                    tracing::info!(directory, "the flight recorder writes again");
+                }
+            }
+            Err(error) => {
+                if telling.failed(&error, clock::now()) {
+                    tracing::warn!(%error, directory, "the flight recorder cannot write: records are lost until it can");
+                }
+                queue.fail(&batch);
+            }
         }
     }
 }

@@ -234,6 +234,24 @@ fn a_directory_that_cannot_be_written_costs_records_only_and_is_tried_again() {
     assert!(lost >= 100 && taken >= 15, "{taken} taken, {lost} lost");
 }
 
+/// Otherwise each step would write the whole state.
+#[test]
+fn a_state_that_fills_a_file_ends_the_recording() {
+    let mut steps = Steps::new(MEBI);
+    steps.steps(3);
+    let mut large = config();
+    large.me = Member::new(&"x".repeat(200_000));
+    steps.state = State::new(large, steps.at);
+    for _ in 0..300 {
+        // Until a file is to be begun.
+        steps.long_step(1000);
+    }
+    assert!(steps.recorder.0.is_none());
+    let directory = steps.end().1;
+    assert_eq!(files(&directory).len(), 1);
+    assert!(bytes(&directory) <= MEBI / 8);
+}
+
 #[test]
 fn a_step_that_never_returned_is_the_last_record() {
     let mut steps = Steps::new(MEBI);
