@@ -30,7 +30,7 @@ use crate::time::{Instant, WallMillis};
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("MATRIARCH_CORE_SOURCE"));
 
 /// The beginning of a file.
-const MAGIC: [u8; 7] = *b"MATRREC";
+pub const MAGIC: [u8; 7] = *b"MATRREC";
 /// The version of the framing, which follows it. The fields of the records are told by [`BUILD`].
 const VERSION: u8 = 1;
 /// Length and checksum.

@@ -2,6 +2,7 @@
 
 mod explain;
 mod mutants;
+mod recording;
 mod swarm;
 
 use std::fs;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use matriarch_sim::fault::Plan;
 use matriarch_sim::mutant::Mutant;
-use matriarch_sim::run::{Ran, quiet_assertions, run};
+use matriarch_sim::run::{Class, Ran, quiet_assertions, run};
 use matriarch_sim::shrink::shrink;
 use matriarch_sim::trace::Trace;
 
@@ -39,10 +40,11 @@ enum Command {
     },
     /// Run many seeds, and stop at nothing but the end
     Swarm(swarm::Args),
-    /// Run a plan that was written down
+    /// Run plans that were written down, or take an agent's steps again from what its flight recorder wrote
     Replay {
-        /// A plan (YAML)
-        file: PathBuf,
+        /// Plans (YAML) or recordings (.rec)
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
         /// Tell everything that happened
         #[arg(long)]
         trace: bool,
@@ -118,7 +120,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run { which, trace } => run_one(&which, trace),
         Command::Swarm(args) => swarm::swarm(&args),
-        Command::Replay { file, trace, mutant } => run_one(&Which { seed: None, plan: Some(file), mutant }, trace),
+        Command::Replay { files, trace, mutant } => replay(files, trace, mutant),
         Command::Shrink { which, out } => cut_down(&which, out.as_deref()),
         Command::Explain { which, at, node } => explain::explain(&which, at, node),
         Command::Mutants(args) => mutants::mutants(&args),
@@ -130,6 +132,22 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Replays each file as what it is; the exit code of the worst.
+fn replay(files: Vec<PathBuf>, trace: bool, mutant: Option<Mutant>) -> Result<u8, String> {
+    let mut code = 0;
+    for file in files {
+        let bytes = recording::read(&file)?;
+        code = code.max(if !recording::is_one(&bytes) {
+            run_one(&Which { seed: None, plan: Some(file), mutant }, trace)?
+        } else if recording::replay(&file, &bytes, trace) {
+            0
+        } else {
+            Class::Crash.exit_code()
+        });
+    }
+    Ok(code)
 }
 
 fn read(file: &Path) -> Result<Plan, String> {
