@@ -72,7 +72,7 @@ impl World {
         }
         // Where the key went early its holder has to hear of it: by a watch, or by the next renewal.
         let third = held.ttl / 3 + 2 * matriarch_core::lease::Bounds::attempt_deadline(held.ttl) + ms(1000);
-        let quiet = self.now.since(self.checks.quiet_since[node.0]) > third && !self.checks.silent[node.0];
+        let quiet = self.now.since(self.checks.quiet_since[node.0]) > third;
         let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
         if heard {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.

@@ -266,6 +266,7 @@ fn m4_a_pledge_that_is_not_kept() {
 fn l6_a_fence_for_a_key_that_is_there() {
     let fired = |because: Reason| broken(move |world| world.check_fire(leader(world), &because));
     assert_eq!(fired(Reason::NoTenure), Some("L6"));
+    assert_eq!(fired(Reason::KeyVanished { for_ms: 1 }), Some("L6"));
     assert_eq!(fired(Reason::TenureExpired { ago_ms: 1 }), None, "its own clock may be ahead of the store's");
 }
 

@@ -79,7 +79,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     // never meet in one plan.
     if random.chance(20) {
         all.retain(|what| {
-            let deaf = matches!(what, What::SilenceWatches(_) | What::StopStore | What::SlowNetwork(_));
+            let deaf = matches!(what, What::StopStore | What::SlowNetwork(_));
             !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_)))
         });
         all.extend([What::LoseKey, What::LoseLease]);
