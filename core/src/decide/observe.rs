@@ -46,7 +46,8 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let renewing = view.state.ops.in_lane(&Lane::Renew).is_some();
     let read_due = seen == Instant::ZERO || (view.at >= seen + view.config().loop_wait && !renewing);
     let lonely = contact_due(view);
-    // A renewal that was begun for it is the question, as the session's keep-alive is, unless the peers have to be asked already.
+    // A renewal that was begun for it is the question, as the session's keep-alive is, unless the peers have to be asked
+    // already.
     let patience = peers_patience(view.config()).saturating_sub(contact_patience(view.config()));
     let waits_on = |lane| view.state.ops.in_lane(&lane).filter(|question| view.at.since(question.since) < patience);
     let asked = waits_on(Lane::Renew).or(waits_on(Lane::Publish).filter(|question| keeps_session(&question.action)));

@@ -84,7 +84,7 @@ enum Wish {
 impl Wish {
     /// Whoever is asked for does not wait for other candidates; only a primary that still writes concerns it.
     fn concerns(self, record: &MemberRecord) -> bool {
-        self == Self::None || serves(record)
+        self == Self::None || record.serves()
     }
 }
 
@@ -122,15 +122,10 @@ fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
     let lives = !unreachable(view, &vanished.who, vanished.heard);
-    if !serves(holder) || !lives || vanished.who == view.config().me || view.at >= end {
+    if !holder.serves() || !lives || vanished.who == view.config().me || view.at >= end {
         return None;
     }
     Some(Verdict::wait(Reason::VanishGrace { who: vanished.who.clone(), left_ms: ms(view.at.until(end)) }))
-}
-
-/// It says of itself that it is a running primary.
-fn serves(record: &MemberRecord) -> bool {
-    record.state == "running" && matches!(record.role.as_str(), "primary" | "master")
 }
 
 /// This node still receives WAL, or may begin to: its position does not count yet.

@@ -331,9 +331,8 @@ impl<'a> View<'a> {
         // A tenure of our own that is over still has its key, and our record may still say that we serve.
         let leader = self.other_leader().filter(|leader| leader.member != self.config().me)?;
         let record = self.cluster()?.leader_record()?;
-        let serving = record.state == "running" && matches!(record.role.as_str(), "primary" | "master");
         let upstream = Upstream { member: leader.member.clone(), host: record.host.clone(), port: record.port };
-        serving.then_some((leader.created, upstream, record))
+        record.serves().then_some((leader.created, upstream, record))
     }
 }
 

@@ -145,6 +145,13 @@ pub struct MemberRecord {
     pub scheduled_restart: Option<Box<ScheduledRestart>>,
 }
 
+impl MemberRecord {
+    /// It says of itself that it is a running primary.
+    pub fn serves(&self) -> bool {
+        self.state == "running" && matches!(self.role.as_str(), "primary" | "master")
+    }
+}
+
 /// `failover`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
