@@ -352,9 +352,6 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(vanished.heard + VANISH_GRACE, "the grace for the last leader");
         soonest.offer(vanished.heard + Duration::from_secs(1), "the wait for the next leader");
     }
-    if let Some(stopping) = view.state.ops.in_lane(&Lane::PgControl) {
-        soonest.offer(stopping.since + decide::DRAIN_LIMIT, "hung standbys");
-    }
     if let Some(dead) = memory.dead_since {
         for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
             soonest.offer(dead + patience, "a hand-over");

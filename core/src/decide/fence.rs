@@ -75,8 +75,8 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     }
     // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
     // archiver.
-    let hangs = view.state.memory.drained_since.is_some_and(|since| view.at.since(since) >= super::DRAIN_LIMIT);
-    let mode = if view.state.guard.held || (hangs && view.drained()) { StopMode::Immediate } else { StopMode::Fast };
+    let hangs = view.state.guard.held || view.drain_hangs().is_some();
+    let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
 }
 

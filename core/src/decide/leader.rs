@@ -84,8 +84,7 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
 
 /// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again.
 fn stopping(view: &View<'_>) -> Verdict {
-    let waits = view.state.memory.drained_since.filter(|_| view.drained()).map(|since| view.at.since(since));
-    match waits.filter(|waits| *waits >= super::DRAIN_LIMIT) {
+    match view.drain_hangs() {
         Some(waits) => {
             let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
             Verdict::order(Reason::DrainHangs { for_ms: ms(waits) }, stop)

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Action, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, HostAction, PeerAction, PostgresAction, StoreAction};
 use crate::config::HANDOVER_LIMIT;
 use crate::id::{Lsn, Member};
 use crate::reason::Reason;
@@ -18,7 +18,7 @@ use crate::view::store::MemberRecord;
 
 /// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
 const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
-/// A postmaster that has written its shutdown checkpoint may wait for hung standbys until so long after the order.
+/// A postmaster that has written its shutdown checkpoint may wait for hung standbys for so long.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A checkpoint is not repeated within this time.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.dead() && dir.state == ControlState::ShutDown {
         return hand_over(view, wanted, dir);
     }
-    draining(view, dir)
+    draining(view)
 }
 
 /// Whether leadership is to be handed over, and to whom: `Some(None)` is to anyone.
@@ -53,12 +53,8 @@ fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
 
 /// The shutdown checkpoint is written, and the postmaster still waits for a WAL sender whose standby does not answer:
 /// nothing can be written any more, and nothing is lost by ending it.
-fn draining(view: &View<'_>, dir: &Cluster) -> Option<Verdict> {
-    let stopping = view.state.ops.in_lane(&Lane::PgControl)?;
-    let fast = matches!(stopping.action, Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
-    if !fast || dir.state != ControlState::ShutDown || view.at.since(stopping.since) < DRAIN_LIMIT {
-        return None;
-    }
+fn draining(view: &View<'_>) -> Option<Verdict> {
+    view.drain_hangs()?;
     Some(Verdict::order(Reason::StoppingForHandover, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))))
 }
 

@@ -236,6 +236,12 @@ impl<'a> View<'a> {
         self.phase() == Some(Phase::Stopping) && self.dir().is_some_and(|dir| dir.state == ControlState::ShutDown)
     }
 
+    /// For how long it waits so, once that is longer than anybody is waited for.
+    pub fn drain_hangs(&self) -> Option<Duration> {
+        let since = self.state.memory.drained_since.filter(|_| self.drained())?;
+        Some(self.at.since(since)).filter(|waits| *waits >= crate::decide::DRAIN_LIMIT)
+    }
+
     /// PostgreSQL is known to run as a primary.
     pub fn is_primary(&self) -> bool {
         self.phase() == Some(Phase::Ready) && self.sql().is_some_and(|sql| !sql.in_recovery)
