@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
-use matriarch_core::id::{Member, OpId, SystemId};
+use matriarch_core::id::{Member, OpId, SystemId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
@@ -109,7 +109,7 @@ impl World {
                     None => self.job_done(node, op, refused("there is no cluster")),
                 }
             }
-            PostgresAction::Promote => self.begin_promotion(node, op, &job),
+            PostgresAction::Promote { timeline } => self.begin_promotion(node, op, &job, *timeline),
             other => {
                 let done = self.at_the_end(node, other.clone());
                 self.job_done(node, op, done);
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job) {
+    fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job, timeline: Timeline) {
         let now = self.clock(node);
         if job.under.is_some_and(|under| now >= under.at) && self.mutant != Some(Mutant::StartsLate) {
             self.job_done(node, op, Outcome::Refused(Refusal::NotOurTenure));
@@ -167,8 +167,14 @@ impl World {
             self.job_done(node, op, refused("the server is not in standby mode"));
             return;
         }
+        // The numbers between are left out by files that the executor makes for them.
+        let counts_to = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.newest.next());
+        if counts_to.is_some_and(|next| next > timeline) {
+            self.job_done(node, op, refused("PostgreSQL would begin a timeline that is not reserved"));
+            return;
+        }
         self.stage(node, op, Stage::Waiting);
-        self.promote(node);
+        self.promote(node, timeline);
     }
 
     /// PostgreSQL has changed: work that waited for that may be over.
@@ -188,10 +194,10 @@ impl World {
                 (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
                 }
-                (Stage::Waiting, PostgresAction::Promote) if running != job.pid => {
+                (Stage::Waiting, PostgresAction::Promote { .. }) if running != job.pid => {
                     Message::JobDone(*op, refused("it went down"))
                 }
-                (Stage::Waiting, PostgresAction::Promote) if primary => {
+                (Stage::Waiting, PostgresAction::Promote { .. }) if primary => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
                 }
                 _ => continue,

@@ -1,6 +1,6 @@
 //! What happens to PostgreSQL as time passes: starts, stops, promotions, streams.
 
-use matriarch_core::id::Pid;
+use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::time::Duration;
 use matriarch_core::view::postgres::{ControlState, Phase, StopMode};
 
@@ -74,11 +74,11 @@ impl World {
         self.poll_jobs(node);
     }
 
-    /// A promotion was asked for.
-    pub fn promote(&mut self, node: NodeId) {
+    /// A promotion onto a timeline of this number was asked for.
+    pub fn promote(&mut self, node: NodeId, timeline: Timeline) {
         let takes = self.takes(self.pace.promote);
         if let Some(pm) = &mut self.nodes[node.0].server.postmaster {
-            pm.promoting = true;
+            pm.promoting = Some(timeline);
             let pid = pm.pid;
             self.later(takes, Due::Server { node, pid, what: ServerStep::Promoted });
         }
@@ -86,10 +86,9 @@ impl World {
 
     fn promoted(&mut self, node: NodeId) {
         let server = &mut self.nodes[node.0].server;
-        if !server.postmaster.as_ref().is_some_and(|pm| pm.promoting && pm.stopping.is_none()) {
-            return;
-        }
-        server.promoted(&mut self.wal);
+        let promoting = server.postmaster.as_ref().filter(|pm| pm.stopping.is_none()).and_then(|pm| pm.promoting);
+        let Some(timeline) = promoting else { return };
+        server.promoted(&mut self.wal, timeline);
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
         self.pump(node);

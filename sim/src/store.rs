@@ -290,6 +290,7 @@ impl Store {
                 member: from.clone(),
                 timeline: acquire.timeline,
                 position: acquire.position,
+                newest_timeline: acquire.newest_timeline,
             });
         }
         self.changes.push(Change::Taken(leader.clone()));
@@ -349,6 +350,17 @@ impl Store {
                 let slots = slots.iter().cloned().collect();
                 keys.status = Some(StatusKey { revision: next, optime: *position, slots, retain: retain.clone() });
             }
+            StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
+                keys.epoch = Some(EpochRecord {
+                    revision: next,
+                    store: keys.store,
+                    epoch: *epoch,
+                    member: from.clone(),
+                    timeline: *timeline,
+                    position: *position,
+                    newest_timeline: *newest_timeline,
+                });
+            }
             StoreAction::PutHistory { lines, .. } => {
                 (keys.history.revision, keys.history.lines) = (next, lines.clone());
             }
@@ -385,6 +397,9 @@ impl Store {
                 initialize == *mine && keys.config_revision == known.config
             }
             StoreAction::PutStatus { epoch, .. } => leads(epoch),
+            StoreAction::Reserve { epoch, record, .. } => {
+                leads(epoch) && keys.epoch.as_ref().map_or(Revision(0), |known| known.revision) == *record
+            }
             StoreAction::PutHistory { epoch, revision, .. } => leads(epoch) && keys.history.revision == *revision,
             StoreAction::PutFailover { revision, .. } | StoreAction::ClearFailover { revision } => {
                 keys.failover_revision == *revision
@@ -420,8 +435,9 @@ mod tests {
 
     fn acquire(lease: LeaseId, record: Revision) -> StoreAction {
         let zero = Revision(0);
-        let (timeline, position) = (Timeline(1), Lsn(1));
-        StoreAction::Acquire(Acquire { lease, failover: zero, config: zero, sync: zero, record, timeline, position })
+        let (timeline, position, newest_timeline) = (Timeline(1), Lsn(1), Timeline(2));
+        let (failover, config, sync) = (zero, zero, zero);
+        StoreAction::Acquire(Acquire { lease, failover, config, sync, record, timeline, position, newest_timeline })
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         {
             failed(state, at, &in_flight.action);
         }
-        (PostgresAction::Promote, Outcome::Refused(_)) => {
+        (PostgresAction::Promote { .. }, Outcome::Refused(_)) => {
             state.memory.promotion = false;
             state.memory.promotions_refused += u32::from(!too_late);
         }

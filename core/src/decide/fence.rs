@@ -133,6 +133,7 @@ pub(super) fn acquire(view: &View<'_>, lease: crate::id::LeaseId) -> Acquire {
         record: cluster.epoch.map(|record| record.revision).unwrap_or_default(),
         timeline: position.as_ref().map_or(Timeline(0), |p| p.history.timeline),
         position: position.map_or(Lsn(0), |p| p.flushed),
+        newest_timeline: super::timeline_number::to_reserve(view),
     }
 }
 

@@ -14,5 +14,6 @@ mod rejoin;
 mod requests;
 mod rungs;
 mod safety;
+mod timeline_numbers;
 mod unserving;
 mod walk;

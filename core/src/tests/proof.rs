@@ -240,6 +240,14 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     if random.one_in(3) {
         view.initialize = None;
     }
+    if random.one_in(6) {
+        view.epoch = None;
+    }
+    if random.one_in(6)
+        && let Some(record) = &mut view.epoch
+    {
+        record.newest_timeline = crate::id::Timeline(random.pick(&[0, 1, 5]));
+    }
     if random.one_in(6)
         && let Some(key) = view.members.get_mut(&Member::new("b"))
     {
@@ -337,7 +345,7 @@ fn control(state: &mut State, now: Instant, random: &mut Random) {
         Action::Postgres(PostgresAction::Start(StartAs::Primary)),
         Action::Postgres(PostgresAction::Start(StartAs::Standby(None))),
         Action::Postgres(PostgresAction::Stop(StopMode::Fast)),
-        Action::Postgres(PostgresAction::Promote),
+        promotion(),
         Action::Postgres(PostgresAction::Restart),
         Action::Postgres(PostgresAction::Clone(upstream("b"))),
         Action::Postgres(PostgresAction::Rewind(upstream("b"))),

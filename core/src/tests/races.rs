@@ -60,7 +60,7 @@ fn what_makes_a_primary_carries_the_instant_that_the_guard_has_acknowledged() {
     let armed = |node: Node| node.with(|state| state.guard.armed = Some(acknowledged));
     let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
     assert_eq!(under(&armed(Node::primary().dead()).tick(), &start), Some(acknowledged));
-    let promote = Action::Postgres(PostgresAction::Promote);
+    let promote = promotion();
     let won = Node::primary().dir(standby_dir()).sql(standby_sql(None));
     assert_eq!(under(&armed(won).tick(), &promote), Some(acknowledged));
     let restart = Action::Postgres(PostgresAction::Restart);
@@ -104,7 +104,7 @@ fn an_upstream_that_only_a_restart_makes_effective_is_followed_by_the_order_to_r
 #[test]
 fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
     let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));
-    assert!(actions(&node.tick()).contains(&Action::Postgres(PostgresAction::Promote)));
+    assert!(actions(&node.tick()).contains(&promotion()));
     node.step(ended(&node, &Lane::PgControl, Outcome::Unknown("the connection broke".into())));
     node = node.later(29_700);
     let ordered = actions(&node.tick());

@@ -138,7 +138,7 @@ fn a_member_record_says_in_patronis_words_what_the_node_is() {
     let rewinding = Action::Postgres(PostgresAction::Rewind(upstream("b")));
     assert_eq!(words(Node::stopped().doing(rewinding, 1)), is("stopped", "replica"));
     assert_eq!(words(Node::primary().with(|state| state.tenure = Tenure::None)), is("running", "demoted"));
-    let promoting = Action::Postgres(PostgresAction::Promote);
+    let promoting = promotion();
     assert_eq!(words(Node::standby().doing(promoting, 1)), is("running", "promoted"));
     let cloning = Action::Postgres(PostgresAction::Clone(upstream("b")));
     let empty = Node::stopped().with(|state| state.postgres.data = crate::view::postgres::DataDir::Empty);

@@ -222,6 +222,8 @@ pub struct EpochRecord {
     pub timeline: Timeline,
     /// Its position then.
     pub position: Lsn,
+    /// The greatest number that a timeline had, or might get under that tenure. 0 if it is not told.
+    pub newest_timeline: Timeline,
 }
 
 impl ClusterView {

@@ -167,7 +167,8 @@ impl Keys {
 
     async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
-        let record = wire::epoch_json(self.mirror.store_id(), &self.me, acquire.timeline, acquire.position, None);
+        let (store, newest) = (self.mirror.store_id(), acquire.newest_timeline);
+        let record = wire::epoch_json(store, &self.me, acquire.timeline, acquire.position, newest, None);
         let mut guards = vec![
             Guard::Absent(self.key(key::LEADER)),
             unchanged(key::FAILOVER, acquire.failover),
@@ -288,6 +289,12 @@ impl Keys {
                 vec![as_leader(epoch)],
                 vec![self.put(key::STATUS, wire::status_json(position, &slots, &retain))],
             ),
+            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline } => {
+                let store = self.mirror.store_id();
+                let text = wire::epoch_json(store, &self.me, timeline, position, newest_timeline, Some(epoch));
+                let guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
+                guarded(guards, vec![self.put(key::MATRIARCH, text)])
+            }
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
                 vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],

@@ -58,8 +58,8 @@ pub struct Postmaster {
     pub phase: Phase,
     /// It replays and is read-only.
     pub in_recovery: bool,
-    /// It was told to promote.
-    pub promoting: bool,
+    /// It was told to promote, onto a timeline of this number.
+    pub promoting: Option<Timeline>,
     /// It is stopping so.
     pub stopping: Option<StopMode>,
     /// When it was started.
@@ -194,6 +194,7 @@ impl Server {
             backup_label: false,
             tainted: on_disk.tainted.map(str::to_owned),
             history: wal.history(on_disk.end),
+            newest_timeline: on_disk.newest,
         })
     }
 
@@ -280,7 +281,7 @@ impl Server {
             pid,
             phase: Phase::Starting,
             in_recovery: as_standby.is_some(),
-            promoting: false,
+            promoting: None,
             stopping: None,
             since: now,
             stream: None,
@@ -307,17 +308,18 @@ impl Server {
         true
     }
 
-    /// The promotion that was asked for ends: a new timeline begins where the WAL ends.
-    pub fn promoted(&mut self, wal: &mut Wal) {
+    /// The promotion that was asked for ends: a new timeline begins where the WAL ends. It gets the number after the
+    /// newest that there is a history file of; the executor has made files up to `timeline`.
+    pub fn promoted(&mut self, wal: &mut Wal, timeline: Timeline) {
         let Some(on_disk) = self.cluster_mut() else { return };
-        let timeline = Timeline(on_disk.newest.max(wal.timeline(on_disk.end)).0 + 1);
+        let timeline = on_disk.newest.max(wal.timeline(on_disk.end)).next().max(timeline);
         let begun = wal.fork(on_disk.end, timeline);
         on_disk.end = wal.append(begun, Record::EndOfRecovery);
         (on_disk.replayed, on_disk.consistent, on_disk.newest) = (on_disk.end, on_disk.end, timeline);
         (on_disk.standby, on_disk.upstream, on_disk.state) = (false, None, ControlState::InProduction);
         self.replay_paused = false;
         if let Some(pm) = &mut self.postmaster {
-            (pm.in_recovery, pm.promoting, pm.stream) = (false, false, None);
+            (pm.in_recovery, pm.promoting, pm.stream) = (false, None, None);
         }
     }
 

@@ -12,14 +12,7 @@ fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it
     assert_eq!(Node::racing().concludes(), (Rung::Race, "asking_lease", Fate::Keep));
     let node = granted(Node::racing()).cluster(|cluster| {
         (cluster.failover_revision, cluster.sync_revision) = (Revision(3), Revision(4));
-        cluster.epoch = Some(EpochRecord {
-            revision: Revision(80),
-            store: STORE,
-            epoch: THEIR_EPOCH,
-            member: Member::new("b"),
-            timeline: crate::id::Timeline(1),
-            position: HERE,
-        });
+        cluster.epoch = Some(epoch_record("b", THEIR_EPOCH));
     });
     let acquire = crate::action::Acquire {
         lease: LeaseId(9),
@@ -29,6 +22,7 @@ fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it
         record: Revision(80),
         timeline: crate::id::Timeline(1),
         position: HERE,
+        newest_timeline: crate::id::Timeline(3),
     };
     concludes(&node, Rung::Race, "campaigning", Fate::Keep, &[Action::Store(StoreAction::Acquire(acquire))]);
 }
