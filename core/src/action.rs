@@ -65,6 +65,8 @@ pub enum StoreAction {
         epoch: Revision,
         /// The final position.
         position: Lsn,
+        /// The timeline of it, if its beginning is in the history; 0 otherwise.
+        timeline: Timeline,
         /// Our record from now on.
         record: MemberRecord,
         /// The lease of the record.
@@ -118,6 +120,8 @@ pub enum StoreAction {
         epoch: Revision,
         /// The position.
         position: Lsn,
+        /// The timeline of it, if its beginning is in the history; 0 otherwise.
+        timeline: Timeline,
         /// Slots and their positions.
         slots: Vec<(String, Lsn)>,
         /// Names of slots to keep.

@@ -430,7 +430,8 @@ pub(crate) fn promotion() -> Action {
 /// The release of our tenure.
 pub(crate) fn release() -> Action {
     let (lease, epoch, session) = (OURS, EPOCH, Some(LeaseId(100)));
-    Action::Store(StoreAction::Release { lease, epoch, position: HERE, record: record("a"), session })
+    let (position, timeline) = (HERE, Timeline(1));
+    Action::Store(StoreAction::Release { lease, epoch, position, timeline, record: record("a"), session })
 }
 
 /// The order to forget the tenure on disk.

@@ -19,6 +19,9 @@ use crate::world::{Due, ServerStep, World};
 
 type Done = Outcome<PostgresDone>;
 
+/// For how long the executor waits for a start before it tells that the outcome is unknown (`pg_ctl_timeout`).
+const START_LIMIT: Duration = Duration::from_secs(60);
+
 fn refused(why: &str) -> Done {
     Outcome::Refused(Refusal::Failed(why.into()))
 }
@@ -154,6 +157,7 @@ impl World {
         if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
             (job.pid, job.stage) = (Some(pid), Stage::Starting);
         }
+        self.tell(node, START_LIMIT, Message::JobDone(op, Outcome::Unknown("PostgreSQL is still starting".into())));
     }
 
     fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job, timeline: Timeline) {

@@ -316,9 +316,10 @@ impl Store {
         let keys = &mut self.keys;
         let mut done = StoreDone::Written;
         match action {
-            StoreAction::Release { position, record, session, .. } => {
-                keys.status =
-                    Some(StatusKey { revision: next, optime: *position, ..keys.status.take().unwrap_or_default() });
+            StoreAction::Release { position, timeline, record, session, .. } => {
+                let (optime, timeline) = (*position, *timeline);
+                let before = keys.status.take().unwrap_or_default();
+                keys.status = Some(StatusKey { revision: next, optime, timeline, ..before });
                 if let Some(session) = session.filter(|session| self.leases.contains_key(session)) {
                     keys.members.insert(from.clone(), put(record, session));
                 }
@@ -346,9 +347,10 @@ impl Store {
                     keys.config_revision = next;
                 }
             }
-            StoreAction::PutStatus { position, slots, retain, .. } => {
+            StoreAction::PutStatus { position, timeline, slots, retain, .. } => {
                 let slots = slots.iter().cloned().collect();
-                keys.status = Some(StatusKey { revision: next, optime: *position, slots, retain: retain.clone() });
+                let (optime, timeline, retain) = (*position, *timeline, retain.clone());
+                keys.status = Some(StatusKey { revision: next, optime, timeline, slots, retain });
             }
             StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
                 keys.epoch = Some(EpochRecord {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{Verdict, ms};
 use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
-use crate::id::{Lsn, Member, Revision};
+use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::reason::Reason;
 use crate::state::Granted;
 use crate::time::{Instant, Seen};
@@ -265,13 +265,18 @@ fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reaso
 }
 
 /// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
-/// ended one elsewhere.
+/// ended one elsewhere, or went on where theirs began.
 fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
     let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
-    let left = told.filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
+    let ended = told.clone().filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
+    // Two timelines may begin at one position, and the lines name ancestors only.
+    let on = cluster.status.as_ref().map_or(Timeline(0), |status| status.timeline);
+    let another = on > Timeline(0) && mine.history.end_of(on).is_none();
+    let began = told.rev().find(|(timeline, _)| another && *timeline < on).map(|(_, end)| end);
+    let left = ended.chain(began);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

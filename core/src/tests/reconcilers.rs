@@ -212,8 +212,20 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
     });
     let lines = lines.expect("the history is written");
     assert_eq!((lines.len(), lines[0].end, lines[0].leader.as_deref()), (1, HERE, Some("a")));
-    let known = node.cluster(|cluster| cluster.history.lines = lines);
-    assert!(!orders(known, |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+    let known = node.clone().cluster(|cluster| cluster.history.lines = lines);
+    assert!(!orders(known.clone(), |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+    // Only then its position tells which timeline it is on; where the history does not get there, it does not wait.
+    let tells = |node: Node| {
+        let due = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
+        ordered(due).into_iter().find_map(|action| match action {
+            Action::Store(StoreAction::PutStatus { timeline, .. }) => Some(timeline),
+            _ => None,
+        })
+    };
+    let failing = node.clone().with(|state| {
+        state.memory.failed.insert(crate::absorb::kind(&puts[0]).into(), at(0).back(seconds(1)));
+    });
+    assert_eq!((tells(known), tells(node), tells(failing)), (Some(Timeline(2)), None, Some(Timeline(0))));
 }
 
 fn slots(names: &[(&str, bool, bool)]) -> Sql {

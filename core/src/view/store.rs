@@ -174,6 +174,9 @@ pub struct StatusKey {
     pub revision: Revision,
     /// `optime`: the leader's last published position.
     pub optime: Lsn,
+    /// The timeline of it, whose beginning is the end of the last line before it in the history; 0 if it is not told,
+    /// as by Patroni.
+    pub timeline: Timeline,
     /// `slots`.
     pub slots: BTreeMap<String, Lsn>,
     /// `retain_slots`.

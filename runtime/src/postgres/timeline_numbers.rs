@@ -96,7 +96,9 @@ mod tests {
     fn directory(own: &[u32]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("pg_wal/archive_status")).unwrap();
-        own.iter().for_each(|&number| add(directory.path(), number));
+        for &number in own {
+            add(directory.path(), number);
+        }
         directory
     }
 

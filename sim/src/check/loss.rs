@@ -41,17 +41,18 @@ impl World {
         }
     }
 
-    /// Whoever decides can know what it lacks: it is behind on the same branch, or the history in the store tells where
-    /// the other's timeline began. A leader that dies before it has written that line leaves no trace of its branch.
+    /// Whoever decides can know what it lacks: it is behind on the same branch, or the store tells which timeline
+    /// the published position is on and where that began. A leader that dies before it has written that leaves no trace
+    /// of its branch.
     fn is_evident(&self, mine: Place, published: Place) -> bool {
-        if self.wal.are_twins(mine, published) {
-            return false;
-        }
         let shared = self.wal.shared(mine, published);
         let plain_lag = shared.depth == self.wal.shared(mine, mine).depth;
         let origin = self.wal.origin(published).map(|origin| (self.wal.timeline(origin), self.wal.lsn(origin)));
-        let lines = &self.store.keys().history.lines;
-        plain_lag || origin.is_some_and(|(timeline, end)| lines.iter().any(|l| (l.timeline, l.end) == (timeline, end)))
+        let keys = self.store.keys();
+        let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
+        let lines = &keys.history.lines;
+        let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
+        plain_lag || (told && origin.is_some_and(began))
     }
 
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.

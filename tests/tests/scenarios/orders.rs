@@ -150,8 +150,9 @@ impl World {
                 self.keys.config_revision = next;
             }
             StoreAction::AbandonInitialize { .. } => self.keys.initialize = None,
-            StoreAction::PutStatus { position, .. } => {
-                self.keys.status = Some(StatusKey { revision: next, optime: position, ..StatusKey::default() });
+            StoreAction::PutStatus { position, timeline, .. } => {
+                let (revision, optime) = (next, position);
+                self.keys.status = Some(StatusKey { revision, optime, timeline, ..StatusKey::default() });
             }
             StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
                 let (revision, store, member) = (next, StoreId(1), Member::new("a"));

@@ -193,6 +193,33 @@ fn who_left_the_history_of_the_leaders_is_measured_from_there() {
     assert_eq!(accepted.concludes().1, "asking_lease", "what an operator asks for");
 }
 
+/// Two timelines can begin at one position: which of them the leaders were on is told with their position.
+#[test]
+fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
+    let node = |on: u32, flushed: u64| {
+        let line = HistoryLine {
+            timeline: crate::id::Timeline(1),
+            end: Lsn(HERE.0 - 0x40),
+            reason: String::new(),
+            timestamp: None,
+            leader: None,
+        };
+        let sql = crate::view::postgres::Sql { received: Lsn(flushed), replayed: Lsn(flushed), ..standby_sql(None) };
+        let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+        Node::racing().dir(dir).sql(sql).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            let (optime, timeline) = (Lsn(HERE.0 + (2 << 20)), crate::id::Timeline(on));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+        })
+    };
+    // Not by the difference of the positions, which is none.
+    let all = HERE.0 + (2 << 20);
+    assert_eq!(node(3, all).concludes().1, "branch_left");
+    assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
+    assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
+    assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+}
+
 fn far_failover() -> Node {
     asked_for(None, Some("a")).cluster(|cluster| {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
