@@ -197,31 +197,37 @@ function shading(which, top, height) {
   }).join("");
 }
 
-// Faults by name.
+// Faults: each a bar in the first row that is free there, and its name where nothing follows for long enough.
 function faultLane(top) {
-  let drawn = words("row", GUTTER - 8, top + 13, "faults", "end");
-  const ends = new Array(LANE.faults.rows).fill(0);
+  const rows = Array.from({ length: LANE.faults.rows }, () => []);
   for (const strike of strikes) {
     if (!inSight({ from: strike.at, to: strike.until })) continue;
-    const [left, right] = [clamped(x(strike.at)), clamped(x(strike.until))];
-    const label = strike.node === null ? strike.name : `${strike.name.replace(/ \((leader|orderer|node)[^]*/, "")} ${names[strike.node]}`;
-    const width = label.length * 5.9 + 8;
-    const inside = right - left > width;
-    let row = ends.findIndex((end) => end + 4 < left);
-    const crowded = row < 0;
-    if (crowded) row = ends.indexOf(Math.min(...ends));
-    const y = top + 2 + row * 15;
-    // A label may stand where nothing follows for long enough; a lonely bar carries it, a crowded one does not.
-    const room = !crowded && (inside || right + width < GUTTER + view.width) && view.to - view.from < 6e7 * (view.width / 900);
-    drawn += rect(strike.until > strike.at ? "fault" : "fault moment", left, y, Math.max(right - left, 3), 12);
-    if (room) drawn += words(inside ? "faultname inside" : "faultname", left + (inside ? 4 : Math.max(right - left, 3) + 3), y + 10, label);
-    ends[row] = room && !inside ? right + width : right;
-    const told = () => `<b>${escaped(strike.name)}</b>${strike.node === null ? "" : ` on ${names[strike.node]}`}<br>` +
-      (strike.until > strike.at ? `${shown(strike.at)} to ${shown(strike.until)} (${lasting(strike.until - strike.at)})` : `at ${shown(strike.at)}`) +
-      `<br>planned: ${escaped(model.faults[strike.fault].when)}`;
-    targets.push({ left: left - 2, right: Math.max(right, left + 3) + 2, top: y, bottom: y + 12, told });
+    const left = clamped(x(strike.at));
+    const bar = { strike, left, right: Math.max(clamped(x(strike.until)), left + 3) };
+    const end = (row) => row.at(-1)?.right ?? 0;
+    const free = rows.find((row) => end(row) + 2 < left);
+    (free ?? rows.reduce((one, other) => (end(other) < end(one) ? other : one))).push(bar);
   }
+  let drawn = words("row", GUTTER - 8, top + 13, "faults", "end");
+  rows.forEach((row, index) => row.forEach((bar, place) => {
+    const next = row[place + 1]?.left ?? GUTTER + view.width;
+    drawn += faultBar(bar, next, top + 2 + index * 15);
+  }));
   return drawn;
+}
+
+function faultBar({ strike, left, right }, next, top) {
+  const { at, until, node, name, fault } = strike;
+  const where = node === null ? "" : ` ${names[node]}`;
+  const label = node === null ? name : name.replace(/ \((leader|orderer|node).*/, "") + where;
+  const width = label.length * 6 + 8;
+  const told = () => `<b>${escaped(name)}</b>${node === null ? "" : ` on${where}`}<br>` +
+    (until > at ? `${shown(at)} to ${shown(until)} (${lasting(until - at)})` : `at ${shown(at)}`) +
+    `<br>planned: ${escaped(model.faults[fault].when)}`;
+  targets.push({ left: left - 2, right: right + 2, top, bottom: top + 12, told });
+  const bar = rect("fault", left, top, right - left, 12);
+  if (right - left > width) return bar + words("faultname inside", left + 4, top + 10, label);
+  return right + width < next ? bar + words("faultname", right + 3, top + 10, label) : bar;
 }
 
 function storeLane(top) {
@@ -299,11 +305,14 @@ function axis(height) {
     words("tick", x(at), 12, shown(at, decimals), "middle")).join("");
 }
 
-// The line of something that happened to the whole run, with its name on a flag.
-function flag(at, kind, said, height) {
+// The line of something that happened to the whole run, with what it is on a flag: as much as there is room for.
+function flag(at, kind, what, height) {
   if (at < view.from || at > view.to) return "";
-  const [left, wide] = [x(at), said.length * 6.4 + 12];
-  const turned = left + wide > GUTTER + view.width + RIGHT;
+  const left = x(at);
+  const turned = left > GUTTER + view.width / 2;
+  const letters = Math.floor(((turned ? left - GUTTER : GUTTER + view.width - left) - 14) / 7);
+  const said = what.length > letters ? `${what.slice(0, Math.max(letters - 1, 4))}…` : what;
+  const wide = said.length * 7 + 12;
   return `<path class="${kind} line" d="M${left.toFixed(1)} 18V${height}"/>` + rect(`${kind} flag`, turned ? left - wide : left, 18, wide, 16) +
     words(`${kind} said`, turned ? left - 6 : left + 6, 30, said, turned ? "end" : "start");
 }
@@ -330,7 +339,7 @@ function draw(svg) {
   lanes += ledger(top);
   top += LANE.ledger.height;
   const healed = chronicle.healed === null ? "" : flag(chronicle.healed, "healed", "everything heals", top - 4);
-  const broken = violation ? flag(violation.at, "violation", `${violation.invariant} broken`, top - 4) : "";
+  const broken = violation ? flag(violation.at, "violation", `${violation.invariant}: ${violation.what}`, top - 4) : "";
   svg.setAttribute("height", top);
   svg.innerHTML = axis(top - 4) + lanes + healed + broken;
 }

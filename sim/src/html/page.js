@@ -11,11 +11,13 @@ const cursor = { at: violation?.at ?? longestGap?.from ?? 0, pinned: Boolean(vio
 function head() {
   const ms = (value) => `${value / 1000} s`;
   const { settings } = model;
+  const failed = violation?.class === "Crash" ? "An assertion failed" : `${violation?.class} broken`;
   $("#verdict").innerHTML = violation
-    ? `<span class="broken">${escaped(violation.invariant)}</span> ${escaped(violation.class)} broken at ${shown(violation.at)}`
+    ? `<span class="broken">${escaped(violation.invariant)}</span> ${escaped(failed)} at ${shown(violation.at)}`
     : `<span class="held">✓</span> Nothing was broken in ${shown(model.end, 0)}`;
   $("#what").textContent = violation ? violation.what : model.story;
   if (violation && model.story) $("#what").append(document.createElement("br"), model.story);
+  document.title = `${violation ? violation.invariant : "✓"} – seed ${model.seed} – matriarch-sim`;
   const facts = [
     ["seed", model.seed],
     ...(model.mutant ? [["planted bug", model.mutant]] : []),
@@ -46,20 +48,37 @@ function plan() {
   $("#plan pre").textContent = model.plan;
 }
 
+// What a bar or a mark stands for, by where it is.
+const LEGEND = {
+  PostgreSQL: [["primary", "server primary"], ["standby", "server standby"], ["standby, no stream", "server waiting"],
+    ["starts, recovers", "server starting"], ["is promoted", "server promoting"], ["stops", "server stopping"],
+    ["is cloned, rewound, made", "server cloning"], ["held", "server held"], ["backends live on", "server orphans"],
+    ["down", "server down"], ["host down", "server off"], ["can acknowledge", "serves"]],
+  tenure: [["the agent believes in it", "believes"], ["the store: holds the key", "holds"], ["believed, and not so", "errs"]],
+  "agent, guard": [["runs", "agent running"], ["frozen", "agent frozen"], ["dead", "agent dead"], ["armed", "guard armed"],
+    ["idle", "guard idle"], ["gone", "guard gone"], ["holds, stops", "guard holding"], ["the fence falls", "guard firing"]],
+  decision: [["leads", "decision leads"], ["follows", "decision follows"], ["seeks", "decision seeks"], ["yields", "decision yields"]],
+  store: [["leads", "member leading"], ["up", "member up"], ["without quorum", "member waiting"], ["frozen", "member frozen"], ["down", "member down"]],
+  ledger: [["acknowledged", "acknowledged"], ["acknowledged and lost", "lost"], ["nobody serves", "gap"]],
+};
+const OUTCOMES = { done: "done", refused: "refused", unknown: "unknown", open: "no end heard of" };
+
 function legend() {
-  const bars = [["primary", "server primary"], ["standby", "server standby"], ["standby, no stream", "server waiting"],
-    ["starting, recovering", "server starting"], ["promoting", "server promoting"], ["stopping", "server stopping"],
-    ["cloning, rewinding, initdb", "server cloning"], ["held", "server held"], ["backends without postmaster", "server orphans"],
-    ["down", "server down"], ["host down", "server off"], ["can acknowledge commits", "serves"],
-    ["believes in its tenure", "believes"], ["holds the leader key", "holds"], ["belief without key", "errs"],
-    ["agent frozen", "agent frozen"], ["agent dead", "agent dead"], ["decision: leads", "decision leads"], ["follows", "decision follows"], ["seeks", "decision seeks"], ["yields", "decision yields"], ["guard armed", "guard armed"],
-    ["guard gone", "guard gone"], ["fence falls, hold", "guard firing"], ["store member leads", "member leading"],
-    ["without quorum", "member waiting"], ["acknowledged", "acknowledged"], ["acknowledged and lost", "lost"], ["nobody serves", "gap"]];
-  const outcomes = [["done", "done"], ["refused", "refused"], ["outcome unknown", "unknown"], ["no end heard of", "open"]];
   const swatch = (inside) => `<svg width="26" height="14" aria-hidden="true">${inside}</svg>`;
-  $("#legend").innerHTML = bars.map(([said, kind]) => `<span>${swatch(rect(kind, 1, kind.includes(" ") ? 2 : 4, 24, kind.startsWith("server") ? 11 : 6))}${said}</span>`).join("") +
-    outcomes.map(([said, came]) => `<span>${swatch(glyph({ category: "store", came }, 13, 7))}order ${said}</span>`).join("") +
-    "<span><kbd>←</kbd> <kbd>→</kbd> move, <kbd>+</kbd> <kbd>−</kbd> zoom, <kbd>0</kbd> whole run, <kbd>e</kbd> <kbd>f</kbd> <kbd>o</kbd> next election, fault, outage (shift: the one before), <kbd>v</kbd> violation, <kbd>Esc</kbd> let the cursor go</span>";
+  const bar = ([said, kind]) => {
+    const thin = !kind.startsWith("server") && !kind.startsWith("decision");
+    const [top, height] = thin ? [5, 5] : [2, 11];
+    const pattern = PATTERNS[kind.split(" ").at(-1)];
+    const over = pattern ? `<rect fill="url(#${pattern})" x="1" y="${top}" width="24" height="${height}"/>` : "";
+    return `<span>${swatch(rect(kind, 1, top, 24, height) + over)}${said}</span>`;
+  };
+  const rows = Object.entries(LEGEND).map(([where, all]) => [where, all.map(bar).join("")]);
+  const outcome = ([came, said]) => `<span>${swatch(glyph({ category: "store", came }, 13, 7))}${said}</span>`;
+  rows.push(["orders", Object.entries(OUTCOMES).map(outcome).join("")]);
+  rows.push(["keys", "<kbd>←</kbd> <kbd>→</kbd> move <kbd>+</kbd> <kbd>−</kbd> zoom <kbd>0</kbd> whole run " +
+    "<kbd>e</kbd> <kbd>f</kbd> <kbd>o</kbd> next election, fault, outage (with shift: the one before) <kbd>v</kbd> violation <kbd>Esc</kbd> let the cursor go"]);
+  rows.push(["mouse", "wheel: zoom (with shift: move); drag: move; on the whole run, drag: choose; click: pin the cursor"]);
+  $("#legend").innerHTML = rows.map(([where, all]) => `<b>${where}</b><div>${all}</div>`).join("");
 }
 
 // --- filters and jumps ------------------------------------------------------------------------------------------------
@@ -114,10 +133,13 @@ function openAt() {
   if (!violation) return look(0, model.end);
   const { at } = violation;
   Object.assign(cursor, { at, pinned: true });
-  // What did not happen in time is seen from the end of the faults on; what happened, from a tenure before.
-  const before = violation.invariant.startsWith("L") && chronicle.healed ? at - chronicle.healed + 1e7
-    : Math.max(1e7, model.settings.ttl_ms * 1500);
-  look(at - before, at + before * 0.08);
+  // What happened is seen from some time before; what did not happen in time, from the end of the faults, or of service.
+  let from = at - Math.max(1e7, model.settings.ttl_ms * 1500);
+  if (violation.class === "Liveness") {
+    const gap = gaps.find((one) => one.to >= at);
+    from = Math.min(gap?.from ?? at, chronicle.healed ?? at) - 1e7;
+  }
+  look(from, at + (at - from) * 0.08);
 }
 
 // --- what is in sight -------------------------------------------------------------------------------------------------
@@ -180,8 +202,7 @@ function toldOfNode(node, index, at, store) {
   const fence = state.armed && state.guard === "armed" ? `, falls in ${lasting(Math.max(0, state.armed.until - at))}` : "";
   return `<article class="${state.serves ? "serving" : ""}"><h3>${node.name} <span class="does">${escaped(serverLabels({ is: state.server })[0])}</span></h3>
     <p class="decided">${said ? `<code>${escaped(text(said[0]))}: ${escaped(text(said[1]))}</code> ${escaped(text(said[2]))}<small> for ${lasting(at - since.from)}</small>` : "no decision: no agent"}</p>
-    <p class="${lies ? "lies" : ""}">${tenure}</p>${rogue}
-    <p>agent ${state.agent}; ${GUARDS[state.guard]}${fence}</p>` +
+    <p><span class="${lies ? "lies" : ""}">${tenure}</span>; agent ${state.agent}; ${GUARDS[state.guard]}${fence}</p>${rogue}` +
     (waits.length ? `<p>under way: ${waits.slice(0, 8).map((mark) => `${escaped(mark.name)} (${lasting(at - mark.at)})`).join(", ")}</p>` : "") + "</article>";
 }
 
