@@ -252,9 +252,7 @@ fn store_state(world: &World) -> StoreState {
     StoreState {
         members: members.collect(),
         holder: world.leading().map(|NodeId(index)| index),
-        key: leader.map(|leader| Lease {
-            lease: leader.lease.0,
-            until: world.store.lease_until(leader.lease).map_or(0, us),
-        }),
+        key: leader
+            .map(|leader| Lease { lease: leader.lease.0, until: world.store.lease_until(leader.lease).map_or(0, us) }),
     }
 }
