@@ -45,6 +45,7 @@ impl Trace {
     }
 
     /// One that keeps a chronicle as well.
+    #[must_use]
     pub fn with_chronicle(self) -> Self {
         Self { chronicle: Some(Box::default()), ..self }
     }

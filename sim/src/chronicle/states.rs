@@ -186,10 +186,11 @@ fn node_state(world: &World, node: &Node) -> NodeState {
     NodeState {
         server: server(world, node),
         serves: node.server.can_acknowledge(),
-        agent: agent.map_or(AgentState::Dead, |agent| match agent.frozen {
-            true => AgentState::Frozen,
-            false => AgentState::Running,
-        }),
+        agent: match agent {
+            None => AgentState::Dead,
+            Some(agent) if agent.frozen => AgentState::Frozen,
+            Some(_) => AgentState::Running,
+        },
         belief: believed.map(when),
         guard: guard(node),
         armed: node.guard.as_ref().and_then(|guard| guard.armed).map(when),
