@@ -219,7 +219,7 @@ function faultLane(top) {
 function faultBar({ strike, left, right }, next, top) {
   const { at, until, node, name, fault } = strike;
   const where = node === null ? "" : ` ${names[node]}`;
-  const label = node === null ? name : name.replace(/ \((leader|orderer|node).*/, "") + where;
+  const label = node === null ? name : name.replace(/ \(.*/, "") + where;
   const width = label.length * 6 + 8;
   const told = () => `<b>${escaped(name)}</b>${node === null ? "" : ` on${where}`}<br>` +
     (until > at ? `${shown(at)} to ${shown(until)} (${lasting(until - at)})` : `at ${shown(at)}`) +
@@ -338,7 +338,9 @@ function draw(svg) {
   top += LANE.store.height;
   lanes += ledger(top);
   top += LANE.ledger.height;
-  const healed = chronicle.healed === null ? "" : flag(chronicle.healed, "healed", "everything heals", top - 4);
+  // The violation's flag is the one to be read.
+  const crowded = violation && x(violation.at) - x(chronicle.healed) < violation.what.length * 7 + 150;
+  const healed = chronicle.healed === null ? "" : flag(chronicle.healed, "healed", crowded ? "" : "everything heals", top - 4);
   const broken = violation ? flag(violation.at, "violation", `${violation.invariant}: ${violation.what}`, top - 4) : "";
   svg.setAttribute("height", top);
   svg.innerHTML = axis(top - 4) + lanes + healed + broken;

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::check::NODES_MAX;
 use crate::chronicle::{Chronicle, us};
 use crate::fault::{Fault, Phase, Plan, When};
 use crate::node::{NodeId, name};
@@ -34,9 +35,6 @@ struct Model<'a> {
     violation: Option<Broken<'a>>,
     end: u64,
     steps: u64,
-    acknowledged: u64,
-    lost: u64,
-    outage_ms: u64,
     hash: String,
     chronicle: &'a Chronicle,
 }
@@ -79,9 +77,6 @@ pub fn page(shown: Shown<'_>, ran: &Ran) -> Option<String> {
         }),
         end: us(ran.ended),
         steps: ran.steps,
-        acknowledged: ran.acknowledged.0,
-        lost: ran.acknowledged.1,
-        outage_ms: ran.outage_ms,
         hash: format!("{:016x}", ran.hash),
         chronicle,
     };
@@ -110,7 +105,11 @@ fn planned(fault: &Fault) -> Planned {
             format!("{side} {kind} no. {nth} after {} s", seconds(*after_ms))
         }
     };
-    Planned { what: words(&format!("{:?}", fault.what)), when, for_ms: fault.for_ms }
+    let mut what = format!("{:?}", fault.what);
+    for node in 0..NODES_MAX {
+        what = what.replace(&format!("Node({node})"), name(NodeId(node)).as_str());
+    }
+    Planned { what: words(&what), when, for_ms: fault.for_ms }
 }
 
 fn seconds(ms: u64) -> String {
@@ -142,7 +141,9 @@ mod tests {
         let told = planned(&Fault { when, what, for_ms: 0 });
         assert_eq!(told.what, "kill postmaster (leader, 2)");
         assert_eq!(told.when, "before promote no. 2 after 12.005 s");
-        assert_eq!(words("CutToStore(Node(1))"), "cut to store (node (1))");
+        let what = What::CutToStore(Where::Node(1));
+        let told = planned(&Fault { when: When::AtMs(5), what, for_ms: 0 });
+        assert_eq!((told.what.as_str(), told.when.as_str()), ("cut to store (b)", "at 0.005 s"));
         assert_eq!(words("StopStore"), "stop store");
     }
 

@@ -9,6 +9,7 @@ const cursor = { at: violation?.at ?? longestGap?.from ?? 0, pinned: Boolean(vio
 // --- the head ---------------------------------------------------------------------------------------------------------
 
 function head() {
+  const total = (what) => nodes.reduce((sum, node) => sum + node[what].length, 0);
   const ms = (value) => `${value / 1000} s`;
   const { settings } = model;
   const failed = violation?.class === "Crash" ? "An assertion failed" : `${violation?.class} broken`;
@@ -27,8 +28,8 @@ function head() {
     ["delays", `${settings.delay_us.map((us) => us / 1000).join(" to ")} ms`],
     ["clocks", `± ${settings.clock_ppm} ppm`],
     ["faults", `${model.faults.length} planned, ${strikes.length} struck`],
-    ["acknowledged", `${model.acknowledged}${model.lost ? `, ${model.lost} lost` : ""}`],
-    ["longest outage", lasting(model.outage_ms * 1000)],
+    ["acknowledged", `${total("acknowledged")}${total("lost") ? `, ${total("lost")} lost` : ""}`],
+    ["longest outage", longestGap ? lasting(longestGap.to - longestGap.from) : "none"],
     ["trace hash", model.hash],
   ];
   $("#facts").innerHTML = facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${escaped(value)}</dd></div>`).join("");
@@ -38,7 +39,7 @@ function head() {
 }
 
 function plan() {
-  $("#plan summary").textContent = `The plan: ${model.faults.length} faults`;
+  $("#plan summary").textContent = `The plan: ${model.faults.length} ${model.faults.length === 1 ? "fault" : "faults"}`;
   $("#plan tbody").innerHTML = model.faults.map((fault, index) => {
     const strike = strikes.find((one) => one.fault === index);
     const struck = strike ? `<a href="#" data-at="${strike.at}">${shown(strike.at)}</a>` : "never";
