@@ -40,7 +40,7 @@ impl World {
         let Some(agent) = self.nodes[node.0].agent.take() else { return };
         // A tool that it ran is killed with it: what it made stays half-made.
         drop(agent);
-        self.trace.note(self.now, node, '-', || "the agent is gone".into());
+        self.trace.agent_gone(self.now, node);
         self.guard_misses_agent(node);
     }
 
@@ -112,7 +112,7 @@ impl World {
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
         let effects = matriarch_core::step(&mut agent.state, at, event);
         self.steps += 1;
-        self.trace.state(node, &effects);
+        self.trace.state(self.now, node, &effects);
         self.check_step(node, at, &effects);
         self.hand_out(node, boot, effects);
     }

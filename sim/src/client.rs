@@ -84,6 +84,7 @@ impl World {
         // Acknowledged as soon as it is on disk here: replication is asynchronous.
         self.ledger.acknowledged.push(Acknowledged { serial, node, at: self.now, place });
         self.ledger.last = self.now;
+        self.trace.acknowledged(self.now, node);
         self.pump(node);
     }
 }

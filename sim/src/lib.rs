@@ -7,11 +7,13 @@
 pub mod agent;
 mod calls;
 pub mod check;
+pub mod chronicle;
 pub mod client;
 pub mod coverage;
 pub mod fault;
 pub mod guard;
 mod guards;
+pub mod html;
 mod jobs;
 pub mod mutant;
 pub mod net;

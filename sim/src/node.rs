@@ -17,8 +17,8 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
-use crate::postgres::Server;
 use crate::postgres::wal::Place;
+use crate::postgres::{PORT, Server};
 use crate::settings::Settings;
 use crate::store::Reply;
 use crate::time::{Clock, Time, ms};
@@ -383,7 +383,7 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,
-        published: Published { host: me.0.clone(), port: 5432, api_url: format!("http://{me}:8008/patroni") },
+        published: Published { host: me.0.clone(), port: PORT, api_url: format!("http://{me}:8008/patroni") },
         isolation_timeout: ms(settings.isolation_timeout_ms),
         bounds: Bounds::default(),
         me,

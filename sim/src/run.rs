@@ -45,6 +45,8 @@ pub struct Ran {
     pub steps: u64,
     /// Seconds of the world's time.
     pub seconds: u64,
+    /// When it ended: at the first violation, or as planned.
+    pub ended: Time,
     /// Commits that were acknowledged, and how many of them the last primary does not hold.
     pub acknowledged: (u64, u64),
     /// The longest time in which nobody served, in milliseconds.
@@ -78,6 +80,7 @@ pub fn run(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Ran {
     if ended.is_err() {
         world.violation = Some(Violation { invariant: CRASH, at: world.now, what: LAST_PANIC.take() });
     }
+    world.look_back();
     ran(world)
 }
 
@@ -93,6 +96,7 @@ fn ran(world: World) -> Ran {
     Ran {
         steps: world.steps,
         seconds: world.now.ms() / 1000,
+        ended: world.now,
         acknowledged: (acknowledged, lost),
         outage_ms: world.longest_outage().as_millis() as u64,
         hash: world.trace.hash(),

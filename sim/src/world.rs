@@ -383,6 +383,7 @@ impl World {
             let Some(Reverse(Entry(time, _, what))) = self.due.pop() else { break };
             self.now = time;
             self.happens(what);
+            self.look_around();
             self.check_after_event();
         }
         if self.violation.is_none() {

@@ -29,6 +29,13 @@ fn steady() -> World {
     world
 }
 
+/// What a standby says of its receiver is what core knows its source by: otherwise it is turned to it for ever.
+#[test]
+fn a_standby_that_streams_is_not_turned_again() {
+    let turned = steady().coverage.orders.get("follow").copied().unwrap_or(0);
+    assert!(turned <= 2, "in a steady minute two standbys were turned {turned} times");
+}
+
 fn leader(world: &World) -> NodeId {
     world.leading().unwrap()
 }

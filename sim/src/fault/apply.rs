@@ -102,6 +102,7 @@ impl World {
             Some(node) => format!("{:?} for {} ms, node {}", fault.what, fault.for_ms, crate::node::name(node)),
             None => format!("{:?} for {} ms", fault.what, fault.for_ms),
         });
+        self.trace.struck(now, index, struck);
         self.coverage.count("fault");
         self.checks.disturbed(struck, now);
         if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
@@ -339,6 +340,7 @@ impl World {
         let what = self.plan.faults[index].what;
         let now = self.now;
         self.trace.world(now, '.', || format!("{what:?} ends"));
+        self.trace.ended(now, index);
         self.checks.disturbed(Some(node), now);
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
@@ -359,7 +361,7 @@ impl World {
         self.watching.clear();
         self.healed = Some(self.now);
         let now = self.now;
-        self.trace.world(now, '=', || "everything heals".into());
+        self.trace.healed(now);
         for node in 0..self.nodes.len() {
             self.later(ms(3000), Due::StartAgent(NodeId(node)));
         }

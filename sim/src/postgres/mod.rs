@@ -221,7 +221,7 @@ impl Server {
             streaming: true,
             timeline: wal.timeline(on_disk.end),
             latest_end: stream.latest,
-            upstream: names[stream.from.0].as_str().to_owned(),
+            upstream: format!("{}:{PORT}", names[stream.from.0]),
         });
         Some(Sql {
             in_recovery: pm.in_recovery,
@@ -355,6 +355,9 @@ impl Default for Server {
         Self::new()
     }
 }
+
+/// Where every server listens.
+pub const PORT: u16 = 5432;
 
 /// How long things take, in milliseconds: what was measured on a small machine, and its surroundings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
