@@ -220,7 +220,7 @@ fn server(world: &World, node: &Node) -> Server {
         (None, None) => (Postgres::Down, None),
         (Some(pm), _) if pm.stopping.is_some() => (Postgres::Stopping, None),
         (Some(pm), _) if pm.phase == Phase::Starting => (Postgres::Starting, None),
-        (Some(pm), _) if pm.promoting => (Postgres::Promoting, None),
+        (Some(pm), _) if pm.promoting.is_some() => (Postgres::Promoting, None),
         (Some(pm), _) if !pm.in_recovery => (Postgres::Primary, None),
         (Some(pm), _) => match pm.stream {
             Some(stream) => (Postgres::Standby, Some(stream.from.0)),
