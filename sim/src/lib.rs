@@ -9,6 +9,7 @@ mod calls;
 pub mod check;
 pub mod client;
 pub mod coverage;
+pub mod exhaustive;
 pub mod fault;
 pub mod guard;
 mod guards;
