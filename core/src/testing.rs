@@ -215,7 +215,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
 }
 
 /// The node `a`, and now.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) state: State,
     pub(crate) now: Instant,

@@ -10,6 +10,7 @@ pub mod check;
 pub mod chronicle;
 pub mod client;
 pub mod coverage;
+pub mod exhaustive;
 pub mod fault;
 pub mod guard;
 mod guards;

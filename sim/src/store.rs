@@ -10,11 +10,12 @@ use matriarch_core::id::{LeaseId, Member, Revision, StoreId};
 use matriarch_core::op::Refusal;
 use matriarch_core::time::Duration;
 use matriarch_core::view::store::{ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, StatusKey};
+use serde::Serialize;
 
 use crate::time::Time;
 
 /// What a member of the store is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Request {
     /// An order of core, less its second half where it has two.
     Order {
@@ -37,7 +38,7 @@ pub enum Request {
 }
 
 /// Revisions that a writer knows of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Known {
     /// Of its own member key.
     pub member: Revision,
@@ -84,16 +85,17 @@ pub enum Change {
     Gone(LeaderKey, Gone, Option<Member>),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Lease {
     ttl: Duration,
     until: Time,
 }
 
 /// The keys and leases.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Store {
     keys: ClusterView,
+    #[serde(skip)]
     shared: Rc<ClusterView>,
     leases: BTreeMap<LeaseId, Lease>,
     next_lease: i64,
@@ -101,8 +103,10 @@ pub struct Store {
     initialize_lease: Option<LeaseId>,
     /// The shortest ttl that is granted.
     ttl_floor: Duration,
+    #[serde(skip)]
     changes: Vec<Change>,
     /// A planted bug: writes are not guarded.
+    #[serde(skip)]
     pub unguarded: Option<Unguarded>,
 }
 

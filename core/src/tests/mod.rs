@@ -4,6 +4,7 @@ mod births;
 mod holds;
 mod positions;
 mod proof;
+mod properties;
 mod races;
 mod random;
 mod reconcilers;

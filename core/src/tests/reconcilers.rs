@@ -395,6 +395,23 @@ fn one_question_for_contact_is_asked_at_a_time() {
     assert_eq!(asked(&mut node), 1);
 }
 
+/// The exhaustive search found it: with a `loop_wait` below the patience for contact, PostgreSQL was asked again as fast as
+/// it answered, until somebody else did.
+#[test]
+fn a_primary_that_hears_nobody_does_not_ask_postgresql_as_fast_as_it_answers() {
+    let observes =
+        |effects: &crate::effects::Effects| actions(effects).contains(&Action::Postgres(PostgresAction::Observe));
+    let mut node = Node::primary().config(|config| config.loop_wait = seconds(1)).later(2_300);
+    assert!(observes(&node.tick()));
+    let op = node.op(&Lane::PgObserve);
+    let asked = node.now;
+    node.now = node.now + millis(1);
+    let sql = node.state.postgres.sql.clone().map(|seen| crate::time::Seen::new(seen.value, asked, node.now));
+    assert!(!observes(&node.step(Event::Postgres(PostgresEvent::Answered { op, sql }))));
+    node.now = asked + millis(500);
+    assert!(observes(&node.tick()), "the next question for contact");
+}
+
 #[test]
 fn what_goes_with_the_tenure_and_the_keys_says_why() {
     let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod exhaustive;
 mod explain;
 mod mutants;
 mod recording;
@@ -81,6 +82,8 @@ enum Command {
         #[arg(long)]
         node: char,
     },
+    /// Try everything that can happen to two agents and a store, up to a number of faults
+    Exhaustive(exhaustive::Args),
     /// Plant each known bug in turn, and see which invariant finds it and after how many seeds
     Mutants(mutants::Args),
 }
@@ -133,6 +136,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay { files, trace, mutant, html } => replay(files, trace, mutant, html.as_deref()),
         Command::Shrink { which, out, html } => cut_down(&which, out, html.as_deref()),
         Command::Explain { which, at, node } => explain::explain(&which, at, node),
+        Command::Exhaustive(args) => Ok(exhaustive::exhaustive(&args)),
         Command::Mutants(args) => mutants::mutants(&args),
     };
     match done {
