@@ -42,6 +42,14 @@ pub struct Node {
     pub clock: Clock,
     /// The host runs.
     pub up: bool,
+    /// It stands still: its clocks go on, nothing else does.
+    pub suspended: bool,
+    /// Whoever stops PostgreSQL now starts it again by hand.
+    pub started_by_hand: bool,
+    /// What happens once it goes on.
+    pub asleep: Vec<Due>,
+    /// When it went on last.
+    pub woke: Option<Time>,
     /// What is on its disk beside PostgreSQL.
     pub files: Files,
     /// PostgreSQL.
@@ -59,7 +67,7 @@ pub struct Node {
 }
 
 /// The small files of the state directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Files {
     /// `epoch`.
     pub epoch: Option<EpochFile>,
@@ -67,6 +75,18 @@ pub struct Files {
     pub pledge: Option<Revision>,
     /// Nothing can be written.
     pub full: bool,
+    /// What is being written: whole or not at all, since it is renamed into place once it is on disk.
+    pub writing: Vec<(OpId, File)>,
+}
+
+impl Files {
+    /// A file is in its place.
+    pub fn put(&mut self, file: File) {
+        match file {
+            File::Epoch(file) => self.epoch = Some(file),
+            File::Pledge(pledge) => self.pledge = pledge,
+        }
+    }
 }
 
 /// A running agent: core's state, and what the runtime keeps around it.
@@ -147,6 +167,8 @@ pub struct Job {
     pub stage: Stage,
     /// The postmaster that it began with or brought up.
     pub pid: Option<Pid>,
+    /// It has put the signal file aside, to put it back at its end.
+    pub signal_aside: bool,
 }
 
 /// How far work on PostgreSQL is.
@@ -263,8 +285,6 @@ pub enum Message {
     Written {
         /// The order.
         op: OpId,
-        /// What.
-        file: File,
     },
     /// Another agent asks.
     Asked {
@@ -313,6 +333,10 @@ impl Node {
             id,
             clock,
             up: true,
+            suspended: false,
+            started_by_hand: false,
+            asleep: Vec::new(),
+            woke: None,
             files: Files::default(),
             server: Server::new(),
             deferred: Vec::new(),
@@ -324,8 +348,8 @@ impl Node {
     }
 
     /// The agent, if it runs and is not frozen.
-    pub fn awake(&mut self) -> Option<&mut Agent> {
-        self.agent.as_mut().filter(|agent| !agent.frozen)
+    pub fn awake(&self) -> Option<&Agent> {
+        self.agent.as_ref().filter(|agent| !agent.frozen && !self.suspended)
     }
 
     /// How far this server is, if it holds a whole database cluster.

@@ -1,13 +1,15 @@
 //! What happens to PostgreSQL as time passes: starts, stops, promotions, streams.
 
-use matriarch_core::id::Pid;
+use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::time::Duration;
 use matriarch_core::view::postgres::{ControlState, Phase, StopMode};
 
 use crate::net::{End, Plane};
 use crate::node::{Message, NodeId};
-use crate::postgres::wal::{Place, Record};
-use crate::postgres::{Outgoing, SENDER_TIMEOUT, Stream};
+use crate::postgres::wal::{Place, Record, Wal};
+use crate::postgres::{
+    Crash, IMMEDIATE_PATIENCE, OnDisk, Outgoing, Postmaster, RECEIVER_TIMEOUT, SENDER_TIMEOUT, Stream,
+};
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
@@ -40,7 +42,11 @@ impl World {
         if self.nodes[node.0].server.postmaster.as_ref().is_none_or(|pm| pm.pid != pid) {
             return;
         }
-        if self.nodes[node.0].server.held {
+        if what == ServerStep::KilledHard {
+            self.killed(node);
+            return;
+        }
+        if self.nodes[node.0].server.stands_still() {
             self.nodes[node.0].deferred.push(Due::Server { node, pid, what });
             return;
         }
@@ -49,13 +55,18 @@ impl World {
             ServerStep::Promoted => self.promoted(node),
             ServerStep::ShutDown => self.shut_down(node, pid),
             ServerStep::Connect => self.connect(node, pid),
-            ServerStep::StreamLost => {
-                if let Some(pm) = &mut self.nodes[node.0].server.postmaster {
-                    pm.stream = None;
+            ServerStep::StreamLost { from, of } => {
+                let server = &mut self.nodes[node.0].server;
+                let same = |stream: &Stream| (stream.from, stream.pid) == (from, of);
+                if server.postmaster.as_ref().and_then(|pm| pm.stream.as_ref()).is_some_and(same) {
+                    server.receiver_ends();
+                    self.later(ms(self.pace.reconnect), Due::Server { node, pid, what: ServerStep::Connect });
+                    self.tell_waiters(node);
                 }
-                self.later(ms(self.pace.reconnect), Due::Server { node, pid, what: ServerStep::Connect });
             }
+            ServerStep::RecoveredInPlace => self.recovered_in_place(node),
             ServerStep::GiveUpDraining => self.gone(node),
+            ServerStep::KilledHard => unreachable!("not even one that stands still escapes it"),
         }
     }
 
@@ -64,7 +75,9 @@ impl World {
         let in_recovery = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
         if ready && !in_recovery {
             // The end of a crash recovery is a checkpoint.
-            self.nodes[node.0].server.write(&mut self.wal, Record::Checkpoint);
+            if !self.writes(node, Record::Checkpoint) {
+                return;
+            }
             self.became_writable(node);
         }
         if in_recovery {
@@ -89,6 +102,10 @@ impl World {
         if !server.postmaster.as_ref().is_some_and(|pm| pm.promoting && pm.stopping.is_none()) {
             return;
         }
+        if server.full {
+            self.gone(node);
+            return;
+        }
         server.promoted(&mut self.wal);
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
@@ -101,11 +118,14 @@ impl World {
     pub fn stop(&mut self, node: NodeId, mode: StopMode) {
         let takes = self.takes(self.pace.stop);
         let server = &mut self.nodes[node.0].server;
+        let stands_still = server.stands_still();
         let Some(pm) = &mut server.postmaster else { return };
         let pid = pm.pid;
         match mode {
-            // SIGQUIT to one that stands still comes to nothing until it goes on.
-            StopMode::Immediate if server.held => {}
+            // SIGQUIT to one that stands still comes to nothing until it goes on, SIGKILL does.
+            StopMode::Immediate if stands_still => {
+                self.later(IMMEDIATE_PATIENCE, Due::Server { node, pid, what: ServerStep::KilledHard });
+            }
             StopMode::Immediate => self.gone(node),
             StopMode::Fast => {
                 if pm.stopping.is_none() {
@@ -136,8 +156,14 @@ impl World {
             self.gone(node);
             return;
         }
-        server.write(&mut self.wal, Record::Checkpoint);
-        if let Some(on_disk) = server.cluster_mut() {
+        if pm.recovers_in_place {
+            self.gone(node);
+            return;
+        }
+        if !self.writes(node, Record::Checkpoint) {
+            return;
+        }
+        if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
             on_disk.state = ControlState::ShutDown;
         }
         self.pump(node);
@@ -158,33 +184,74 @@ impl World {
         }
     }
 
+    /// SIGKILL to every process of PostgreSQL; what waits for a disk dies when that answers. True if all is dead.
+    pub fn killed(&mut self, node: NodeId) -> bool {
+        if let Some(due) = &mut self.nodes[node.0].server.stuck {
+            *due = true;
+            return false;
+        }
+        self.gone(node);
+        true
+    }
+
     /// PostgreSQL is gone, all of it.
     pub fn gone(&mut self, node: NodeId) {
+        self.crashes(node, Crash::Killed);
+    }
+
+    /// PostgreSQL is gone, and what it had in hand with it.
+    pub fn crashes(&mut self, node: NodeId, how: Crash) {
+        let depths = self.nodes[node.0].server.cluster().map(|on_disk| (on_disk.flushed.depth, on_disk.end.depth));
+        if let Some((flushed, end)) = depths.filter(|_| how == Crash::PowerLoss) {
+            let depth = self.postgres_random.between(flushed, end);
+            self.nodes[node.0].server.loses_power(&self.wal, depth);
+        }
         let server = &mut self.nodes[node.0].server;
-        let Some(pm) = server.postmaster.take() else {
-            server.dies();
-            return;
-        };
+        let pm = server.postmaster.take();
         server.dies();
+        let Some(pm) = pm else { return };
         self.nodes[node.0].deferred.clear();
-        self.trace.note(self.now, node, '.', || format!("postmaster {} is gone", pm.pid.0));
-        self.streams_break(node, pm.pid);
+        self.trace.note(self.now, node, '.', || format!("postmaster {} is gone ({how:?})", pm.pid.0));
+        self.checks.by_hand[node.0] = None;
+        if std::mem::take(&mut self.nodes[node.0].started_by_hand) && how == Crash::Killed {
+            let takes = self.takes(self.pace.start);
+            self.later(takes, Due::OperatorStarts { node });
+        }
+        if pm.promoting {
+            self.half_promoted(node);
+        }
+        self.streams_break(node, &pm, how);
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
     }
 
+    /// A promotion first removes the signal file, then writes the history file of its timeline, then its first record:
+    /// a crash comes before, between or after.
+    fn half_promoted(&mut self, node: NodeId) {
+        let how_far = self.postgres_random.below(3);
+        let timeline = |on_disk: &OnDisk, wal: &Wal| on_disk.newest.max(wal.timeline(on_disk.end));
+        let wal = &self.wal;
+        let Some(on_disk) = self.nodes[node.0].server.cluster_mut().filter(|_| how_far > 0) else { return };
+        on_disk.standby = false;
+        if how_far > 1 {
+            on_disk.newest = Timeline(timeline(on_disk, wal).0 + 1);
+        }
+        self.coverage.count("promotion cut short");
+    }
+
     /// The postmaster alone is gone; its backends may go on.
     pub fn postmaster_killed(&mut self, node: NodeId, backends: u32, for_ms: u64) {
         let server = &mut self.nodes[node.0].server;
-        let Some(pid) = server.postmaster.as_ref().map(|pm| pm.pid) else { return };
+        let Some(pm) = server.postmaster.clone().filter(|_| server.stuck.is_none()) else { return };
+        let pid = pm.pid;
         server.postmaster_dies(backends);
         self.nodes[node.0].deferred.clear();
         self.trace.note(self.now, node, '!', || format!("postmaster {} is killed, {backends} backends live", pid.0));
         if backends > 0 {
             self.later(ms(for_ms), Due::OrphansEnd { node });
         }
-        self.streams_break(node, pid);
+        self.streams_break(node, &pm, Crash::Killed);
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
@@ -195,16 +262,38 @@ impl World {
         self.nodes[node.0].server.orphans = None;
     }
 
-    /// Standbys of a postmaster that is gone hear of it, if they hear anything.
-    fn streams_break(&mut self, node: NodeId, pid: Pid) {
+    /// Those who streamed from a postmaster that is gone, and whom it streamed from, hear of it. Where a host has lost
+    /// its power there is nobody to tell them: they find out in their own time.
+    pub fn streams_break(&mut self, node: NodeId, gone: &Postmaster, how: Crash) {
+        let of = gone.pid;
         for other in 0..self.nodes.len() {
             let standby = NodeId(other);
             let Some(pm) = &self.nodes[other].server.postmaster else { continue };
-            if pm.stream.is_some_and(|stream| (stream.from, stream.pid) == (node, pid)) {
-                let pid = pm.pid;
-                let link = (Plane::Replication, End::Node(node), End::Node(standby));
-                self.send(link, Due::Server { node: standby, pid, what: ServerStep::StreamLost });
+            if pm.stream.is_some_and(|stream| (stream.from, stream.pid) == (node, of)) {
+                let what = ServerStep::StreamLost { from: node, of };
+                let lost = Due::Server { node: standby, pid: pm.pid, what };
+                match how {
+                    Crash::Killed => self.send((Plane::Replication, End::Node(node), End::Node(standby)), lost),
+                    Crash::PowerLoss => self.later(RECEIVER_TIMEOUT, lost),
+                }
             }
+        }
+        if let Some(stream) = gone.stream {
+            let lost = Due::SenderLost { node: stream.from, pid: stream.pid, to: node, of };
+            match how {
+                Crash::Killed => self.send((Plane::Replication, End::Node(node), End::Node(stream.from)), lost),
+                Crash::PowerLoss => self.later(SENDER_TIMEOUT, lost),
+            }
+        }
+    }
+
+    /// A sender finds out that its standby is gone.
+    pub fn sender_lost(&mut self, node: NodeId, pid: Pid, to: NodeId, of: Pid) {
+        let server = &mut self.nodes[node.0].server;
+        let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
+        if pm.senders.get(&to).is_some_and(|outgoing| outgoing.pid == of) {
+            pm.senders.remove(&to);
+            self.drain(node);
         }
     }
 
@@ -214,10 +303,11 @@ impl World {
             pm.senders.remove(&standby);
         }
         if let Some(pm) = &self.nodes[standby.0].server.postmaster
-            && pm.stream.is_some_and(|stream| stream.from == from)
+            && let Some(stream) = pm.stream.filter(|stream| stream.from == from)
         {
-            let pid = pm.pid;
-            self.later(ms(1), Due::Server { node: standby, pid, what: ServerStep::StreamLost });
+            let what = ServerStep::StreamLost { from, of: stream.pid };
+            let lost = Due::Server { node: standby, pid: pm.pid, what };
+            self.later(ms(1), lost);
         }
         self.drain(from);
     }
@@ -227,17 +317,18 @@ impl World {
         let again = Due::Server { node, pid, what: ServerStep::Connect };
         let server = &self.nodes[node.0].server;
         let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
-        if !pm.in_recovery || pm.stream.is_some() || pm.stopping.is_some() {
+        if !pm.in_recovery || pm.stream.is_some() || pm.stopping.is_some() || pm.recovers_in_place {
             return;
         }
         let Some(from) = on_disk.upstream else { return };
         let mine = on_disk.end;
+        // The position that it asks for is what it has read from its files, and those it has made sure of.
         let (there, back) = (End::Node(from), End::Node(node));
         let reachable =
             !self.net.is_cut((Plane::Replication, back, there)) && !self.net.is_cut((Plane::Replication, there, back));
         let source = &self.nodes[from.0].server;
         let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
-        let theirs = source.cluster().map(|on_disk| on_disk.end);
+        let theirs = source.cluster().map(|on_disk| on_disk.flushed);
         let Some(theirs) = theirs.filter(|theirs| reachable && accepts && self.wal.contains(*theirs, mine)) else {
             self.later(ms(self.pace.reconnect), again);
             return;
@@ -253,6 +344,7 @@ impl World {
         if let Some(on_disk) = server.cluster_mut() {
             on_disk.newest = on_disk.newest.max(newest);
         }
+        server.flush();
         self.trace.note(now, node, '\\', || format!("streams from {}", self.names[from.0]));
         self.pump(from);
     }
@@ -260,7 +352,7 @@ impl World {
     /// Sends what standbys have not been sent.
     pub fn pump(&mut self, from: NodeId) {
         let server = &mut self.nodes[from.0].server;
-        let Some(end) = server.cluster().map(|on_disk| on_disk.end) else { return };
+        let Some(end) = server.cluster().map(|on_disk| on_disk.flushed) else { return };
         let Some(pm) = &mut server.postmaster else { return };
         let from_pid = pm.pid;
         let mut news = Vec::new();
@@ -276,32 +368,65 @@ impl World {
         }
     }
 
-    /// WAL reaches a standby's receiver: written, flushed, replayed.
+    /// WAL reaches a standby's receiver, and is written.
     pub fn wal_arrives(&mut self, node: NodeId, pid: Pid, (from, from_pid): (NodeId, Pid), to: Place) {
         let server = &mut self.nodes[node.0].server;
+        let stands_still = server.stands_still();
         let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
         let Some(stream) = pm.stream.as_mut().filter(|stream| (stream.from, stream.pid) == (from, from_pid)) else {
             return;
         };
-        if server.held {
+        if stands_still {
             self.nodes[node.0].deferred.push(Due::Wal { node, pid, from, from_pid, to });
             return;
         }
         stream.latest = stream.latest.max(self.wal.lsn(to));
-        let starting = pm.phase == Phase::Starting;
+        let flushes = std::mem::replace(&mut pm.flushing, true);
         let Some(on_disk) = server.cluster_mut() else { return };
         let mine = on_disk.end;
         // Messages overtake each other here, WAL does not: what is older says nothing new.
         if to.depth > mine.depth {
+            if self.nodes[node.0].server.full {
+                self.coverage.count("panic");
+                self.gone(node);
+                return;
+            }
             if !self.wal.contains(to, mine) {
                 self.violated("S15", format!("{node:?} received WAL that does not continue its own"));
                 return;
             }
-            self.receive(node, to);
+            self.check_pledge(node);
+            let Some(on_disk) = self.nodes[node.0].server.cluster_mut() else { return };
+            on_disk.end = to;
+            on_disk.newest = on_disk.newest.max(self.wal.timeline(to));
         }
-        let flushed = self.nodes[node.0].server.cluster().map_or(to, |on_disk| on_disk.end);
-        let link = (Plane::Replication, End::Node(node), End::Node(from));
-        self.send(link, Due::WalReply { node: from, pid: from_pid, from: node, flushed });
+        if !flushes {
+            let takes = self.takes(self.pace.flush);
+            self.later(takes, Due::WalFlushed { node, pid });
+        }
+    }
+
+    /// What was received is on disk: it is replayed, and the sender hears of it.
+    pub fn wal_flushed(&mut self, node: NodeId, pid: Pid) {
+        let server = &mut self.nodes[node.0].server;
+        let stands_still = server.stands_still();
+        let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
+        if stands_still {
+            self.nodes[node.0].deferred.push(Due::WalFlushed { node, pid });
+            return;
+        }
+        pm.flushing = false;
+        let (stream, starting) = (pm.stream, pm.phase == Phase::Starting);
+        if !pm.in_recovery {
+            return;
+        }
+        server.flush();
+        self.restartpoint(node);
+        let Some(flushed) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.flushed) else { return };
+        if let Some(Stream { from, pid: from_pid, .. }) = stream {
+            let link = (Plane::Replication, End::Node(node), End::Node(from));
+            self.send(link, Due::WalReply { node: from, pid: from_pid, from: node, flushed });
+        }
         if starting {
             let what = ServerStep::Recovered;
             self.later(ms(1), Due::Server { node, pid, what });
@@ -310,23 +435,15 @@ impl World {
         self.tell_waiters(node);
     }
 
-    fn receive(&mut self, node: NodeId, to: Place) {
-        self.check_pledge(node);
+    /// A checkpoint that was replayed is one to begin from.
+    fn restartpoint(&mut self, node: NodeId) {
         let server = &mut self.nodes[node.0].server;
-        let paused = server.replay_paused;
-        let checkpointed = self.wal.last(to) == Some(Record::Checkpoint);
-        let (lsn, timeline) = (self.wal.lsn(to), self.wal.timeline(to));
         let Some(on_disk) = server.cluster_mut() else { return };
-        on_disk.end = to;
-        on_disk.newest = on_disk.newest.max(timeline);
-        if !paused {
-            on_disk.replayed = to;
-            if checkpointed {
-                // A restartpoint.
-                on_disk.checkpoint = (matriarch_core::id::Lsn(lsn.0 - 0x70), timeline);
-                if self.wal.contains(to, on_disk.consistent) {
-                    on_disk.consistent = to;
-                }
+        let to = on_disk.replayed;
+        if self.wal.last(to) == Some(Record::Checkpoint) {
+            on_disk.checkpoint = (matriarch_core::id::Lsn(self.wal.lsn(to).0 - 0x70), self.wal.timeline(to));
+            if self.wal.contains(to, on_disk.consistent) {
+                on_disk.consistent = to;
             }
         }
     }
@@ -355,8 +472,7 @@ impl World {
 
     /// A receiver is ended, and the sender hears of it.
     pub fn receiver_ends(&mut self, node: NodeId) {
-        let Some(pm) = &mut self.nodes[node.0].server.postmaster else { return };
-        let Some(stream) = pm.stream.take() else { return };
+        let Some(stream) = self.nodes[node.0].server.receiver_ends() else { return };
         let source = &mut self.nodes[stream.from.0].server;
         if let Some(pm) = source.postmaster.as_mut().filter(|pm| pm.pid == stream.pid) {
             pm.senders.remove(&node);
@@ -364,9 +480,31 @@ impl World {
         self.drain(stream.from);
     }
 
-    /// PostgreSQL goes on after a hold: what waited happens now.
+    /// The guard's SIGCONT: whoever else has stopped them, they go on.
     pub fn goes_on(&mut self, node: NodeId) {
-        self.nodes[node.0].server.held = false;
+        let server = &mut self.nodes[node.0].server;
+        server.held = false;
+        if server.stuck.is_none() {
+            server.frozen = false;
+        }
+        self.what_waited_happens(node);
+    }
+
+    /// What stopped the processes has ended. Those that the guard holds stay held, those that were killed are dead.
+    pub fn processes_go_on(&mut self, node: NodeId) {
+        let host = &mut self.nodes[node.0];
+        host.server.frozen = host.suspended;
+        let server = &mut host.server;
+        if server.stuck.take() == Some(true) {
+            self.gone(node);
+        }
+        self.what_waited_happens(node);
+    }
+
+    fn what_waited_happens(&mut self, node: NodeId) {
+        if self.nodes[node.0].server.stands_still() {
+            return;
+        }
         for what in std::mem::take(&mut self.nodes[node.0].deferred) {
             self.at(self.now, what);
         }

@@ -12,7 +12,7 @@ use matriarch_core::time::{Duration, Instant};
 use crate::check::{Checks, Violation};
 use crate::client::{Client, Ledger};
 use crate::coverage::Coverage;
-use crate::fault::{Plan, Watching};
+use crate::fault::{Plan, Watching, host_of};
 use crate::mutant::Mutant;
 use crate::net::{Link, Net, Waiting};
 use crate::node::{Message, Node, NodeId, name};
@@ -114,6 +114,24 @@ pub enum Due {
         /// Up to where.
         to: Place,
     },
+    /// A standby has made sure of what it received.
+    WalFlushed {
+        /// Which.
+        node: NodeId,
+        /// Its postmaster.
+        pid: Pid,
+    },
+    /// A WAL sender finds out that its standby's postmaster is gone.
+    SenderLost {
+        /// Whose sender.
+        node: NodeId,
+        /// Of which postmaster.
+        pid: Pid,
+        /// Whose it was.
+        to: NodeId,
+        /// Its postmaster.
+        of: Pid,
+    },
     /// A standby says what it has on disk.
     WalReply {
         /// To whom.
@@ -133,6 +151,11 @@ pub enum Due {
     Fault(usize),
     /// A fault ends.
     FaultEnds(usize),
+    /// An operator starts PostgreSQL behind the agent's back, if nothing runs.
+    OperatorStarts {
+        /// Where.
+        node: NodeId,
+    },
     /// An agent is started, if none runs.
     StartAgent(NodeId),
     /// The faults are over: everything heals.
@@ -172,10 +195,19 @@ pub enum ServerStep {
     ShutDown,
     /// Its receiver tries to connect.
     Connect,
-    /// Its stream is broken off.
-    StreamLost,
+    /// A stream of its receiver's is broken off.
+    StreamLost {
+        /// From whom.
+        from: NodeId,
+        /// From which postmaster.
+        of: Pid,
+    },
+    /// A crash in place is over: every process but the postmaster was killed, and the WAL replayed.
+    RecoveredInPlace,
     /// It waits for its senders no longer.
     GiveUpDraining,
+    /// Whoever waited for its end waits no longer: SIGKILL.
+    KilledHard,
 }
 
 struct Entry(Time, u64, Due);
@@ -391,6 +423,11 @@ impl World {
     }
 
     fn happens(&mut self, what: Due) {
+        // What is to happen on a suspended host happens when it goes on.
+        if let Some(node) = host_of(&what).filter(|node| self.nodes[node.0].suspended) {
+            self.nodes[node.0].asleep.push(what);
+            return;
+        }
         match what {
             Due::Agent { node, boot, message } => self.reaches_agent(node, boot, *message),
             Due::Store { .. } => self.reaches_store(what),
@@ -403,6 +440,9 @@ impl World {
             Due::Server { node, pid, what } => self.server_step(node, pid, what),
             Due::OrphansEnd { node } => self.orphans_end(node),
             Due::Wal { node, pid, from, from_pid, to } => self.wal_arrives(node, pid, (from, from_pid), to),
+            Due::WalFlushed { node, pid } => self.wal_flushed(node, pid),
+            Due::SenderLost { node, pid, to, of } => self.sender_lost(node, pid, to, of),
+            Due::OperatorStarts { node } => self.operator_starts(node),
             Due::WalReply { node, pid, from, flushed } => self.wal_confirmed(node, pid, from, flushed),
             Due::Client(client) => self.client_turns(client),
             Due::Commit(client) => self.commit_arrives(client),

@@ -51,7 +51,7 @@ impl World {
         // A key that was lost early and taken back hangs on another lease by now.
         let other =
             self.nodes[holder.0].guard.as_ref().and_then(|guard| guard.armed).is_some_and(|a| a.tenure != lease);
-        if self.nodes[holder.0].server.can_acknowledge() && !other {
+        if self.writes_by_rule(holder) && !other {
             let what = format!("{how:?}: {} can acknowledge commits and its key is gone", self.names[holder.0]);
             self.violated("S7", what);
         }

@@ -46,6 +46,8 @@ pub struct Checks {
     pub slow_at: Option<Time>,
     /// Since when nothing reaches a node.
     pub isolated: [Option<Time>; NODES_MAX],
+    /// Since when a server runs as primary because an operator made it one behind its agent's back.
+    pub by_hand: [Option<Time>; NODES_MAX],
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
     /// Leases that ended before their time, and when.

@@ -62,6 +62,15 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::StopAgent(here),
         What::KillGuard(here),
         What::CrashHost(here),
+        What::SuspendHost(here),
+        What::SetWallClock(here, 0),
+        What::FreezePostgres(here),
+        What::HangPostgres(here),
+        What::FillData(here),
+        What::KillBackend(here),
+        What::StopByHand(here),
+        What::RestartByHand(here),
+        What::PromoteByHand(here),
         What::StopStore,
         What::SlowNetwork(1),
         What::SilenceWatches(here),
@@ -80,7 +89,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     if random.chance(20) {
         all.retain(|what| {
             let deaf = matches!(what, What::StopStore | What::SlowNetwork(_));
-            !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_)))
+            !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_) | What::SuspendHost(_)))
         });
         all.extend([What::LoseKey, What::LoseLease]);
     } else {
@@ -127,6 +136,18 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::StopAgent(_) => What::StopAgent(here),
         What::KillGuard(_) => What::KillGuard(here),
         What::CrashHost(_) => What::CrashHost(here),
+        What::SuspendHost(_) => What::SuspendHost(here),
+        What::SetWallClock(..) => {
+            let by = random.magnitude(1, 100_000_000) as i64;
+            What::SetWallClock(here, if random.chance(50) { by } else { -by })
+        }
+        What::FreezePostgres(_) => What::FreezePostgres(here),
+        What::HangPostgres(_) => What::HangPostgres(here),
+        What::FillData(_) => What::FillData(here),
+        What::KillBackend(_) => What::KillBackend(here),
+        What::StopByHand(_) => What::StopByHand(here),
+        What::RestartByHand(_) => What::RestartByHand(here),
+        What::PromoteByHand(_) => What::PromoteByHand(node),
         What::Isolate(_) => What::Isolate(here),
         What::CutStore(_) => What::CutStore(here),
         What::CutToStore(_) => What::CutToStore(here),

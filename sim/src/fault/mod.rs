@@ -2,11 +2,16 @@
 //! down to what matters.
 
 mod apply;
+mod behind;
 mod draw;
+mod host;
+mod network;
 
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
+
+pub use host::host_of;
 
 /// Everything that a run depends on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -98,6 +103,24 @@ pub enum What {
     KillGuard(Where),
     /// The host loses its power.
     CrashHost(Where),
+    /// The host is suspended: its clocks go on, nothing else does.
+    SuspendHost(Where),
+    /// The wall clock is set, by so many milliseconds.
+    SetWallClock(Where, i64),
+    /// SIGSTOP to every process of PostgreSQL.
+    FreezePostgres(Where),
+    /// PostgreSQL's disk hangs: its processes wait, and not even SIGKILL ends them.
+    HangPostgres(Where),
+    /// PostgreSQL's disk is full.
+    FillData(Where),
+    /// The kernel kills a backend: PostgreSQL recovers without its postmaster's death.
+    KillBackend(Where),
+    /// An operator stops PostgreSQL behind the agent's back (`pg_ctl stop`).
+    StopByHand(Where),
+    /// An operator restarts it so.
+    RestartByHand(Where),
+    /// An operator promotes it so.
+    PromoteByHand(Where),
     /// Nothing reaches the node and nothing leaves it, but for its clients.
     Isolate(Where),
     /// The node and the store do not hear each other.
