@@ -26,6 +26,7 @@ impl World {
             return;
         }
         host.boots += 1;
+        host.booted = self.now;
         let agent = Agent::new(host.boots, host.config.clone(), at, node.0 % members);
         host.agent = Some(agent);
         let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };

@@ -62,6 +62,8 @@ pub struct Node {
     pub agent: Option<Agent>,
     /// How many agents have been started here.
     pub boots: u32,
+    /// When the last of them was.
+    pub booted: Time,
     /// The configuration that an agent starts with.
     pub config: Config,
 }
@@ -343,6 +345,7 @@ impl Node {
             guard: None,
             agent: None,
             boots: 0,
+            booted: Time(0),
             config: config(id, settings),
         }
     }

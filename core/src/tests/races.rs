@@ -324,6 +324,15 @@ fn nothing_is_begun_under_a_tenure_that_is_being_released() {
     assert_eq!(standby.concludes(), (Rung::Leader, "releasing", Fate::Keep));
 }
 
+/// Somebody starts PostgreSQL by hand while the key is given away: whoever takes the key may lead already.
+#[test]
+fn what_is_started_by_hand_beside_a_release_is_killed() {
+    let mut node = Node::primary().doing(release(), 5);
+    assert_eq!(node.concludes(), (Rung::Fence, "releasing", Fate::LetLapse));
+    assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::Fire)));
+    assert!(node.state.tenure.held().is_none());
+}
+
 /// Otherwise the guard, which is armed for it, would kill what its predecessor led, and nobody may race.
 #[test]
 fn an_agent_that_starts_again_where_it_may_only_observe_takes_its_own_tenure_up() {

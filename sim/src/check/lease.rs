@@ -76,7 +76,7 @@ impl World {
         let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
         if heard {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.
-            let released = !self.nodes[node.0].server.can_acknowledge();
+            let released = !self.writes_by_rule(node);
             if !released {
                 let what = format!("{} believes in lease {}, the store does not", self.names[node.0], held.lease);
                 self.violated("S6", what);

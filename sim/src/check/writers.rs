@@ -29,10 +29,10 @@ impl World {
     /// What an operator did by hand is the agent's to undo, as soon as it sees it, if it is there.
     fn is_by_hand(&self, node: NodeId) -> bool {
         let Some(since) = self.checks.by_hand[node.0] else { return false };
-        // One that is only being started looks for its tenure first.
-        let patience = ms(self.settings.retry_timeout_ms + 2000);
         let since = since.max(self.checks.quiet_since[node.0]);
-        self.nodes[node.0].awake().is_none() || self.now.since(since) < patience
+        // An agent that was only just started looks for its tenure first.
+        let booted = self.nodes[node.0].booted + ms(self.settings.retry_timeout_ms + 2000);
+        self.nodes[node.0].awake().is_none() || self.now < booted || self.now.since(since) < ms(1000)
     }
 
     /// A server accepts writes from now on: S8, and what its coming means for what others hold.

@@ -264,7 +264,7 @@ impl Server {
             streaming: true,
             timeline: wal.timeline(on_disk.end),
             latest_end: stream.latest,
-            upstream: names[stream.from.0].as_str().to_owned(),
+            upstream: format!("{}:5432", names[stream.from.0]),
         });
         Some(Sql {
             in_recovery: pm.in_recovery,
