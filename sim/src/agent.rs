@@ -86,7 +86,7 @@ impl World {
                     self.step(node, Event::Ticked(wall));
                 }
             }
-            Message::Reply { call, reply } => self.call_answered(node, call, reply),
+            Message::Reply { call, reply, told } => self.call_answered(node, call, reply, told),
             Message::Unreachable { call } => self.call_refused(node, call),
             Message::TimedOut { call } => self.call_timed_out(node, call),
             Message::Watched { watch, view } => self.watch_tells(node, watch, view),

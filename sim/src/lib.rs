@@ -12,6 +12,7 @@ pub mod coverage;
 pub mod fault;
 pub mod guard;
 mod guards;
+pub mod horizon;
 mod jobs;
 pub mod mutant;
 pub mod net;

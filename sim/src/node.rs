@@ -17,6 +17,7 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
+use crate::horizon::{Horizon, Standing};
 use crate::postgres::Server;
 use crate::postgres::wal::Place;
 use crate::settings::Settings;
@@ -118,6 +119,10 @@ pub struct Agent {
     pub requests: u64,
     /// The keys as this agent knows them.
     pub mirror: Rc<ClusterView>,
+    /// The revision of the configuration that it goes by.
+    pub config_seen: Revision,
+    /// How far it knows the store to have come.
+    pub horizon: Horizon,
     /// The member of the store that is asked first.
     pub member: usize,
     /// Its watches.
@@ -154,6 +159,8 @@ pub struct Call {
     pub asked: Instant,
     /// Through which member.
     pub member: usize,
+    /// What no answer may lie before.
+    pub floor: Standing,
     /// The ttl that its first half was told.
     pub kept: Option<std::time::Duration>,
 }
@@ -238,6 +245,8 @@ pub enum Message {
         call: u64,
         /// What.
         reply: Reply,
+        /// What the store told of itself.
+        told: Standing,
     },
     /// The store cannot be reached: the connection was refused.
     Unreachable {
@@ -366,6 +375,8 @@ impl Agent {
     pub fn new(boot: u32, config: Config, at: Instant, first_member: usize) -> Self {
         Self {
             boot,
+            horizon: Horizon::new(config.ttl),
+            config_seen: Revision(0),
             state: State::new(config, at),
             wake: 0,
             frozen: false,

@@ -40,6 +40,12 @@ pub struct Settings {
     pub calm_ms: u64,
 }
 
+/// `ttl`, `loop_wait` and `retry_timeout` that fit together.
+pub const TIMINGS: [(u64, u64, u64); 5] =
+    [(30_000, 10_000, 10_000), (20_000, 5000, 7000), (10_000, 2000, 4000), (5000, 1000, 2000), (3000, 1000, 1000)];
+/// `maximum_lag_on_failover`.
+pub const LAGS: [u64; 4] = [1 << 20, 1 << 20, 600, 0];
+
 impl Settings {
     /// Three nodes, one store, everything by its default.
     pub fn usual() -> Self {
@@ -64,17 +70,10 @@ impl Settings {
 
     /// Drawn within what is legal.
     pub fn drawn(random: &mut Stream) -> Self {
-        let timings = [
-            (30_000, 10_000, 10_000),
-            (20_000, 5000, 7000),
-            (10_000, 2000, 4000),
-            (5000, 1000, 2000),
-            (3000, 1000, 1000),
-        ];
         let store_members = *random.pick(&[1, 1, 3]);
         // With three members the loss of the leading one takes up to two seconds of every renewal.
         let fitting = if store_members == 3 { 4 } else { 5 };
-        let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&timings[..fitting]);
+        let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&TIMINGS[..fitting]);
         let nodes = *random.pick(&[2, 3, 3, 3, 3, 4, 5]);
         Self {
             nodes,
@@ -83,7 +82,7 @@ impl Settings {
             loop_wait_ms,
             retry_timeout_ms,
             primary_start_timeout_ms: *random.pick(&[300_000, 300_000, 10_000, 0]),
-            maximum_lag_bytes: *random.pick(&[1 << 20, 1 << 20, 600, 0]),
+            maximum_lag_bytes: *random.pick(&LAGS),
             use_pg_rewind: random.chance(80),
             nofailover: (nodes > 2 && random.chance(10)).then(|| random.below(nodes as u64) as usize),
             clock_ppm: *random.pick(&[0, 100, 499, 999]),

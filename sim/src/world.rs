@@ -1,7 +1,7 @@
 //! The world: everything that happens, in the order of true time, one thing after the other on one thread.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
@@ -12,7 +12,7 @@ use matriarch_core::time::{Duration, Instant};
 use crate::check::{Checks, Violation};
 use crate::client::{Client, Ledger};
 use crate::coverage::Coverage;
-use crate::fault::{Plan, Watching, host_of};
+use crate::fault::{Dynamic, Plan, Watching, host_of};
 use crate::mutant::Mutant;
 use crate::net::{Link, Net, Waiting};
 use crate::node::{Message, Node, NodeId, name};
@@ -20,6 +20,7 @@ use crate::postgres::Pace;
 use crate::postgres::wal::{Place, Wal};
 use crate::random::Stream;
 use crate::settings::Settings;
+use crate::store::hands::Backup;
 use crate::store::{Request as StoreRequest, Store, Unguarded};
 use crate::time::{Clock, Time};
 use crate::trace::Trace;
@@ -151,6 +152,8 @@ pub enum Due {
     Fault(usize),
     /// A fault ends.
     FaultEnds(usize),
+    /// A backup of the store is taken.
+    Backup,
     /// An operator starts PostgreSQL behind the agent's back, if nothing runs.
     OperatorStarts {
         /// Where.
@@ -251,8 +254,12 @@ pub struct World {
     pub members: Vec<StoreMember>,
     /// The member that leads; `None` while none is elected.
     pub store_leader: Option<usize>,
-    /// The number of the election that counts.
-    pub elections: u64,
+    /// Its raft term.
+    pub term: u64,
+    /// Its backups, if one will be wanted.
+    pub backups: VecDeque<Backup>,
+    /// The dynamic configuration, once it was changed.
+    pub dynamic: Option<Dynamic>,
     /// Requests that wait for the store to elect.
     pub store_waiting: Vec<Due>,
     /// When the store looks for leases that are over.
@@ -329,7 +336,9 @@ impl World {
             store: Store::new(Duration::from_secs(2)),
             members: vec![StoreMember { up: true, frozen: false }; settings.store_members],
             store_leader: Some(0),
-            elections: 0,
+            term: 1,
+            backups: VecDeque::new(),
+            dynamic: None,
             store_waiting: Vec::new(),
             lease_check: None,
             told: Revision(0),
@@ -373,6 +382,9 @@ impl World {
             self.at(self.now + Duration::from_millis(500), Due::Client(client));
         }
         self.schedule_faults();
+        if self.plan.restores_the_store() {
+            self.take_backup();
+        }
         self.at(Time::from_ms(self.settings.faults_ms), Due::Heal);
     }
 
@@ -449,6 +461,7 @@ impl World {
             Due::Fault(index) => self.fault_begins(index),
             Due::FaultEnds(index) => self.fault_ends(index),
             Due::StartAgent(node) => self.start_agent(node),
+            Due::Backup => self.take_backup(),
             Due::Heal => self.heal(),
         }
     }

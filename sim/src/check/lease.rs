@@ -74,7 +74,10 @@ impl World {
         let third = held.ttl / 3 + 2 * matriarch_core::lease::Bounds::attempt_deadline(held.ttl) + ms(1000);
         let quiet = self.now.since(self.checks.quiet_since[node.0]) > third;
         let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
-        if heard {
+        // Nor does a holder believe a store that went back, as long as its tenure may last.
+        let ttl = ms(self.settings.ttl_ms);
+        let went_back = self.checks.restored.is_some_and(|at| self.now.since(at) < ttl + third);
+        if heard && !went_back {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.
             let released = !self.writes_by_rule(node);
             if !released {

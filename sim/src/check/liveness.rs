@@ -46,7 +46,9 @@ impl World {
     /// L1: within its bound the healed world serves, and goes on to.
     pub(super) fn check_service(&mut self) {
         let Some(healed) = self.healed else { return };
-        let bound = healed + ms(self.settings.serving_bound_ms());
+        // A store that went back is not believed for a ttl, and its old keys last another.
+        let disbelief = if self.plan.restores_the_store() { 2 * self.settings.ttl_ms } else { 0 };
+        let bound = healed + ms(self.settings.serving_bound_ms() + disbelief);
         let outage = *self.checks.outage();
         match outage.served {
             None => self.violated("L1", "the healed world never serves".into()),

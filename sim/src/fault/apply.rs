@@ -169,6 +169,10 @@ impl World {
                     self.store_changed();
                 }
             }
+            What::DeleteKey(key) => self.key_deleted(key),
+            What::DeleteAllKeys => self.keys_deleted(),
+            What::GarbleKey(key) => self.key_garbled(key),
+            What::ChangeConfig { .. } => self.configuration_changes(what),
             What::RemoveData(_) => {
                 if self.leading() != Some(node) && self.leading().is_some() {
                     self.nodes[node.0].server.disk = Disk::Empty;
@@ -220,7 +224,10 @@ impl World {
             What::PauseReplay(_) => self.replay_goes_on(node),
             What::StopStoreMember(member) => self.store_member(member, |state| state.up = !on),
             What::FreezeStoreMember(member) => self.store_member(member, |state| state.frozen = on),
-            What::StopStore => {
+            What::StopStore | What::RestoreStore(_) => {
+                if let (What::RestoreStore(ago_ms), false) = (what, on) {
+                    self.store_restored(ago_ms);
+                }
                 for member in 0..self.members.len() {
                     self.store_member(member, |state| state.up = !on);
                 }

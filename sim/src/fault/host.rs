@@ -94,6 +94,7 @@ pub fn host_of(what: &Due) -> Option<NodeId> {
         | Due::Commit(_)
         | Due::Fault(_)
         | Due::FaultEnds(_)
+        | Due::Backup
         | Due::Heal => None,
     }
 }

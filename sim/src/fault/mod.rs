@@ -5,13 +5,16 @@ mod apply;
 mod behind;
 mod draw;
 mod host;
+mod keys;
 mod network;
 
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
+use crate::store::hands::Key;
 
 pub use host::host_of;
+pub use keys::Dynamic;
 
 /// Everything that a run depends on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -145,6 +148,25 @@ pub enum What {
     LoseKey,
     /// The lease of the leader key ends before its time.
     LoseLease,
+    /// An operator deletes a key.
+    DeleteKey(Key),
+    /// An operator deletes all of them, the leader key among them.
+    DeleteAllKeys,
+    /// An operator writes nonsense to a key.
+    GarbleKey(Key),
+    /// The store stops, and comes back as it was so many milliseconds before.
+    RestoreStore(u64),
+    /// An operator changes the dynamic configuration.
+    ChangeConfig {
+        /// `ttl`.
+        ttl_ms: u64,
+        /// `loop_wait`.
+        loop_wait_ms: u64,
+        /// `retry_timeout`.
+        retry_timeout_ms: u64,
+        /// `maximum_lag_on_failover`.
+        maximum_lag_bytes: u64,
+    },
     /// Messages take so many times longer.
     SlowNetwork(u64),
     /// The node's watches tell nothing.
@@ -183,9 +205,9 @@ impl Plan {
         Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
     }
 
-    /// It takes the leader key away before its time.
-    pub fn loses_keys(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault.what, What::LoseKey | What::LoseLease))
+    /// It restores the store from a backup.
+    pub fn restores_the_store(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.what, What::RestoreStore(_)))
     }
 }
 
