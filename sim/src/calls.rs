@@ -320,7 +320,8 @@ impl World {
         }
         // A watch continues the copy that it began with.
         let rollbacks = agent.mirror.rollbacks;
-        agent.mirror = if rollbacks == 0 { view } else { Rc::new(ClusterView { rollbacks, ..ClusterView::clone(&view) }) };
+        agent.mirror =
+            if rollbacks == 0 { view } else { Rc::new(ClusterView { rollbacks, ..ClusterView::clone(&view) }) };
         let view = ClusterView::clone(&agent.mirror);
         self.store_event(node, StoreEvent::Watched(Seen::new(view, heard, heard)));
         self.follow_configuration(node);

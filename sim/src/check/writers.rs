@@ -38,7 +38,7 @@ impl World {
     /// A server accepts writes from now on: S8, and what its coming means for what others hold.
     pub fn became_writable(&mut self, node: NodeId) {
         self.coverage.count("serves");
-        if self.checks.by_hand[node.0].is_some() {
+        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) {
             return;
         }
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{Gone, Lease, Store};
 use crate::time::Time;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision, StoreId, Timeline};
-use matriarch_core::view::store::{ClusterView, EpochRecord, HistoryKey, Initialize, MemberKey, MemberRecord, StatusKey};
+use matriarch_core::view::store::{
+    ClusterView, EpochRecord, HistoryKey, Initialize, MemberKey, MemberRecord, StatusKey,
+};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -109,11 +111,7 @@ impl Store {
 
     /// Everything as it is now.
     pub fn backup(&self) -> Backup {
-        Backup {
-            keys: Rc::clone(&self.shared),
-            leases: self.leases.clone(),
-            initialize_lease: self.initialize_lease,
-        }
+        Backup { keys: Rc::clone(&self.shared), leases: self.leases.clone(), initialize_lease: self.initialize_lease }
     }
 
     /// Everything as it was then: revisions go back, keys and leases of then are there, each with its whole ttl again.
