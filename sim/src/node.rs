@@ -401,6 +401,7 @@ impl Agent {
 
 fn config(id: NodeId, settings: &Settings) -> Config {
     let me = name(id);
+    let priority = settings.failover_priority.filter(|(who, _)| *who == id.0).map_or(1, |(_, priority)| priority);
     Config {
         ttl: ms(settings.ttl_ms),
         loop_wait: ms(settings.loop_wait_ms),
@@ -408,11 +409,12 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         maximum_lag_on_failover_bytes: settings.maximum_lag_bytes,
         primary_start_timeout: ms(settings.primary_start_timeout_ms),
         max_timelines_history: 0,
-        nofailover: settings.nofailover == Some(id.0),
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
+        // Priority 0 is the same tag by another name.
+        nofailover: settings.nofailover == Some(id.0) || priority == 0,
+        failover_priority: priority,
+        nostream: settings.nostream == Some(id.0),
+        clonefrom: settings.clonefrom == Some(id.0),
+        replicatefrom: settings.replicatefrom.filter(|(who, _)| *who == id.0).map(|(_, from)| name(NodeId(from))),
         use_slots: true,
         member_slots_ttl: ms(30 * 60_000),
         use_pg_rewind: settings.use_pg_rewind,

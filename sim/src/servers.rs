@@ -107,6 +107,11 @@ impl World {
             return;
         }
         server.promoted(&mut self.wal);
+        if let Some(begun) =
+            server.cluster().map(|on_disk| on_disk.end).filter(|_| self.checks.by_hand[node.0].is_some())
+        {
+            self.checks.hand_made.push(begun);
+        }
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
         self.pump(node);

@@ -28,6 +28,18 @@ pub struct Settings {
     pub use_pg_rewind: bool,
     /// The node with the tag `nofailover`.
     pub nofailover: Option<usize>,
+    /// The node with the tag `nostream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nostream: Option<usize>,
+    /// The node with the tag `clonefrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clonefrom: Option<usize>,
+    /// The node with the tag `replicatefrom`, and the node that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicatefrom: Option<(usize, usize)>,
+    /// The node that has another `failover_priority` than 1, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_priority: Option<(usize, i32)>,
     /// The largest error of a clock's rate.
     pub clock_ppm: u64,
     /// The usual and the largest delay of a message, in microseconds.
@@ -60,6 +72,10 @@ impl Settings {
             isolation_timeout_ms: 3000,
             use_pg_rewind: true,
             nofailover: None,
+            nostream: None,
+            clonefrom: None,
+            replicatefrom: None,
+            failover_priority: None,
             clock_ppm: 500,
             delay_us: (300, 5000),
             commit_ms: 400,
@@ -75,6 +91,13 @@ impl Settings {
         let fitting = if store_members == 3 { 4 } else { 5 };
         let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&TIMINGS[..fitting]);
         let nodes = *random.pick(&[2, 3, 3, 3, 3, 4, 5]);
+        let replicatefrom = (nodes > 2 && random.chance(20)).then(|| {
+            let who = random.below(nodes as u64) as usize;
+            (who, (who + 1) % nodes)
+        });
+        // Without an archive it never gets anywhere: nobody streams from it, and enough others are left.
+        let nostream = (nodes > 3 && random.chance(10)).then(|| random.below(nodes as u64) as usize);
+        let nostream = nostream.filter(|node| replicatefrom.is_none_or(|(_, from)| from != *node));
         Self {
             nodes,
             store_members,
@@ -85,6 +108,10 @@ impl Settings {
             maximum_lag_bytes: *random.pick(&LAGS),
             use_pg_rewind: random.chance(80),
             nofailover: (nodes > 2 && random.chance(10)).then(|| random.below(nodes as u64) as usize),
+            nostream,
+            clonefrom: random.chance(20).then(|| random.below(nodes as u64) as usize),
+            replicatefrom,
+            failover_priority: random.chance(20).then(|| (random.below(nodes as u64) as usize, *random.pick(&[0, 2]))),
             clock_ppm: *random.pick(&[0, 100, 499, 999]),
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),

@@ -74,6 +74,10 @@ impl World {
                 self.violated("L2", what);
                 return;
             }
+            // Nothing brings it anything: there is no archive here.
+            if self.settings.nostream == Some(index) {
+                continue;
+            }
             let streams = node.server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some());
             let holds = node
                 .place()

@@ -48,6 +48,8 @@ pub struct Checks {
     pub isolated: [Option<Time>; NODES_MAX],
     /// Since when a server runs as primary because an operator made it one behind its agent's back.
     pub by_hand: [Option<Time>; NODES_MAX],
+    /// Where branches begin that an operator began by hand.
+    pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
     /// Leases that ended before their time, and when.

@@ -7,6 +7,8 @@ mod draw;
 mod host;
 mod keys;
 mod network;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -208,19 +210,5 @@ impl Plan {
     /// It restores the store from a backup.
     pub fn restores_the_store(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.what, What::RestoreStore(_)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plan_is_written_down_and_read_back() {
-        for seed in 1..200 {
-            let plan = Plan::of_seed(seed);
-            let text = serde_yaml::to_string(&plan).unwrap();
-            assert_eq!(serde_yaml::from_str::<Plan>(&text).unwrap(), plan, "{text}");
-        }
     }
 }
