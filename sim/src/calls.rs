@@ -207,9 +207,14 @@ impl World {
         let Some(call) = agent.calls.get_mut(&number) else { return };
         let admitted = match (&call.action, &reply) {
             // Leases are asked for and kept alive without a look at the keys.
-            (StoreAction::GrantTenure { .. } | StoreAction::GrantSession { .. } | StoreAction::Revoke { .. }, _)
-            | (_, Reply::Kept(_))
-            | (StoreAction::KeepSession { .. }, _) => Some(0),
+            (
+                StoreAction::GrantTenure { .. }
+                | StoreAction::GrantSession { .. }
+                | StoreAction::Revoke { .. }
+                | StoreAction::KeepSession { .. },
+                _,
+            )
+            | (_, Reply::Kept(_)) => Some(0),
             (StoreAction::Renew { .. }, _) if call.kept.is_none() => Some(0),
             _ => agent.horizon.admit(call.floor, told, call.member, heard),
         };

@@ -25,6 +25,7 @@ mod servers;
 pub mod settings;
 pub mod shrink;
 pub mod store;
+mod streams;
 pub mod time;
 pub mod trace;
 pub mod world;

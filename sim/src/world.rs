@@ -209,8 +209,8 @@ pub enum ServerStep {
     RecoveredInPlace,
     /// It waits for its senders no longer.
     GiveUpDraining,
-    /// Whoever waited for its end waits no longer: SIGKILL.
-    KilledHard,
+    /// SIGQUIT that came while its processes stood still.
+    Quit,
 }
 
 struct Entry(Time, u64, Due);

@@ -53,7 +53,7 @@ fn power_that_fails_takes_what_was_written_and_not_made_sure_of() {
     let (mut kept, mut lost) = (0, 0);
     for _ in 0..20 {
         let (mut world, leader, standby) = steady();
-        let ahead = (0..5).map(|_| world.writes(leader, crate::postgres::wal::Record::Checkpoint)).all(|done| done);
+        let ahead = (0..5).all(|_| world.writes(leader, crate::postgres::wal::Record::Checkpoint));
         assert!(ahead);
         let to = world.nodes[leader.0].server.cluster().unwrap().end;
         let on_disk = world.nodes[standby.0].server.cluster_mut().unwrap();

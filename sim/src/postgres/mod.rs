@@ -472,5 +472,3 @@ impl Default for Pace {
 pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a WAL sender may be silent before its receiver gives it up (`wal_receiver_timeout`).
 pub const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
-/// After so long an immediate stop ends by SIGKILL (`IMMEDIATE_PATIENCE` of the runtime).
-pub const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(6);
