@@ -44,6 +44,12 @@ impl World {
     pub(super) fn store_restored(&mut self, ago_ms: u64) {
         let Some(backup) = self.backup_of(ago_ms) else { return };
         let now = self.now;
+        // Another fault may have started its members meanwhile: no watch goes on across it.
+        for member in 0..self.members.len() {
+            for node in 0..self.nodes.len() {
+                self.watches_break(NodeId(node), member);
+            }
+        }
         self.store.restore(&backup, now);
         self.term = 1;
         self.coverage.count("store restored");
