@@ -80,7 +80,11 @@ impl World {
         }
         self.ledger.serial += 1;
         let serial = Serial(self.ledger.serial);
-        let Some(place) = self.nodes[node.0].server.write(&mut self.wal, Record::Commit(serial)) else { return };
+        if !self.writes(node, Record::Commit(serial)) {
+            self.ledger.failed += 1;
+            return;
+        }
+        let Some(place) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         // Acknowledged as soon as it is on disk here: replication is asynchronous.
         self.ledger.acknowledged.push(Acknowledged { serial, node, at: self.now, place });
         self.ledger.last = self.now;

@@ -32,7 +32,8 @@ impl World {
         let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
         let takes = self.first_stage(&action);
         if let Some(agent) = &mut self.nodes[node.0].agent {
-            agent.jobs.insert(op, Job { action: action.clone(), under, stage: Stage::Preparing, pid });
+            let job = Job { action: action.clone(), under, stage: Stage::Preparing, pid, signal_aside: false };
+            agent.jobs.insert(op, job);
         }
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
@@ -40,6 +41,7 @@ impl World {
                 self.check_wipe(node, &upstream.member);
                 self.nodes[node.0].server.disk = Disk::Unfinished;
             }
+            PostgresAction::RecoverSingleUser => self.puts_signal_aside(node, op),
             PostgresAction::Rewind(_) => {
                 if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
                     on_disk.tainted = Some("a rewind");
@@ -48,6 +50,34 @@ impl World {
             _ => {}
         }
         self.tell(node, takes, Message::Job(op));
+    }
+
+    /// Single-user mode refuses a standby's directory: its signal file is put aside meanwhile.
+    fn puts_signal_aside(&mut self, node: NodeId, op: OpId) {
+        let host = &mut self.nodes[node.0];
+        let runs = host.server.postmaster.is_some() || host.server.orphans.is_some();
+        let Some(on_disk) = host.server.cluster_mut().filter(|on_disk| !runs && on_disk.standby) else { return };
+        on_disk.standby = false;
+        if let Some(job) = host.agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
+            job.signal_aside = true;
+        }
+    }
+
+    /// Its agent died over it: a recovery may have come to its end, and its signal file is not put back.
+    pub fn job_cut_short(&mut self, node: NodeId, job: &Job) {
+        let ended = job.action == PostgresAction::RecoverSingleUser && self.postgres_random.chance(50);
+        let server = &self.nodes[node.0].server;
+        if ended && job.signal_aside && server.postmaster.is_none() && server.orphans.is_none() {
+            self.recovers_alone(node);
+        }
+    }
+
+    fn recovers_alone(&mut self, node: NodeId) {
+        let server = &mut self.nodes[node.0].server;
+        server.write(&mut self.wal, Record::Checkpoint);
+        if let Some(on_disk) = server.cluster_mut() {
+            on_disk.state = ControlState::ShutDown;
+        }
     }
 
     fn first_stage(&mut self, action: &PostgresAction) -> Duration {
@@ -218,6 +248,11 @@ impl World {
     pub fn job_done(&mut self, node: NodeId, op: OpId, outcome: Done) {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(job) = agent.jobs.remove(&op) else { return };
+        if job.signal_aside
+            && let Some(on_disk) = self.nodes[node.0].server.cluster_mut()
+        {
+            on_disk.standby = true;
+        }
         self.coverage.ended(&job.action, &outcome);
         self.look_at_once(node);
         self.step(node, Event::Postgres(PostgresEvent::Completed { op, outcome }));
@@ -227,6 +262,15 @@ impl World {
     fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
         let server = &mut self.nodes[node.0].server;
         let done = Outcome::Done(PostgresDone::Done);
+        if server.full && matches!(action, PostgresAction::Initdb | PostgresAction::Clone(_)) {
+            if server.disk == Disk::Unfinished {
+                server.disk = Disk::Empty;
+            }
+            return refused("no space left on device");
+        }
+        if server.full && matches!(action, PostgresAction::Rewind(_) | PostgresAction::RecoverSingleUser) {
+            return refused("no space left on device");
+        }
         match action {
             PostgresAction::Initdb => {
                 let system = SystemId(self.host_random.draw() >> 1);
@@ -239,10 +283,7 @@ impl World {
                 if server.postmaster.is_some() || server.orphans.is_some() {
                     return refused("it runs");
                 }
-                server.write(&mut self.wal, Record::Checkpoint);
-                if let Some(on_disk) = server.cluster_mut() {
-                    on_disk.state = ControlState::ShutDown;
-                }
+                self.recovers_alone(node);
                 done
             }
             PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
@@ -262,9 +303,10 @@ impl World {
                 done
             }
             PostgresAction::Checkpoint => {
-                let primary = self.nodes[node.0].server.is_primary();
-                if primary {
-                    self.nodes[node.0].server.write(&mut self.wal, Record::Checkpoint);
+                if self.nodes[node.0].server.is_primary() {
+                    if !self.writes(node, Record::Checkpoint) {
+                        return refused("no space left on device");
+                    }
                     self.pump(node);
                 }
                 done
@@ -326,7 +368,11 @@ impl World {
         }
         // A stopped standby is where its control file says; a running one, or a primary, where its WAL ends.
         let running = self.nodes[node.0].server.postmaster.is_some();
-        let mine = if mine.standby && !running { mine.consistent } else { mine.end };
+        let mine = match running {
+            false if mine.recovers() => mine.consistent,
+            false => mine.end,
+            true => mine.flushed,
+        };
         let shared = self.wal.shared(theirs.end, mine);
         let diverged = shared.depth < mine.depth;
         Outcome::Done(PostgresDone::Compared(diverged.then(|| self.wal.lsn(shared))))
@@ -354,6 +400,7 @@ impl World {
         }
         let shared = self.wal.shared(source.end, on_disk.end);
         on_disk.end = self.wal.on_the_way(source.end, shared.depth);
+        on_disk.flushed = on_disk.end;
         (on_disk.replayed, on_disk.consistent) = (on_disk.end, source.end);
         (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
         (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);

@@ -1,6 +1,8 @@
 //! The store: linearizable keys with revisions, guarded transactions and leases. Who reaches which of its members, and
 //! when, is the network's; what a request does once it is applied is here.
 
+pub mod hands;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

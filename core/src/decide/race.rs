@@ -117,7 +117,8 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
 /// a few milliseconds; racing it would turn nothing into a failover.
 fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
-    let holder = &cluster.members.get(&vanished.who)?.record;
+    let recorded = cluster.members.get(&vanished.who).map(|key| &key.record);
+    let holder = recorded.or(vanished.record.as_ref())?;
     // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
@@ -135,7 +136,16 @@ fn receives(view: &View<'_>) -> bool {
 }
 
 fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-    view.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| !record.api_url.is_empty())
+    let recorded = view.others().map(|(name, key)| (name, &key.record));
+    recorded.chain(unrecorded(view)).filter(|(_, record)| !record.api_url.is_empty())
+}
+
+/// The last holder, where its record is gone as well. The race: somebody deletes all keys while the holder hears nothing
+/// of the store for a moment. Nobody would know whom to ask, and another would be promoted beside it.
+fn unrecorded<'a>(view: &View<'a>) -> Option<(&'a Member, &'a MemberRecord)> {
+    let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who != view.config().me)?;
+    let gone = !view.cluster()?.members.contains_key(&vanished.who);
+    vanished.record.as_ref().filter(|_| gone).map(|record| (&vanished.who, record))
 }
 
 fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {

@@ -29,6 +29,8 @@ pub struct Vanished {
     pub heard: Instant,
     /// Who had held it.
     pub who: Member,
+    /// What it had told of itself: whoever deletes all keys deletes that as well, and it may live.
+    pub record: Option<MemberRecord>,
 }
 
 /// The keys of the cluster at one revision.

@@ -311,7 +311,7 @@ fn s25_keys_that_go_back() {
         broken(move |world| {
             let node = standby(world);
             let at = world.clock(node);
-            world.checks.revisions[node.0] = (boot, Revision(known));
+            world.checks.revisions[node.0] = (boot, 0, Revision(known));
             world.check_step(node, at, &effects(Vec::new()));
         })
     };

@@ -31,6 +31,8 @@ pub enum Disk {
 pub struct OnDisk {
     /// Everything that is in its WAL files.
     pub end: Place,
+    /// How much of that was made sure of: the rest does not survive the loss of power.
+    pub flushed: Place,
     /// What has been replayed into its data files.
     pub replayed: Place,
     /// What replay must reach before it is consistent.
@@ -49,6 +51,22 @@ pub struct OnDisk {
     pub newest: Timeline,
 }
 
+impl OnDisk {
+    /// Its control file is a standby's: what it holds for sure is what replay must reach, not what its WAL holds.
+    pub fn recovers(&self) -> bool {
+        self.standby || matches!(self.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery)
+    }
+}
+
+/// How much of PostgreSQL's work a crash leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crash {
+    /// Its processes are killed: what was written is there, and everybody hears of it.
+    Killed,
+    /// The host loses its power: what was not made sure of is gone, and nobody hears of anything.
+    PowerLoss,
+}
+
 /// A running postmaster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Postmaster {
@@ -60,12 +78,16 @@ pub struct Postmaster {
     pub in_recovery: bool,
     /// It was told to promote, onto a timeline of this number.
     pub promoting: Option<Timeline>,
+    /// A backend was killed: it ended all others and recovers, with the postmaster that it is.
+    pub recovers_in_place: bool,
     /// It is stopping so.
     pub stopping: Option<StopMode>,
     /// When it was started.
     pub since: Time,
     /// The stream that it receives.
     pub stream: Option<Stream>,
+    /// What was received is about to be made sure of.
+    pub flushing: bool,
     /// Its slots.
     pub slots: BTreeSet<String>,
     /// Those that stream from it.
@@ -114,18 +136,34 @@ pub struct Server {
     pub postmaster: Option<Postmaster>,
     /// What an earlier one left behind.
     pub orphans: Option<Orphans>,
-    /// All its processes are stopped by SIGSTOP.
+    /// All its processes are stopped by its guard's SIGSTOP.
     pub held: bool,
+    /// All its processes stand still, and it was not the guard: another's SIGSTOP, a disk that hangs, a suspended host.
+    pub frozen: bool,
+    /// Not even SIGKILL ends them: they wait for a disk. `Some(true)`: it was sent and is due when they go on.
+    pub stuck: Option<bool>,
     /// The last process id that was used.
     pub pids: i32,
     /// Replay is paused.
     pub replay_paused: bool,
+    /// Nothing can be written: PostgreSQL panics where it has to.
+    pub full: bool,
 }
 
 impl Server {
     /// An empty directory.
     pub fn new() -> Self {
-        Self { disk: Disk::Empty, postmaster: None, orphans: None, held: false, pids: 100, replay_paused: false }
+        Self {
+            disk: Disk::Empty,
+            postmaster: None,
+            orphans: None,
+            held: false,
+            frozen: false,
+            stuck: None,
+            pids: 100,
+            replay_paused: false,
+            full: false,
+        }
     }
 
     /// The database cluster on disk.
@@ -144,19 +182,24 @@ impl Server {
         }
     }
 
+    /// Its processes do nothing, for whatever reason.
+    pub fn stands_still(&self) -> bool {
+        self.held || self.frozen
+    }
+
     /// A postmaster runs and accepts connections, as far as anybody can tell.
     pub fn is_ready(&self) -> bool {
-        !self.held && self.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready)
+        let answers = |pm: &Postmaster| pm.phase == Phase::Ready && !pm.recovers_in_place;
+        !self.stands_still() && self.postmaster.as_ref().is_some_and(answers)
     }
 
     /// A client could have a commit acknowledged now, if it reached the server.
     pub fn can_acknowledge(&self) -> bool {
-        let postmaster = self
-            .postmaster
-            .as_ref()
-            .is_some_and(|pm| pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none());
+        let postmaster = self.postmaster.as_ref().is_some_and(|pm| {
+            pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place
+        });
         let orphans = self.orphans.is_some_and(|orphans| orphans.write);
-        !self.held && (postmaster || orphans) && self.cluster().is_some()
+        !self.stands_still() && (postmaster || orphans) && self.cluster().is_some()
     }
 
     /// It is a primary, whether held or not.
@@ -179,7 +222,7 @@ impl Server {
             Disk::Empty | Disk::Unfinished => return DataDir::Empty,
             Disk::Cluster(on_disk) => on_disk,
         };
-        let recovering = on_disk.standby;
+        let recovering = on_disk.recovers();
         let min = if recovering { on_disk.consistent } else { Place { depth: 0, ..on_disk.end } };
         DataDir::Cluster(Cluster {
             system_id: wal.system(on_disk.end),
@@ -215,7 +258,7 @@ impl Server {
             restart: Lsn(0),
             lost: false,
         });
-        let end = wal.lsn(on_disk.end);
+        let end = wal.lsn(on_disk.flushed);
         let receiver = pm.stream.map(|stream| Receiver {
             pid: 7,
             streaming: true,
@@ -245,6 +288,7 @@ impl Server {
         let end = wal.begin(system);
         self.disk = Disk::Cluster(OnDisk {
             end,
+            flushed: end,
             replayed: end,
             consistent: end,
             state: ControlState::ShutDown,
@@ -259,8 +303,9 @@ impl Server {
     /// A copy of `source`, which runs.
     pub fn copy_of(&mut self, source: &OnDisk) {
         self.disk = Disk::Cluster(OnDisk {
-            replayed: source.end,
-            consistent: source.end,
+            end: source.flushed,
+            replayed: source.flushed,
+            consistent: source.flushed,
             state: ControlState::InArchiveRecovery,
             standby: true,
             upstream: None,
@@ -282,13 +327,15 @@ impl Server {
             phase: Phase::Starting,
             in_recovery: as_standby.is_some(),
             promoting: None,
+            recovers_in_place: false,
             stopping: None,
             since: now,
             stream: None,
+            flushing: false,
             slots: BTreeSet::new(),
             senders: BTreeMap::new(),
         });
-        self.held = false;
+        (self.held, self.frozen) = (false, false);
         pid
     }
 
@@ -297,6 +344,7 @@ impl Server {
         let paused = self.replay_paused;
         let Disk::Cluster(on_disk) = &mut self.disk else { return false };
         let Some(pm) = self.postmaster.as_mut().filter(|pm| pm.stopping.is_none()) else { return false };
+        on_disk.flushed = on_disk.end;
         // Paused replay is not paused before consistency.
         on_disk.replayed =
             if paused && pm.in_recovery { wal.shared(on_disk.consistent, on_disk.end) } else { on_disk.end };
@@ -315,6 +363,7 @@ impl Server {
         let timeline = on_disk.newest.max(wal.timeline(on_disk.end)).next().max(timeline);
         let begun = wal.fork(on_disk.end, timeline);
         on_disk.end = wal.append(begun, Record::EndOfRecovery);
+        on_disk.flushed = on_disk.end;
         (on_disk.replayed, on_disk.consistent, on_disk.newest) = (on_disk.end, on_disk.end, timeline);
         (on_disk.standby, on_disk.upstream, on_disk.state) = (false, None, ControlState::InProduction);
         self.replay_paused = false;
@@ -328,6 +377,7 @@ impl Server {
         let on_disk = self.cluster_mut()?;
         let before = wal.lsn(on_disk.end);
         on_disk.end = wal.append(on_disk.end, record);
+        on_disk.flushed = on_disk.end;
         (on_disk.replayed, on_disk.consistent) = (on_disk.end, on_disk.end);
         if record == Record::Checkpoint {
             on_disk.checkpoint = (before, wal.timeline(on_disk.end));
@@ -339,13 +389,38 @@ impl Server {
     pub fn dies(&mut self) {
         self.postmaster = None;
         self.orphans = None;
-        self.held = false;
+        (self.held, self.frozen, self.stuck) = (false, false, None);
+    }
+
+    /// What was written and not made sure of goes with the power, up to `depth`: the kernel may have written some of it.
+    pub fn loses_power(&mut self, wal: &Wal, depth: u64) {
+        let Some(on_disk) = self.cluster_mut() else { return };
+        assert!(on_disk.flushed.depth <= depth && depth <= on_disk.end.depth, "what was made sure of is there");
+        on_disk.end = wal.on_the_way(on_disk.end, depth);
+        on_disk.flushed = on_disk.end;
+    }
+
+    /// A receiver ends, and makes sure of what it has written (`WalRcvDie`).
+    pub fn receiver_ends(&mut self) -> Option<Stream> {
+        let stream = self.postmaster.as_mut()?.stream.take()?;
+        self.flush();
+        Some(stream)
+    }
+
+    /// What was received is made sure of, and replayed.
+    pub fn flush(&mut self) {
+        let paused = self.replay_paused;
+        let Some(on_disk) = self.cluster_mut() else { return };
+        on_disk.flushed = on_disk.end;
+        if !paused {
+            on_disk.replayed = on_disk.end;
+        }
     }
 
     /// The postmaster alone is gone.
     pub fn postmaster_dies(&mut self, backends: u32) {
         let Some(pm) = self.postmaster.take() else { return };
-        let write = pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none();
+        let write = pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place;
         self.orphans = (backends > 0).then_some(Orphans { count: backends, write });
     }
 }
@@ -372,6 +447,8 @@ pub struct Pace {
     pub promote: (u64, u64),
     /// A checkpoint.
     pub checkpoint: (u64, u64),
+    /// A receiver's fsync.
+    pub flush: (u64, u64),
     /// initdb, a clone.
     pub copy: (u64, u64),
     /// pg_rewind, single-user mode.
@@ -388,6 +465,7 @@ impl Default for Pace {
             stop: (30, 70),
             promote: (28, 80),
             checkpoint: (5, 200),
+            flush: (1, 12),
             copy: (500, 4000),
             rewind: (300, 2000),
             reconnect: 500,
@@ -397,3 +475,5 @@ impl Default for Pace {
 
 /// How long a WAL receiver may be silent before its sender gives it up (`wal_sender_timeout`).
 pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a WAL sender may be silent before its receiver gives it up (`wal_receiver_timeout`).
+pub const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -255,7 +255,7 @@ fn who_is_too_far_behind_the_last_known_position_does_not_race() {
 #[test]
 fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
     let node = |who: &str| {
-        let vanished = Vanished { heard: at(0), who: Member::new(who) };
+        let vanished = Vanished { heard: at(0), who: Member::new(who), record: None };
         Node::racing()
             .cluster(|cluster| {
                 *cluster = {
@@ -306,7 +306,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
             if *member == Member::new("b")));
         assert_eq!(node.later(150).concludes().1, "asking_lease", "one that is silent is not waited for");
         // Its key vanished: it gets its moment to take it back.
-        let vanished = Vanished { heard: at(0), who: Member::new("b") };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None };
         let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
         assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
         let mut node = node.later(300);
@@ -317,7 +317,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
 
 #[test]
 fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_for() {
-    let vanished = Vanished { heard: at(0), who: Member::new("b") };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None };
     let mut node =
         asked_for(Some("b"), Some("a")).with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
