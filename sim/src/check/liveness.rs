@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::node::{Node, NodeId};
+use crate::node::NodeId;
 use crate::time::{Time, ms};
 use crate::world::World;
 
@@ -51,7 +51,6 @@ impl World {
         let bound = healed + ms(self.settings.serving_bound_ms() + disbelief);
         let outage = *self.checks.outage();
         match outage.served {
-            None if self.is_outranked_by_hand() => self.coverage.count("nobody leads beside a branch begun by hand"),
             None => self.violated("L1", "the healed world never serves".into()),
             Some(served) if served > bound => {
                 let what = format!("the healed world serves after {} ms", served.since(healed).as_millis());
@@ -62,13 +61,6 @@ impl World {
             }
             Some(_) => {}
         }
-    }
-
-    /// Somebody holds a branch that an operator began by hand: the others stand back for it, by its number, and it may be
-    /// too far behind to lead. Known and open.
-    fn is_outranked_by_hand(&self) -> bool {
-        let mut places = self.nodes.iter().filter_map(Node::place);
-        places.any(|place| self.checks.hand_made.iter().any(|begun| self.wal.contains(place, *begun)))
     }
 
     /// L2: every other member streams from the leader and holds what it holds.

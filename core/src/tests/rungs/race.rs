@@ -137,6 +137,20 @@ fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
     assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
 }
 
+/// The bug: who held all that was published stood back for ever for a branch that somebody had begun by hand, and that
+/// lacked too much of it to lead.
+#[test]
+fn a_newer_branch_that_may_not_lead_keeps_nobody_from_leading() {
+    let held = |optime: u64| {
+        let c = told(|answer| {
+            (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - (4 << 20))), Lsn(HERE.0 - (2 << 20)));
+        });
+        c.cluster(|cluster| cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() }))
+    };
+    assert_eq!(held(HERE.0).concludes().1, "asking_lease");
+    assert_eq!(held(HERE.0 - (1 << 20)).concludes().1, "newer_branch");
+}
+
 /// Two nodes would stand back for each other for ever: one for the higher timeline of a branch that was given up, the
 /// other since it left the history that the leaders told.
 #[test]
@@ -218,6 +232,23 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
     assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
     assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
     assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+}
+
+/// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
+#[test]
+fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
+    let node = |optime: u64| {
+        let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+        Node::racing().dir(dir).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            let (optime, timeline) = (Lsn(optime), crate::id::Timeline(1));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+        })
+    };
+    assert_eq!(node(HERE.0 - 0x40 + (1 << 20) + 1).concludes().1, "branch_left");
+    let near = node(HERE.0 - 0x40 + (1 << 20));
+    assert_eq!(near.concludes().1, "branch_awaited");
+    assert_eq!(told_again(near.later(5_000)).concludes().1, "asking_lease");
+    assert_eq!(node(HERE.0 - 0x40).concludes().1, "asking_lease");
 }
 
 fn far_failover() -> Node {
