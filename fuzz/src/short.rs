@@ -84,11 +84,26 @@ fn seeds(directory: &Path) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).expect("a seed is a file")).collect()
 }
 
-/// The words of a libFuzzer dictionary; none if there is no such file. `\n`, `\0` and `\"` are all the escapes there are.
+/// The words of a libFuzzer dictionary; none if there is no such file.
 fn tokens(path: &Path) -> Vec<Vec<u8>> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let quoted = text.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix('"'));
-    quoted.map(|word| word.replace("\\x0a", "\n").replace("\\x00", "\0").replace("\\\"", "\"").into_bytes()).collect()
+    text.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix('"')).map(unescaped).collect()
+}
+
+/// `\\`, `\"` and `\xNN` are all the escapes there are.
+fn unescaped(word: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), word);
+    while let Some(first) = rest.chars().next() {
+        let hexadecimal = rest.strip_prefix("\\x").and_then(|digits| u8::from_str_radix(digits.get(..2)?, 16).ok());
+        let (byte, length) = match (hexadecimal, first) {
+            (Some(byte), _) => (byte, 4),
+            (None, '\\') => (rest.as_bytes().get(1).copied().unwrap_or(b'\\'), 2.min(rest.len())),
+            (None, other) => (u8::try_from(other).expect("a dictionary is ASCII"), 1),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    bytes
 }
 
 /// SplitMix64.

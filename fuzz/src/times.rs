@@ -8,8 +8,8 @@ use matriarch_core::event::Schedule;
 use matriarch_core::id::Member;
 use matriarch_core::time::WallMillis;
 
-/// 2026-11-22, and the beginning of time.
-const NOWS: [WallMillis; 2] = [WallMillis(1_795_000_000_000), WallMillis(i64::MIN)];
+/// 2026-11-22, and a clock that was never set.
+const NOWS: [WallMillis; 2] = [WallMillis(1_795_000_000_000), WallMillis(0)];
 
 /// The target.
 pub fn target(data: &[u8]) {
