@@ -329,6 +329,16 @@ fn a_password_under_a_mistyped_section_is_not_in_what_is_kept() {
     assert!(!shown.contains("hunter"), "{shown}");
 }
 
+/// Found by fuzzing: YAML counts lines by more than LF, and the lines that were hidden were others than those shown.
+#[test]
+fn the_line_that_is_shown_is_the_one_that_yaml_counts() {
+    for end in ["\r", "\r\n", "\u{85}", "\u{2028}", "\u{2029}"] {
+        let before = "scope: main\n".to_owned() + end;
+        let rendered = refused(&(before + "restapi:\n  authentication: {username: u, password:\n    [hunter2]}\n"));
+        assert!(!rendered.contains("hunter") && rendered.contains("4 |   authentication: {"), "{end:?}: {rendered}");
+    }
+}
+
 #[test]
 fn what_is_missing_is_named() {
     assert_eq!(
