@@ -118,11 +118,11 @@ mod tests {
     #[test]
     fn a_ttl_fits_only_with_room_for_the_drift_of_the_clocks() {
         let ttl = Duration::from_secs(30);
-        let spare = ttl - Bounds::renew_interval(ttl) - 2 * Bounds::attempt_deadline(ttl);
+        let others = Bounds::renew_interval(ttl) + 2 * Bounds::attempt_deadline(ttl) + Bounds::default().drift(ttl);
+        let spare = ttl.saturating_sub(others);
         let bounds = |stop_cost| Bounds { stop_cost, ..Bounds::default() };
-        let drift = Bounds::default().drift(ttl);
-        assert!(bounds(spare - drift).fits(ttl));
-        assert!(!bounds(spare - drift + Duration::from_nanos(1)).fits(ttl));
+        assert!(bounds(spare).fits(ttl));
+        assert!(!bounds(spare + Duration::from_nanos(1)).fits(ttl));
     }
 
     /// The naive version: two clocks that are wrong by `rho` in opposite directions, counted in nanoseconds.

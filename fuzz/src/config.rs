@@ -4,8 +4,8 @@
 use matriarch::config::report::is_secret_name;
 use matriarch::config::yaml::{self, Node};
 use matriarch::config::{
-    ConfigError, DynamicConfig, Loaded, Problem, effective_parameters, effective_postgresql, load, load_client,
-    to_yaml, validate,
+    ConfigError, DynamicConfig, Loaded, LocalConfig, Problem, effective_parameters, effective_postgresql, load,
+    load_client, to_yaml, validate,
 };
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ pub fn target(data: &[u8]) {
         Ok(loaded) => {
             assert!(client.is_ok(), "a node's own file is no client's: {client:?}");
             accepted(text, &loaded);
-            let shown = format!("{loaded:?} {:?} {}", loaded.sources, loaded.render_warnings());
+            let config = without_free_names(loaded.config.clone());
+            let shown = format!("{config:?} {:?} {}", loaded.sources, loaded.render_warnings());
             keeps_secrets(text, &shown);
             placed(text, &loaded.warnings);
         }
@@ -39,6 +40,22 @@ pub fn target(data: &[u8]) {
     if let Err(refused) = client {
         keeps_secrets(text, &refused.to_string());
     }
+}
+
+/// Without what is passed on under any name: a secret there has no name by which the types could know it.
+fn without_free_names(mut config: LocalConfig) -> LocalConfig {
+    let (postgresql, bootstrap) = (&mut config.postgresql, &mut config.bootstrap);
+    postgresql.parameters.clear();
+    postgresql.recovery_conf.clear();
+    postgresql.bin_name.clear();
+    for options in [&mut postgresql.basebackup, &mut postgresql.rewind, &mut bootstrap.initdb] {
+        options.clear();
+    }
+    bootstrap.dcs = Value::Null;
+    config.restapi.http_extra_headers.clear();
+    config.tags.published.clear();
+    config.tags.configured.clear();
+    config
 }
 
 fn variables(text: &str) -> [(String, String); 1] {

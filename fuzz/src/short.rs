@@ -31,7 +31,7 @@ macro_rules! short {
 
 short! {
     api 20_000
-    config 1_000
+    config 3_000
     control_data 1_500
     dynamic_config 20_000
     guard 20_000
