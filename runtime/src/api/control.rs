@@ -43,7 +43,7 @@ async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Res
 }
 
 /// Checks a body in the order of spec 2.8; the first check that fails answers.
-fn move_request(body: &Body, switchover: bool, paused: bool, now: WallMillis) -> Result<MoveRequest, Reply> {
+pub(super) fn move_request(body: &Body, switchover: bool, paused: bool, now: WallMillis) -> Result<MoveRequest, Reply> {
     let refuse = |text: &str| Err(Reply::text(400, text));
     let leader = text_of(body, "leader")?;
     let candidate = match text_of(body, "candidate")? {
@@ -94,10 +94,10 @@ fn text_of(body: &Body, key: &str) -> Result<Option<String>, Reply> {
 
 /// The conditions of a restart, and how long to wait for it.
 #[derive(Default, PartialEq, Eq, Debug)]
-struct RestartFilter {
-    schedule: Option<Schedule>,
-    conditions: RestartConditions,
-    limit: Option<Duration>,
+pub(super) struct RestartFilter {
+    pub(super) schedule: Option<Schedule>,
+    pub(super) conditions: RestartConditions,
+    pub(super) limit: Option<Duration>,
 }
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
@@ -123,7 +123,7 @@ async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply>
 }
 
 /// Reads the body in its own order, as Patroni does: the first key that is wrong answers.
-fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartFilter, Reply> {
+pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartFilter, Reply> {
     let refuse = |text: String| Err(Reply::text(400, text));
     if paused && body.contains_key("schedule") {
         return Err(Reply::text(500, "Can't schedule restart in the paused state"));

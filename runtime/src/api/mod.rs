@@ -8,6 +8,8 @@ mod allow;
 mod cluster;
 mod control;
 mod facts;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod health;
 mod metrics;
 mod peer;

@@ -17,6 +17,8 @@ mod cgroup;
 mod client;
 mod connection;
 mod fence;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod log;
 mod pair;
 mod protocol;

@@ -13,6 +13,8 @@ pub mod control_data;
 mod divergence;
 pub mod files;
 mod freeze;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 pub mod inotify;
 mod maxima;
 mod monitoring;

@@ -378,3 +378,51 @@ fn an_agent_that_started_after_the_key_vanished_does_not_stand_back_for_ever() {
     assert!(node.state.store.vanished.is_none());
     assert_eq!(node.concludes().1, "asking_lease");
 }
+
+#[test]
+fn a_granted_ttl_that_is_too_short_is_told_with_the_one_that_would_do() {
+    let node = granted(Node::racing()).with(|state| state.granted.as_mut().unwrap().ttl = millis(500));
+    let crate::reason::Reason::TtlTooShort { granted_ms, needed_ms } = node.decide().1.reason else { panic!() };
+    let fits = |ms| crate::lease::Bounds::default().fits(millis(ms));
+    assert_eq!(granted_ms, 500);
+    assert!(fits(needed_ms) && !fits(needed_ms - 100), "{needed_ms}");
+}
+
+#[test]
+fn who_gave_up_tries_again_after_loop_wait_and_not_before() {
+    let node = granted(Node::racing());
+    let now = node.now;
+    let node = |ago| node.clone().with(|state| state.memory.gave_up = Some(now.back(millis(ago))));
+    assert_eq!(node(9_999).concludes().1, "gave_up");
+    assert_eq!(node(10_000).concludes().1, "campaigning");
+}
+
+/// Nobody who renewed before it answered as a primary holds anything after a ttl.
+#[test]
+fn a_primary_that_left_no_record_bars_for_a_ttl() {
+    let node = |asked: Instant, primary: bool| {
+        granted(Node::racing()).with(|state| {
+            state.memory.leaderless = Some(at(0));
+            let told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
+            state.peers.answers.insert(Member::new("d"), Seen::new(told, asked, asked));
+        })
+    };
+    let now = Node::racing().now;
+    assert_eq!(node(now, true).concludes().1, "primary_alive");
+    assert_ne!(node(now, false).concludes().1, "primary_alive", "a standby without a record bars nobody");
+    assert_ne!(node(now.back(seconds(1)), true).concludes().1, "primary_alive", "told while there was a leader");
+}
+
+#[test]
+fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() {
+    let asks = |change: fn(&mut crate::state::State)| {
+        let mut node = Node::standby();
+        node.state.memory.handover_announced = Some(node.now);
+        let mut node = node.with(change);
+        actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
+    };
+    assert!(asks(|_| ()));
+    assert!(!asks(|state| state.spent = Some(LeaseId(6))), "the spent one is revoked first");
+    assert!(!asks(|state| state.config.nofailover = true));
+    assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
+}

@@ -3,6 +3,8 @@
 
 mod codec;
 mod engine;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod history;
 mod journal;
 mod query;
