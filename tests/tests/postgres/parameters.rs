@@ -13,7 +13,7 @@ use super::node::{Node, any_time, done, until};
 async fn set(node: &Node, change: impl FnOnce(&mut Settings)) {
     let mut settings = (*node.postgres.settings()).clone();
     change(&mut settings);
-    node.postgres.apply_settings(settings).await;
+    node.postgres.apply_settings(settings);
 }
 
 /// As the agent gives what all nodes share: on the command line and in the file.
