@@ -29,6 +29,12 @@ impl Memory {
         (engine.run(), Running(handle))
     }
 
+    /// A copy of what it holds now, as a backup is one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.state().clone())))
+    }
+
     /// The raft term of the run, or of the last one.
     pub fn raft_term(&self) -> u64 {
         self.state().raft_term

@@ -5,20 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use matriarch::net::{BoxStream, Connector};
-use matriarch::store::{Change, EtcdStore, Guard, MirroredPrefix, Operation, Transaction, WatchEvent, embedded};
+use matriarch::store::embedded::Memory;
+use matriarch::store::{Change, EtcdStore, Guard, MirroredPrefix, Operation, Transaction, WatchEvent};
 use matriarch_core::id::Revision;
 use matriarch_core::op::Outcome;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use turmoil::net::{TcpListener, TcpStream};
+use tonic::transport::Server;
+use turmoil::net::TcpListener;
+
+use super::network::{SimulatedClock, connector, incoming};
 
 const STORE: &str = "store";
 const AGENT: &str = "agent";
@@ -28,53 +25,22 @@ const PATIENT: Duration = Duration::from_secs(40);
 /// For calls into a cut.
 const SHORT: Duration = Duration::from_secs(2);
 
-struct Connection(TcpStream);
-
-impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    let (connections, incoming) = mpsc::channel(8);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            if connections.send(Ok(Connection(stream))).await.is_err() {
-                break;
-            }
-        }
-    });
-    tokio_stream::wrappers::ReceiverStream::new(incoming)
-}
-
 async fn serve(raft_term: u64) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-    embedded::in_memory(raft_term).serve_with_incoming(incoming(listener)).await?;
+    let memory = Memory::new(1);
+    while memory.raft_term() + 1 < raft_term {
+        drop(memory.run(0));
+    }
+    let (engine, running) = memory.run(raft_term);
+    tokio::spawn(engine);
+    let routes = running.routes("http://store");
+    Server::builder().add_routes(routes).serve_with_incoming(incoming(listener)).await?;
     Ok(())
 }
 
 fn adapter(hosts: &[&str]) -> EtcdStore {
-    let connector =
-        Connector::new(|addr| Box::pin(async move { Ok(Box::new(TcpStream::connect(addr).await?) as BoxStream) }));
-    EtcdStore::new(hosts.iter().map(|host| format!("{host}:{PORT}")).collect(), None, connector)
+    let hosts = hosts.iter().map(|host| format!("{host}:{PORT}")).collect();
+    EtcdStore::on_clock(hosts, None, connector(), Arc::new(SimulatedClock))
 }
 
 async fn create(store: &EtcdStore, key: &str, deadline: Duration) -> &'static str {
