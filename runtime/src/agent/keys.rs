@@ -6,7 +6,7 @@ use matriarch_core::action::{Acquire, StoreAction};
 use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision};
 use matriarch_core::op::Outcome;
-use matriarch_core::time::Instant;
+use matriarch_core::time::{Instant, WallMillis};
 use matriarch_core::view::store::{HistoryLine, MemberRecord};
 
 use super::feed::Mirror;
@@ -289,7 +289,7 @@ impl Keys {
             ),
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
-                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],
+                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines, self.store.clock().wall())))],
             ),
             StoreAction::PutFailover { revision, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);
@@ -314,9 +314,9 @@ impl Keys {
 }
 
 /// The newest line of a history gets the time at which it is written, if it has none.
-fn stamped(mut lines: Vec<HistoryLine>) -> Vec<HistoryLine> {
+fn stamped(mut lines: Vec<HistoryLine>, wall: WallMillis) -> Vec<HistoryLine> {
     if let Some(last) = lines.last_mut().filter(|line| line.timestamp.is_none()) {
-        let now = jiff::Zoned::now();
+        let now = jiff::Timestamp::from_millisecond(wall.0).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
         last.timestamp = Some(now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string());
     }
     lines
