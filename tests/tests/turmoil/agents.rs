@@ -1,6 +1,7 @@
 //! Whole agents: what the network and the store do to a cluster. Every scenario ends with a cluster that is whole again,
 //! and at no instant of it two servers acknowledged writes or one did that no guard would have ended (`observer.rs`).
 
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use matriarch::http::Client;
 use matriarch::store::{Operation, Transaction};
 
 use super::network::connector;
-use super::world::{ELECTION, MEMBERS, NAMES, TTL, World, ms, secs, seeds};
+use super::world::{ELECTION, MEMBERS, NAMES, TTL, World, ms, secs, with_seed};
 
 const STORE: &str = MEMBERS[0];
 
@@ -52,7 +53,7 @@ fn by_lease() -> Duration {
 
 #[test]
 fn a_cluster_begins_and_stays() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| world.runs(secs(5)));
     });
@@ -60,7 +61,7 @@ fn a_cluster_begins_and_stays() {
 
 #[test]
 fn a_hold_shorter_than_the_ttl_costs_no_tenure() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.hold(NAMES[leader], STORE);
@@ -72,7 +73,7 @@ fn a_hold_shorter_than_the_ttl_costs_no_tenure() {
 
 #[test]
 fn a_hold_longer_than_the_ttl_costs_it_and_what_comes_late_changes_nothing() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, by_lease(), |world| world.hold(NAMES[leader], STORE));
         let tenure = world.tenure();
@@ -85,7 +86,7 @@ fn a_hold_longer_than_the_ttl_costs_it_and_what_comes_late_changes_nothing() {
 
 #[test]
 fn a_leader_that_is_cut_off_from_the_store_is_replaced() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, by_lease(), |world| world.partition(NAMES[leader], STORE));
         world.runs(secs(3));
@@ -96,7 +97,7 @@ fn a_leader_that_is_cut_off_from_the_store_is_replaced() {
 
 #[test]
 fn a_leader_that_is_cut_off_from_everybody_stops_and_follows_when_it_is_back() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, by_lease(), |world| world.cut_off(leader));
         world.runs(secs(3));
@@ -107,7 +108,7 @@ fn a_leader_that_is_cut_off_from_everybody_stops_and_follows_when_it_is_back() {
 
 #[test]
 fn a_standby_that_is_cut_off_disturbs_nobody() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.cut_off(World::other(leader));
@@ -119,7 +120,7 @@ fn a_standby_that_is_cut_off_disturbs_nobody() {
 
 #[test]
 fn a_leader_whose_renewals_arrive_and_whose_answers_do_not_stops_in_time() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         // What is under way may have prolonged the lease once more.
         let limit = by_lease() + secs(TTL / 2);
@@ -131,7 +132,7 @@ fn a_leader_whose_renewals_arrive_and_whose_answers_do_not_stops_in_time() {
 
 #[test]
 fn a_leader_whose_renewals_do_not_arrive_stops_in_time() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, by_lease(), |world| world.partition_oneway(NAMES[leader], STORE));
         world.repair_oneway(NAMES[leader], STORE);
@@ -141,7 +142,7 @@ fn a_leader_whose_renewals_do_not_arrive_stops_in_time() {
 
 #[test]
 fn a_link_that_comes_and_goes_leaves_a_cluster_that_is_whole() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         for _ in 0..15 {
             world.partition(NAMES[leader], STORE);
@@ -155,7 +156,7 @@ fn a_link_that_comes_and_goes_leaves_a_cluster_that_is_whole() {
 
 #[test]
 fn peers_that_do_not_reach_each_other_elect_one_of_them() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let others: Vec<usize> = (0..NAMES.len()).filter(|node| *node != leader).collect();
         world.partition(NAMES[others[0]], NAMES[others[1]]);
@@ -168,7 +169,7 @@ fn peers_that_do_not_reach_each_other_elect_one_of_them() {
 
 #[test]
 fn a_peer_that_hangs_costs_an_election_the_time_for_its_answer_and_no_more() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let others: Vec<usize> = (0..NAMES.len()).filter(|node| *node != leader).collect();
         world.hold(NAMES[others[0]], NAMES[others[1]]);
@@ -181,10 +182,12 @@ fn a_peer_that_hangs_costs_an_election_the_time_for_its_answer_and_no_more() {
 
 #[test]
 fn a_store_that_is_far_away_costs_no_tenure() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
-            NAMES.iter().for_each(|name| world.latency(name, STORE, ms(150)));
+            for name in NAMES {
+                world.latency(name, STORE, ms(150));
+            }
             world.runs(secs(15));
         });
     });
@@ -194,7 +197,7 @@ fn a_store_that_is_far_away_costs_no_tenure() {
 
 #[test]
 fn a_store_that_starts_anew_at_once_is_found_again_at_once() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.crash_store();
@@ -205,7 +208,7 @@ fn a_store_that_starts_anew_at_once_is_found_again_at_once() {
 
 #[test]
 fn a_store_that_is_away_for_less_than_the_ttl_costs_no_tenure() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.crash_store();
@@ -217,7 +220,7 @@ fn a_store_that_is_away_for_less_than_the_ttl_costs_no_tenure() {
 
 #[test]
 fn a_store_that_is_away_for_longer_ends_the_tenure_until_it_is_back() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, _) = World::whole(seed, 1);
         world.crash_store();
         world.runs(LEASE + secs(4));
@@ -231,7 +234,7 @@ fn a_store_that_is_away_for_longer_ends_the_tenure_until_it_is_back() {
 
 #[test]
 fn a_store_that_comes_back_empty_is_filled_again() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, _) = World::whole(seed, 1);
         world.crash_store();
         world.empty_store();
@@ -242,7 +245,7 @@ fn a_store_that_comes_back_empty_is_filled_again() {
 
 #[test]
 fn a_store_that_went_back_is_believed_when_nothing_else_was_told_for_long_enough() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let backup = world.backup();
         replaced(&mut world, leader, by_lease(), |world| world.lose(leader));
@@ -257,7 +260,7 @@ fn a_store_that_went_back_is_believed_when_nothing_else_was_told_for_long_enough
 
 #[test]
 fn elections_of_the_store_cost_no_tenure() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             for pause in [2000, 700, 300, 100, 1000, 50, 400] {
@@ -270,7 +273,7 @@ fn elections_of_the_store_cost_no_tenure() {
 
 #[test]
 fn without_any_watch_a_lost_leader_is_replaced_all_the_same() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         world.faults(STORE).silent_watches.store(true, Ordering::Relaxed);
         replaced(&mut world, leader, by_lease() + secs(1), |world| world.lose(leader));
@@ -281,7 +284,7 @@ fn without_any_watch_a_lost_leader_is_replaced_all_the_same() {
 
 #[test]
 fn keep_alives_that_are_never_answered_for_a_while_cost_no_tenure() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             *world.faults(STORE).unanswered.lock().unwrap() = Some("/LeaseKeepAlive");
@@ -293,7 +296,7 @@ fn keep_alives_that_are_never_answered_for_a_while_cost_no_tenure() {
 
 #[test]
 fn writes_that_are_carried_out_and_never_answered_elect_one_leader_in_the_end() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         *world.faults(STORE).unanswered.lock().unwrap() = Some("/Txn");
         world.lose(leader);
@@ -307,7 +310,7 @@ fn writes_that_are_carried_out_and_never_answered_elect_one_leader_in_the_end() 
 
 #[test]
 fn writes_that_are_answered_after_their_deadline_elect_one_leader_in_the_end() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         *world.faults(STORE).late.lock().unwrap() = Some(("/Txn", ms(2600)));
         world.lose(leader);
@@ -321,7 +324,7 @@ fn writes_that_are_answered_after_their_deadline_elect_one_leader_in_the_end() {
 
 #[test]
 fn of_two_members_one_may_die() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 2);
         for member in MEMBERS {
             undisturbed(&mut world, leader, |world| {
@@ -335,13 +338,17 @@ fn of_two_members_one_may_die() {
 
 #[test]
 fn of_two_members_one_may_hang() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 2);
         for member in MEMBERS {
             undisturbed(&mut world, leader, |world| {
-                NAMES.iter().for_each(|name| world.hold(name, member));
+                for name in NAMES {
+                    world.hold(name, member);
+                }
                 world.runs(secs(20));
-                NAMES.iter().for_each(|name| world.release(name, member));
+                for name in NAMES {
+                    world.release(name, member);
+                }
             });
         }
     });
@@ -349,12 +356,16 @@ fn of_two_members_one_may_hang() {
 
 #[test]
 fn while_one_of_two_members_hangs_a_lost_leader_is_replaced() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 2);
-        NAMES.iter().for_each(|name| world.hold(name, STORE));
+        for name in NAMES {
+            world.hold(name, STORE);
+        }
         world.runs(secs(1));
         replaced(&mut world, leader, by_lease() + secs(1), |world| world.lose(leader));
-        NAMES.iter().for_each(|name| world.release(name, STORE));
+        for name in NAMES {
+            world.release(name, STORE);
+        }
         world.start_agent(leader);
         world.heals();
     });
@@ -362,7 +373,7 @@ fn while_one_of_two_members_hangs_a_lost_leader_is_replaced() {
 
 #[test]
 fn a_watch_that_is_silent_through_one_member_is_made_up_for_by_the_other() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 2);
         world.faults(STORE).silent_watches.store(true, Ordering::Relaxed);
         world.lose(leader);
@@ -378,7 +389,7 @@ fn a_watch_that_is_silent_through_one_member_is_made_up_for_by_the_other() {
 
 #[test]
 fn an_agent_that_crashes_and_is_back_adopts_what_goes_on() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.crash_agent(leader);
@@ -390,7 +401,7 @@ fn an_agent_that_crashes_and_is_back_adopts_what_goes_on() {
 
 #[test]
 fn all_agents_may_crash_at_once() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             (0..NAMES.len()).for_each(|node| world.crash_agent(node));
@@ -402,7 +413,7 @@ fn all_agents_may_crash_at_once() {
 
 #[test]
 fn an_agent_that_crashes_for_good_is_replaced_before_its_lease_would_have_ended() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         world.crash_agent(leader);
         // Its guard gives it two seconds, stops PostgreSQL and gives the tenure back.
@@ -414,7 +425,7 @@ fn an_agent_that_crashes_for_good_is_replaced_before_its_lease_would_have_ended(
 
 #[test]
 fn an_agent_that_is_back_while_the_store_is_away_holds_what_it_has() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             world.crash_store();
@@ -429,7 +440,7 @@ fn an_agent_that_is_back_while_the_store_is_away_holds_what_it_has() {
 
 #[test]
 fn a_lost_machine_is_replaced_and_follows_when_it_is_back() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, by_lease(), |world| world.lose(leader));
         world.runs(secs(2));
@@ -440,7 +451,7 @@ fn a_lost_machine_is_replaced_and_follows_when_it_is_back() {
 
 #[test]
 fn standbys_that_crash_and_come_back_disturb_nobody() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| {
             for node in (0..NAMES.len()).filter(|node| *node != leader) {
@@ -464,7 +475,7 @@ fn acquires(world: &mut World, leader: usize) -> usize {
 
 #[test]
 fn an_agent_that_crashes_in_the_middle_of_an_acquisition_comes_back_and_leads_or_lets_go() {
-    seeds(|seed| {
+    with_seed(|seed| {
         for pause in [ms(0), ms(3), ms(12), ms(60)] {
             let (mut world, leader) = World::whole(seed, 1);
             let next = acquires(&mut world, leader);
@@ -481,7 +492,7 @@ fn an_agent_that_crashes_in_the_middle_of_an_acquisition_comes_back_and_leads_or
 
 #[test]
 fn an_agent_that_never_hears_that_it_acquired_the_key_leads_or_lets_go() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = acquires(&mut world, leader);
         world.partition_oneway(STORE, NAMES[next]);
@@ -495,7 +506,7 @@ fn an_agent_that_never_hears_that_it_acquired_the_key_leads_or_lets_go() {
 
 #[test]
 fn an_agent_that_is_asked_to_stop_hands_over() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let next = replaced(&mut world, leader, secs(1), |world| world.ask(leader, Asked::Stop));
         world.runs(secs(3));
@@ -506,7 +517,7 @@ fn an_agent_that_is_asked_to_stop_hands_over() {
 
 #[test]
 fn an_agent_that_is_asked_to_stop_while_peers_hang_stays_or_hands_over() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let silent = World::other(leader);
         world.hold(NAMES[leader], NAMES[silent]);
@@ -520,7 +531,7 @@ fn an_agent_that_is_asked_to_stop_while_peers_hang_stays_or_hands_over() {
 
 #[test]
 fn an_operator_moves_the_leadership_over_the_network() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let candidate = World::other(leader);
         let (from, to) = (NAMES[leader], NAMES[candidate]);
@@ -541,7 +552,7 @@ fn an_operator_moves_the_leadership_over_the_network() {
 
 #[test]
 fn a_postmaster_that_dies_is_started_in_place() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let tenure = world.tenure();
         world.outage();
@@ -554,7 +565,7 @@ fn a_postmaster_that_dies_is_started_in_place() {
 
 #[test]
 fn a_leader_key_that_is_deleted_is_regained() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         let before = world.tenure();
         world.outage();
@@ -572,8 +583,60 @@ fn a_leader_key_that_is_deleted_is_regained() {
 
 #[test]
 fn a_configuration_that_is_read_again_disturbs_nobody() {
-    seeds(|seed| {
+    with_seed(|seed| {
         let (mut world, leader) = World::whole(seed, 1);
         undisturbed(&mut world, leader, |world| (0..NAMES.len()).for_each(|node| world.ask(node, Asked::Reload)));
     });
+}
+
+// --- repeating ------------------------------------------------------------------------------------------------------
+
+/// Everything that the hosts told in a run with something of each kind: events, orders, decisions, packets.
+fn eventful(seed: u64) -> Vec<String> {
+    let (mut world, leader) = World::whole(seed, 2);
+    world.elect();
+    world.partition_oneway(STORE, NAMES[World::other(leader)]);
+    world.lose(leader);
+    world.runs(secs(3));
+    world.repair_oneway(STORE, NAMES[World::other(leader)]);
+    world.crash_member(STORE);
+    world.runs_until(by_lease() + LEASE, "somebody serves", |world| world.writer().is_some());
+    world.start_member(STORE);
+    world.start_agent(leader);
+    world.heals();
+    world.lines()
+}
+
+/// Has another process run it. Within one, the second run gets other numbers for its tasks, and tokio drops what a crash
+/// leaves behind by these.
+fn told_by_a_process_of_its_own(seed: u64) -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let ran = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "--test-threads=1", "agents::the_same_seed_does_the_same"])
+        .env(TELL, file.path())
+        .env("MATRIARCH_TURMOIL_SEED", seed.to_string())
+        .output()
+        .expect("this test as another process");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let lines = std::fs::read_to_string(file.path()).expect("what it told");
+    lines.lines().map(str::to_owned).collect()
+}
+
+const TELL: &str = "MATRIARCH_TURMOIL_TELL";
+
+#[test]
+#[cfg_attr(not(tokio_unstable), ignore = "tokio draws from the host: run tests/turmoil")]
+fn the_same_seed_does_the_same() {
+    if let Some(file) = std::env::var_os(TELL) {
+        return with_seed(|seed| std::fs::write(&file, eventful(seed).join("\n")).expect("the file that was named"));
+    }
+    let (first, second) = (told_by_a_process_of_its_own(1), told_by_a_process_of_its_own(1));
+    assert!(first.len() > 1000, "{} lines are no story", first.len());
+    for (number, (one, two)) in first.iter().zip(&second).enumerate() {
+        let same = one.bytes().zip(two.bytes()).take_while(|(one, two)| one == two).count();
+        let end = |line: &str| String::from_utf8_lossy(&line.as_bytes()[same.saturating_sub(200)..]).into_owned();
+        assert!(one == two, "line {number} differs:\n{}\n{}", end(one), end(two));
+    }
+    assert_eq!(first.len(), second.len());
+    assert_ne!(first, told_by_a_process_of_its_own(2), "another seed does something else");
 }

@@ -34,28 +34,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// All nodes.
 #[derive(Clone)]
-pub struct Machines(Arc<Mutex<All>>);
+pub(super) struct Machines(Arc<Mutex<All>>);
 
 /// All nodes, and the one log that is a tree of theirs.
-pub struct All {
+pub(super) struct All {
     wal: Wal,
     names: Vec<Member>,
     /// The nodes.
-    pub nodes: Vec<Machine>,
+    pub(super) nodes: Vec<Machine>,
     now: Duration,
     commits: u64,
 }
 
 /// One node.
-pub struct Machine {
+pub(super) struct Machine {
     /// Its PostgreSQL.
-    pub server: Server,
+    pub(super) server: Server,
     /// Its guard.
-    pub guard: Option<PretendGuard>,
+    pub(super) guard: Option<PretendGuard>,
     /// Tenures that its guard gives back.
-    pub releases: Vec<LeaseId>,
+    pub(super) releases: Vec<LeaseId>,
     /// It reaches no other node.
-    pub is_cut_off: bool,
+    pub(super) is_cut_off: bool,
     due: Vec<(Duration, Pid, Due)>,
     files: Started,
     changed: Option<mpsc::Sender<Changed>>,
@@ -72,7 +72,7 @@ enum Due {
 
 /// A guard.
 #[derive(Default)]
-pub struct PretendGuard {
+pub(super) struct PretendGuard {
     authority: Authority,
     agent: Option<(mpsc::Receiver<Order>, mpsc::Sender<Report>)>,
     absent_since: Option<Duration>,
@@ -80,7 +80,7 @@ pub struct PretendGuard {
 
 impl PretendGuard {
     /// What it would end.
-    pub fn armed(&self) -> Option<Armed> {
+    pub(super) fn armed(&self) -> Option<Armed> {
         self.authority.armed()
     }
 
@@ -94,7 +94,7 @@ impl PretendGuard {
 
 impl Machines {
     /// Nodes of these names, with nothing on their disks.
-    pub fn new(names: &[&str]) -> Self {
+    pub(super) fn new(names: &[&str]) -> Self {
         let machine = |_: &&str| Machine {
             server: Server::new(),
             guard: None,
@@ -114,19 +114,19 @@ impl Machines {
     }
 
     /// All of them.
-    pub fn all(&self) -> MutexGuard<'_, All> {
+    pub(super) fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap()
     }
 
     /// What an agent on `node` has around it.
-    pub fn node(&self, node: usize) -> Arc<Node> {
+    pub(super) fn node(&self, node: usize) -> Arc<Node> {
         Arc::new(Node { machines: self.clone(), node })
     }
 }
 
 impl All {
     /// Time goes on.
-    pub fn step(&mut self, now: Duration) {
+    pub(super) fn step(&mut self, now: Duration) {
         self.now = now;
         for node in 0..self.nodes.len() {
             self.guard_lives(node);
@@ -138,7 +138,7 @@ impl All {
     }
 
     /// A client writes to every server that lets it.
-    pub fn clients_write(&mut self) {
+    pub(super) fn clients_write(&mut self) {
         for machine in &mut self.nodes {
             if machine.server.can_acknowledge() {
                 self.commits += 1;
@@ -148,13 +148,13 @@ impl All {
     }
 
     /// The server of `node` streams from that of `from`.
-    pub fn streams(&self, node: usize, from: usize) -> bool {
+    pub(super) fn streams(&self, node: usize, from: usize) -> bool {
         let pm = self.nodes[node].server.postmaster.as_ref();
         pm.is_some_and(|pm| pm.phase == Phase::Ready && pm.stream.is_some_and(|stream| stream.from == NodeId(from)))
     }
 
     /// The machine is lost: everything on it but its disk.
-    pub fn lost(&mut self, node: usize) {
+    pub(super) fn lost(&mut self, node: usize) {
         let machine = &mut self.nodes[node];
         machine.server.dies();
         (machine.guard, machine.changed) = (None, None);
@@ -163,7 +163,7 @@ impl All {
     }
 
     /// The postmaster is killed, and leaves nothing behind.
-    pub fn postgres_killed(&mut self, node: usize) {
+    pub(super) fn postgres_killed(&mut self, node: usize) {
         self.nodes[node].server.dies();
         self.tell(node);
     }
@@ -466,7 +466,7 @@ fn refused(why: &str) -> Outcome<PostgresDone> {
 }
 
 /// A node as its agent has it.
-pub struct Node {
+pub(super) struct Node {
     machines: Machines,
     node: usize,
 }
@@ -477,7 +477,7 @@ impl Node {
     }
 
     /// How its guard is found.
-    pub fn finder(self: &Arc<Self>) -> Finder {
+    pub(super) fn finder(self: &Arc<Self>) -> Finder {
         let this = Arc::clone(self);
         Finder::new(move || {
             let this = Arc::clone(&this);

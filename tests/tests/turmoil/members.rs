@@ -24,11 +24,11 @@ use turmoil::net::TcpListener;
 use super::network::incoming;
 
 /// The port that members listen on.
-pub const PORT: u16 = 2379;
+pub(super) const PORT: u16 = 2379;
 
 /// A store with all of its members.
 #[derive(Clone)]
-pub struct Store {
+pub(super) struct Store {
     memory: Arc<Mutex<Memory>>,
     running: Arc<Mutex<Option<Running>>>,
     faults: Arc<Mutex<BTreeMap<String, Arc<Faults>>>>,
@@ -36,44 +36,44 @@ pub struct Store {
 
 /// What a member does wrong.
 #[derive(Default)]
-pub struct Faults {
+pub(super) struct Faults {
     /// Watches say nothing any more, once they were confirmed.
-    pub silent_watches: AtomicBool,
+    pub(super) silent_watches: AtomicBool,
     /// Requests are carried out and never answered: those whose path ends so.
-    pub unanswered: Mutex<Option<&'static str>>,
+    pub(super) unanswered: Mutex<Option<&'static str>>,
     /// Requests are carried out at once and answered so late: those whose path ends so.
-    pub late: Mutex<Option<(&'static str, Duration)>>,
+    pub(super) late: Mutex<Option<(&'static str, Duration)>>,
 }
 
 impl Store {
     /// An empty one.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let memory = Arc::new(Mutex::new(Memory::new(1)));
         Self { memory, running: Arc::default(), faults: Arc::default() }
     }
 
     /// What it holds.
-    pub fn memory(&self) -> Memory {
+    pub(super) fn memory(&self) -> Memory {
         self.memory.lock().unwrap().clone()
     }
 
     /// It is replaced by an empty one, or by what it held before, which `memory` tells; for the next run.
-    pub fn replace(&self, memory: Memory) {
+    pub(super) fn replace(&self, memory: Memory) {
         *self.memory.lock().unwrap() = memory;
     }
 
     /// The way to it, while it runs.
-    pub fn running(&self) -> Option<Running> {
+    pub(super) fn running(&self) -> Option<Running> {
         self.running.lock().unwrap().clone()
     }
 
     /// What a member does wrong.
-    pub fn faults(&self, member: &str) -> Arc<Faults> {
+    pub(super) fn faults(&self, member: &str) -> Arc<Faults> {
         Arc::clone(self.faults.lock().unwrap().entry(member.to_owned()).or_default())
     }
 
     /// What the members agree on. It has a host of its own: a member that is lost is not the store.
-    pub async fn agree(self, seed: u64) -> turmoil::Result {
+    pub(super) async fn agree(self, seed: u64) -> turmoil::Result {
         let (engine, running) = self.memory().run(seed);
         *self.running.lock().unwrap() = Some(running);
         engine.await;
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// One member.
-    pub async fn member(self, name: String) -> turmoil::Result {
+    pub(super) async fn member(self, name: String) -> turmoil::Result {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
         let running = loop {
             match self.running() {
@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// It stands still: members that are there find nobody to ask.
-    pub fn stopped(&self) {
+    pub(super) fn stopped(&self) {
         *self.running.lock().unwrap() = None;
     }
 }

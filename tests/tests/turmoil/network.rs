@@ -18,18 +18,18 @@ use turmoil::net::{TcpListener, TcpStream};
 /// What the clocks of all hosts show at the beginning.
 const BOOTED: Duration = Duration::from_hours(1);
 /// What the wall clocks show at the beginning, in milliseconds since the Unix epoch.
-pub const EPOCH_MS: i64 = 1_770_000_000_000;
+pub(super) const EPOCH_MS: i64 = 1_770_000_000_000;
 
 /// What a host's clock shows so long after the beginning.
-pub fn instant(elapsed: Duration) -> Instant {
+pub(super) fn instant(elapsed: Duration) -> Instant {
     Instant::ZERO + BOOTED + elapsed
 }
 
 /// Turmoil's time. There is one for all hosts: clocks that run wrong are for the simulated world.
-pub struct SimulatedClock;
+pub(super) struct SimulatedClock;
 
 /// Time since the beginning, as the host that runs now sees it.
-pub fn elapsed() -> Duration {
+pub(super) fn elapsed() -> Duration {
     turmoil::sim_elapsed().expect("a host of the simulation asks for the time")
 }
 
@@ -61,12 +61,12 @@ impl Alarm for SimulatedAlarm {
 }
 
 /// Connects over turmoil's network.
-pub fn connector() -> Connector {
+pub(super) fn connector() -> Connector {
     Connector::new(|addr| Box::pin(async move { Ok(Box::new(TcpStream::connect(addr).await?) as BoxStream) }))
 }
 
 /// Listens on turmoil's network.
-pub async fn listen(port: u16) -> io::Result<Listener> {
+pub(super) async fn listen(port: u16) -> io::Result<Listener> {
     let listener = Arc::new(TcpListener::bind(("0.0.0.0", port)).await?);
     Ok(Listener::new(move || {
         let listener = Arc::clone(&listener);
@@ -78,7 +78,7 @@ pub async fn listen(port: u16) -> io::Result<Listener> {
 }
 
 /// A connection that tonic takes.
-pub struct Connection(TcpStream);
+pub(super) struct Connection(TcpStream);
 
 impl tonic::transport::server::Connected for Connection {
     type ConnectInfo = ();
@@ -104,7 +104,7 @@ impl AsyncWrite for Connection {
 }
 
 /// The connections that come to `listener`.
-pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+pub(super) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(8);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

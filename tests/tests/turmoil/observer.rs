@@ -13,28 +13,28 @@ const CONNECTIONS_MAX: usize = 24;
 
 /// One time of leading, as the leader key tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tenure {
+pub(super) struct Tenure {
     /// Who.
-    pub leader: String,
+    pub(super) leader: String,
     /// The revision that created the key.
-    pub epoch: i64,
+    pub(super) epoch: i64,
 }
 
 /// What one agent uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Use {
+pub(super) struct Use {
     /// Tasks alive.
-    pub tasks: usize,
+    pub(super) tasks: usize,
     /// Connections of its host.
-    pub connections: usize,
+    pub(super) connections: usize,
 }
 
 /// The witness.
-pub struct Observer {
+pub(super) struct Observer {
     trace: Trace,
     tenure: Option<Tenure>,
     /// Every tenure so far.
-    pub tenures: Vec<Tenure>,
+    pub(super) tenures: Vec<Tenure>,
     written_at: Duration,
     /// The longest time in which nobody could write, since the last mark.
     outage: Duration,
@@ -42,13 +42,13 @@ pub struct Observer {
 }
 
 impl Observer {
-    pub fn new(trace: Trace) -> Self {
+    pub(super) fn new(trace: Trace) -> Self {
         let (tenures, written_at, outage) = (Vec::new(), Duration::ZERO, Duration::ZERO);
         Self { trace, tenure: None, tenures, written_at, outage, writer: None }
     }
 
     /// Looks at everything at one instant.
-    pub fn look(&mut self, now: Duration, all: &All, tenure: Option<Tenure>) {
+    pub(super) fn look(&mut self, now: Duration, all: &All, tenure: Option<Tenure>) {
         let writable = |node: &usize| all.nodes[*node].server.can_acknowledge();
         let writers: Vec<usize> = (0..all.nodes.len()).filter(writable).collect();
         assert!(writers.len() <= 1, "{now:?}: nodes {writers:?} acknowledge writes at one instant");
@@ -69,7 +69,7 @@ impl Observer {
     }
 
     /// The longest outage since the last mark, up to `now`; from here on another is looked for.
-    pub fn outage(&mut self, now: Duration) -> Duration {
+    pub(super) fn outage(&mut self, now: Duration) -> Duration {
         let outage = self.outage.max(now.saturating_sub(self.written_at));
         (self.outage, self.written_at) = (Duration::ZERO, now);
         outage
@@ -77,7 +77,7 @@ impl Observer {
 }
 
 /// Nothing grows.
-pub fn check_use(uses: &BTreeMap<String, Use>) {
+pub(super) fn check_use(uses: &BTreeMap<String, Use>) {
     for (agent, Use { tasks, connections }) in uses {
         assert!(*tasks <= TASKS_MAX, "{agent}: {tasks} tasks are alive");
         assert!(*connections <= CONNECTIONS_MAX, "{agent}: {connections} connections are open");

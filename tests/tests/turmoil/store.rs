@@ -8,14 +8,17 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use matriarch::clock::Clock;
 use matriarch::store::embedded::Memory;
 use matriarch::store::{Change, EtcdStore, Guard, MirroredPrefix, Operation, Transaction, WatchEvent};
 use matriarch_core::id::Revision;
-use matriarch_core::op::Outcome;
+use matriarch_core::op::{Outcome, Refusal};
 use tonic::transport::Server;
 use turmoil::net::TcpListener;
 
-use super::network::{SimulatedClock, connector, incoming};
+use super::members;
+use super::network::{SimulatedClock, connector, elapsed, incoming};
+use super::world::{ms, with_seed};
 
 const STORE: &str = "store";
 const AGENT: &str = "agent";
@@ -147,4 +150,204 @@ fn a_member_that_fell_behind_in_raft_terms_is_not_believed() {
         Ok(())
     });
     sim.run().unwrap();
+}
+
+// --- one thing at a time --------------------------------------------------------------------------------------------
+
+/// What a scenario with the adapter alone is given: a store of members whose faults can be set.
+struct Members {
+    store: members::Store,
+    names: &'static [&'static str],
+}
+
+impl Members {
+    fn adapter(&self) -> EtcdStore {
+        adapter(self.names)
+    }
+}
+
+/// Runs a scenario of the adapter against members of one store.
+fn scenario_with<F: Future<Output = ()> + 'static>(
+    names: &'static [&'static str],
+    scenario: impl Fn(Members) -> F + Clone + 'static,
+) {
+    with_seed(|seed| {
+        let (mut sim, members) = simulation(seed, names);
+        let running = scenario(members);
+        sim.client(AGENT, async move {
+            running.await;
+            Ok(())
+        });
+        sim.run().unwrap();
+    });
+}
+
+fn simulation(seed: u64, names: &'static [&'static str]) -> (turmoil::Sim<'static>, Members) {
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(seed)
+        .simulation_duration(Duration::from_mins(5))
+        .min_message_latency(ms(1))
+        .max_message_latency(ms(4))
+        .tcp_capacity(65536)
+        .enable_random_order()
+        .build();
+    let store = members::Store::new();
+    let agreeing = store.clone();
+    sim.host("quorum", move || agreeing.clone().agree(seed));
+    for name in names {
+        let store = store.clone();
+        sim.host(*name, move || store.clone().member((*name).to_owned()));
+    }
+    (sim, Members { store, names })
+}
+
+/// How long something takes, in milliseconds of the simulation.
+fn timed<T>(what: impl Future<Output = T>) -> impl Future<Output = (T, u128)> {
+    let (what, begun) = (Box::pin(what), elapsed());
+    async move {
+        let value = what.await;
+        (value, elapsed().saturating_sub(begun).as_millis())
+    }
+}
+
+const ONE: &[&str] = &["store1"];
+const TWO: &[&str] = &["store1", "store2"];
+
+#[test]
+fn every_call_into_a_link_that_is_held_ends_at_its_deadline_and_is_unknown() {
+    scenario_with(ONE, |members| async move {
+        let store = members.adapter();
+        assert_eq!(create(&store, "t/a", PATIENT).await, "done");
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        turmoil::hold(AGENT, "store1");
+        let limit = Duration::from_millis(700);
+        let (read, took) = timed(store.read_prefix("t/", limit)).await;
+        assert!(matches!(read, Outcome::Unknown(_)) && (700..760).contains(&took), "{took} ms");
+        let (read, took) = timed(store.read_key("t/a", limit)).await;
+        assert!(matches!(read, Outcome::Unknown(_)) && (700..760).contains(&took), "{took} ms");
+        let (written, took) = timed(create(&store, "t/b", limit)).await;
+        assert!(written == "unknown" && (700..760).contains(&took), "{took} ms");
+        let (kept, took) = timed(store.keep_session(lease, limit)).await;
+        assert!(matches!(kept, Outcome::Unknown(_)) && (700..760).contains(&took), "{took} ms");
+        let (renewed, took) = timed(store.renew(lease, "t/a", Revision(2), limit)).await;
+        assert!(matches!(renewed, Outcome::Unknown(_)) && (700..760).contains(&took), "{took} ms");
+        let (revoked, took) = timed(store.revoke(lease, limit)).await;
+        assert!(matches!(revoked, Outcome::Unknown(_)) && (700..760).contains(&took), "{took} ms");
+    });
+}
+
+#[test]
+fn what_is_answered_after_the_deadline_is_unknown_and_is_not_sent_again() {
+    scenario_with(ONE, |members| async move {
+        let store = members.adapter();
+        assert_eq!(create(&store, "t/a", PATIENT).await, "done");
+        *members.store.faults("store1").late.lock().unwrap() = Some(("/Txn", Duration::from_secs(3)));
+        assert_eq!(create(&store, "t/b", SHORT).await, "unknown");
+        let read = store.read_key("t/b", PATIENT).await.done().unwrap();
+        let entry = read.entry.expect("it was carried out");
+        assert_eq!((entry.version, read.revision), (1, entry.mod_revision), "once, and nothing since");
+    });
+}
+
+#[test]
+fn a_renewal_goes_on_through_the_next_member_after_a_third_of_its_deadline() {
+    scenario_with(TWO, |members| async move {
+        let store = members.adapter();
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        let put = Operation::Put { key: "t/leader".into(), value: "a".into(), lease: Some(lease) };
+        let written = store.transact(Transaction { operations: vec![put], ..Transaction::default() }, PATIENT).await;
+        let epoch = written.outcome.done().unwrap().revision;
+        let limit = Duration::from_millis(1200);
+        assert!(store.renew(lease, "t/leader", epoch, limit).await.done().is_some());
+        // The member that answered last is asked first.
+        turmoil::hold(AGENT, "store1");
+        let begun = SimulatedClock.now();
+        let (renewed, took) = timed(store.renew(lease, "t/leader", epoch, limit)).await;
+        let renewed = renewed.done().expect("the other member answers");
+        assert!((400..460).contains(&took), "{took} ms");
+        assert!(renewed.asked.since(begun) >= ms(400), "credited to the keep-alive that was answered");
+        let (again, took) = timed(store.renew(lease, "t/leader", epoch, limit)).await;
+        assert!(again.done().is_some() && took < 40, "it stays with who answered: {took} ms");
+    });
+}
+
+#[test]
+fn a_renewal_is_credited_to_when_it_was_asked_for() {
+    scenario_with(ONE, |members| async move {
+        let store = members.adapter();
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        let put = Operation::Put { key: "t/leader".into(), value: "a".into(), lease: Some(lease) };
+        let written = store.transact(Transaction { operations: vec![put], ..Transaction::default() }, PATIENT).await;
+        let epoch = written.outcome.done().unwrap().revision;
+        *members.store.faults("store1").late.lock().unwrap() = Some(("/LeaseKeepAlive", ms(300)));
+        let begun = SimulatedClock.now();
+        let renewed = store.renew(lease, "t/leader", epoch, SHORT).await.done().expect("an answer, late");
+        assert!(renewed.asked.since(begun) < ms(10) && renewed.heard.since(begun) >= ms(300), "{renewed:?}");
+    });
+}
+
+#[test]
+fn a_renewal_is_refused_when_the_key_is_not_ours_or_the_lease_is_gone() {
+    scenario_with(ONE, |members| async move {
+        let store = members.adapter();
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        assert_eq!(create(&store, "t/leader", PATIENT).await, "done");
+        let conflict = store.renew(lease, "t/leader", Revision(2), SHORT).await;
+        assert!(matches!(conflict, Outcome::Refused(Refusal::Conflict)), "{conflict:?}");
+        store.revoke(lease, PATIENT).await.done().expect("it is revoked");
+        let gone = store.renew(lease, "t/leader", Revision(2), SHORT).await;
+        assert!(matches!(gone, Outcome::Refused(Refusal::LeaseGone)), "{gone:?}");
+    });
+}
+
+#[test]
+fn a_keep_alive_of_before_an_election_proves_nothing_after_it() {
+    scenario_with(ONE, |members| async move {
+        let store = members.adapter();
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        let put = Operation::Put { key: "t/leader".into(), value: "a".into(), lease: Some(lease) };
+        let written = store.transact(Transaction { operations: vec![put], ..Transaction::default() }, PATIENT).await;
+        let epoch = written.outcome.done().unwrap().revision;
+        let faults = members.store.faults("store1");
+        *faults.late.lock().unwrap() = Some(("/LeaseKeepAlive", ms(300)));
+        let begun = SimulatedClock.now();
+        let renewing = tokio::spawn({
+            let store = store.clone();
+            async move { store.renew(lease, "t/leader", epoch, Duration::from_secs(3)).await }
+        });
+        tokio::time::sleep(ms(100)).await;
+        members.store.running().unwrap().elect().await.unwrap();
+        *faults.late.lock().unwrap() = None;
+        let renewed = renewing.await.unwrap().done().expect("the next attempt is of one term");
+        assert_eq!(renewed.raft_term, members.store.memory().raft_term());
+        assert!(renewed.asked.since(begun) >= ms(290), "credited to the keep-alive of the new term");
+    });
+}
+
+#[test]
+fn a_connection_that_is_reset_is_replaced_at_once_and_the_watch_goes_on() {
+    with_seed(|seed| {
+        let (mut sim, members) = simulation(seed, ONE);
+        sim.client(AGENT, async move {
+            let store = members.adapter();
+            assert_eq!(create(&store, "t/a", PATIENT).await, "done");
+            let mut watch = store.watch("t/", Revision(3));
+            let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+            // Its connections are reset after two seconds.
+            tokio::time::sleep(Duration::from_secs(2).saturating_sub(elapsed()) + ms(60)).await;
+            let (kept, took) = timed(store.keep_session(lease, PATIENT)).await;
+            assert!(kept.done().is_some() && took < 60, "{took} ms");
+            let (written, took) = timed(create(&store, "t/b", PATIENT)).await;
+            assert!(written == "done" && took < 60, "{took} ms: {written}");
+            let (event, took) = timed(watch.recv()).await;
+            assert!(matches!(event, Some(WatchEvent::Changes { .. })) && took < 200, "{took} ms: {event:?}");
+            Ok(())
+        });
+        while sim.elapsed() < Duration::from_secs(2) {
+            sim.step().unwrap();
+        }
+        sim.crash("store1");
+        sim.bounce("store1");
+        sim.run().unwrap();
+    });
 }

@@ -1,10 +1,8 @@
 //! What the hosts tell, as `tracing` has it: the events that reach core, its orders and decisions, the packets of the
-//! network. The end of it is kept for whoever has to understand a failure, a hash of all of it for comparing two runs.
+//! network. All of it is kept, for comparing two runs and for whoever has to understand a failure.
 
-use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
-use std::hash::{DefaultHasher, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -12,63 +10,39 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-/// Lines that are kept.
-const KEPT_MAX: usize = 300;
-/// Characters of a line that are kept.
-const LINE_CHARS_MAX: usize = 200;
+/// Lines that are shown of a failure, and characters of each.
+const SHOWN_LINES: usize = 300;
+const SHOWN_CHARS: usize = 200;
+
+/// What marks a line as a packet's.
+const PACKET: &str = " ~";
 
 /// What was told so far.
 #[derive(Clone, Default)]
-pub struct Trace(Arc<Mutex<Told>>);
-
-#[derive(Default)]
-struct Told {
-    kept: VecDeque<String>,
-    hasher: DefaultHasher,
-    lines: u64,
-}
+pub(super) struct Trace(Arc<Mutex<Vec<String>>>);
 
 impl Trace {
     /// Takes in what this thread tells, until the guard is dropped.
-    pub fn listen(&self) -> tracing::subscriber::DefaultGuard {
+    pub(super) fn listen(&self) -> tracing::subscriber::DefaultGuard {
         tracing::subscriber::set_default(Registry::default().with(self.clone()))
     }
 
-    /// A hash of all of it, and how many lines that was.
-    pub fn hash(&self) -> (u64, u64) {
-        let told = self.told();
-        (told.hasher.finish(), told.lines)
-    }
-
     /// A line of the observer's own.
-    pub fn note(&self, line: String) {
-        self.told().take(line, true);
+    pub(super) fn note(&self, line: String) {
+        self.lines().push(line);
     }
 
-    /// The end of the story.
-    pub fn tail(&self) -> String {
-        self.told().kept.iter().fold(String::new(), |all, line| all + line + "\n")
-    }
-
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+    /// All that was told.
+    pub(super) fn lines(&self) -> MutexGuard<'_, Vec<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Told {
-    fn take(&mut self, mut line: String, keep: bool) {
-        self.hasher.write(line.as_bytes());
-        self.lines += 1;
-        if !keep {
-            return;
-        }
-        if let Some((end, _)) = line.char_indices().nth(LINE_CHARS_MAX) {
-            line.truncate(end);
-        }
-        self.kept.push_back(line);
-        if self.kept.len() > KEPT_MAX {
-            self.kept.pop_front();
-        }
+    /// The end of the story, without the packets.
+    pub(super) fn tail(&self) -> String {
+        let lines = self.lines();
+        let told: Vec<&String> = lines.iter().filter(|line| !line.contains(PACKET)).collect();
+        let shown = told.iter().skip(told.len().saturating_sub(SHOWN_LINES));
+        shown.map(|line| line.chars().take(SHOWN_CHARS).chain(['\n']).collect::<String>()).collect()
     }
 }
 
@@ -103,15 +77,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
         if !ours && target != "turmoil" {
             return;
         }
-        // Turmoil counts its own steps aloud.
-        let Some(elapsed) = turmoil::in_simulation().then(turmoil::sim_elapsed).flatten() else { return };
         let host = context.event_scope(event).into_iter().flatten().find_map(|span| {
             let extensions = span.extensions();
             extensions.get::<HostName>().map(|name| name.0.clone())
         });
+        // Not of a host: turmoil counts its own steps aloud, and crashes hosts while simulated time stands still.
+        let (Some(host), Some(elapsed)) = (host, turmoil::sim_elapsed()) else { return };
         let mut fields = Fields(String::new());
         event.record(&mut fields);
-        let line = format!("{:>9.3} {:8}{}", elapsed.as_secs_f64(), host.unwrap_or_default(), fields.0);
-        self.told().take(line, ours);
+        if !ours {
+            // Not what is in it: HTTP tells the date, which is the real one.
+            fields.0.truncate(fields.0.find(" [").unwrap_or(fields.0.len()));
+        }
+        let what = if ours { "" } else { PACKET };
+        self.note(format!("{:>9.3} {:8}{what}{}", elapsed.as_secs_f64(), host, fields.0));
     }
 }

@@ -25,31 +25,31 @@ use super::observer::{Observer, Tenure, Use, check_use};
 use super::trace::Trace;
 
 /// The agents' hosts.
-pub const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 /// The members of the store.
-pub const MEMBERS: [&str; 2] = ["store1", "store2"];
+pub(super) const MEMBERS: [&str; 2] = ["store1", "store2"];
 /// What the members agree on, and where guards and operators work.
 const QUORUM: &str = "quorum";
 const CHORES: &str = "chores";
 const REST: u16 = 8008;
 
 /// Times of the cluster, in seconds.
-pub const TTL: u64 = 6;
+pub(super) const TTL: u64 = 6;
 const LOOP_WAIT: u64 = 1;
 const RETRY_TIMEOUT: u64 = 2;
 /// How long a cluster may take to begin, and a healed one to be whole: a lease that has to end, connections that have to
 /// be found dead by their probes (13 s), a standby that is cloned.
 const WHOLE_WITHIN: Duration = Duration::from_secs(40);
 /// How long an election may take once the leader key is gone: positions are asked for, with deadlines of a second.
-pub const ELECTION: Duration = Duration::from_secs(3);
+pub(super) const ELECTION: Duration = Duration::from_secs(3);
 
 /// Seconds.
-pub fn secs(seconds: u64) -> Duration {
+pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// Milliseconds.
-pub fn ms(milliseconds: u64) -> Duration {
+pub(super) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
@@ -59,23 +59,20 @@ thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a scenario once a seed: `MATRIARCH_TURMOIL_SEED` alone, or the first `MATRIARCH_TURMOIL_SEEDS`.
-pub fn seeds(scenario: impl Fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    match number("MATRIARCH_TURMOIL_SEED") {
-        Some(seed) => scenario(seed),
-        None => (1..=number("MATRIARCH_TURMOIL_SEEDS").unwrap_or(3)).for_each(scenario),
-    }
+/// Runs a scenario with the seed `MATRIARCH_TURMOIL_SEED`, or 1. `tests/turmoil` runs each of several in its own process.
+pub(super) fn with_seed(scenario: impl Fn(u64)) {
+    let seed = std::env::var("MATRIARCH_TURMOIL_SEED").map_or(1, |text| text.parse().expect("a number"));
+    scenario(seed);
 }
 
 /// A cluster, its store and its network.
-pub struct World {
+pub(super) struct World {
     seed: u64,
     sim: turmoil::Sim<'static>,
     machines: Machines,
     store: Store,
     /// What was seen so far.
-    pub observer: Observer,
+    pub(super) observer: Observer,
     uses: Arc<Mutex<BTreeMap<String, Use>>>,
     asks: Arc<Mutex<BTreeMap<String, mpsc::Sender<Asked>>>>,
     chores: Rc<RefCell<VecDeque<Chore>>>,
@@ -86,7 +83,7 @@ pub struct World {
 
 impl World {
     /// Three agents and a store of so many members; nothing has happened yet.
-    pub fn new(seed: u64, members: usize) -> Self {
+    pub(super) fn new(seed: u64, members: usize) -> Self {
         hear_panics();
         let trace = Trace::default();
         let listening = trace.listen();
@@ -123,7 +120,7 @@ impl World {
     }
 
     /// As [`Self::new`], after the cluster has begun: with its leader.
-    pub fn whole(seed: u64, members: usize) -> (Self, usize) {
+    pub(super) fn whole(seed: u64, members: usize) -> (Self, usize) {
         let mut world = Self::new(seed, members);
         let leader = world.becomes_whole();
         world.runs(secs(5));
@@ -156,7 +153,7 @@ impl World {
     }
 
     /// Time goes on.
-    pub fn runs(&mut self, time: Duration) {
+    pub(super) fn runs(&mut self, time: Duration) {
         let end = self.sim.elapsed() + time;
         while self.sim.elapsed() < end {
             self.step();
@@ -165,7 +162,7 @@ impl World {
 
     /// Time goes on until something holds.
     #[track_caller]
-    pub fn runs_until(&mut self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(super) fn runs_until(&mut self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let end = self.sim.elapsed() + limit;
         while !holds(self) {
             assert!(self.sim.elapsed() < end, "not within {limit:?}: {what}");
@@ -174,19 +171,19 @@ impl World {
     }
 
     /// Time since the beginning.
-    pub fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.sim.elapsed()
     }
 
     // --- what is there ----------------------------------------------------------------------------------------------
 
     /// The tenure in force, as the store has it.
-    pub fn tenure(&self) -> Option<Tenure> {
+    pub(super) fn tenure(&self) -> Option<Tenure> {
         self.store.tenure()
     }
 
     /// Who acknowledges writes.
-    pub fn writer(&self) -> Option<usize> {
+    pub(super) fn writer(&self) -> Option<usize> {
         let all = self.machines.all();
         (0..NAMES.len()).find(|node| all.nodes[*node].server.can_acknowledge())
     }
@@ -200,7 +197,7 @@ impl World {
 
     /// Waits until there is one leader and everybody follows it.
     #[track_caller]
-    pub fn becomes_whole(&mut self) -> usize {
+    pub(super) fn becomes_whole(&mut self) -> usize {
         self.runs_until(WHOLE_WITHIN, "one leader that serves, and everybody streams from it", |world| {
             world.leader_of_all().is_some()
         });
@@ -209,7 +206,7 @@ impl World {
 
     /// Everything is as it should be, and stays so: what every scenario ends with.
     #[track_caller]
-    pub fn heals(&mut self) -> usize {
+    pub(super) fn heals(&mut self) -> usize {
         let leader = self.becomes_whole();
         let tenure = self.tenure();
         self.runs(secs(2 * TTL));
@@ -220,55 +217,55 @@ impl World {
     }
 
     /// A node that does not lead.
-    pub fn other(leader: usize) -> usize {
+    pub(super) fn other(leader: usize) -> usize {
         (leader + 1) % NAMES.len()
     }
 
     /// The longest outage since the last call.
-    pub fn outage(&mut self) -> Duration {
+    pub(super) fn outage(&mut self) -> Duration {
         let now = self.now();
         self.observer.outage(now)
     }
 
-    /// A hash of everything that happened, and of how many lines it is.
-    pub fn hash(&self) -> (u64, u64) {
-        self.trace.hash()
+    /// Everything that the hosts told.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.trace.lines().clone()
     }
 
     // --- what is done to it -----------------------------------------------------------------------------------------
 
     /// Nothing passes between two hosts; connections of before hang for ever, new ones are refused at once.
-    pub fn partition(&mut self, one: &str, other: &str) {
+    pub(super) fn partition(&mut self, one: &str, other: &str) {
         self.sim.partition(one, other);
     }
 
     /// It passes again.
-    pub fn repair(&mut self, one: &str, other: &str) {
+    pub(super) fn repair(&mut self, one: &str, other: &str) {
         self.sim.repair(one, other);
     }
 
     /// What one host sends to the other is lost.
-    pub fn partition_oneway(&mut self, from: &str, to: &str) {
+    pub(super) fn partition_oneway(&mut self, from: &str, to: &str) {
         self.sim.partition_oneway(from, to);
     }
 
     /// It arrives again.
-    pub fn repair_oneway(&mut self, from: &str, to: &str) {
+    pub(super) fn repair_oneway(&mut self, from: &str, to: &str) {
         self.sim.repair_oneway(from, to);
     }
 
     /// What is sent between two hosts waits.
-    pub fn hold(&mut self, one: &str, other: &str) {
+    pub(super) fn hold(&mut self, one: &str, other: &str) {
         self.sim.hold(one, other);
     }
 
     /// It arrives now.
-    pub fn release(&mut self, one: &str, other: &str) {
+    pub(super) fn release(&mut self, one: &str, other: &str) {
         self.sim.release(one, other);
     }
 
     /// A node reaches nobody and nothing.
-    pub fn cut_off(&mut self, node: usize) {
+    pub(super) fn cut_off(&mut self, node: usize) {
         for host in self.others(node) {
             self.sim.partition(NAMES[node], host);
         }
@@ -276,7 +273,7 @@ impl World {
     }
 
     /// It does again.
-    pub fn joins_again(&mut self, node: usize) {
+    pub(super) fn joins_again(&mut self, node: usize) {
         for host in self.others(node) {
             self.sim.repair(NAMES[node], host);
         }
@@ -288,95 +285,95 @@ impl World {
     }
 
     /// Everything between two hosts takes so long, from the first message to the last.
-    pub fn latency(&mut self, one: &str, other: &str, latency: Duration) {
+    pub(super) fn latency(&mut self, one: &str, other: &str, latency: Duration) {
         self.sim.set_link_latency(one, other, latency);
     }
 
     /// An agent's process ends; PostgreSQL and guard go on.
-    pub fn crash_agent(&mut self, node: usize) {
+    pub(super) fn crash_agent(&mut self, node: usize) {
         self.sim.crash(NAMES[node]);
         self.asks.lock().unwrap().remove(NAMES[node]);
         self.uses.lock().unwrap().remove(NAMES[node]);
     }
 
     /// An agent is started.
-    pub fn start_agent(&mut self, node: usize) {
+    pub(super) fn start_agent(&mut self, node: usize) {
         self.sim.bounce(NAMES[node]);
     }
 
     /// A whole machine is lost, but for its disk.
-    pub fn lose(&mut self, node: usize) {
+    pub(super) fn lose(&mut self, node: usize) {
         self.crash_agent(node);
         self.machines.all().lost(node);
     }
 
     /// The operating system asks an agent for something.
-    pub fn ask(&mut self, node: usize, asked: Asked) {
+    pub(super) fn ask(&mut self, node: usize, asked: Asked) {
         let asks = self.asks.lock().unwrap();
         asks[NAMES[node]].try_send(asked).expect("the agent hears");
     }
 
     /// A postmaster is killed.
-    pub fn kill_postgres(&mut self, node: usize) {
+    pub(super) fn kill_postgres(&mut self, node: usize) {
         self.machines.all().postgres_killed(node);
     }
 
     /// A member of the store crashes; the others go on.
-    pub fn crash_member(&mut self, member: &str) {
+    pub(super) fn crash_member(&mut self, member: &str) {
         self.sim.crash(member);
     }
 
     /// A member of the store is started.
-    pub fn start_member(&mut self, member: &str) {
+    pub(super) fn start_member(&mut self, member: &str) {
         self.sim.bounce(member);
     }
 
     /// The store crashes as a whole.
-    pub fn crash_store(&mut self) {
+    pub(super) fn crash_store(&mut self) {
         self.store.stopped();
         self.sim.crash(QUORUM);
         MEMBERS[..self.members].iter().for_each(|member| self.sim.crash(*member));
     }
 
     /// The store is started, with what it held.
-    pub fn start_store(&mut self) {
+    pub(super) fn start_store(&mut self) {
         self.sim.bounce(QUORUM);
         MEMBERS[..self.members].iter().for_each(|member| self.sim.bounce(*member));
     }
 
     /// The store, while it is down, is replaced by an empty one.
-    pub fn empty_store(&mut self) {
+    pub(super) fn empty_store(&mut self) {
         self.store.replace(Memory::new(2));
     }
 
     /// What the store holds now.
-    pub fn backup(&self) -> Memory {
+    pub(super) fn backup(&self) -> Memory {
         self.store.memory().copy()
     }
 
     /// The store, while it is down, gets back what it held then.
-    pub fn restore(&mut self, backup: &Memory) {
+    pub(super) fn restore(&mut self, backup: &Memory) {
         self.store.replace(backup.copy());
     }
 
     /// Another member of the store leads.
-    pub fn elect(&mut self) {
+    pub(super) fn elect(&mut self) {
         let running = self.store.running().expect("the store runs");
         self.chore(async move { running.elect().await.expect("the store answers") });
     }
 
     /// What a member of the store does wrong.
-    pub fn faults(&self, member: &str) -> Arc<Faults> {
+    pub(super) fn faults(&self, member: &str) -> Arc<Faults> {
         self.store.faults(member)
     }
 
     /// Work on a host of its own.
-    pub fn chore(&self, chore: impl Future<Output = ()> + 'static) {
+    pub(super) fn chore(&self, chore: impl Future<Output = ()> + 'static) {
         self.chores.borrow_mut().push_back(Box::pin(chore));
     }
 
     /// The store as an operator reaches it, from within a chore.
-    pub fn client(&self) -> impl Fn() -> EtcdStore + use<> {
+    pub(super) fn client(&self) -> impl Fn() -> EtcdStore + use<> {
         let hosts = hosts(self.members);
         move || EtcdStore::on_clock(hosts.clone(), None, connector(), Arc::new(SimulatedClock))
     }
