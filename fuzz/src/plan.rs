@@ -68,6 +68,15 @@ fn place(what: &mut What) -> Option<&mut Where> {
         | What::StopAgent(place)
         | What::KillGuard(place)
         | What::CrashHost(place)
+        | What::SuspendHost(place)
+        | What::SetWallClock(place, _)
+        | What::FreezePostgres(place)
+        | What::HangPostgres(place)
+        | What::FillData(place)
+        | What::KillBackend(place)
+        | What::StopByHand(place)
+        | What::RestartByHand(place)
+        | What::PromoteByHand(place)
         | What::Isolate(place)
         | What::CutStore(place)
         | What::CutToStore(place)
@@ -87,6 +96,11 @@ fn place(what: &mut What) -> Option<&mut Where> {
         | What::StopStore
         | What::LoseKey
         | What::LoseLease
+        | What::DeleteKey(_)
+        | What::DeleteAllKeys
+        | What::GarbleKey(_)
+        | What::RestoreStore(_)
+        | What::ChangeConfig { .. }
         | What::SlowNetwork(_) => None,
     }
 }

@@ -279,7 +279,7 @@ impl Agent {
     /// What becomes of the server, whether that is told or not.
     fn controlled(&mut self, action: &PostgresAction) {
         match action {
-            PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote => self.server = Server::Primary,
+            PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote { .. } => self.server = Server::Primary,
             PostgresAction::Start(StartAs::Standby(_)) => self.server = Server::Standby,
             PostgresAction::Stop(_) => self.server = Server::Stopped,
             _ => {}
@@ -365,6 +365,7 @@ impl Agent {
             member: Member::new("b"),
             timeline: Timeline(2),
             position: Lsn(0x300_0000),
+            newest_timeline: choices.pick(&[Timeline(2), Timeline(3), Timeline(0)]),
         });
         view
     }

@@ -41,7 +41,8 @@ fn entry<'a>(key: &'a str, value: &'a str, number: i64) -> RawEntry<'a> {
 fn written_again(value: &str) {
     let read = status::status_key(Revision(3), value);
     let slots: Vec<_> = read.slots.clone().into_iter().collect();
-    assert_eq!(status::status_key(Revision(3), &status_json(read.optime, &slots, &read.retain)), read, "{value}");
+    let text = status_json(read.optime, read.timeline, &slots, &read.retain);
+    assert_eq!(status::status_key(Revision(3), &text), read, "{value}");
 
     let lines = history::history_lines(value);
     assert_eq!(history::history_lines(&history_json(&lines)), lines, "{value}");
@@ -53,7 +54,8 @@ fn written_again(value: &str) {
     }
 
     let tenure = epoch::epoch_record(Revision(3), value);
-    let key = epoch_json(tenure.store, &tenure.member, tenure.timeline, tenure.position, Some(tenure.epoch));
+    let (timeline, newest) = (tenure.timeline, tenure.newest_timeline);
+    let key = epoch_json(tenure.store, &tenure.member, timeline, tenure.position, newest, Some(tenure.epoch));
     assert_eq!(epoch::epoch_record(Revision(3), &key), tenure, "{value}");
 
     member_again(value);

@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use super::reply::Reply;
 use super::{Api, Call};
 use crate::agent::handle::Message;
-use crate::clock;
 use crate::config::quantity::{bool_of, int_of};
 use crate::schedule;
 
@@ -38,7 +37,7 @@ pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incomi
 async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, false).await?;
     let paused = api.paused();
-    let request = move_request(&body, endpoint == "switchover", paused, clock::wall())?;
+    let request = move_request(&body, endpoint == "switchover", paused, api.handle.clock().wall())?;
     put(api, Request::Move(request)).await
 }
 
@@ -102,7 +101,7 @@ pub(super) struct RestartFilter {
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let RestartFilter { schedule, conditions, limit } = restart_filter(&body, api.paused(), clock::wall())?;
+    let RestartFilter { schedule, conditions, limit } = restart_filter(&body, api.paused(), api.handle.clock().wall())?;
     if let Some(schedule) = schedule {
         let timeout_s = limit.map(|limit| limit.as_secs());
         let restart = ScheduledRestart { schedule, conditions, timeout_s, postmaster_start_us: 0 };

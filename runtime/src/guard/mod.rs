@@ -31,7 +31,8 @@ mod wishes;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use client::{Guard, GuardOptions, Orders, connect_or_spawn};
+pub use authority::Authority;
+pub use client::{Finder, Finding, Guard, GuardOptions, Orders, connect_or_spawn};
 pub use protocol::{Armed, Fired, Hello, Order, PROTOCOL, Report};
 pub use startup::run;
 

@@ -192,19 +192,14 @@ fn a_tenure_that_lapses_without_an_order_is_looked_at_again_at_once() {
     assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::KillOrphans)));
 }
 
-fn led(member: &str, epoch: Revision) -> EpochRecord {
-    let (revision, timeline) = (epoch, crate::id::Timeline(1));
-    EpochRecord { revision, store: STORE, epoch, member: Member::new(member), timeline, position: HERE }
-}
-
 #[test]
 fn a_key_that_vanished_is_not_asked_for_once_another_has_led() {
     let later = Revision(EPOCH.0 + 1);
-    let overtaken = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(led("b", later)));
+    let overtaken = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(epoch_record("b", later)));
     concludes(&overtaken, Rung::Fence, "key_not_regained", Fate::LetLapse, &[FIRE]);
     // Its own record, and one from before, say nothing.
     for epoch in [EPOCH, Revision(EPOCH.0 - 1)] {
-        let node = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(led("a", epoch)));
+        let node = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(epoch_record("a", epoch)));
         assert_eq!(node.concludes(), (Rung::Fence, "key_vanished", Fate::Keep));
     }
 }
@@ -213,7 +208,7 @@ fn a_key_that_vanished_is_not_asked_for_once_another_has_led() {
 fn a_start_beside_a_primary_without_a_key_asks_for_it_only_if_nobody_else_led_since() {
     let node = |member, epoch| {
         adopting(Node::primary()).cluster(|cluster| {
-            (cluster.leader, cluster.epoch) = (None, Some(led(member, epoch)));
+            (cluster.leader, cluster.epoch) = (None, Some(epoch_record(member, epoch)));
         })
     };
     assert_eq!(node("a", EPOCH).concludes(), (Rung::Fence, "adopting", Fate::Keep));
