@@ -220,7 +220,8 @@ impl Server {
             streaming: true,
             timeline: wal.timeline(on_disk.end),
             latest_end: stream.latest,
-            upstream: names[stream.from.0].as_str().to_owned(),
+            // As a receiver names its sender: host and port of the member record.
+            upstream: format!("{}:5432", names[stream.from.0]),
         });
         Some(Sql {
             in_recovery: pm.in_recovery,
