@@ -160,7 +160,7 @@ impl World {
         }
         self.coverage.ordered(&order.action);
         self.trace.ordered(self.now, node, &order);
-        self.note_order(node, &order);
+        self.check_order(node, &order);
         let watched = self.order_begins(node, &order.action);
         // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
         if !here(self) {
@@ -317,6 +317,8 @@ impl World {
         }
         agent.requests += 1;
         let id = RequestId(agent.requests);
+        let boot = agent.boot;
+        self.note_asked(node, boot, id);
         self.coverage.count("operator's request");
         self.step(node, Event::Operator(id, request));
     }
@@ -324,6 +326,8 @@ impl World {
     fn answer(&mut self, node: NodeId, request: RequestId, answer: Answer) {
         match answer {
             Answer::Text { status, body } => {
+                let boot = self.nodes[node.0].agent.as_ref().map_or(0, |agent| agent.boot);
+                self.note_answered(node, boot, request);
                 self.coverage.count(if status < 300 { "operator served" } else { "operator refused" });
                 self.trace.note(self.now, node, '?', || format!("answers {status}: {body}"));
             }

@@ -126,7 +126,7 @@ impl World {
             return;
         }
         self.told = view.revision;
-        self.check_birth();
+        self.check_keys();
         for node in 0..self.nodes.len() {
             for watch in 0..2 {
                 self.watch_sends(NodeId(node), watch, &view);
@@ -207,6 +207,9 @@ impl World {
             Reply::Refused(refusal) => Outcome::Refused(refusal),
         };
         let Some(call) = agent.calls.remove(&number) else { return };
+        if let (StoreAction::Renew { lease, .. }, Outcome::Refused(_)) = (&call.action, &outcome) {
+            self.note_refused(node, *lease);
+        }
         let outcome = self.mirrored(node, outcome);
         match call.op {
             Some(op) => self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked }),
@@ -422,6 +425,9 @@ impl World {
     pub fn peer_answered(&mut self, node: NodeId, op: OpId, outcome: Outcome<PeerAnswer>) {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(Question { member, asked }) = agent.questions.remove(&op) else { return };
+        if let Some(from) = self.node_of(&member) {
+            self.note_told(node, from, asked, &outcome);
+        }
         self.peer_event(node, PeerEvent::Answered { op, member, outcome, asked });
     }
 }

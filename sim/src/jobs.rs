@@ -35,9 +35,11 @@ impl World {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
             PostgresAction::Clone(upstream) if self.may_clone(node, &upstream) => {
                 self.check_wipe(node, &upstream.member);
+                self.check_replaced(node, &upstream.member);
                 self.nodes[node.0].server.disk = Disk::Unfinished;
             }
             PostgresAction::Rewind(_) => {
+                self.check_rewind(node);
                 if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
                     on_disk.tainted = Some("a rewind");
                 }
@@ -146,9 +148,14 @@ impl World {
             self.job_done(node, op, refused("pre-existing shared memory block is still in use"));
             return;
         }
-        if server.cluster().is_none_or(|on_disk| on_disk.tainted == Some("a rewind")) {
+        self.check_whole(node);
+        let server = &self.nodes[node.0].server;
+        if server.cluster().is_none_or(|on_disk| on_disk.tainted.is_some()) {
             self.job_done(node, op, refused("the directory holds no whole cluster"));
             return;
+        }
+        if as_standby.is_none() {
+            self.check_authorised(node, job.under);
         }
         let pid = self.fork(node, as_standby);
         if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
@@ -167,6 +174,7 @@ impl World {
             self.job_done(node, op, refused("the server is not in standby mode"));
             return;
         }
+        self.check_authorised(node, job.under);
         self.stage(node, op, Stage::Waiting);
         self.promote(node);
     }
@@ -265,6 +273,7 @@ impl World {
                 done
             }
             PostgresAction::DropSlot(name) => {
+                self.check_slot_dropped(node, &name);
                 let pm = self.nodes[node.0].server.postmaster.as_mut();
                 pm.map(|pm| pm.slots.remove(&name));
                 done
@@ -342,6 +351,8 @@ impl World {
             (on_disk.tainted, on_disk.standby) = (None, true);
             return Outcome::Done(PostgresDone::Done);
         }
+        self.check_replaced(node, &upstream.member);
+        let Some(on_disk) = self.nodes[node.0].server.cluster_mut() else { return refused("there is no cluster") };
         let shared = self.wal.shared(source.end, on_disk.end);
         on_disk.end = self.wal.on_the_way(source.end, shared.depth);
         (on_disk.replayed, on_disk.consistent) = (on_disk.end, source.end);

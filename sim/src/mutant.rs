@@ -77,11 +77,13 @@ pub enum Mutant {
     PeersUnheard,
     /// A lost member lease is not heard of.
     SessionLossUnheard,
+    /// A health check repeats the role that was decided last, whatever the clock says.
+    HealthRemembered,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -114,6 +116,7 @@ impl Mutant {
         Self::GuardDeathUnheard,
         Self::PeersUnheard,
         Self::SessionLossUnheard,
+        Self::HealthRemembered,
     ];
 
     /// What core hears of an event where the bug is planted; `None`: nothing.

@@ -90,6 +90,7 @@ impl World {
             return;
         }
         server.promoted(&mut self.wal);
+        self.note_timeline(node);
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
         self.pump(node);

@@ -1,4 +1,4 @@
-//! L1, a healed world serves; L2, every member follows; L5, calm is calm; and how long nobody served.
+//! L1: a healed world serves; and how long nobody served.
 
 use std::time::Duration;
 
@@ -61,44 +61,6 @@ impl World {
         }
     }
 
-    /// L2: every other member streams from the leader and holds what it holds.
-    pub(super) fn check_members(&mut self) {
-        let Some(leading) = self.leading() else { return };
-        let Some(theirs) = self.nodes[leading.0].place() else { return };
-        for index in (0..self.nodes.len()).filter(|index| *index != leading.0) {
-            let node = &self.nodes[index];
-            if node.agent.is_none() {
-                let what = format!("the agent of {} has left and did not come back", self.names[index]);
-                self.violated("L2", what);
-                return;
-            }
-            let streams = node.server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some());
-            let holds = node
-                .place()
-                .is_some_and(|mine| self.wal.contains(theirs, mine) && theirs.depth.saturating_sub(mine.depth) <= 20);
-            if !streams || !holds {
-                let reason =
-                    node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
-                let what = format!("{} does not follow {}: {reason:?}", self.names[index], self.names[leading.0]);
-                self.violated("L2", what);
-                return;
-            }
-        }
-    }
-
-    /// L5: where nothing happens, nothing but the rhythm is ordered.
-    pub(super) fn check_calm(&mut self) {
-        let calm = self.settings.calm_ms.saturating_sub(120_000) / 1000;
-        if self.healed.is_none() || calm == 0 {
-            return;
-        }
-        let rate = self.checks.calm_orders / calm / self.nodes.len() as u64;
-        // A tenure of 3 s is renewed and armed every second, and the store asked for contact beside it.
-        if rate > 12 {
-            self.violated("L5", format!("{rate} orders a second and node in a calm world"));
-        }
-    }
-
     /// How long nobody served, for a report.
     pub fn longest_outage(&self) -> Duration {
         self.checks.outage().longest
@@ -107,5 +69,28 @@ impl World {
     /// The node that serves.
     pub fn serving(&self) -> Option<NodeId> {
         self.nodes.iter().find(|node| node.server.can_acknowledge()).map(|node| node.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_world_that_does_not_serve() {
+        let healed = |ready: bool| {
+            broken(move |world| {
+                world.healed = Some(Time::from_ms(10_000));
+                if !ready {
+                    let node = leader(world);
+                    world.gone(node);
+                }
+                world.note_service();
+                world.check_service();
+            })
+        };
+        assert_eq!(healed(false), Some("L1"));
+        assert_eq!(healed(true), None);
     }
 }
