@@ -26,7 +26,11 @@ impl World {
             return;
         }
         host.boots += 1;
-        let agent = Agent::new(host.boots, host.config.clone(), at, node.0 % members);
+        let mut config = host.config.clone();
+        if self.mutant == Some(Mutant::StartTimeoutInSeconds) {
+            config.primary_start_timeout *= 1000;
+        }
+        let agent = Agent::new(host.boots, config, at, node.0 % members);
         host.agent = Some(agent);
         let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };
         self.trace.note(self.now, node, '+', || "the agent starts".into());
@@ -122,6 +126,7 @@ impl World {
             self.coverage.decided(decision);
             self.trace.decided(self.now, node, decision);
         }
+        self.coverage.reason(&effects.wake.because);
         self.wake(node, boot, &effects);
         // The fence first, as the runtime does it.
         let (guard, others): (Vec<Order>, Vec<Order>) =
@@ -158,7 +163,7 @@ impl World {
         if !here(self) {
             return;
         }
-        self.coverage.ordered(&order.action);
+        self.coverage.ordered(&order);
         self.trace.ordered(self.now, node, &order);
         self.check_order(node, &order);
         let watched = self.order_begins(node, &order.action);
@@ -191,6 +196,8 @@ impl World {
                 let time = agent.guard_told;
                 self.at(time, Due::Guard { node, boot, order, instead_of });
             }
+            Action::Answer(request, Answer::Text { .. })
+                if self.mutant == Some(Mutant::AnswersDropped) && request.0.is_multiple_of(5) => {}
             Action::Answer(request, answer) => self.answer(node, request, answer),
             Action::Host(HostAction::StartGuard) => {
                 let wait = ms(self.host_random.between(5, 60));
@@ -364,6 +371,7 @@ impl World {
                         }
                     }
                 }
+                GuardEvent::Connected { .. } if self.mutant == Some(Mutant::GuardForgets) => agent.armed = None,
                 GuardEvent::Connected { armed, .. } => agent.armed = armed.map(|armed| armed.tenure),
                 GuardEvent::Disarmed | GuardEvent::Fired { .. } | GuardEvent::Gone => agent.armed = None,
                 _ => {}

@@ -12,6 +12,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
+use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
 use crate::store::{Gone, Known, Reply, Request};
@@ -35,7 +36,10 @@ impl World {
     // --- the store --------------------------------------------------------------------------------------------------
 
     /// Sends core's order to the store.
-    pub fn call(&mut self, node: NodeId, op: OpId, action: StoreAction) {
+    pub fn call(&mut self, node: NodeId, op: OpId, mut action: StoreAction) {
+        if let (StoreAction::PutHistory { lines, .. }, Some(Mutant::HistoryForgets)) = (&mut action, self.mutant) {
+            lines.drain(..lines.len().saturating_sub(1));
+        }
         let retry = self.nodes[node.0].config.retry_timeout;
         let deadline = match &action {
             StoreAction::Renew { deadline, .. } => *deadline,
@@ -94,7 +98,6 @@ impl World {
             self.note_published(node, *position);
         }
         self.store_changed();
-        self.coverage.applied(request, &reply);
         let message = Message::Reply { call, reply };
         self.send(from_store(node, member), Due::agent(node, boot, message));
     }
@@ -211,6 +214,7 @@ impl World {
             self.note_refused(node, *lease);
         }
         let outcome = self.mirrored(node, outcome);
+        self.coverage.answered(&call.action, &outcome);
         match call.op {
             Some(op) => self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked }),
             None => {
@@ -263,6 +267,7 @@ impl World {
         match call.op {
             Some(op) => {
                 let outcome = Outcome::Unknown("no answer in time".into());
+                self.coverage.answered(&call.action, &outcome);
                 self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked });
             }
             None => self.tell(node, FEED_PAUSE, Message::Feed),
@@ -347,6 +352,12 @@ impl World {
         match question {
             PeerQuestion::Position { absent_at } => {
                 let Some(agent) = &mut self.nodes[node.0].agent else { return };
+                if self.mutant == Some(Mutant::EveryAnswerIsPledged) {
+                    let answer = PeerAnswer { pledge: Some(absent_at), ..self.own_answer(node) };
+                    self.note_pledge(node, answer.pledge);
+                    self.answer_peer(node, asker, Outcome::Done(answer));
+                    return;
+                }
                 if !agent.state.admits_question() {
                     self.answer_peer(node, asker, Outcome::Unknown("too many questions".into()));
                     return;

@@ -87,6 +87,7 @@ impl World {
         let Some(guard) = self.nodes[node.0].guard.as_mut().filter(|guard| guard.timer == timer) else { return };
         if guard.is_due(now) && !guard.firing && mutant != Some(Mutant::GuardNeverFires) {
             guard.firing = true;
+            self.check_due_fence(node);
             self.fence(node);
         }
         self.mind_absence(node);

@@ -67,6 +67,8 @@ pub struct Files {
     pub pledge: Option<Revision>,
     /// Nothing can be written.
     pub full: bool,
+    /// Tools that write a data directory end with an error.
+    pub tools_fail: bool,
 }
 
 /// A running agent: core's state, and what the runtime keeps around it.

@@ -45,6 +45,9 @@ impl World {
             return;
         }
         match what {
+            ServerStep::Recovered if self.nodes[node.0].server.hangs => {
+                self.later(ms(100), Due::Server { node, pid, what });
+            }
             ServerStep::Recovered => self.recovered(node, pid),
             ServerStep::Promoted => self.promoted(node),
             ServerStep::ShutDown => self.shut_down(node, pid),

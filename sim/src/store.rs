@@ -197,7 +197,7 @@ impl Store {
     /// Writes `history` as a test wants it.
     #[cfg(test)]
     pub(crate) fn set_history(&mut self, lines: Vec<matriarch_core::view::store::HistoryLine>) {
-        self.keys.history.lines = lines;
+        self.keys.history = matriarch_core::view::store::HistoryKey { revision: self.next(), lines };
         self.publish(self.next());
     }
 

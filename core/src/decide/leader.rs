@@ -3,7 +3,7 @@
 use alloc::vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, HostAction, PostgresAction};
 use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
@@ -22,8 +22,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     };
     // The release may be applied any moment, and another leads then: nothing is begun under this tenure before its
     // answer is here.
-    let releasing = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
-    if matches!(releasing, Some(Action::Store(StoreAction::Release { .. }))) {
+    if view.releasing() {
         return Some(Verdict::wait(Reason::Releasing));
     }
     if let Some(verdict) = unserving(view) {

@@ -29,6 +29,7 @@ impl World {
             (true, Some(since)) => {
                 outage.since = None;
                 outage.longest = outage.longest.max(now.since(since));
+                self.check_outage(since);
             }
             (false, None) => {
                 outage.since = Some(now);
@@ -38,24 +39,25 @@ impl World {
             }
             (true, None) | (false, Some(_)) => {}
         }
-        if serves && healed.is_some() && outage.served.is_none() {
-            outage.served = Some(now);
+        if serves && healed.is_some() && self.checks.outage.served.is_none() {
+            self.checks.outage.served = Some(now);
         }
     }
 
     /// L1: within its bound the healed world serves, and goes on to.
     pub(super) fn check_service(&mut self) {
         let Some(healed) = self.healed else { return };
-        let bound = healed + ms(self.settings.serving_bound_ms());
+        let bound = healed + ms(self.settings.serving_bound_ms()) + self.slower_by();
+        let id = self.liveness("L1");
         let outage = *self.checks.outage();
         match outage.served {
-            None => self.violated("L1", "the healed world never serves".into()),
+            None => self.violated(id, "the healed world never serves".into()),
             Some(served) if served > bound => {
                 let what = format!("the healed world serves after {} ms", served.since(healed).as_millis());
-                self.violated("L1", what);
+                self.violated(id, what);
             }
             Some(_) if outage.since.is_some() => {
-                self.violated("L1", "the healed world has stopped serving".into());
+                self.violated(id, "the healed world has stopped serving".into());
             }
             Some(_) => {}
         }

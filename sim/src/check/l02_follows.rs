@@ -11,7 +11,7 @@ impl World {
             let node = &self.nodes[index];
             if node.agent.is_none() {
                 let what = format!("the agent of {} has left and did not come back", self.names[index]);
-                self.violated("L2", what);
+                self.violated(self.liveness("L2"), what);
                 return;
             }
             let streams = node.server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some());
@@ -22,7 +22,7 @@ impl World {
                 let reason =
                     node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
                 let what = format!("{} does not follow {}: {reason:?}", self.names[index], self.names[leading.0]);
-                self.violated("L2", what);
+                self.violated(self.liveness("L2"), what);
                 return;
             }
         }

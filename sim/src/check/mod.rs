@@ -6,6 +6,9 @@ mod l02_follows;
 mod l04_ends;
 mod l05_calm;
 mod l06_needless;
+mod l08_silent_watches;
+mod l10_outages;
+mod l11_gives_up;
 mod m04_pledge;
 mod s02_bounded_loss;
 mod s03_no_phantom;
@@ -49,6 +52,7 @@ use crate::world::World;
 
 pub use l01_serves::Outage;
 pub use s12_eligible::Told;
+pub use s16_nothing_destroyed::Tool;
 
 /// An invariant did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,14 +103,22 @@ pub struct Checks {
     system: Option<SystemId>,
     /// The newest revision that each agent has decided on, by its boot.
     revisions: [(u32, Revision); NODES_MAX],
-    /// Lines that were seen in `history`.
-    history: Vec<(Timeline, matriarch_core::id::Lsn)>,
+    /// The revision of `history` that was looked at last.
+    history: Revision,
     /// Where the timelines began.
     begun: BTreeMap<Timeline, Place>,
     /// Requests of operators that are not answered yet, by node, agent and number, and when they were made.
     asked: BTreeMap<(NodeId, u32, RequestId), Time>,
     /// Who served when, and for how long nobody did.
     outage: Outage,
+    /// When a fault struck last, or ended, or an outage did.
+    unrest: Option<Time>,
+    /// The fault that struck alone: its kind, when, and how long nobody may serve for it.
+    lone: Option<(&'static str, Time, std::time::Duration)>,
+    /// The leader key whose holder does not serve, and since when.
+    idle: Option<(Revision, Time)>,
+    /// When each agent last was the leader, for whoever remembers it.
+    led: [Option<Time>; NODES_MAX],
     /// How often the leader key was taken.
     pub taken: u64,
     /// Orders that core gave since the world was calm.
@@ -135,6 +147,7 @@ impl World {
         self.check_isolated();
         self.check_fences();
         self.note_service();
+        self.check_gives_up();
     }
 
     /// When all is over.

@@ -1,21 +1,24 @@
 //! S8: nobody begins to write without the leader key.
 
+use matriarch_core::action::PostgresAction;
 use matriarch_core::view::guard::Armed;
 
 use crate::node::NodeId;
 use crate::world::World;
 
 impl World {
-    /// A start as primary or a promotion begins: in time, and with the epoch of its tenure on disk.
-    pub fn check_authorised(&mut self, node: NodeId, under: Option<Armed>) {
+    /// A start as primary, a promotion or the restart of a primary begins: in time, and the first two with the epoch of
+    /// their tenure on disk.
+    pub fn check_authorised(&mut self, node: NodeId, action: &PostgresAction, under: Option<Armed>) {
         let now = self.clock(node);
         let host = &self.nodes[node.0];
         let Some(agent) = &host.agent else { return };
-        let held = agent.state.tenure.held();
+        // What was ordered under another tenure goes by that one's epoch: a key may be lost and taken back meanwhile.
+        let held = agent.state.tenure.held().filter(|held| under.is_some_and(|under| under.tenure == held.lease));
         let late = under.is_some_and(|under| now >= under.at);
         let on_disk = host.files.epoch.map(|file| file.epoch);
-        // The lease may have been lost since it was ordered; then the guard ends what is begun here.
-        let unwritten = held.is_some_and(|held| on_disk != Some(held.epoch));
+        let restart = matches!(action, PostgresAction::Restart);
+        let unwritten = !restart && held.is_some_and(|held| on_disk != Some(held.epoch));
         if late || unwritten {
             let why = if late { "after the end of its tenure" } else { "without its epoch on disk" };
             self.violated("S8", format!("{} begins to serve {why}", self.names[node.0]));
@@ -53,23 +56,28 @@ mod tests {
 
     #[test]
     fn a_start_that_nobody_allows() {
-        let begins = |late: bool, change: fn(&mut World, NodeId)| {
+        let begins = |action: PostgresAction, late: bool, change: fn(&mut World, NodeId)| {
             broken(move |world| {
                 let node = leader(world);
                 let now = world.clock(node);
                 change(world, node);
                 let at = if late { now } else { now + std::time::Duration::from_millis(1) };
-                world.check_authorised(node, Some(Armed { tenure: key(world).lease, at }));
+                world.check_authorised(node, &action, Some(Armed { tenure: key(world).lease, at }));
             })
         };
-        assert_eq!(begins(false, |_, _| ()), None, "there is a moment left");
-        assert_eq!(begins(true, |_, _| ()), Some("S8"));
-        assert_eq!(begins(false, |world, node| world.nodes[node.0].files.epoch = None), Some("S8"));
+        assert_eq!(begins(PostgresAction::Promote, false, |_, _| ()), None, "there is a moment left");
+        assert_eq!(begins(PostgresAction::Promote, true, |_, _| ()), Some("S8"));
+        assert_eq!(
+            begins(PostgresAction::Promote, false, |world, node| world.nodes[node.0].files.epoch = None),
+            Some("S8")
+        );
         let adopting = |world: &mut World, node: NodeId| {
             world.nodes[node.0].files.epoch = None;
             let tenure = &mut world.nodes[node.0].agent.as_mut().unwrap().state.tenure;
             *tenure = matriarch_core::lease::Tenure::None;
         };
-        assert_eq!(begins(false, adopting), None, "its tenure went while that was on its way");
+        assert_eq!(begins(PostgresAction::Promote, false, adopting), None, "its tenure went while that was on its way");
+        let unwritten = |world: &mut World, node: NodeId| world.nodes[node.0].files.epoch = None;
+        assert_eq!(begins(PostgresAction::Restart, false, unwritten), None, "it is a primary already");
     }
 }

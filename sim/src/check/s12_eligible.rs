@@ -151,7 +151,8 @@ impl World {
         }
     }
 
-    fn could_lead(&self, node: NodeId) -> Option<Place> {
+    /// Its server stands by and its agent is awake, as far as others can tell: it could take over.
+    pub(super) fn could_lead(&self, node: NodeId) -> Option<Place> {
         let host = &self.nodes[node.0];
         let awake = host.agent.as_ref().is_some_and(|agent| !agent.frozen);
         let stands_by = host.server.is_ready() && host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);

@@ -1,17 +1,24 @@
-//! S14: the key `history` only grows: what it told once it goes on to tell, and later lines tell of later timelines.
+//! S14: the key `history` tells all of the history of whoever writes it, in order: it grows, and forgets nothing, as long
+//! as leaders continue what leaders before them wrote. Who left their history tells its own.
+
+use matriarch_core::view::store::HistoryLine;
 
 use crate::world::World;
 
 impl World {
     /// The keys have changed.
     pub(super) fn check_history(&mut self) {
-        let lines = &self.store.keys().history.lines;
-        let known = &mut self.checks.history;
-        let kept = known.len() <= lines.len() && known.iter().zip(lines).all(|(k, l)| *k == (l.timeline, l.end));
-        let ascending = lines.windows(2).all(|pair| pair[0].timeline < pair[1].timeline);
-        known.extend(lines.iter().skip(known.len()).map(|line| (line.timeline, line.end)));
-        if !kept || !ascending {
-            let what = format!("the history was {:?} and is {lines:?}", self.checks.history);
+        let told = &self.store.keys().history;
+        if std::mem::replace(&mut self.checks.history, told.revision) == told.revision {
+            return;
+        }
+        let writer = self.leading().and_then(|node| self.nodes[node.0].server.cluster());
+        let Some(history) = writer.map(|on_disk| self.wal.history(on_disk.end)) else { return };
+        let line = |line: &HistoryLine| (line.timeline, line.end);
+        let true_lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
+        if !told.lines.iter().map(line).eq(true_lines) {
+            let lines: Vec<_> = told.lines.iter().map(line).collect();
+            let what = format!("the history says {lines:?}, the leader's own is {:?}", history.ancestors);
             self.violated("S14", what);
         }
     }
@@ -19,30 +26,37 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use matriarch_core::id::{Lsn, Timeline};
-    use matriarch_core::view::store::HistoryLine;
-
     use super::super::testing::*;
+    use super::*;
 
     #[test]
     fn a_history_that_forgets() {
-        let told = |known: &'static [(u32, u64)], lines: &'static [(u32, u64)]| {
+        let told = |change: fn(&mut Vec<HistoryLine>)| {
             broken(move |world| {
-                world.checks.history = known.iter().map(|(timeline, end)| (Timeline(*timeline), Lsn(*end))).collect();
-                let line = |(timeline, end): &(u32, u64)| HistoryLine {
-                    timeline: Timeline(*timeline),
-                    end: Lsn(*end),
-                    reason: String::new(),
+                // A leader on timeline 3.
+                let node = leader(world);
+                for timeline in [2, 3] {
+                    let end = on_disk(world, node).end;
+                    let fork = world.wal.fork(end, matriarch_core::id::Timeline(timeline));
+                    on_disk(world, node).end = world.wal.append(fork, crate::postgres::wal::Record::EndOfRecovery);
+                }
+                let end = on_disk(world, node).end;
+                let line = |ancestor: matriarch_core::timeline::Ancestor| HistoryLine {
+                    timeline: ancestor.timeline,
+                    end: ancestor.end,
+                    reason: ancestor.reason,
                     timestamp: None,
                     leader: None,
                 };
-                world.store.set_history(lines.iter().map(line).collect());
+                let mut lines = world.wal.history(end).ancestors.into_iter().map(line).collect();
+                change(&mut lines);
+                world.store.set_history(lines);
                 world.check_history();
             })
         };
-        assert_eq!(told(&[(1, 10), (2, 20)], &[(2, 20)]), Some("S14"));
-        assert_eq!(told(&[(1, 10)], &[(1, 11), (2, 20)]), Some("S14"));
-        assert_eq!(told(&[], &[(2, 20), (1, 30)]), Some("S14"));
-        assert_eq!(told(&[(1, 10)], &[(1, 10), (3, 10)]), None, "a timeline whose leader wrote no line is left out");
+        assert_eq!(told(|lines| drop(lines.remove(0))), Some("S14"));
+        assert_eq!(told(|lines| lines[1].end.0 += 1), Some("S14"));
+        assert_eq!(told(|lines| lines.reverse()), Some("S14"));
+        assert_eq!(told(|lines| lines[1].timestamp = Some("now".into())), None, "what is told beside it may differ");
     }
 }

@@ -8,8 +8,17 @@ use crate::node::NodeId;
 use crate::postgres::wal::Place;
 use crate::world::World;
 
+/// What replaces a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tool {
+    /// `pg_basebackup`.
+    Clone,
+    /// `pg_rewind`.
+    Rewind,
+}
+
 impl World {
-    /// A directory is rewound.
+    /// A rewind begins.
     pub fn check_rewind(&mut self, node: NodeId) {
         let half_made = self.nodes[node.0].server.cluster().is_some_and(|on_disk| on_disk.tainted.is_some());
         if half_made {
@@ -25,8 +34,9 @@ impl World {
         }
     }
 
-    /// What a directory holds is about to be replaced by what another has: emptied for a clone, or rewound.
-    pub fn check_replaced(&mut self, node: NodeId, from: &Member) {
+    /// What a directory holds is about to be replaced by what another has: emptied for a clone, or rewound. A clone brings
+    /// the checkpoint of its source about, a rewind takes the last one.
+    pub fn check_replaced(&mut self, node: NodeId, from: &Member, by: Tool) {
         let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         let Some(source) = self.named(from) else { return };
         let server = &self.nodes[source.0].server;
@@ -39,7 +49,7 @@ impl World {
         };
         let lost = self.acknowledged_beyond(mine, theirs);
         let elected = self.checks.last_leader == Some(source) && server.is_primary();
-        let checkpointed = checkpoint == self.wal.timeline(theirs);
+        let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
         if lost > 0 && !(elected && checkpointed) {
             let what =
                 format!("{} gives up {lost} acknowledged rows for {from}, which was not elected", self.names[node.0]);
@@ -69,7 +79,7 @@ mod tests {
     use crate::postgres::wal::{Record, Serial};
 
     /// A standby with a row of its own that was acknowledged is replaced by what another has.
-    fn replaced(own: bool, change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {
+    fn replaced(own: bool, by: Tool, change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {
         broken(move |world| {
             let (node, source) = (standby(world), leader(world));
             if own {
@@ -82,18 +92,22 @@ mod tests {
             }
             change(world, source);
             let from = world.names[source.0].clone();
-            world.check_replaced(node, &from);
+            world.check_replaced(node, &from, by);
         })
     }
 
     #[test]
     fn rows_that_are_destroyed() {
-        assert_eq!(replaced(true, |_, _| ()), None, "the leader was elected from what both share");
-        assert_eq!(replaced(true, |world, _| world.checks.last_leader = None), Some("S16"));
-        assert_eq!(replaced(false, |world, _| world.checks.last_leader = None), None, "nothing is lost");
+        let nobody = |world: &mut World, _: NodeId| world.checks.last_leader = None;
         let old = |world: &mut World, node: NodeId| on_disk(world, node).checkpoint.1 = matriarch_core::id::Timeline(0);
-        assert_eq!(replaced(true, old), Some("S16"), "its first checkpoint is still to come");
-        assert_eq!(replaced(false, World::gone), Some("S16"), "there is nothing to come from");
+        for by in [Tool::Clone, Tool::Rewind] {
+            assert_eq!(replaced(true, by, |_, _| ()), None, "the leader was elected from what both share");
+            assert_eq!(replaced(true, by, nobody), Some("S16"));
+            assert_eq!(replaced(false, by, nobody), None, "nothing is lost");
+            assert_eq!(replaced(false, by, World::gone), Some("S16"), "there is nothing to come from");
+        }
+        assert_eq!(replaced(true, Tool::Rewind, old), Some("S16"), "its first checkpoint is still to come");
+        assert_eq!(replaced(true, Tool::Clone, old), None, "a clone waits for one");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use matriarch_core::view::View;
 
 use crate::mutant::Mutant;
 use crate::node::NodeId;
+use crate::time::ms;
 use crate::world::World;
 
 impl World {
@@ -12,6 +13,9 @@ impl World {
     pub(super) fn check_health(&mut self, node: NodeId) {
         if !self.answers_primary(node) {
             return;
+        }
+        if self.leads(node) {
+            self.checks.led[node.0] = Some(self.now);
         }
         let others = (0..self.nodes.len()).map(NodeId).filter(|other| *other != node);
         let also = others.into_iter().find(|other| self.answers_primary(*other) && !self.lost_early(*other));
@@ -22,15 +26,21 @@ impl World {
         }
     }
 
-    /// As `runtime/src/api/facts.rs` decides it: by the clock, each time anew. An agent that stands still says nothing.
-    fn answers_primary(&self, node: NodeId) -> bool {
+    /// As the runtime answers: by the clock, each time anew. An agent that stands still says nothing.
+    fn leads(&self, node: NodeId) -> bool {
         let host = &self.nodes[node.0];
-        let Some(agent) = host.agent.as_ref().filter(|agent| !agent.frozen) else { return false };
-        let view = View { at: host.clock.read(self.now), state: &agent.state };
-        if self.mutant == Some(Mutant::HealthRemembered) {
-            return view.held().is_some() && view.is_primary();
-        }
-        view.authority() && !agent.state.guard.held
+        let agent = host.agent.as_ref().filter(|agent| !agent.frozen);
+        agent.is_some_and(|agent| View { at: host.clock.read(self.now), state: &agent.state }.leads())
+    }
+
+    fn answers_primary(&self, node: NodeId) -> bool {
+        self.leads(node) || (self.mutant == Some(Mutant::HealthRemembered) && self.led_lately(node))
+    }
+
+    fn led_lately(&self, node: NodeId) -> bool {
+        let lately = |led| self.now.since(led) < ms(self.settings.loop_wait_ms);
+        self.nodes[node.0].agent.as_ref().is_some_and(|agent| !agent.frozen)
+            && self.checks.led[node.0].is_some_and(lately)
     }
 
     fn lost_early(&self, node: NodeId) -> bool {

@@ -25,11 +25,12 @@ impl World {
                 }
                 continue;
             };
-            if armed.tenure == LeaseId(0) || self.checks.early.contains_key(&armed.tenure) {
-                continue;
-            }
+            // An agent that starts beside a primary without a guard arms one for no tenure, until it has found its own.
+            let key = self.store.keys().leader.as_ref().filter(|key| key.member == self.names[index]);
+            let tenure = if armed.tenure == LeaseId(0) { key.map(|key| key.lease) } else { Some(armed.tenure) };
+            let Some(tenure) = tenure.filter(|tenure| !self.checks.early.contains_key(tenure)) else { continue };
             let falls = node.clock.when(armed.at);
-            let until = self.store.lease_until(armed.tenure);
+            let until = self.store.lease_until(tenure);
             if until.is_some_and(|until| falls > until) {
                 let what = format!(
                     "the fence of {} falls at {falls}, its lease may end at {}",

@@ -16,9 +16,11 @@ impl World {
             let alone = self.now.since(since) > limit && self.now.since(self.checks.quiet_since[index]) > limit;
             let Some(agent) = node.agent.as_ref().filter(|agent| alone && !agent.frozen) else { continue };
             let view = View { at: node.clock.read(self.now), state: &agent.state };
+            // An agent that only observes holds nothing; the guard ends what it observes.
+            let observes = agent.state.config.unsupported.is_some();
             let heirs = !view.electable_others().is_empty() && self.was_prompt();
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
-            if heirs && node.server.can_acknowledge() && node.server.orphans.is_none() {
+            if heirs && !observes && node.server.can_acknowledge() && node.server.orphans.is_none() {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
                 self.violated("S31", what);
                 return;

@@ -94,7 +94,10 @@ impl World {
             | What::RemoveData(place)
             | What::Switchover(place)
             | What::Restart(place)
-            | What::Reinitialize(place) => Some(node(place)),
+            | What::Reinitialize(place)
+            | What::HangStart(place)
+            | What::FailTools(place)
+            | What::ForeignData(place) => Some(node(place)),
             _ => None,
         };
         let now = self.now;
@@ -103,6 +106,7 @@ impl World {
             None => format!("{:?} for {} ms", fault.what, fault.for_ms),
         });
         self.coverage.count("fault");
+        self.note_strike(&fault);
         self.checks.disturbed(struck, now);
         if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
             self.checks.isolated[node.0].get_or_insert(now);
@@ -160,6 +164,16 @@ impl World {
                     self.gone(node);
                 }
             }
+            What::ForeignData(_) => {
+                if self.leading().is_some_and(|leading| leading != node) {
+                    self.gone(node);
+                    let foreign = matriarch_core::id::SystemId(u64::MAX >> 1);
+                    self.nodes[node.0].server.initdb(&mut self.wal, foreign);
+                    self.looks_soon(node);
+                    self.checks.struck.insert(index, node);
+                    self.later(ms(for_ms), ends);
+                }
+            }
             What::Switchover(_) => self.switchover(node),
             What::Restart(_) => self.operator_asks(node, Request::Restart),
             What::Reinitialize(_) => {
@@ -189,6 +203,15 @@ impl World {
             }
             What::SilenceWatches(_) => self.checks.silent[node.0] = on,
             What::FillDisk(_) => host.files.full = on,
+            What::HangStart(_) => host.server.hangs = on,
+            What::FailTools(_) => host.files.tools_fail = on,
+            What::AskUnsupported => {
+                for node in 0..self.nodes.len() {
+                    self.configured(NodeId(node), |config| {
+                        config.unsupported = on.then(|| "synchronous mode".into());
+                    });
+                }
+            }
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
             }
@@ -206,6 +229,14 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The agent's configuration changes, now and for the agents to come.
+    fn configured(&mut self, node: NodeId, change: impl Fn(&mut matriarch_core::config::Config)) {
+        let config = &mut self.nodes[node.0].config;
+        change(config);
+        let event = Event::Configured(config.clone());
+        self.tell(node, ms(1), Message::event(event));
     }
 
     fn links(&self, what: What, node: NodeId) -> Vec<Link> {
@@ -340,8 +371,14 @@ impl World {
         let now = self.now;
         self.trace.world(now, '.', || format!("{what:?} ends"));
         self.checks.disturbed(Some(node), now);
+        self.note_unrest();
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
+            What::ForeignData(_) => {
+                self.gone(node);
+                self.nodes[node.0].server.disk = Disk::Empty;
+                self.later(ms(500), Due::StartAgent(node));
+            }
             What::Isolate(_) => {
                 self.checks.isolated[node.0] = None;
                 self.set(what, node, false);
@@ -357,6 +394,7 @@ impl World {
             self.fault_ends(index);
         }
         self.watching.clear();
+        self.silence_watches();
         self.healed = Some(self.now);
         let now = self.now;
         self.trace.world(now, '=', || "everything heals".into());

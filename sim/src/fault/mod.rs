@@ -138,6 +138,53 @@ pub enum What {
     Restart(Where),
     /// An operator asks for a new clone.
     Reinitialize(Where),
+    /// A server that is started does not come up.
+    HangStart(Where),
+    /// initdb, pg_basebackup, pg_rewind and single-user mode end with an error on the node.
+    FailTools(Where),
+    /// The data of another cluster are put into the directory of a node that does not lead; at the end they are removed.
+    ForeignData(Where),
+    /// The cluster asks for a mode that is not supported.
+    AskUnsupported,
+}
+
+impl What {
+    /// Its name, without where and how.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::KillPostmaster(..) => "kill_postmaster",
+            Self::KillPostgres(_) => "kill_postgres",
+            Self::KillAgent(_) => "kill_agent",
+            Self::FreezeAgent(_) => "freeze_agent",
+            Self::StopAgent(_) => "stop_agent",
+            Self::KillGuard(_) => "kill_guard",
+            Self::CrashHost(_) => "crash_host",
+            Self::Isolate(_) => "isolate",
+            Self::CutStore(_) => "cut_store",
+            Self::CutToStore(_) => "cut_to_store",
+            Self::CutFromStore(_) => "cut_from_store",
+            Self::CutAgents(_) => "cut_agents",
+            Self::CutReplication(_) => "cut_replication",
+            Self::CutStoreMember(_) => "cut_store_member",
+            Self::StopStoreMember(_) => "stop_store_member",
+            Self::FreezeStoreMember(_) => "freeze_store_member",
+            Self::StopStore => "stop_store",
+            Self::LoseKey => "lose_key",
+            Self::LoseLease => "lose_lease",
+            Self::SlowNetwork(_) => "slow_network",
+            Self::SilenceWatches(_) => "silence_watches",
+            Self::FillDisk(_) => "fill_disk",
+            Self::PauseReplay(_) => "pause_replay",
+            Self::RemoveData(_) => "remove_data",
+            Self::Switchover(_) => "switchover",
+            Self::Restart(_) => "restart",
+            Self::Reinitialize(_) => "reinitialize",
+            Self::HangStart(_) => "hang_start",
+            Self::FailTools(_) => "fail_tools",
+            Self::ForeignData(_) => "foreign_data",
+            Self::AskUnsupported => "ask_unsupported",
+        }
+    }
 }
 
 /// A fault that waits for an order.

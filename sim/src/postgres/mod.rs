@@ -120,12 +120,22 @@ pub struct Server {
     pub pids: i32,
     /// Replay is paused.
     pub replay_paused: bool,
+    /// Whatever is started does not come up.
+    pub hangs: bool,
 }
 
 impl Server {
     /// An empty directory.
     pub fn new() -> Self {
-        Self { disk: Disk::Empty, postmaster: None, orphans: None, held: false, pids: 100, replay_paused: false }
+        Self {
+            disk: Disk::Empty,
+            postmaster: None,
+            orphans: None,
+            held: false,
+            pids: 100,
+            replay_paused: false,
+            hangs: false,
+        }
     }
 
     /// The database cluster on disk.
