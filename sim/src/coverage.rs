@@ -289,7 +289,7 @@ mod tests {
         for code in Reason::CODES {
             *coverage.reasons.entry(code).or_default() += 1;
         }
-        LADDER.iter().for_each(|row| drop(coverage.rungs.insert(row.rung.name(), 1)));
+        coverage.rungs.extend(LADDER.iter().map(|row| (row.rung.name(), 1)));
         let pairs = OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| (*order, outcome)));
         coverage.outcomes.extend(pairs.map(|pair| (pair, 1)));
         let listed = UNREACHABLE.len();

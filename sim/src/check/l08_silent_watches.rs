@@ -31,7 +31,6 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
-    use super::*;
     use crate::time::Time;
 
     #[test]

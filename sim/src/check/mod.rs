@@ -46,6 +46,7 @@ use matriarch_core::time::Instant;
 
 use crate::node::NodeId;
 use crate::postgres::wal::Place;
+use crate::run::CRASH;
 use crate::store::{Change, Gone};
 use crate::time::Time;
 use crate::world::World;
@@ -53,6 +54,12 @@ use crate::world::World;
 pub use l01_serves::Outage;
 pub use s12_eligible::Told;
 pub use s16_nothing_destroyed::Tool;
+
+/// Every invariant that is looked at, and what a failed assertion is told as.
+pub const INVARIANTS: [&str; 33] = [
+    "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S20", "S22", "S24",
+    "S25", "S26", "S27", "S28", "S30", "S31", "M4", "L1", "L2", "L4", "L5", "L6", "L8", "L10", "L11", CRASH,
+];
 
 /// An invariant did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,6 +12,9 @@ use crate::store::Gone;
 use crate::time::{Time, ms};
 use crate::world::{Due, World};
 
+/// The system identifier of data that are another cluster's.
+const FOREIGN: matriarch_core::id::SystemId = matriarch_core::id::SystemId(u64::MAX >> 1);
+
 impl World {
     /// Every fault of the plan waits for its time or its order.
     pub fn schedule_faults(&mut self) {
@@ -167,8 +170,7 @@ impl World {
             What::ForeignData(_) => {
                 if self.leading().is_some_and(|leading| leading != node) {
                     self.gone(node);
-                    let foreign = matriarch_core::id::SystemId(u64::MAX >> 1);
-                    self.nodes[node.0].server.initdb(&mut self.wal, foreign);
+                    self.nodes[node.0].server.initdb(&mut self.wal, FOREIGN);
                     self.looks_soon(node);
                     self.checks.struck.insert(index, node);
                     self.later(ms(for_ms), ends);
@@ -206,6 +208,8 @@ impl World {
             What::HangStart(_) => host.server.hangs = on,
             What::FailTools(_) => host.files.tools_fail = on,
             What::AskUnsupported => {
+                // Whoever has observed may have much to make up for.
+                self.checks.disturbed(None, self.now);
                 for node in 0..self.nodes.len() {
                     self.configured(NodeId(node), |config| {
                         config.unsupported = on.then(|| "synchronous mode".into());
@@ -229,6 +233,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The operator removes what is not this cluster's, and starts the agent again that would not run beside it.
+    fn foreign_data_removed(&mut self, node: NodeId) {
+        // Another fault of the kind may have come and gone meanwhile: what was cloned since is ours.
+        let end = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end);
+        if end.is_some_and(|end| self.wal.system(end) == FOREIGN) {
+            self.gone(node);
+            self.nodes[node.0].server.disk = Disk::Empty;
+        }
+        self.later(ms(500), Due::StartAgent(node));
     }
 
     /// The agent's configuration changes, now and for the agents to come.
@@ -374,11 +389,7 @@ impl World {
         self.note_unrest();
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
-            What::ForeignData(_) => {
-                self.gone(node);
-                self.nodes[node.0].server.disk = Disk::Empty;
-                self.later(ms(500), Due::StartAgent(node));
-            }
+            What::ForeignData(_) => self.foreign_data_removed(node),
             What::Isolate(_) => {
                 self.checks.isolated[node.0] = None;
                 self.set(what, node, false);
