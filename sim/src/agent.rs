@@ -371,7 +371,6 @@ impl World {
                         }
                     }
                 }
-                GuardEvent::Connected { .. } if self.mutant == Some(Mutant::GuardForgets) => agent.armed = None,
                 GuardEvent::Connected { armed, .. } => agent.armed = armed.map(|armed| armed.tenure),
                 GuardEvent::Disarmed | GuardEvent::Fired { .. } | GuardEvent::Gone => agent.armed = None,
                 _ => {}

@@ -67,7 +67,7 @@ pub enum Mutant {
     ReleasedAlive,
     /// A directory is wiped whatever the source says.
     WipedUnasked,
-    /// A new agent is not told what its guard is armed for, and the guard takes no orders that do not name it.
+    /// The guard forgets what it is armed for when another agent connects.
     GuardForgets,
     /// The death of a postmaster is never seen.
     DeathUnseen,
@@ -152,9 +152,6 @@ impl Mutant {
                 Event::Guard(GuardEvent::Armed(armed))
             }
             Event::Guard(GuardEvent::Gone) if self == Self::GuardDeathUnheard => return None,
-            Event::Guard(GuardEvent::Connected { held, fired, .. }) if self == Self::GuardForgets => {
-                Event::Guard(GuardEvent::Connected { armed: None, held, fired })
-            }
             Event::Peer(PeerEvent::Answered { op, member, outcome, asked }) => {
                 let outcome = match outcome {
                     Outcome::Done(_) if self == Self::PeersUnheard => Outcome::Unknown("unheard".into()),

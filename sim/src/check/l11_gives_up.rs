@@ -7,7 +7,7 @@ use crate::time::ms;
 use crate::world::World;
 
 /// Beside what is configured: three failed starts, a promotion that hangs, a stop that hangs.
-const STAGES_MS: u64 = 60_000;
+const STAGES_MS: u64 = 30_000;
 
 impl World {
     /// After everything: since when the holder of the leader key does not serve.

@@ -86,7 +86,9 @@ fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> O
     let (kind, phase, what) = **random.pick(&fitting);
     let when = When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase };
     // Beyond the tenure under which it was ordered.
-    Some(Fault { when, what, for_ms: settings.ttl_ms + random.magnitude(500, 10_000) })
+    let beyond = settings.ttl_ms + random.magnitude(500, 10_000);
+    let for_ms = if matches!(what, What::HangStart(_)) { length(random, settings, what) } else { beyond };
+    Some(Fault { when, what, for_ms })
 }
 
 /// A third to a half of all kinds: leaving some out lets the others show what they do alone.
@@ -200,7 +202,7 @@ fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
         What::KillPostmaster(..) => random.magnitude(5, 8000),
         What::CrashHost(_) | What::KillAgent(_) | What::StopAgent(_) => random.magnitude(500, long),
         // Long enough for whoever hangs to be given up.
-        What::HangStart(_) => random.magnitude(500, 2 * long),
+        What::HangStart(_) => random.magnitude(500, 240_000),
         _ => random.magnitude(20, long),
     }
 }
