@@ -3,7 +3,7 @@
 use alloc::vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Action, HostAction, PostgresAction};
+use crate::action::{Action, HostAction, Lane, PostgresAction};
 use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
@@ -102,6 +102,11 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         let why = alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)");
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }
+    // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be
+    // there is there for a moment only.
+    if forgetting(view, held) {
+        return Verdict::wait(Reason::WritingEpoch { epoch: held.epoch });
+    }
     let was_primary = !dir.standby_signal
         && matches!(
             dir.state,
@@ -124,6 +129,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         return Verdict::order(Reason::RestartInPlace { epoch: held.epoch }, start);
     }
     Verdict::order(Reason::StartToPromote, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+}
+
+/// Another epoch than that of this tenure is on its way to the disk.
+fn forgetting(view: &View<'_>, held: &Held) -> bool {
+    let writing = view.state.ops.in_lane(&Lane::Host).map(|in_flight| &in_flight.action);
+    matches!(writing, Some(Action::Host(HostAction::WriteEpoch(file))) if file.epoch != held.epoch)
 }
 
 fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Verdict, ms};
-use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
 use crate::id::{Lsn, Member, Revision};
 use crate::reason::Reason;
@@ -63,8 +63,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let known = view.position().filter(|_| view.fresh_sql().is_some());
     let Some(mine) = known else { return Some(Verdict::orders(Reason::PositionUnknown, orders)) };
     let missing = missing(view, wish, absent_at, began);
-    if missing > 0 && view.at < began + RACE_WINDOW {
-        let left_ms = ms(view.at.until(began + RACE_WINDOW));
+    let window = began.max(last_asked(view, wish, began)) + RACE_WINDOW;
+    if missing > 0 && view.at < window {
+        let left_ms = ms(view.at.until(window));
         return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
     }
     Some(contest(view, cluster, wish, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
@@ -154,6 +155,18 @@ fn missing(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> 
     };
     let concerned = rivals(view).filter(|(_, record)| wish.concerns(record));
     concerned.filter(|(name, record)| !counts(name, record) && !unreachable(view, name, began)).count()
+}
+
+/// When the last of those who are still to answer was asked. Not the beginning of the round: a node that stood back for
+/// the operator's candidate, or whose PostgreSQL was not ready, comes late and asks then.
+fn last_asked(view: &View<'_>, wish: Wish, began: Instant) -> Instant {
+    let unheard = rivals(view).filter(|(name, record)| {
+        wish.concerns(record) && told(view, name, began).is_none() && !unreachable(view, name, began)
+    });
+    let asked = unheard.map(|(name, _)| {
+        view.state.ops.in_lane(&Lane::Peer(name.clone())).map_or(view.at, |in_flight| in_flight.since)
+    });
+    asked.max().unwrap_or(began)
 }
 
 fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> Vec<Action> {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use matriarch_core::config::AHEAD_PATIENCE;
+
 use crate::fault::{Fault, What};
 use crate::time::{Time, ms};
 use crate::world::World;
@@ -41,8 +43,9 @@ impl World {
         }
     }
 
-    /// What a healed world may take; and as long as the fault lasts, where that can keep everybody from leading: with
-    /// `maximum_lag_on_failover` at 0 nobody but the last leader may be eligible.
+    /// Where the agent of the leader lives, the longest that one node stands back for another, twice. Otherwise what a
+    /// healed world may take, and as long as the fault lasts: with `maximum_lag_on_failover` at 0 nobody but the last
+    /// leader may be eligible.
     fn outage_budget(&self, fault: &Fault) -> Duration {
         let momentary = matches!(
             fault.what,
@@ -55,8 +58,11 @@ impl World {
                 | What::Restart(_)
                 | What::Reinitialize(_)
         );
-        let lasts = if momentary { 0 } else { fault.for_ms };
-        ms(self.settings.serving_bound_ms() + lasts)
+        if momentary {
+            // What is there is started again, or handed over: no lease has to end.
+            return 2 * AHEAD_PATIENCE;
+        }
+        ms(self.settings.serving_bound_ms() + fault.for_ms)
     }
 }
 

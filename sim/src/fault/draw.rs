@@ -24,7 +24,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 12] = [
+const AIMED: [(&str, Phase, What); 13] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -34,6 +34,7 @@ const AIMED: [(&str, Phase, What); 12] = [
     ("recover_single_user", Phase::Before, What::FailTools(Where::Orderer)),
     ("clone", Phase::Before, What::KillPostgres(Where::Leader)),
     ("clone", Phase::Before, What::Isolate(Where::Leader)),
+    ("put_history", Phase::Before, What::CrashHost(Where::Orderer)),
     ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
     ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
