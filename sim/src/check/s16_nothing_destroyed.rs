@@ -1,0 +1,127 @@
+//! S16: nothing acknowledged is destroyed. What a rewind or a clone takes away from a directory is held by the one that
+//! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
+//! given up by that election. A directory that a rewind has begun to write is cloned, never rewound again or started.
+
+use matriarch_core::id::Member;
+
+use crate::node::NodeId;
+use crate::postgres::wal::Place;
+use crate::world::World;
+
+/// What replaces a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tool {
+    /// `pg_basebackup`.
+    Clone,
+    /// `pg_rewind`.
+    Rewind,
+}
+
+impl World {
+    /// A rewind begins.
+    pub fn check_rewind(&mut self, node: NodeId) {
+        let half_made = self.nodes[node.0].server.cluster().is_some_and(|on_disk| on_disk.tainted.is_some());
+        if half_made {
+            self.violated("S16", format!("{} is rewound and a rewind has half-made it already", self.names[node.0]));
+        }
+    }
+
+    /// A server is started.
+    pub fn check_whole(&mut self, node: NodeId) {
+        let half_made = self.nodes[node.0].server.cluster().is_some_and(|on_disk| on_disk.tainted.is_some());
+        if half_made {
+            self.violated("S16", format!("{} starts in a half-made directory", self.names[node.0]));
+        }
+    }
+
+    /// What a directory holds is about to be replaced by what another has: emptied for a clone, or rewound. A clone brings
+    /// the checkpoint of its source about, a rewind takes the last one.
+    pub fn check_replaced(&mut self, node: NodeId, from: &Member, by: Tool) {
+        let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
+        let Some(source) = self.named(from) else { return };
+        let server = &self.nodes[source.0].server;
+        let theirs = server.cluster().filter(|on_disk| on_disk.tainted.is_none() && server.is_ready());
+        let Some((theirs, checkpoint)) = theirs.map(|on_disk| (on_disk.end, on_disk.checkpoint.1)) else {
+            let what =
+                format!("{} is emptied and {from}, from which it is to come, does not serve", self.names[node.0]);
+            self.violated("S16", what);
+            return;
+        };
+        let lost = self.acknowledged_beyond(mine, theirs);
+        let elected = self.checks.last_leader == Some(source) && server.is_primary();
+        let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
+        if lost > 0 && !(elected && checkpointed) {
+            let what =
+                format!("{} gives up {lost} acknowledged rows for {from}, which was not elected", self.names[node.0]);
+            self.violated("S16", what);
+        }
+        if lost > 0 {
+            self.coverage.count("rows given up");
+        }
+    }
+
+    /// How many rows that `mine` holds were acknowledged and are not held by `theirs`.
+    fn acknowledged_beyond(&self, mine: Place, theirs: Place) -> usize {
+        let shared = self.wal.shared(mine, theirs);
+        if shared.depth == mine.depth {
+            return 0;
+        }
+        let rows = self.ledger.acknowledged.iter().rev();
+        rows.filter(|row| row.place.depth > shared.depth && self.wal.contains(mine, row.place)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::client::Acknowledged;
+    use crate::postgres::wal::{Record, Serial};
+
+    /// A standby with a row of its own that was acknowledged is replaced by what another has.
+    fn replaced(own: bool, by: Tool, change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {
+        broken(move |world| {
+            let (node, source) = (standby(world), leader(world));
+            if own {
+                let end = on_disk(world, node).end;
+                let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(1));
+                let place = world.wal.append(fork, Record::Commit(Serial(1_000_000)));
+                on_disk(world, node).end = place;
+                let row = Acknowledged { serial: Serial(1_000_000), node, at: world.now, place };
+                world.ledger.acknowledged.push(row);
+            }
+            change(world, source);
+            let from = world.names[source.0].clone();
+            world.check_replaced(node, &from, by);
+        })
+    }
+
+    #[test]
+    fn rows_that_are_destroyed() {
+        let nobody = |world: &mut World, _: NodeId| world.checks.last_leader = None;
+        let old = |world: &mut World, node: NodeId| on_disk(world, node).checkpoint.1 = matriarch_core::id::Timeline(0);
+        for by in [Tool::Clone, Tool::Rewind] {
+            assert_eq!(replaced(true, by, |_, _| ()), None, "the leader was elected from what both share");
+            assert_eq!(replaced(true, by, nobody), Some("S16"));
+            assert_eq!(replaced(false, by, nobody), None, "nothing is lost");
+            assert_eq!(replaced(false, by, World::gone), Some("S16"), "there is nothing to come from");
+        }
+        assert_eq!(replaced(true, Tool::Rewind, old), Some("S16"), "its first checkpoint is still to come");
+        assert_eq!(replaced(true, Tool::Clone, old), None, "a clone waits for one");
+    }
+
+    #[test]
+    fn a_directory_that_is_half_made() {
+        let tainted = |check: fn(&mut World, NodeId), tainted: bool| {
+            broken(move |world| {
+                let node = standby(world);
+                on_disk(world, node).tainted = tainted.then_some("a rewind");
+                check(world, node);
+            })
+        };
+        for check in [World::check_rewind, World::check_whole] {
+            assert_eq!(tainted(check, true), Some("S16"));
+            assert_eq!(tainted(check, false), None);
+        }
+    }
+}
