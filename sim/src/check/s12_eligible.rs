@@ -258,7 +258,7 @@ mod tests {
             world.net.cut((Plane::Agents, other, one));
         };
         assert_eq!(wins(unasked), None, "the better one could not answer");
-        assert_eq!(wins(|world, node| world.settings.nofailover = Some(node.0)), Some("S12"));
+        assert_eq!(wins(|world, node| world.nodes[node.0].config.nofailover = true), Some("S12"));
     }
 
     fn other_of(world: &World, node: NodeId) -> NodeId {
