@@ -101,6 +101,13 @@ fn planted_bugs_are_found() {
         (Mutant::NeverDiverged, 20),
         (Mutant::SessionLossUnheard, 20),
         (Mutant::DeathUnseen, 20),
+        (Mutant::EpochNotOnDisk, 20),
+        (Mutant::EveryAnswerIsPledged, 20),
+        (Mutant::WipedUnasked, 100),
+        (Mutant::GuardForgets, 100),
+        (Mutant::HealthRemembered, 20),
+        (Mutant::HistoryForgets, 20),
+        (Mutant::SlotsNotMade, 20),
     ];
     for (mutant, seeds) in planted {
         let found =

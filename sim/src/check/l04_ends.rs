@@ -53,6 +53,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::time::Time;
+    use matriarch_core::state::Ops;
 
     #[test]
     fn a_request_without_an_answer() {
@@ -65,7 +66,9 @@ mod tests {
                 if answered {
                     world.note_answered(node, boot, RequestId(1));
                 }
-                world.nodes.iter_mut().for_each(|node| node.agent.as_mut().unwrap().state.ops = Default::default());
+                for node in &mut world.nodes {
+                    node.agent.as_mut().unwrap().state.ops = Ops::default();
+                }
                 world.check_ends();
             })
         };

@@ -54,13 +54,18 @@ impl World {
 
     /// The store has answered the node for a while, at once. One that takes its time is no key that is there.
     fn hears_the_store(&self, node: NodeId) -> bool {
+        let quiet = self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
+        quiet && self.was_prompt() && self.store_answers(node)
+    }
+
+    /// The store has a leader, and node and store hear each other.
+    pub(super) fn store_answers(&self, node: NodeId) -> bool {
         let (here, members) = (End::Node(node), 0..self.members.len());
         let whole = members.map(End::Store).all(|store| {
             !self.net.is_cut((Plane::Store, here, store)) && !self.net.is_cut((Plane::Store, store, here))
         });
-        let quiet = self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
         let up = self.members.iter().all(|member| member.up && !member.frozen);
-        whole && up && quiet && self.was_prompt() && self.store_leader.is_some()
+        whole && up && self.store_leader.is_some()
     }
 }
 

@@ -19,7 +19,9 @@ impl World {
             self.checks.idle = None;
             return;
         };
-        let known = self.checks.idle.filter(|(since_key, _)| *since_key == created);
+        // While the store is away nobody can give a key up, and none ends.
+        let answers = self.store_answers(holder);
+        let known = self.checks.idle.filter(|(since_key, _)| *since_key == created && answers);
         let (_, since) = *self.checks.idle.insert(known.unwrap_or((created, self.now)));
         // A key whose holder has no agent ends by its time, and that of a store without quorum does not count.
         let awake = self.nodes[holder.0].awake().is_some() && self.store_leader.is_some();
@@ -28,7 +30,7 @@ impl World {
             return;
         }
         let mut heirs = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
-        if heirs.any(|heir| self.could_lead(heir).is_some()) {
+        if heirs.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir)) {
             let what = format!("{} leads since {since} at least and does not serve", self.names[holder.0]);
             self.violated("L11", what);
         }
@@ -61,6 +63,15 @@ mod tests {
             })
         };
         assert_eq!(idle(true), Some("L11"));
+        let away = broken(|world| {
+            let node = leader(world);
+            world.nodes[node.0].server.held = true;
+            world.check_gives_up();
+            world.store_leader = None;
+            world.now = world.now + world.idle_bound() + ms(1000);
+            world.check_gives_up();
+        });
+        assert_eq!(away, None, "without a store nobody can give up");
         assert_eq!(idle(false), None, "nobody else could");
     }
 }

@@ -98,8 +98,8 @@ fn print(rows: &[(Mutant, Vec<Kill>)], markdown: bool) {
         if markdown {
             println!("| {} |", cells.join(" | "));
         } else {
-            let rest: String = cells[1..].iter().map(|cell| format!("{cell:>6}")).collect();
-            println!("{:<30}{rest}", cells[0]);
+            let rest: Vec<String> = cells[1..].iter().map(|cell| format!("{cell:>5}")).collect();
+            println!("{:<30}{}", cells[0], rest.join(" "));
         }
     };
     let titles = ["planted bug"].into_iter().chain(columns.iter().copied()).chain(["seeds"]);
