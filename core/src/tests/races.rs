@@ -315,6 +315,14 @@ fn an_epoch_write_that_never_ends_counts_as_failed_from_its_beginning() {
     assert_eq!(node.concludes().1, "releasing");
 }
 
+/// Another may lead before the answer is here; a health check that said yes would send clients to two nodes.
+#[test]
+fn who_is_releasing_the_key_does_not_say_that_it_leads() {
+    let node = Node::primary();
+    assert!(node.view().leads());
+    assert!(!node.doing(release(), 5).view().leads());
+}
+
 /// The release that is on its way may be applied any moment, whatever else changed meanwhile.
 #[test]
 fn nothing_is_begun_under_a_tenure_that_is_being_released() {
