@@ -17,7 +17,7 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
-use crate::horizon::{Horizon, Standing};
+use crate::horizon::{Floor, Horizon, Standing};
 use crate::postgres::wal::Place;
 use crate::postgres::{PORT, Server};
 use crate::settings::Settings;
@@ -160,7 +160,7 @@ pub struct Call {
     /// Through which member.
     pub member: usize,
     /// What no answer may lie before.
-    pub floor: Standing,
+    pub floor: Floor,
     /// The ttl that its first half was told.
     pub kept: Option<std::time::Duration>,
 }
