@@ -289,7 +289,10 @@ impl World {
             PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
             PostgresAction::Compare(upstream) => self.compared(node, &upstream),
             PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
-            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
+            // A change of the configuration and a signal: a server that is not consistent yet obeys as well.
+            PostgresAction::Follow(_) | PostgresAction::Freeze if self.nodes[node.0].server.postmaster.is_none() => {
+                refused("it does not run")
+            }
             PostgresAction::Follow(upstream) => {
                 let to = upstream.and_then(|upstream| self.upstream(&upstream.member));
                 self.point_to(node, to);
@@ -302,6 +305,7 @@ impl World {
                 self.coverage.count("freeze");
                 done
             }
+            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
             PostgresAction::Checkpoint => {
                 if self.nodes[node.0].server.is_primary() {
                     if !self.writes(node, Record::Checkpoint) {

@@ -150,8 +150,15 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         state.memory.start_failures = state.memory.start_failures.saturating_add(1);
     }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
-        state.memory.as_standby = false;
         recount_orphans(state);
+    }
+    // A change of the upstream takes the place of a start: the directory was looked at since.
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart | PostgresAction::Follow(_)) {
+        state.memory.as_standby = false;
+    }
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Follow(_)) {
+        // Where it was pointed to before, it may not be any more.
+        state.memory.followed = None;
     }
     match (action, outcome) {
         (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(done)) => {

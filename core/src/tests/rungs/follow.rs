@@ -1,6 +1,9 @@
 //! Behind another leader: rewind and follow.
 
 use super::*;
+use crate::action::Lane;
+use crate::event::PostgresEvent;
+use crate::op::Outcome;
 
 fn stopped_beside_b() -> Node {
     Node::standby().dead().dir(primary_dir(ControlState::ShutDown))
@@ -173,4 +176,33 @@ fn a_standby_that_is_not_consistent_yet_is_turned_as_well() {
     let node = node.with(|state| state.memory.followed = None);
     assert_eq!(node.concludes().1, "turning_to");
     concludes(&Node::standby().phase(Phase::Stopping), Rung::Follow, "not_steady", Fate::Keep, &[]);
+}
+
+/// The bug: after a rewind it had been started without a leader and waited for WAL that only a leader has; who led then
+/// was not followed before the start was given up, a minute later.
+#[test]
+fn a_standby_that_was_started_for_another_is_turned_while_it_starts() {
+    let follow = Action::Postgres(PostgresAction::Follow(Some(upstream("b"))));
+    let starting = |from, phase| Node::standby().phase(phase).doing(start_standby(from), 10);
+    for from in [None, Some("c")] {
+        let mut node = starting(from, Phase::Starting).with(|state| state.postgres.sql = None);
+        concludes(&node, Rung::Follow, "turning_to", Fate::Keep, std::slice::from_ref(&follow));
+        let effects = node.tick();
+        assert!(actions(&effects).contains(&follow), "{effects:?}");
+        assert_eq!(effects.cancelled.len(), 1, "the start is not waited for any more");
+        assert_eq!(starting(from, Phase::Ready).concludes().1, "starting_standby", "its end is a moment away");
+    }
+    assert_eq!(starting(Some("b"), Phase::Starting).concludes().1, "starting_standby");
+}
+
+/// The bug: it had followed the leader before it was started alone, and nobody pointed it there again.
+#[test]
+fn a_start_that_is_given_up_leaves_nobody_that_is_followed() {
+    let mut node = Node::standby().phase(Phase::Starting).doing(start_standby(None), 10);
+    node.state.postgres.sql = None;
+    let outcome = Outcome::Unknown("PostgreSQL is still starting".into());
+    let op = node.op(&Lane::PgControl);
+    node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
+    assert_eq!(node.state.memory.followed, None);
+    assert_eq!(node.later(1_000).concludes().1, "turning_to");
 }
