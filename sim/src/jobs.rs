@@ -370,12 +370,11 @@ impl World {
         if self.mutant == Some(Mutant::NeverDiverged) {
             return Outcome::Done(PostgresDone::Compared(None));
         }
-        // A stopped standby is where its control file says; a running one, or a primary, where its WAL ends.
-        let running = self.nodes[node.0].server.postmaster.is_some();
-        let mine = match running {
-            false if mine.recovers() => mine.consistent,
-            false => mine.end,
-            true => mine.flushed,
+        // A standby that does not answer is where its control file says; one that does, or a primary, where its WAL ends.
+        let mine = match &self.nodes[node.0].server.postmaster {
+            Some(pm) if pm.phase != Phase::Starting => mine.flushed,
+            _ if mine.recovers() => mine.consistent,
+            _ => mine.end,
         };
         let shared = self.wal.shared(theirs.end, mine);
         let diverged = shared.depth < mine.depth;

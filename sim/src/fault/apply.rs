@@ -213,11 +213,13 @@ impl World {
             What::FillData(_) => host.server.full = on,
             What::SuspendHost(_) if on => self.host_is_suspended(node),
             What::SuspendHost(_) => self.host_wakes(node),
-            What::FreezePostgres(_) if on => host.server.frozen = host.server.postmaster.is_some(),
-            What::HangPostgres(_) if on => {
-                host.server.frozen = host.server.postmaster.is_some();
-                host.server.stuck = host.server.frozen.then_some(false);
+            // What stands still already, with its host perhaps, goes on standing still.
+            What::FreezePostgres(_) if on => host.server.frozen |= host.server.postmaster.is_some(),
+            What::HangPostgres(_) if on && host.server.postmaster.is_some() => {
+                host.server.frozen = true;
+                host.server.stuck.get_or_insert(false);
             }
+            What::HangPostgres(_) if on => {}
             What::FreezePostgres(_) | What::HangPostgres(_) => self.processes_go_on(node),
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);

@@ -171,7 +171,9 @@ fn a_pledge_binds_until_a_newer_tenure_is_seen() {
 
 #[test]
 fn a_standby_that_is_not_consistent_yet_is_turned_as_well() {
-    let node = Node::standby().phase(Phase::Starting).with(|state| state.postgres.sql = None);
+    let node = Node::standby().phase(Phase::Starting).with(|state| {
+        (state.postgres.sql, state.memory.turned) = (None, at(0));
+    });
     concludes(&node, Rung::Follow, "starting", Fate::Keep, &[]);
     let node = node.with(|state| state.memory.followed = None);
     assert_eq!(node.concludes().1, "turning_to");
@@ -205,4 +207,24 @@ fn a_start_that_is_given_up_leaves_nobody_that_is_followed() {
     node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
     assert_eq!(node.state.memory.followed, None);
     assert_eq!(node.later(1_000).concludes().1, "turning_to");
+}
+
+/// The bug: a standby that was rewound to a leader which died at once waited for WAL that nobody has, for ever.
+#[test]
+fn a_standby_that_does_not_become_consistent_is_compared_and_brought_onto_the_leaders_history() {
+    let node = Node::standby().phase(Phase::Starting).with(|state| {
+        (state.postgres.sql, state.memory.turned) = (None, at(0));
+    });
+    concludes(&node.clone().later(2_999), Rung::Follow, "starting", Fate::Keep, &[]);
+    let compare = Action::Postgres(PostgresAction::Compare(upstream("b")));
+    let late = node.later(3_000);
+    concludes(&late, Rung::Rewind, "comparing_histories", Fate::Keep, &[compare]);
+    concludes(&diverged(late.clone()), Rung::Rewind, "diverged", Fate::Keep, &[stop(StopMode::Fast)]);
+    let elsewhere = late.clone().doing(start_standby(None), 10);
+    assert_eq!(elsewhere.concludes().1, "turning_to", "it is pointed to the leader first");
+    let none = late.with(|state| {
+        (state.memory.compared, state.memory.compared_at) = (Some((THEIR_EPOCH, None)), Some(at(3_000)));
+    });
+    assert_eq!(none.concludes().1, "starting", "then it waits for what the leader sends");
+    assert_eq!(none.later(60_000).concludes().1, "comparing_histories");
 }
