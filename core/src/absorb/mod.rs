@@ -70,6 +70,7 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
 /// An operation lost its lane to another: its outcome is unknown, and nobody will tell it.
 pub(crate) fn cancelled(state: &mut State, in_flight: &InFlight) {
     match &in_flight.action {
+        Action::Postgres(PostgresAction::Promote { .. }) => state.memory.promotion_in_doubt = true,
         Action::Postgres(PostgresAction::Start(_)) => {
             state.memory.followed = None;
             recount_orphans(state);

@@ -72,7 +72,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 state.memory.start_failures = 0;
             }
             state.memory.starting_since = None;
-            state.memory.promotion = false;
+            (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
             state.memory.as_standby = false;
             state.memory.needs_restart = false;
         }
@@ -82,7 +82,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 state.postgres.sql = None;
                 // What is held is what lived then: nobody has stopped a newborn.
                 state.guard.hold_in_doubt |= state.guard.held;
-                state.memory.promotion = false;
+                (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
                 state.memory.needs_restart = false;
             }
             state.postgres.orphans = None;
@@ -175,8 +175,9 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         {
             failed(state, at, &in_flight.action);
         }
+        (PostgresAction::Promote { .. }, Outcome::Unknown(_)) => state.memory.promotion_in_doubt = true,
         (PostgresAction::Promote { .. }, Outcome::Refused(_)) => {
-            state.memory.promotion = false;
+            state.memory.promotion = state.memory.promotion_in_doubt;
             state.memory.promotions_refused += u32::from(!too_late);
         }
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
