@@ -96,7 +96,11 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
     };
     let me = &view.config().me;
     if request.candidate.as_ref() == Some(me) {
-        return Ok(if request.leader.is_some() { Wish::Switchover } else { Wish::Failover });
+        return Ok(match request.leader {
+            None => Wish::Failover,
+            Some(_) if holds_what_was_released(view, cluster) => Wish::Switchover,
+            Some(_) => Wish::None,
+        });
     }
     // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
     // dead candidate for ever.
@@ -111,6 +115,13 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
         None => return Ok(Wish::None),
     };
     Err(Verdict::wait(Reason::CandidateIsOther { who }))
+}
+
+/// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes with that.
+/// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
+fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView) -> bool {
+    let released = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    view.position().is_some_and(|mine| mine.flushed > released && left_at(cluster, &mine).is_none())
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
@@ -324,8 +335,7 @@ fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
 }
 
 /// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by
-/// (or none that tells how):
-/// what it has renewed before it answered ends within a ttl.
+/// (or none that tells how): what it has renewed before it answered ends within a ttl.
 fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {

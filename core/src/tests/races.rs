@@ -106,6 +106,10 @@ fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
     let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));
     assert!(actions(&node.tick()).contains(&promotion()));
     node.step(ended(&node, &Lane::PgControl, Outcome::Unknown("the connection broke".into())));
+    // That it is refused when it is asked for once more takes nothing back.
+    node = node.doing(promotion(), 10);
+    node.step(ended(&node, &Lane::PgControl, Outcome::Refused(Refusal::Failed("the disk is full".into()))));
+    assert!(node.state.memory.promotion);
     node = node.later(29_700);
     let ordered = actions(&node.tick());
     assert!(ordered.contains(&FIRE), "{ordered:?}");

@@ -104,9 +104,9 @@ pub struct Checks {
     leaderless: Option<Time>,
     /// Who took the leader key last.
     last_leader: Option<NodeId>,
-    /// The last release that each node ordered was to somebody.
-    hands_over: [bool; NODES_MAX],
-    /// What a leader that handed over had, until another serves.
+    /// When each node decided to release its key to somebody, if that was its last release.
+    hands_over: [Option<Time>; NODES_MAX],
+    /// What a leader that handed over had, and when it decided to, until another serves.
     handed_over: Option<(Time, Place)>,
     /// What a leader last published of its position.
     published: Option<Place>,
@@ -154,9 +154,10 @@ impl Checks {
         self.published = None;
     }
 
-    /// The store went back: what was published and given away since then never happened.
+    /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published, self.handed_over) = (Some(now), None, None);
+        self.pledged = [None; NODES_MAX];
         self.disturbed(None, now);
     }
 
@@ -200,7 +201,8 @@ impl World {
     pub fn check_order(&mut self, node: NodeId, order: &Order) {
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
-                self.checks.hands_over[node.0] = matches!(order.because, Reason::HandingOver { .. });
+                let hands_over = matches!(order.because, Reason::HandingOver { .. });
+                self.checks.hands_over[node.0] = hands_over.then_some(self.now);
             }
             Action::Store(StoreAction::Acquire(_)) if matches!(order.because, Reason::Campaigning { .. }) => {
                 self.check_campaign(node);

@@ -8,9 +8,11 @@ use crate::world::World;
 impl World {
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.
     pub(super) fn note_handover(&mut self, holder: NodeId, how: Gone) {
-        if how == Gone::Released && self.checks.hands_over[holder.0] {
+        if how == Gone::Released
+            && let Some(decided) = self.checks.hands_over[holder.0]
+        {
             let place = self.nodes[holder.0].server.cluster().map(|on_disk| on_disk.end);
-            self.checks.handed_over = place.map(|place| (self.now, place));
+            self.checks.handed_over = place.map(|place| (decided, place));
         }
     }
 

@@ -390,6 +390,32 @@ fn a_candidate_that_lags_is_kept_from_a_switchover_and_not_from_a_failover() {
     assert_eq!(lagging(None).concludes().1, "asking_lease");
 }
 
+/// The bug: the key was on its way to another when the operator asked for this node, which took it and asked nobody
+/// whether it held everything.
+#[test]
+fn a_candidate_that_the_key_was_not_released_to_races_as_any_other() {
+    let asked = |optime: u64, timeline: u32| {
+        let mut node = asked_for(Some("b"), Some("a")).cluster(|cluster| {
+            let (optime, timeline) = (Lsn(optime), crate::id::Timeline(timeline));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+            let line = HistoryLine {
+                timeline: crate::id::Timeline(1),
+                end: Lsn(HERE.0 - 0x40),
+                reason: String::new(),
+                timestamp: None,
+                leader: None,
+            };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        });
+        node = node.dir(Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() });
+        node.state.peers.answers.clear();
+        node.concludes().1
+    };
+    assert_eq!(asked(HERE.0 - 8, 2), "asking_lease");
+    assert_eq!(asked(HERE.0, 2), "collecting_positions", "all but the checkpoint itself");
+    assert_eq!(asked(HERE.0 - 8, 3), "collecting_positions", "as much, of another branch");
+}
+
 #[test]
 fn an_agent_that_started_after_the_key_vanished_does_not_stand_back_for_ever() {
     let node = asked_for(None, Some("c")).later(3_000);
