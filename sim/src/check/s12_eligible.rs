@@ -73,7 +73,8 @@ impl World {
             if answer.primary {
                 return Some(format!("beside the primary {who}, which has answered"));
             }
-            if answer.barred || wished {
+            // Whose record has ended does not reach the store, and could not take the key.
+            if answer.barred || wished || !cluster.members.contains_key(who) {
                 continue;
             }
             if let Some(why) = place.and_then(|theirs| self.gives_up(mine, theirs, patient)) {
