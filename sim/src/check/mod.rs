@@ -154,10 +154,16 @@ impl Checks {
         self.published = None;
     }
 
+    /// Which numbers were reserved for timelines is not known any more.
+    pub fn forget_reserved(&mut self) {
+        self.begun.clear();
+    }
+
     /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published, self.handed_over) = (Some(now), None, None);
         self.pledged = [None; NODES_MAX];
+        self.forget_reserved();
         self.disturbed(None, now);
     }
 

@@ -1,7 +1,7 @@
 //! S16: nothing acknowledged is destroyed. What a rewind or a clone takes away from a directory is held by the one that
 //! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
 //! given up by that election. A standby that is cloned from instead is one of that leader: it holds nothing that the
-//! leader does not, and what it lacks comes from the leader. A directory that a rewind has begun to write is cloned, never rewound again or started.
+//! leader does not, and what it lacks comes from the leader, if that serves. A directory that a rewind has begun to write is cloned, never rewound again or started.
 
 use matriarch_core::id::Member;
 
@@ -49,7 +49,7 @@ impl World {
             return;
         };
         let lost = self.acknowledged_beyond(mine, theirs);
-        let elected = self.is_of_the_leader(source, theirs);
+        let elected = self.is_of_the_leader(source, mine, theirs);
         let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
         if lost > 0 && self.is_of_yesterday(source) {
             self.coverage.count("rows given up for a leader of a restored store");
@@ -62,14 +62,16 @@ impl World {
         }
     }
 
-    /// The source is the leader that was elected last and serves, or a standby of it.
-    fn is_of_the_leader(&self, source: NodeId, theirs: Place) -> bool {
-        let leader = self.checks.last_leader.filter(|leader| self.nodes[leader.0].server.is_primary());
-        let holds = |leader: NodeId| {
-            let end = self.nodes[leader.0].server.cluster().map(|on_disk| on_disk.end);
-            end.is_some_and(|end| self.wal.contains(end, theirs))
+    /// The source is the leader that was elected last and serves, or a standby of it; where that leader does not serve,
+    /// one that lacks nothing of what `mine` and the leader both hold.
+    fn is_of_the_leader(&self, source: NodeId, mine: Place, theirs: Place) -> bool {
+        let Some(leader) = self.checks.last_leader else { return false };
+        let server = &self.nodes[leader.0].server;
+        let (serves, end) = (server.is_primary(), server.cluster().map(|on_disk| on_disk.end));
+        let Some(end) = end.filter(|end| leader != source && self.wal.contains(*end, theirs)) else {
+            return leader == source && serves;
         };
-        leader.is_some_and(|leader| leader == source || holds(leader))
+        serves || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
     }
 
     /// Known and open (`docs/simulator.md`): a store that was restored has brought back the leader key and the member
@@ -133,12 +135,16 @@ mod tests {
     /// Rows of an old leader are given up for a clone from a standby.
     #[test]
     fn a_clone_from_a_standby() {
-        let cloned = |change: fn(&mut World, NodeId, NodeId)| {
+        let cloned = |parted: bool, change: fn(&mut World, NodeId, NodeId)| {
             broken(move |world| {
                 let (node, source, lead) = (standby(world), other_standby(world), leader(world));
-                let end = on_disk(world, node).end;
+                let end = on_disk(world, lead).end;
                 let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(1));
-                let place = world.wal.append(fork, Record::Commit(Serial(1_000_000)));
+                let row = Record::Commit(Serial(1_000_000));
+                let place = world.wal.append(if parted { fork } else { end }, row);
+                if !parted {
+                    on_disk(world, lead).end = place;
+                }
                 on_disk(world, node).end = place;
                 let row = Acknowledged { serial: Serial(1_000_000), node, at: world.now, place };
                 world.ledger.acknowledged.push(row);
@@ -147,19 +153,17 @@ mod tests {
                 world.check_replaced(node, &from, Tool::Clone);
             })
         };
-        assert_eq!(cloned(|_, _, _| ()), None, "a standby of the leader, which was elected without those rows");
-        let lags = |world: &mut World, source: NodeId, _: NodeId| {
-            let end = on_disk(world, source).end;
-            on_disk(world, source).end = Place { depth: end.depth - 1, ..end };
-        };
-        assert_eq!(cloned(lags), None, "what it lacks comes from the leader");
+        let dies = |world: &mut World, _: NodeId, lead: NodeId| world.gone(lead);
+        assert_eq!(cloned(true, |_, _, _| ()), None, "a standby of the leader, which was elected without those rows");
+        assert_eq!(cloned(true, dies), None, "and which does not serve just now");
+        assert_eq!(cloned(false, |_, _, _| ()), None, "what it lacks comes from the leader");
+        assert_eq!(cloned(false, dies), Some("S16"), "perhaps the last copy of what the leader wrote");
         let left = |world: &mut World, source: NodeId, _: NodeId| {
             let end = on_disk(world, source).end;
             let fork = world.wal.fork(Place { depth: end.depth - 1, ..end }, matriarch_core::id::Timeline(1));
             on_disk(world, source).end = world.wal.append(fork, Record::EndOfRecovery);
         };
-        assert_eq!(cloned(left), Some("S16"), "it has left the leader's history");
-        assert_eq!(cloned(|world, _, lead| world.gone(lead)), Some("S16"), "nobody serves");
+        assert_eq!(cloned(true, left), Some("S16"), "it has left the leader's history");
     }
 
     #[test]

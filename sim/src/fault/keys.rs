@@ -84,6 +84,9 @@ impl World {
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
         }
+        if key == Key::Record {
+            self.checks.forget_reserved();
+        }
         self.store_changed();
     }
 
@@ -91,6 +94,7 @@ impl World {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
         self.checks.forget_published();
+        self.checks.forget_reserved();
         self.store_changed();
     }
 
