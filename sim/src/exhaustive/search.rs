@@ -207,14 +207,13 @@ impl Search {
                 return Some((what, broken));
             }
             let number = fingerprint(&after);
-            let to = match self.known.get(&number) {
-                Some(to) => *to,
-                None => {
-                    let to = self.note(&after, id, what);
-                    self.known.insert(number, to);
-                    next.push((to, after));
-                    to
-                }
+            let to = if let Some(known) = self.known.get(&number) {
+                *known
+            } else {
+                let to = self.note(&after, id, what);
+                self.known.insert(number, to);
+                next.push((to, after));
+                to
             };
             if what == usual {
                 self.seen[id as usize].next = to;
