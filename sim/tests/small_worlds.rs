@@ -87,7 +87,7 @@ fn holds(plan: &Plan, mutant: Option<Mutant>) -> Result<u64, TestCaseError> {
 }
 
 #[test]
-fn no_list_of_faults_breaks_a_headline_in_a_small_world() {
+fn no_list_of_faults_breaks_what_must_hold_in_a_small_world() {
     quiet_assertions();
     let acknowledged = Cell::new(0);
     let each = |plan| holds(&plan, None).map(|commits| acknowledged.set(acknowledged.get() + commits));
