@@ -27,7 +27,11 @@ impl World {
         }
         host.boots += 1;
         host.booted = self.now;
-        let agent = Agent::new(host.boots, host.config.clone(), at, node.0 % members);
+        let mut config = host.config.clone();
+        if self.mutant == Some(Mutant::StartTimeoutInSeconds) {
+            config.primary_start_timeout *= 1000;
+        }
+        let agent = Agent::new(host.boots, config, at, node.0 % members);
         host.agent = Some(agent);
         let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };
         self.trace.note(self.now, node, '+', || "the agent starts".into());
@@ -131,6 +135,7 @@ impl World {
             self.coverage.decided(decision);
             self.trace.decided(self.now, node, decision);
         }
+        self.coverage.reason(&effects.wake.because);
         self.wake(node, boot, &effects);
         // The fence first, as the runtime does it.
         let (guard, others): (Vec<Order>, Vec<Order>) =
@@ -167,9 +172,9 @@ impl World {
         if !here(self) {
             return;
         }
-        self.coverage.ordered(&order.action);
+        self.coverage.ordered(&order);
         self.trace.ordered(self.now, node, &order);
-        self.note_order(node, &order);
+        self.check_order(node, &order);
         let watched = self.order_begins(node, &order.action);
         // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
         if !here(self) {
@@ -205,6 +210,8 @@ impl World {
                 let time = agent.guard_told;
                 self.at(time, Due::Guard { node, boot, order, instead_of });
             }
+            Action::Answer(request, Answer::Text { .. })
+                if self.mutant == Some(Mutant::AnswersDropped) && request.0.is_multiple_of(5) => {}
             Action::Answer(request, answer) => self.answer(node, request, answer),
             Action::Host(HostAction::StartGuard) => {
                 let wait = ms(self.host_random.between(5, 60));
@@ -333,6 +340,8 @@ impl World {
         }
         agent.requests += 1;
         let id = RequestId(agent.requests);
+        let boot = agent.boot;
+        self.note_asked(node, boot, id);
         self.coverage.count("operator's request");
         self.step(node, Event::Operator(id, request));
     }
@@ -340,6 +349,8 @@ impl World {
     fn answer(&mut self, node: NodeId, request: RequestId, answer: Answer) {
         match answer {
             Answer::Text { status, body } => {
+                let boot = self.nodes[node.0].agent.as_ref().map_or(0, |agent| agent.boot);
+                self.note_answered(node, boot, request);
                 self.coverage.count(if status < 300 { "operator served" } else { "operator refused" });
                 self.trace.note(self.now, node, '?', || format!("answers {status}: {body}"));
             }

@@ -13,6 +13,7 @@ use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
 use crate::horizon::Standing;
+use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
 use crate::store::{Gone, Known, Reply, Request};
@@ -36,7 +37,10 @@ impl World {
     // --- the store --------------------------------------------------------------------------------------------------
 
     /// Sends core's order to the store.
-    pub fn call(&mut self, node: NodeId, op: OpId, action: StoreAction) {
+    pub fn call(&mut self, node: NodeId, op: OpId, mut action: StoreAction) {
+        if let (StoreAction::PutHistory { lines, .. }, Some(Mutant::HistoryForgets)) = (&mut action, self.mutant) {
+            lines.drain(..lines.len().saturating_sub(1));
+        }
         let retry = self.nodes[node.0].config.retry_timeout;
         let deadline = match &action {
             StoreAction::Renew { deadline, .. } => *deadline,
@@ -96,7 +100,6 @@ impl World {
             self.note_published(node, *position);
         }
         self.store_changed();
-        self.coverage.applied(request, &reply);
         let told = self.standing();
         let message = Message::Reply { call, reply, told };
         self.send(from_store(node, member), Due::agent(node, boot, message));
@@ -134,7 +137,7 @@ impl World {
             return;
         }
         self.told = view.revision;
-        self.check_birth();
+        self.check_keys();
         for node in 0..self.nodes.len() {
             for watch in 0..2 {
                 self.watch_sends(NodeId(node), watch, &view);
@@ -230,7 +233,11 @@ impl World {
             Reply::Refused(refusal) => Outcome::Refused(refusal),
         };
         let Some(call) = agent.calls.remove(&number) else { return };
+        if let (StoreAction::Renew { lease, .. }, Outcome::Refused(_)) = (&call.action, &outcome) {
+            self.note_refused(node, *lease);
+        }
         let outcome = self.mirrored(node, outcome, admitted.unwrap_or_default());
+        self.coverage.answered(&call.action, &outcome);
         match call.op {
             Some(op) => self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked }),
             None => {
@@ -286,6 +293,7 @@ impl World {
         match call.op {
             Some(op) => {
                 let outcome = Outcome::Unknown("no answer in time".into());
+                self.coverage.answered(&call.action, &outcome);
                 self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked });
             }
             None => self.tell(node, FEED_PAUSE, Message::Feed),
@@ -374,6 +382,12 @@ impl World {
         match question {
             PeerQuestion::Position { absent_at } => {
                 let Some(agent) = &mut self.nodes[node.0].agent else { return };
+                if self.mutant == Some(Mutant::EveryAnswerIsPledged) {
+                    let answer = PeerAnswer { pledge: Some(absent_at), ..self.own_answer(node) };
+                    self.note_pledge(node, answer.pledge);
+                    self.answer_peer(node, asker, Outcome::Done(answer));
+                    return;
+                }
                 if !agent.state.admits_question() {
                     self.answer_peer(node, asker, Outcome::Unknown("too many questions".into()));
                     return;
@@ -452,6 +466,9 @@ impl World {
     pub fn peer_answered(&mut self, node: NodeId, op: OpId, outcome: Outcome<PeerAnswer>) {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(Question { member, asked }) = agent.questions.remove(&op) else { return };
+        if let Some(from) = self.node_of(&member) {
+            self.note_told(node, from, asked, &outcome);
+        }
         self.peer_event(node, PeerEvent::Answered { op, member, outcome, asked });
     }
 }

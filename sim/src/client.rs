@@ -50,6 +50,13 @@ pub struct Ledger {
     serial: u64,
 }
 
+impl Ledger {
+    /// Somebody asked for this row.
+    pub fn was_asked(&self, serial: Serial) -> bool {
+        serial.0 <= self.serial
+    }
+}
+
 impl World {
     /// A client turns to its server.
     pub fn client_turns(&mut self, client: usize) {

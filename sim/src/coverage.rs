@@ -1,21 +1,129 @@
 //! What has been seen to happen: a run in which nothing did is no evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use matriarch_core::action::{Action, PostgresAction, StoreAction};
-use matriarch_core::effects::Decision;
+use matriarch_core::decide::LADDER;
+use matriarch_core::effects::{Decision, Order};
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
 
-use crate::store::{Reply, Request};
+/// What a swarm that proves something has seen.
+pub const EVIDENCE: [&str; 9] = [
+    "clone",
+    "failover with loss",
+    "fence",
+    "handed over",
+    "hold",
+    "key expired",
+    "leader key taken",
+    "rewind",
+    "store request without answer",
+];
+
+/// The orders that end as operations, and with them all that can come of one.
+const OPERATIONS: [&str; 33] = [
+    "acquire",
+    "abandon_initialize",
+    "checkpoint",
+    "clear_failover",
+    "clone",
+    "compare",
+    "complete_initialize",
+    "configure",
+    "create_roles",
+    "create_slot",
+    "drop_slot",
+    "follow",
+    "freeze",
+    "grant_session",
+    "grant_tenure",
+    "initdb",
+    "promote",
+    "put_failover",
+    "put_history",
+    "put_member",
+    "put_status",
+    "race_initialize",
+    "read",
+    "recover_single_user",
+    "release",
+    "renew",
+    "restart",
+    "revoke",
+    "rewind",
+    "start_primary",
+    "start_standby",
+    "stop",
+    "take_over",
+];
+/// What can come of an operation.
+const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
+
+const PATRONI: &str = "no Patroni went before a simulated agent";
+const SLOTS: &str = "simulated standbys have no slots, and no member is away for half an hour";
+const UNGUARDED: &str = "nothing guards it";
+const HEARD: &str = "the simulated executor hears how every job ends, or is dead";
+/// What fewer than one seed in two thousand reaches: whether it is seen proves nothing.
+const RARE: &[&str] = &[
+    "reason guard_silent",
+    "reason newer_branch",
+    "reason cluster_known",
+    "reason member_has_data",
+    "abandon_initialize refused",
+    "abandon_initialize unknown",
+    "race_initialize unknown",
+    "complete_initialize unknown",
+    "clear_failover refused",
+    "put_failover refused",
+];
+
+/// What a swarm does not reach, and why.
+pub const UNREACHABLE: &[(&str, &str)] = &[
+    ("reason cannot_hold", "the simulated guard stops whatever it is told to"),
+    ("reason data_dir_unusable", "simulated directories are whole, empty, or another cluster's"),
+    ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
+    ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
+    ("reason cannot_rewind", "simulated operators allow a clone in the place of every rewind"),
+    ("reason slot_obsolete", SLOTS),
+    ("drop_slot done", SLOTS),
+    ("drop_slot refused", SLOTS),
+    ("drop_slot unknown", SLOTS),
+    ("take_over done", PATRONI),
+    ("take_over refused", PATRONI),
+    ("take_over unknown", PATRONI),
+    ("checkpoint unknown", HEARD),
+    ("clone unknown", HEARD),
+    ("configure unknown", HEARD),
+    ("create_roles unknown", HEARD),
+    ("create_slot unknown", HEARD),
+    ("follow unknown", HEARD),
+    ("freeze unknown", HEARD),
+    ("initdb unknown", HEARD),
+    ("promote unknown", HEARD),
+    ("recover_single_user unknown", HEARD),
+    ("rewind unknown", HEARD),
+    ("stop unknown", HEARD),
+    ("compare refused", "a comparison that fails has no answer"),
+    ("configure refused", "the simulated server takes every configuration"),
+    ("stop refused", "a stop ends when the server is gone"),
+    ("grant_session refused", UNGUARDED),
+    ("grant_tenure refused", UNGUARDED),
+    ("read refused", UNGUARDED),
+];
 
 /// Counts, by name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Coverage {
     /// Things that happened.
     pub events: BTreeMap<&'static str, u64>,
-    /// Reasons that core gave for its decisions, by code.
+    /// Reasons that core gave for decisions, orders and waits, by code.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Rungs that concluded.
+    pub rungs: BTreeMap<&'static str, u64>,
+    /// For how many milliseconds nobody served, by the kind of the fault that alone brought it about.
+    pub outages: BTreeMap<&'static str, Vec<u32>>,
     /// Orders.
     pub orders: BTreeMap<&'static str, u64>,
     /// Orders by what came of them.
@@ -35,33 +143,34 @@ impl Coverage {
 
     /// Core decided.
     pub fn decided(&mut self, decision: &Decision) {
-        *self.reasons.entry(decision.reason.code()).or_default() += 1;
+        self.reason(&decision.reason);
+        *self.rungs.entry(decision.rung.name()).or_default() += 1;
+    }
+
+    /// Core gave a reason.
+    pub fn reason(&mut self, reason: &Reason) {
+        *self.reasons.entry(reason.code()).or_default() += 1;
     }
 
     /// Core ordered.
-    pub fn ordered(&mut self, action: &Action) {
-        *self.orders.entry(kind(action)).or_default() += 1;
+    pub fn ordered(&mut self, order: &Order) {
+        *self.orders.entry(kind(&order.action)).or_default() += 1;
+        self.reason(&order.because);
+    }
+
+    /// Nobody served for so long.
+    pub fn outage(&mut self, kind: &'static str, lasted: Duration) {
+        self.outages.entry(kind).or_default().push(lasted.as_millis() as u32);
+    }
+
+    /// An operation on the store ended for whoever ordered it.
+    pub fn answered<T>(&mut self, action: &StoreAction, outcome: &Outcome<T>) {
+        *self.outcomes.entry((store(action), told(outcome))).or_default() += 1;
     }
 
     /// Work on PostgreSQL ended.
     pub fn ended<T>(&mut self, action: &PostgresAction, outcome: &Outcome<T>) {
-        let what = match outcome {
-            Outcome::Done(_) => "done",
-            Outcome::Refused(_) => "refused",
-            Outcome::Unknown(_) => "unknown",
-        };
-        *self.outcomes.entry((postgres(action), what)).or_default() += 1;
-    }
-
-    /// The store applied a request, or refused it.
-    pub fn applied(&mut self, request: &Request, reply: &Reply) {
-        let kind = match request {
-            Request::Order { action, .. } => store(action),
-            Request::KeepAlive(_) => "keep_alive",
-            Request::Proof { .. } => "proof",
-        };
-        let what = if matches!(reply, Reply::Refused(_)) { "refused" } else { "done" };
-        *self.outcomes.entry((kind, what)).or_default() += 1;
+        *self.outcomes.entry((postgres(action), told(outcome))).or_default() += 1;
     }
 
     /// Adds what another run has seen.
@@ -72,6 +181,12 @@ impl Coverage {
         for (name, count) in &other.reasons {
             *self.reasons.entry(name).or_default() += count;
         }
+        for (name, count) in &other.rungs {
+            *self.rungs.entry(name).or_default() += count;
+        }
+        for (kind, lasted) in &other.outages {
+            self.outages.entry(kind).or_default().extend(lasted);
+        }
         for (name, count) in &other.orders {
             *self.orders.entry(name).or_default() += count;
         }
@@ -80,9 +195,42 @@ impl Coverage {
         }
     }
 
-    /// The reasons of core that were never given for a decision.
-    pub fn missing_reasons(&self) -> Vec<&'static str> {
-        Reason::CODES.iter().copied().filter(|code| !self.reasons.contains_key(code)).collect()
+    /// What was never seen although it must be, and what was seen although it is listed as out of reach: reasons, rungs,
+    /// and orders by what came of them.
+    pub fn surprises(&self) -> Vec<String> {
+        let known: Vec<String> = Reason::CODES
+            .iter()
+            .map(|code| format!("reason {code}"))
+            .chain(LADDER.iter().map(|row| format!("rung {}", row.rung.name())))
+            .chain(OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| format!("{order} {outcome}"))))
+            .collect();
+        let seen = self.seen();
+        let listed = |what: &str| RARE.contains(&what) || UNREACHABLE.iter().any(|(listed, _)| *listed == what);
+        let missing = known.iter().filter(|what| !seen.contains(*what) && !listed(what));
+        let missing = missing.map(|what| format!("never seen: {what}"));
+        let hit = UNREACHABLE.iter().filter(|(what, _)| seen.contains(*what));
+        missing.chain(hit.map(|(what, _)| format!("listed as unreachable and seen: {what}"))).collect()
+    }
+
+    fn seen(&self) -> BTreeSet<String> {
+        let reasons = self.reasons.keys().map(|code| format!("reason {code}"));
+        let rungs = self.rungs.keys().map(|rung| format!("rung {rung}"));
+        let outcomes = self.outcomes.keys().map(|(order, outcome)| format!("{order} {outcome}"));
+        reasons.chain(rungs).chain(outcomes).collect()
+    }
+
+    /// What must have happened in a swarm, and did not: without it the swarm proves nothing.
+    pub fn lacks(&self, acknowledged: u64) -> Vec<&'static str> {
+        let missing = EVIDENCE.iter().copied().filter(|what| self.of(what) == 0);
+        missing.chain((acknowledged == 0).then_some("acknowledged commits")).collect()
+    }
+}
+
+fn told<T>(outcome: &Outcome<T>) -> &'static str {
+    match outcome {
+        Outcome::Done(_) => "done",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unknown(_) => "unknown",
     }
 }
 
@@ -158,5 +306,44 @@ fn postgres(action: &PostgresAction) -> &'static str {
         PostgresAction::Configure { .. } => "configure",
         PostgresAction::CreateSlot(_) => "create_slot",
         PostgresAction::DropSlot(_) => "drop_slot",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swarm_in_which_too_little_happened_is_no_evidence() {
+        let mut coverage = Coverage::default();
+        assert_eq!(coverage.lacks(0).len(), EVIDENCE.len() + 1);
+        for what in EVIDENCE {
+            coverage.count(what);
+        }
+        assert_eq!(coverage.lacks(0), ["acknowledged commits"]);
+        assert_eq!(coverage.lacks(1), [""; 0]);
+        coverage.events.remove("rewind");
+        assert_eq!(coverage.lacks(1), ["rewind"]);
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_listed_and_seen_are_surprises() {
+        let mut coverage = Coverage::default();
+        for code in Reason::CODES {
+            *coverage.reasons.entry(code).or_default() += 1;
+        }
+        coverage.rungs.extend(LADDER.iter().map(|row| (row.rung.name(), 1)));
+        let pairs = OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| (*order, outcome)));
+        coverage.outcomes.extend(pairs.map(|pair| (pair, 1)));
+        let listed = UNREACHABLE.len();
+        assert_eq!(coverage.surprises().len(), listed, "all that is listed is seen");
+        for (what, _) in UNREACHABLE {
+            coverage.reasons.remove(what.trim_start_matches("reason "));
+            coverage.outcomes.retain(|(order, outcome), _| format!("{order} {outcome}") != *what);
+        }
+        assert_eq!(coverage.surprises(), [""; 0]);
+        coverage.reasons.remove("following");
+        coverage.rungs.remove("race");
+        assert_eq!(coverage.surprises(), ["never seen: reason following", "never seen: rung race"]);
     }
 }

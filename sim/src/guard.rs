@@ -21,6 +21,8 @@ pub struct Guard {
     pub fired: Option<LeaseId>,
     /// The fence is falling.
     pub firing: bool,
+    /// When it was started.
+    pub since: Time,
     /// The agent whose orders it takes.
     pub boot: u32,
     /// Since when no agent lives.

@@ -23,8 +23,12 @@ impl World {
     /// The agent has found its guard, or started one.
     pub fn guard_reached(&mut self, node: NodeId) {
         let Some(boot) = self.nodes[node.0].agent.as_ref().map(|agent| agent.boot) else { return };
-        let guard = self.nodes[node.0].guard.get_or_insert_default();
+        let now = self.now;
+        let guard = self.nodes[node.0].guard.get_or_insert_with(|| Guard { since: now, ..Guard::default() });
         guard.boot = boot;
+        if self.mutant == Some(Mutant::GuardForgets) {
+            guard.armed = None;
+        }
         (guard.absent_since, guard.winding_down) = (None, false);
         let event = GuardEvent::Connected {
             armed: guard.armed.filter(|_| !guard.firing),
@@ -89,6 +93,7 @@ impl World {
         let Some(guard) = self.nodes[node.0].guard.as_mut().filter(|guard| guard.timer == timer) else { return };
         if guard.is_due(now) && !guard.firing && mutant != Some(Mutant::GuardNeverFires) {
             guard.firing = true;
+            self.check_due_fence(node);
             self.fence(node);
         }
         self.mind_absence(node);

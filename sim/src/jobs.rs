@@ -10,6 +10,7 @@ use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
 
+use crate::check::Tool;
 use crate::mutant::Mutant;
 use crate::node::{Job, Message, NodeId, Stage};
 use crate::postgres::Disk;
@@ -39,10 +40,12 @@ impl World {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
             PostgresAction::Clone(upstream) if self.may_clone(node, &upstream) => {
                 self.check_wipe(node, &upstream.member);
+                self.check_replaced(node, &upstream.member, Tool::Clone);
                 self.nodes[node.0].server.disk = Disk::Unfinished;
             }
             PostgresAction::RecoverSingleUser => self.puts_signal_aside(node, op),
             PostgresAction::Rewind(_) => {
+                self.check_rewind(node);
                 if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
                     on_disk.tainted = Some("a rewind");
                 }
@@ -179,9 +182,14 @@ impl World {
             self.job_done(node, op, refused("pre-existing shared memory block is still in use"));
             return;
         }
-        if server.cluster().is_none_or(|on_disk| on_disk.tainted == Some("a rewind")) {
+        self.check_whole(node);
+        let server = &self.nodes[node.0].server;
+        if server.cluster().is_none_or(|on_disk| on_disk.tainted.is_some()) {
             self.job_done(node, op, refused("the directory holds no whole cluster"));
             return;
+        }
+        if as_standby.is_none() {
+            self.check_authorised(node, &job.action, job.under);
         }
         let pid = self.fork(node, as_standby);
         if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
@@ -207,6 +215,7 @@ impl World {
             self.job_done(node, op, refused("PostgreSQL would begin a timeline that is not reserved"));
             return;
         }
+        self.check_authorised(node, &job.action, job.under);
         self.stage(node, op, Stage::Waiting);
         self.promote(node, timeline);
     }
@@ -258,8 +267,27 @@ impl World {
         self.step(node, Event::Postgres(PostgresEvent::Completed { op, outcome }));
     }
 
+    /// A tool that ends with an error leaves what it made half-made, or has cleared it away.
+    fn tool_fails(&mut self, node: NodeId, action: &PostgresAction) -> Option<Done> {
+        let host = &mut self.nodes[node.0];
+        let tool = match action {
+            PostgresAction::Initdb | PostgresAction::Clone(_) => {
+                if host.files.tools_fail && host.server.disk == Disk::Unfinished {
+                    host.server.disk = Disk::Empty;
+                }
+                true
+            }
+            PostgresAction::Rewind(_) | PostgresAction::RecoverSingleUser => true,
+            _ => false,
+        };
+        (tool && host.files.tools_fail).then(|| refused("no space left on device"))
+    }
+
     /// What work comes to that is one stage.
     fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
+        if let Some(failed) = self.tool_fails(node, &action) {
+            return failed;
+        }
         let server = &mut self.nodes[node.0].server;
         let done = Outcome::Done(PostgresDone::Done);
         if server.full && matches!(action, PostgresAction::Initdb | PostgresAction::Clone(_)) {
@@ -315,12 +343,14 @@ impl World {
                 }
                 done
             }
+            PostgresAction::CreateSlot(_) if self.mutant == Some(Mutant::SlotsNotMade) => done,
             PostgresAction::CreateSlot(name) => {
                 let pm = self.nodes[node.0].server.postmaster.as_mut();
                 pm.map(|pm| pm.slots.insert(name));
                 done
             }
             PostgresAction::DropSlot(name) => {
+                self.check_slot_dropped(node, &name);
                 let pm = self.nodes[node.0].server.postmaster.as_mut();
                 pm.map(|pm| pm.slots.remove(&name));
                 done
@@ -401,6 +431,8 @@ impl World {
             (on_disk.tainted, on_disk.standby) = (None, true);
             return Outcome::Done(PostgresDone::Done);
         }
+        self.check_replaced(node, &upstream.member, Tool::Rewind);
+        let Some(on_disk) = self.nodes[node.0].server.cluster_mut() else { return refused("there is no cluster") };
         let shared = self.wal.shared(source.end, on_disk.end);
         on_disk.end = self.wal.on_the_way(source.end, shared.depth);
         on_disk.flushed = on_disk.end;

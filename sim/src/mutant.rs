@@ -41,9 +41,9 @@ pub enum Mutant {
     EpochNotOnDisk,
     /// Freezing a standby is a reload.
     FreezeIsAReload,
-    /// Every position is said to be pledged.
+    /// A position is told as pledged at once, before the receiver has stopped.
     EveryAnswerIsPledged,
-    /// Timelines are ignored in the race: positions alone count.
+    /// Timelines are ignored in the race, those of peers and those that the store tells: positions alone count.
     TimelinesIgnored,
     /// Peers are said to be behind.
     PeersAreBehind,
@@ -67,7 +67,7 @@ pub enum Mutant {
     ReleasedAlive,
     /// A directory is wiped whatever the source says.
     WipedUnasked,
-    /// A new agent is not told what its guard is armed for.
+    /// The guard forgets what it is armed for when another agent connects.
     GuardForgets,
     /// The death of a postmaster is never seen.
     DeathUnseen,
@@ -77,11 +77,23 @@ pub enum Mutant {
     PeersUnheard,
     /// A lost member lease is not heard of.
     SessionLossUnheard,
+    /// A health check repeats the role that was decided last, whatever the clock says.
+    HealthRemembered,
+    /// Only the newest line of the history is written.
+    HistoryForgets,
+    /// Slots are said to be made and are not.
+    SlotsNotMade,
+    /// Some requests of operators are not answered.
+    AnswersDropped,
+    /// Reading the keys tells what watches have told: they are relied upon.
+    WatchesReliedUpon,
+    /// Milliseconds are taken for seconds in `primary_start_timeout`.
+    StartTimeoutInSeconds,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 38] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -114,6 +126,12 @@ impl Mutant {
         Self::GuardDeathUnheard,
         Self::PeersUnheard,
         Self::SessionLossUnheard,
+        Self::HealthRemembered,
+        Self::HistoryForgets,
+        Self::SlotsNotMade,
+        Self::AnswersDropped,
+        Self::WatchesReliedUpon,
+        Self::StartTimeoutInSeconds,
     ];
 
     /// What core hears of an event where the bug is planted; `None`: nothing.
@@ -134,9 +152,6 @@ impl Mutant {
                 Event::Guard(GuardEvent::Armed(armed))
             }
             Event::Guard(GuardEvent::Gone) if self == Self::GuardDeathUnheard => return None,
-            Event::Guard(GuardEvent::Connected { held, fired, .. }) if self == Self::GuardForgets => {
-                Event::Guard(GuardEvent::Connected { armed: None, held, fired })
-            }
             Event::Peer(PeerEvent::Answered { op, member, outcome, asked }) => {
                 let outcome = match outcome {
                     Outcome::Done(_) if self == Self::PeersUnheard => Outcome::Unknown("unheard".into()),
@@ -195,6 +210,10 @@ impl Mutant {
             (Self::TtlAsAsked, Outcome::Done(StoreDone::Renewed { revision, .. }), _) => {
                 Outcome::Done(StoreDone::Renewed { ttl: world.nodes[node.0].config.ttl * 2, revision })
             }
+            (Self::WatchesReliedUpon, Outcome::Done(StoreDone::Read(view)), _) => {
+                let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
+                Outcome::Done(StoreDone::Read(known.map_or(view, |seen| seen.value.clone())))
+            }
             (_, Outcome::Done(StoreDone::Read(mut view)), _) => {
                 self.view(world, node, &mut view);
                 Outcome::Done(StoreDone::Read(view))
@@ -212,6 +231,7 @@ impl Mutant {
                 let mine = known.and_then(|seen| seen.value.leader.clone());
                 view.leader = mine.filter(|leader| leader.member == world.names[node.0]);
             }
+            Self::TimelinesIgnored if view.leader.is_none() => view.history.lines.clear(),
             Self::CheckpointNotAwaited => {
                 for key in view.members.values_mut() {
                     key.record.checkpoint_pending = false;
@@ -228,7 +248,6 @@ impl Mutant {
         mut answer: matriarch_core::view::peers::PeerAnswer,
     ) -> matriarch_core::view::peers::PeerAnswer {
         match self {
-            Self::EveryAnswerIsPledged => answer.pledge = Some(Revision(i64::MAX)),
             Self::TimelinesIgnored => {
                 let agent = world.nodes[node.0].agent.as_ref();
                 let mine = agent.and_then(|agent| match &agent.state.postgres.data {

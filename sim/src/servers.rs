@@ -44,6 +44,9 @@ impl World {
             return;
         }
         match what {
+            ServerStep::Recovered if self.nodes[node.0].server.hangs => {
+                self.later(ms(100), Due::Server { node, pid, what });
+            }
             ServerStep::Recovered => self.recovered(node, pid),
             ServerStep::Promoted => self.promoted(node),
             ServerStep::ShutDown => self.shut_down(node, pid),
@@ -104,6 +107,7 @@ impl World {
         {
             self.checks.hand_made.push(begun);
         }
+        self.note_timeline(node);
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
         self.pump(node);

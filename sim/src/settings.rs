@@ -50,6 +50,9 @@ pub struct Settings {
     pub faults_ms: u64,
     /// How long the healed world goes on.
     pub calm_ms: u64,
+    /// No watch tells anything in the healed world.
+    #[serde(default)]
+    pub silent_calm: bool,
 }
 
 /// `ttl`, `loop_wait` and `retry_timeout` that fit together.
@@ -81,6 +84,7 @@ impl Settings {
             commit_ms: 400,
             faults_ms: 600_000,
             calm_ms: 180_000,
+            silent_calm: false,
         }
     }
 
@@ -115,6 +119,7 @@ impl Settings {
             clock_ppm: *random.pick(&[0, 100, 499, 999]),
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),
+            silent_calm: random.chance(10),
             ..Self::usual()
         }
     }

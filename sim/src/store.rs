@@ -193,6 +193,20 @@ impl Store {
         }
     }
 
+    /// Puts a request into `failover`, as a test wants it.
+    #[cfg(test)]
+    pub(crate) fn set_failover(&mut self, request: FailoverKey) {
+        self.keys.failover = Some(request);
+        self.publish(self.next());
+    }
+
+    /// Writes `history` as a test wants it.
+    #[cfg(test)]
+    pub(crate) fn set_history(&mut self, lines: Vec<matriarch_core::view::store::HistoryLine>) {
+        self.keys.history = matriarch_core::view::store::HistoryKey { revision: self.next(), lines };
+        self.publish(self.next());
+    }
+
     fn drop_leader(&mut self, how: Gone, by: Option<&Member>, which: impl Fn(&LeaderKey) -> bool) -> bool {
         match self.keys.leader.take_if(|leader| which(leader)) {
             Some(leader) => {

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict};
 use crate::action::{Action, PostgresAction, StoreAction};
-use crate::id::{Lsn, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{DataDir, StopMode, Upstream};
@@ -73,8 +72,8 @@ fn somebodys_data(view: &View<'_>) -> Option<Reason> {
     if let Some(system_id) = view.state.memory.knew {
         return Some(Reason::ClusterKnown { system_id });
     }
-    let runs = |key: &crate::view::store::MemberKey| key.record.position > Lsn(0) || key.record.timeline > Timeline(0);
-    view.others().find(|(_, key)| runs(key)).map(|(who, _)| Reason::MemberHasData { who: who.clone() })
+    let owner = view.others().find(|(_, key)| key.record.has_data());
+    owner.map(|(who, _)| Reason::MemberHasData { who: who.clone() })
 }
 
 /// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.

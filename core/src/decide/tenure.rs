@@ -138,10 +138,14 @@ fn is_over(view: &View<'_>) -> bool {
     view.dead() || (view.phase().is_some() && harmless(view))
 }
 
+/// A hand-over to this node was announced a moment ago.
+pub(crate) fn handover_expected(view: &View<'_>) -> bool {
+    view.state.memory.handover_announced.is_some_and(|announced| view.at.since(announced) < ANNOUNCEMENT_AGE_MAX)
+}
+
 /// A hand-over was announced: the lease is asked for while the old primary still stops.
 fn grant_in_advance(view: &View<'_>) -> Option<(Action, Reason)> {
-    let announced = view.state.memory.handover_announced?;
-    let expected = view.at.since(announced) < ANNOUNCEMENT_AGE_MAX;
+    let expected = handover_expected(view);
     let free = view.held().is_none() && view.state.spent.is_none() && matches!(view.state.tenure, Tenure::None);
     let may_race = !view.config().nofailover && view.config().unsupported.is_none();
     let wanted = expected && free && may_race && super::race::usable_grant(view).is_none();

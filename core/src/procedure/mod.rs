@@ -134,6 +134,10 @@ fn why_no_reinit(view: &View<'_>, force: bool) -> Option<String> {
     if view.leader().is_none() {
         return Some("Cluster has no leader, can not reinitialize".into());
     }
+    // The race: this node has vouched for holding everything, and the key is on its way to it; nobody else may hold that.
+    if crate::decide::tenure::handover_expected(view) {
+        return Some("leadership is being handed over to this node, can not reinitialize".into());
+    }
     if view.state.memory.reinit && !force {
         return Some("reinitialize already in progress".into());
     }

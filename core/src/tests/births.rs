@@ -179,3 +179,43 @@ fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a
     assert!(!asks(&actions(&fresh.tick())));
     assert_eq!(fresh.concludes().1, "member_has_data");
 }
+
+/// The bug: all keys were deleted, and a node whose data and agent were lost at that moment made a new cluster beside
+/// members whose servers were only starting, which tells no position.
+#[test]
+fn no_cluster_is_made_beside_the_data_of_a_member_that_is_only_starting() {
+    for (state, role, waits) in [
+        ("starting", "demoted", true),
+        ("stopped", "replica", true),
+        ("stopped", "uninitialized", false),
+        ("running custom bootstrap script", "", false),
+    ] {
+        let mut fresh = unborn();
+        let mut view = without_keys(101);
+        let record = &mut view.members.get_mut(&Member::new("b")).unwrap().record;
+        (record.state, record.role) = (state.into(), role.into());
+        fresh.set_cluster(view);
+        assert_eq!(asks(&actions(&fresh.tick())), !waits, "{state} {role}");
+        let reason = if waits { "member_has_data" } else { "no_cluster_yet" };
+        assert_eq!(fresh.concludes().1, reason, "{state} {role}");
+    }
+}
+
+/// The bug: all keys were deleted while a node had another cluster's data in its directory; its agent had started since
+/// and took that for a birth of its own that was never completed, beside standbys that ran.
+#[test]
+fn a_directory_beside_members_that_run_is_no_birth_that_was_never_completed() {
+    for born in [false, true] {
+        let mut node = Node::stopped()
+            .dir(primary_dir(ControlState::InProduction))
+            .with(|state| (state.epoch_file, state.memory.knew) = (None, None));
+        let mut view = without_keys(101);
+        if born {
+            view.members.insert(Member::new("b"), cluster(101).members[&Member::new("b")].clone());
+        }
+        node.set_cluster(view);
+        let campaigns =
+            actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })));
+        assert_eq!((campaigns, node.concludes().0 == Rung::Race), (!born, !born));
+    }
+}

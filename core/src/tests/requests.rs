@@ -92,6 +92,15 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
     );
     let body = "postgres is still starting";
     assert_eq!(at_once(node().phase(Phase::Starting), Request::Restart), Some((503, body.to_owned())));
+    let body = "leadership is being handed over to this node, can not reinitialize";
+    let vouched = |ago_ms: u64| {
+        let node = Node::standby();
+        let announced = node.now.back(crate::time::Duration::from_millis(ago_ms));
+        let node = node.with(|state| state.memory.handover_announced = Some(announced));
+        at_once(node, Request::Reinitialize { force: false, from_leader: false })
+    };
+    assert_eq!(vouched(9_999), Some((503, body.to_owned())));
+    assert_eq!(vouched(10_000), Some((200, "reinitialize started".into())));
     let body = "reinitialize already in progress";
     let again = Node::standby().with(|state| state.memory.reinit = true);
     assert_eq!(

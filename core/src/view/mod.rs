@@ -116,14 +116,16 @@ impl<'a> View<'a> {
 
     /// The directory is that of a cluster which this node began to initialise and did not complete: on its first
     /// timeline, never led under an epoch, and its keys were never complete. A former primary beside a store that lost
-    /// its keys is nothing of the kind.
+    /// its keys is nothing of the kind; nor is what an operator has put beside the data of other members.
     pub fn unfinished_bootstrap(&self) -> bool {
         let uninitialised = self.cluster().is_some_and(|cluster| cluster.system_id().is_none());
         let Some(dir) = self.complete_dir().filter(|_| uninitialised) else { return false };
         let first = dir.history.ancestors.is_empty() && dir.checkpoint_timeline <= Timeline(1);
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
-        !dir.standby_signal && (self.initialising() || (first && never_led && self.state.memory.knew.is_none()))
+        let alone = || !self.others().any(|(_, key)| key.record.was_born());
+        let never_complete = || first && never_led && self.state.memory.knew.is_none() && alone();
+        !dir.standby_signal && (self.initialising() || never_complete())
     }
 
     /// The directory is another cluster's, and nothing of ours is being started on it.

@@ -152,6 +152,16 @@ impl MemberRecord {
     pub fn serves(&self) -> bool {
         self.state == "running" && matches!(self.role.as_str(), "primary" | "master")
     }
+
+    /// It has a data directory. One whose server is stopped or only starting tells no position.
+    pub fn has_data(&self) -> bool {
+        self.was_born() || !matches!(self.role.as_str(), "uninitialized" | "")
+    }
+
+    /// Its data are those of a cluster that was completed: nobody has data to run on or to stand by with before.
+    pub fn was_born(&self) -> bool {
+        self.position > Lsn(0) || self.timeline > Timeline(0) || self.role == "replica"
+    }
 }
 
 /// `failover`.

@@ -1,23 +1,65 @@
-//! What must hold, and when it is looked at. The ids are those of `docs/invariants.md`; each group has a file.
+//! What must hold, and when it is looked at: one file for each invariant, by its id in `docs/invariants.md`, each with a
+//! bad history that somebody made by hand and that must fire it, and a legal one that only looks bad and must not.
 
-mod lease;
-mod liveness;
-mod loss;
-mod steps;
+mod l01_serves;
+mod l02_follows;
+mod l04_ends;
+mod l05_calm;
+mod l06_needless;
+mod l08_silent_watches;
+mod l10_outages;
+mod l11_gives_up;
+mod m04_pledge;
+mod s02_bounded_loss;
+mod s03_no_phantom;
+mod s05_single_writer;
+mod s06_belief;
+mod s07_silent_in_time;
+mod s08_writes_under_a_key;
+mod s09_key_on_a_lease;
+mod s12_eligible;
+mod s13_timelines;
+mod s14_history_grows;
+mod s15_prefix;
+mod s16_nothing_destroyed;
+mod s17_last_copy;
+mod s18_one_birth;
+mod s20_lossless_switchover;
+mod s22_slots;
+mod s24_stale_authority;
+mod s25_views_go_forward;
+mod s26_one_order_a_lane;
+mod s27_one_primary;
+mod s28_stable;
+mod s30_standing_fence;
+mod s31_isolated;
 #[cfg(test)]
-mod tests;
-mod writers;
+mod testing;
 
 use std::collections::BTreeMap;
 
-use matriarch_core::id::{LeaseId, Revision, SystemId};
+use matriarch_core::action::{Action, StoreAction};
+use matriarch_core::effects::{Effects, Order};
+use matriarch_core::id::{LeaseId, RequestId, Revision, SystemId, Timeline};
+use matriarch_core::reason::Reason;
+use matriarch_core::time::Instant;
 
 use crate::node::NodeId;
 use crate::postgres::wal::Place;
+use crate::run::CRASH;
+use crate::store::{Change, Gone};
 use crate::time::Time;
 use crate::world::World;
 
-pub use liveness::Outage;
+pub use l01_serves::Outage;
+pub use s12_eligible::Told;
+pub use s16_nothing_destroyed::Tool;
+
+/// Every invariant that is looked at, and what a failed assertion is told as.
+pub const INVARIANTS: [&str; 33] = [
+    "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S20", "S22", "S24",
+    "S25", "S26", "S27", "S28", "S30", "S31", "M4", "L1", "L2", "L4", "L5", "L6", "L8", "L10", "L11", CRASH,
+];
 
 /// An invariant did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,20 +96,44 @@ pub struct Checks {
     pledged: [Option<Revision>; NODES_MAX],
     /// Leases that ended before their time, and when.
     early: BTreeMap<LeaseId, Time>,
+    /// The lease that each agent was last told to be lost.
+    refused: [Option<LeaseId>; NODES_MAX],
+    /// What each agent was truly told by the others.
+    told: [BTreeMap<NodeId, Told>; NODES_MAX],
+    /// Since when there is no leader key.
+    leaderless: Option<Time>,
+    /// Who took the leader key last.
+    last_leader: Option<NodeId>,
     /// When each node decided to release its key to somebody, if that was its last release.
     hands_over: [Option<Time>; NODES_MAX],
     /// What a leader that handed over had, and when it decided to, until another serves.
     handed_over: Option<(Time, Place)>,
     /// What a leader last published of its position.
     published: Option<Place>,
+    /// When the store lost a tenure of which not all had heard: whoever had not may begin another beside it.
+    pub unaware: Option<Time>,
     /// When the store was restored from a backup last.
     restored: Option<Time>,
     /// The system identifier of the cluster.
     system: Option<SystemId>,
     /// The newest revision that each agent has decided on, by its boot.
     revisions: [(u32, u64, Revision); NODES_MAX],
+    /// The revision of `history` that was looked at last.
+    history: Revision,
+    /// Where the timelines began.
+    begun: BTreeMap<Timeline, Place>,
+    /// Requests of operators that are not answered yet, by node, agent and number, and when they were made.
+    asked: BTreeMap<(NodeId, u32, RequestId), Time>,
     /// Who served when, and for how long nobody did.
     outage: Outage,
+    /// When a fault struck last, or ended, or an outage did.
+    unrest: Option<Time>,
+    /// The fault that struck alone: its kind, when, and how long nobody may serve for it.
+    lone: Option<(&'static str, Time, std::time::Duration)>,
+    /// The leader key whose holder does not serve, and since when.
+    idle: Option<(Revision, Time)>,
+    /// When each agent last was the leader, for whoever remembers it.
+    led: [Option<Time>; NODES_MAX],
     /// How often the leader key was taken.
     pub taken: u64,
     /// Orders that core gave since the world was calm.
@@ -88,10 +154,16 @@ impl Checks {
         self.published = None;
     }
 
+    /// Which numbers were reserved for timelines is not known any more.
+    pub fn forget_reserved(&mut self) {
+        self.begun.clear();
+    }
+
     /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published, self.handed_over) = (Some(now), None, None);
         self.pledged = [None; NODES_MAX];
+        self.forget_reserved();
         self.disturbed(None, now);
     }
 
@@ -108,12 +180,95 @@ impl World {
         self.check_isolated();
         self.check_fences();
         self.note_service();
+        self.check_gives_up();
     }
 
     /// When all is over.
     pub fn check_at_the_end(&mut self) {
         self.check_service();
         self.check_members();
+        self.check_slots();
+        self.check_ends();
+        self.check_rows();
         self.check_calm();
+    }
+
+    /// After a step of core.
+    pub fn check_step(&mut self, node: NodeId, at: Instant, effects: &Effects) {
+        self.count_calm_orders(effects);
+        self.check_belief(node, at);
+        self.check_health(node);
+        self.check_revision(node);
+        self.check_lanes(node, effects);
+        self.check_repetition(node, at, effects);
+    }
+
+    /// An order is about to be carried out.
+    pub fn check_order(&mut self, node: NodeId, order: &Order) {
+        match &order.action {
+            Action::Store(StoreAction::Release { .. }) => {
+                let hands_over = matches!(order.because, Reason::HandingOver { .. });
+                self.checks.hands_over[node.0] = hands_over.then_some(self.now);
+            }
+            Action::Store(StoreAction::Acquire(_)) if matches!(order.because, Reason::Campaigning { .. }) => {
+                self.check_campaign(node);
+            }
+            _ => {}
+        }
+    }
+
+    /// The leader key was taken, or went.
+    pub fn check_store_change(&mut self, change: &Change) {
+        let now = self.now;
+        match change {
+            Change::Taken(leader) => {
+                self.checks.taken += 1;
+                self.coverage.count("leader key taken");
+                let who = leader.member.clone();
+                self.trace.world(now, 'L', || format!("{who} takes the leader key, lease {}", leader.lease));
+                self.check_key(leader);
+                self.check_winner(leader);
+                self.checks.leaderless = None;
+                self.checks.last_leader = self.named(&leader.member);
+            }
+            Change::Gone(leader, how, by) => {
+                let who = leader.member.clone();
+                self.trace.world(now, 'L', || format!("the leader key of {who} is gone: {how:?}"));
+                self.coverage.count(match how {
+                    Gone::Expired => "key expired",
+                    Gone::Early => "key lost early",
+                    Gone::Released => "key released",
+                    Gone::Revoked => "key revoked",
+                });
+                self.checks.leaderless = Some(now);
+                self.check_deletion(leader, *how, by.as_ref());
+                if let Some(holder) = self.named(&leader.member) {
+                    self.check_holder(holder, leader.lease, *how);
+                    self.note_handover(holder, *how);
+                }
+            }
+        }
+    }
+
+    /// The keys have changed, whichever of them.
+    pub fn check_keys(&mut self) {
+        self.check_birth();
+        self.check_history();
+    }
+
+    /// The node of a name.
+    fn named(&self, name: &matriarch_core::id::Member) -> Option<NodeId> {
+        self.names.iter().position(|known| known == name).map(NodeId)
+    }
+
+    /// A node that nothing has happened to for a while.
+    pub fn is_quiet(&self, node: NodeId, for_ms: u64) -> bool {
+        self.now.since(self.checks.quiet_since[node.0]) >= crate::time::ms(for_ms)
+    }
+
+    /// The network is not slow, and nothing is under way that was sent when it was.
+    fn was_prompt(&self) -> bool {
+        let long_ago = |slow| self.now.since(slow) > crate::time::ms(15_000);
+        self.net.slowness == 1 && self.checks.slow_at.is_none_or(long_ago)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use matriarch_sim::check::INVARIANTS;
 use matriarch_sim::fault::Plan;
 use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::run;
@@ -24,6 +25,9 @@ pub(crate) struct Args {
     /// How many at a time (all cores if left out)
     #[arg(long)]
     jobs: Option<usize>,
+    /// Print the matrix as a table of markdown
+    #[arg(long)]
+    markdown: bool,
 }
 
 /// `guard-never-fires`
@@ -72,10 +76,7 @@ pub(super) fn mutants(args: &Args) -> Result<u8, String> {
     });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|(mutant, _)| *mutant);
-    println!("| planted bug | found by | median seeds | rounds |\n|---|---|---|---|");
-    for (mutant, kills) in &rows {
-        println!("{}", row(*mutant, kills));
-    }
+    print(&rows, args.markdown);
     let survivors = rows.iter().filter(|(_, kills)| kills.iter().any(Option::is_none)).count();
     println!("\n{} planted bugs, {survivors} not found in every round within {} seeds", rows.len(), args.seeds);
     Ok(if survivors == 0 { 0 } else { 13 })
@@ -89,14 +90,44 @@ fn hunt(mutant: Mutant, round: u64, seeds: u64) -> Kill {
     })
 }
 
-fn row(mutant: Mutant, kills: &[Kill]) -> String {
+/// One bug a line; a cell tells how often an invariant found it, the last column after how many seeds.
+fn print(rows: &[(Mutant, Vec<Kill>)], markdown: bool) {
+    let found = |invariant: &str| rows.iter().any(|(_, kills)| kills.iter().flatten().any(|(_, by)| *by == invariant));
+    let columns: Vec<&str> = INVARIANTS.iter().copied().filter(|invariant| found(invariant)).collect();
+    let line = |cells: Vec<String>| {
+        if markdown {
+            println!("| {} |", cells.join(" | "));
+        } else {
+            let rest: Vec<String> = cells[1..].iter().map(|cell| format!("{cell:>5}")).collect();
+            println!("{:<30}{}", cells[0], rest.join(" "));
+        }
+    };
+    let titles = ["planted bug"].into_iter().chain(columns.iter().copied()).chain(["seeds"]);
+    line(titles.map(str::to_owned).collect());
+    if markdown {
+        println!("|---|{}", "--:|".repeat(columns.len() + 1));
+    }
+    for (mutant, kills) in rows {
+        let times = |by: &str| kills.iter().flatten().filter(|(_, invariant)| *invariant == by).count();
+        let cell = |count: usize| if count == 0 { String::new() } else { count.to_string() };
+        let cells = columns.iter().map(|invariant| cell(times(invariant)));
+        line([name(*mutant)].into_iter().chain(cells).chain([median(kills)]).collect());
+    }
+    let idle: Vec<&str> = INVARIANTS.iter().copied().filter(|invariant| !found(invariant)).collect();
+    println!("\ninvariants that found none of these first: {}", idle.join(", "));
+}
+
+fn median(kills: &[Kill]) -> String {
     let mut counts: Vec<u64> = kills.iter().map(|kill| kill.map_or(u64::MAX, |(count, _)| count)).collect();
     counts.sort_unstable();
-    let median = counts.get(counts.len() / 2).copied().unwrap_or(u64::MAX);
-    let mut invariants: Vec<&str> = kills.iter().flatten().map(|(_, invariant)| *invariant).collect();
-    invariants.sort_unstable();
-    invariants.dedup();
-    let median = if median == u64::MAX { "not found".to_owned() } else { median.to_string() };
-    let told: Vec<String> = kills.iter().map(|kill| kill.map_or("-".into(), |(count, _)| count.to_string())).collect();
-    format!("| {} | {} | {median} | {} |", name(mutant), invariants.join(", "), told.join(", "))
+    match counts.get(counts.len() / 2).copied() {
+        Some(u64::MAX) | None => "none".into(),
+        Some(count) => count.to_string(),
+    }
+}
+
+/// A line of progress.
+fn row(mutant: Mutant, kills: &[Kill]) -> String {
+    let one = |kill: &Kill| kill.map_or("not found".into(), |(count, invariant)| format!("{invariant} after {count}"));
+    format!("{}: {}", name(mutant), kills.iter().map(one).collect::<Vec<_>>().join(", "))
 }

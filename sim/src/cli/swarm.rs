@@ -132,7 +132,8 @@ fn report(sum: &Sum, took: Duration, jobs: usize) -> u8 {
     table("reasons", sum.coverage.reasons.iter().map(|(name, count)| ((*name).to_owned(), *count)));
     let outcomes = sum.coverage.outcomes.iter().map(|((order, outcome), count)| (format!("{order} {outcome}"), *count));
     table("orders and what came of them", outcomes);
-    println!("\nreasons that no decision had: {}", sum.coverage.missing_reasons().join(" "));
+    println!("\nsurprises, if this were the set of the test run: {}", sum.coverage.surprises().join("; "));
+    outages(&sum.coverage);
     let mut code = 0;
     for (invariant, found) in &sum.found {
         let seeds: Vec<String> = found.iter().take(8).map(|(seed, _)| seed.to_string()).collect();
@@ -145,12 +146,22 @@ fn report(sum: &Sum, took: Duration, jobs: usize) -> u8 {
     if code == 0 { evidence(sum) } else { code }
 }
 
+/// How long nobody served after faults that came alone.
+fn outages(coverage: &Coverage) {
+    println!("\nmilliseconds without service after a fault that came alone:");
+    println!("  {:<24}{:>8}{:>10}{:>10}{:>10}", "fault", "times", "median", "99 %", "longest");
+    for (kind, lasted) in &coverage.outages {
+        let mut lasted = lasted.clone();
+        lasted.sort_unstable();
+        let at = |percent: usize| lasted[(lasted.len() * percent / 100).min(lasted.len() - 1)];
+        println!("  {kind:<24}{:>8}{:>10}{:>10}{:>10}", lasted.len(), at(50), at(99), at(100));
+    }
+}
+
 /// A run in which nothing happened proves nothing.
 fn evidence(sum: &Sum) -> u8 {
-    let wanted =
-        ["leader key taken", "handed over", "rewind", "clone", "fence", "hold", "store request without answer"];
-    let missing: Vec<&str> = wanted.into_iter().filter(|what| sum.coverage.of(what) == 0).collect();
-    if sum.seeds >= 100 && (!missing.is_empty() || sum.acknowledged == 0) {
+    let missing = sum.coverage.lacks(sum.acknowledged);
+    if sum.seeds >= 100 && !missing.is_empty() {
         println!("\nthis is no evidence: never seen: {}", missing.join(", "));
         return 13;
     }

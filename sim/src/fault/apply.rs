@@ -12,6 +12,9 @@ use crate::store::Gone;
 use crate::time::{Time, ms};
 use crate::world::{Due, World};
 
+/// The system identifier of data that are another cluster's.
+const FOREIGN: matriarch_core::id::SystemId = matriarch_core::id::SystemId(u64::MAX >> 1);
+
 impl World {
     /// Every fault of the plan waits for its time or its order.
     pub fn schedule_faults(&mut self) {
@@ -82,6 +85,7 @@ impl World {
         });
         self.trace.struck(now, index, struck);
         self.coverage.count("fault");
+        self.note_strike(&fault);
         self.checks.disturbed(struck, now);
         if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
             self.checks.isolated[node.0].get_or_insert(now);
@@ -150,6 +154,15 @@ impl World {
                     self.killed(node);
                 }
             }
+            What::ForeignData(_) => {
+                if self.leading().is_some_and(|leading| leading != node) {
+                    self.gone(node);
+                    self.nodes[node.0].server.initdb(&mut self.wal, FOREIGN);
+                    self.looks_soon(node);
+                    self.checks.struck.insert(index, node);
+                    self.later(ms(for_ms), ends);
+                }
+            }
             What::Switchover(_) => self.switchover(node),
             What::Restart(_) => self.operator_asks(node, Request::Restart),
             What::Reinitialize(_) => {
@@ -190,6 +203,17 @@ impl World {
             }
             What::HangPostgres(_) if on => {}
             What::FreezePostgres(_) | What::HangPostgres(_) => self.processes_go_on(node),
+            What::HangStart(_) => host.server.hangs = on,
+            What::FailTools(_) => host.files.tools_fail = on,
+            What::AskUnsupported => {
+                // Whoever has observed may have much to make up for.
+                self.checks.disturbed(None, self.now);
+                for node in 0..self.nodes.len() {
+                    self.configured(NodeId(node), |config| {
+                        config.unsupported = on.then(|| "synchronous mode".into());
+                    });
+                }
+            }
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
             }
@@ -210,6 +234,25 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The operator removes what is not this cluster's, and starts the agent again that would not run beside it.
+    fn foreign_data_removed(&mut self, node: NodeId) {
+        // Another fault of the kind may have come and gone meanwhile: what was cloned since is ours.
+        let end = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end);
+        if end.is_some_and(|end| self.wal.system(end) == FOREIGN) {
+            self.gone(node);
+            self.nodes[node.0].server.disk = Disk::Empty;
+        }
+        self.later(ms(500), Due::StartAgent(node));
+    }
+
+    /// The agent's configuration changes, now and for the agents to come.
+    fn configured(&mut self, node: NodeId, change: impl Fn(&mut matriarch_core::config::Config)) {
+        let config = &mut self.nodes[node.0].config;
+        change(config);
+        let event = Event::Configured(config.clone());
+        self.tell(node, ms(1), Message::event(event));
     }
 
     /// The operator asks the leader to hand over to this node, or to anybody.
@@ -234,8 +277,10 @@ impl World {
         self.trace.world(now, '.', || format!("{what:?} ends"));
         self.trace.ended(now, index);
         self.checks.disturbed(Some(node), now);
+        self.note_unrest();
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
+            What::ForeignData(_) => self.foreign_data_removed(node),
             What::Isolate(_) => {
                 self.checks.isolated[node.0] = None;
                 self.set(what, node, false);
@@ -251,6 +296,7 @@ impl World {
             self.fault_ends(index);
         }
         self.watching.clear();
+        self.silence_watches();
         self.healed = Some(self.now);
         let now = self.now;
         self.trace.healed(now);

@@ -24,6 +24,23 @@ const EDGES: [&str; 15] = [
     "hold",
 ];
 
+/// Faults that do most where they strike one order, and seldom meet it by chance.
+const AIMED: [(&str, Phase, What); 13] = [
+    ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
+    ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
+    ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
+    ("rewind", Phase::After, What::KillAgent(Where::Orderer)),
+    ("rewind", Phase::After, What::CrashHost(Where::Orderer)),
+    ("rewind", Phase::Before, What::FailTools(Where::Orderer)),
+    ("recover_single_user", Phase::Before, What::FailTools(Where::Orderer)),
+    ("clone", Phase::Before, What::KillPostgres(Where::Leader)),
+    ("clone", Phase::Before, What::Isolate(Where::Leader)),
+    ("put_history", Phase::Before, What::CrashHost(Where::Orderer)),
+    ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
+    ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
+    ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
+];
+
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
     let mut random = Stream::new(seed, "plan");
@@ -32,9 +49,18 @@ pub(super) fn plan(seed: u64) -> Plan {
     let triggered = random.chance(35);
     let gap_ms = random.magnitude(4000, 120_000);
     let mut faults = Vec::new();
+    if random.chance(3) {
+        let what = What::FailTools(Where::Node(random.below(settings.nodes as u64) as usize));
+        faults.push(Fault { when: When::AtMs(0), what, for_ms: random.magnitude(1000, 20_000) });
+    }
     let mut at = random.between(12_000, 30_000);
     while at < settings.faults_ms {
         let kind = *random.pick(&kinds);
+        if triggered && random.chance(15) {
+            faults.extend(aimed(&mut random, &settings, &kinds, at));
+            at += random.between(gap_ms / 4, gap_ms * 2);
+            continue;
+        }
         let what = concrete(&mut random, &settings, kind);
         let when = if triggered && random.chance(70) {
             When::Order {
@@ -50,6 +76,21 @@ pub(super) fn plan(seed: u64) -> Plan {
         at += random.between(gap_ms / 4, gap_ms * 2);
     }
     Plan { seed, story: String::new(), broke: None, settings, faults }
+}
+
+/// One of the aimed faults, of a kind that this plan has.
+fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> Option<Fault> {
+    let has = |what: &What| kinds.iter().any(|kind| kind.kind() == what.kind());
+    let fitting: Vec<_> = AIMED.iter().filter(|(_, _, what)| has(what)).collect();
+    if fitting.is_empty() {
+        return None;
+    }
+    let (kind, phase, what) = **random.pick(&fitting);
+    let when = When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase };
+    // Beyond the tenure under which it was ordered.
+    let beyond = settings.ttl_ms + random.magnitude(500, 10_000);
+    let for_ms = if matches!(what, What::HangStart(_)) { length(random, settings, what) } else { beyond };
+    Some(Fault { when, what, for_ms })
 }
 
 /// A third to a half of all kinds: leaving some out lets the others show what they do alone.
@@ -84,6 +125,10 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::DeleteKey(Key::Status),
         What::GarbleKey(Key::Status),
         What::ChangeConfig { ttl_ms: 0, loop_wait_ms: 0, retry_timeout_ms: 0, maximum_lag_bytes: 0 },
+        What::HangStart(here),
+        What::FailTools(here),
+        What::ForeignData(here),
+        What::AskUnsupported,
     ];
     if settings.store_members > 1 {
         all.extend([What::StopStoreMember(0), What::FreezeStoreMember(0)]);
@@ -186,7 +231,12 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
             let maximum_lag_bytes = *random.pick(&LAGS);
             What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes }
         }
-        other @ (What::StopStore | What::LoseKey | What::LoseLease | What::DeleteAllKeys) => other,
+        What::HangStart(_) => What::HangStart(here),
+        What::FailTools(_) => What::FailTools(here),
+        What::ForeignData(_) => What::ForeignData(node),
+        other @ (What::StopStore | What::LoseKey | What::LoseLease | What::DeleteAllKeys | What::AskUnsupported) => {
+            other
+        }
     }
 }
 
@@ -196,6 +246,8 @@ fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
     match what {
         What::KillPostmaster(..) => random.magnitude(5, 8000),
         What::CrashHost(_) | What::KillAgent(_) | What::StopAgent(_) => random.magnitude(500, long),
+        // Long enough for whoever hangs to be given up.
+        What::HangStart(_) => random.magnitude(500, 240_000),
         _ => random.magnitude(20, long),
     }
 }

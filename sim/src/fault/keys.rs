@@ -1,10 +1,11 @@
 //! What operators do to the store behind the agents' backs.
 
 use matriarch_core::event::Event;
+use matriarch_core::id::Revision;
 use matriarch_core::time::Duration;
 
 use super::What;
-use crate::node::NodeId;
+use crate::node::{Node, NodeId};
 use crate::store::hands::{Backup, Key};
 use crate::time::ms;
 use crate::world::World;
@@ -50,7 +51,17 @@ impl World {
                 self.watches_break(NodeId(node), member);
             }
         }
+        let led_until = self.store.keys().leader.as_ref().map_or(Revision(0), |leader| leader.created);
         self.store.restore(&backup, now);
+        // A tenure of the lost future, and an agent that had heard nothing of it: it believes the store at once.
+        let back_to = self.store.keys().revision;
+        let heard = |node: &Node| {
+            let agent = node.agent.as_ref()?;
+            Some(agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision))
+        };
+        if led_until > back_to && self.nodes.iter().filter_map(heard).any(|known| known <= back_to) {
+            self.checks.unaware = Some(now);
+        }
         self.term = 1;
         self.coverage.count("store restored");
         self.checks.restored(now);
@@ -73,6 +84,9 @@ impl World {
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
         }
+        if key == Key::Record {
+            self.checks.forget_reserved();
+        }
         self.store_changed();
     }
 
@@ -80,6 +94,7 @@ impl World {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
         self.checks.forget_published();
+        self.checks.forget_reserved();
         self.store_changed();
     }
 

@@ -185,9 +185,68 @@ pub enum What {
     Restart(Where),
     /// An operator asks for a new clone.
     Reinitialize(Where),
+    /// A server that is started does not come up.
+    HangStart(Where),
+    /// initdb, pg_basebackup, pg_rewind and single-user mode end with an error on the node.
+    FailTools(Where),
+    /// The data of another cluster are put into the directory of a node that does not lead; at the end they are removed.
+    ForeignData(Where),
+    /// The cluster asks for a mode that is not supported.
+    AskUnsupported,
 }
 
 impl What {
+    /// Its name, without where and how.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::KillPostmaster(..) => "kill_postmaster",
+            Self::KillPostgres(_) => "kill_postgres",
+            Self::KillAgent(_) => "kill_agent",
+            Self::FreezeAgent(_) => "freeze_agent",
+            Self::StopAgent(_) => "stop_agent",
+            Self::KillGuard(_) => "kill_guard",
+            Self::CrashHost(_) => "crash_host",
+            Self::SuspendHost(_) => "suspend_host",
+            Self::SetWallClock(..) => "set_wall_clock",
+            Self::FreezePostgres(_) => "freeze_postgres",
+            Self::HangPostgres(_) => "hang_postgres",
+            Self::FillData(_) => "fill_data",
+            Self::KillBackend(_) => "kill_backend",
+            Self::StopByHand(_) => "stop_by_hand",
+            Self::RestartByHand(_) => "restart_by_hand",
+            Self::PromoteByHand(_) => "promote_by_hand",
+            Self::Isolate(_) => "isolate",
+            Self::CutStore(_) => "cut_store",
+            Self::CutToStore(_) => "cut_to_store",
+            Self::CutFromStore(_) => "cut_from_store",
+            Self::CutAgents(_) => "cut_agents",
+            Self::CutReplication(_) => "cut_replication",
+            Self::CutStoreMember(_) => "cut_store_member",
+            Self::StopStoreMember(_) => "stop_store_member",
+            Self::FreezeStoreMember(_) => "freeze_store_member",
+            Self::StopStore => "stop_store",
+            Self::LoseKey => "lose_key",
+            Self::LoseLease => "lose_lease",
+            Self::DeleteKey(_) => "delete_key",
+            Self::DeleteAllKeys => "delete_all_keys",
+            Self::GarbleKey(_) => "garble_key",
+            Self::RestoreStore(_) => "restore_store",
+            Self::ChangeConfig { .. } => "change_config",
+            Self::SlowNetwork(_) => "slow_network",
+            Self::SilenceWatches(_) => "silence_watches",
+            Self::FillDisk(_) => "fill_disk",
+            Self::PauseReplay(_) => "pause_replay",
+            Self::RemoveData(_) => "remove_data",
+            Self::Switchover(_) => "switchover",
+            Self::Restart(_) => "restart",
+            Self::Reinitialize(_) => "reinitialize",
+            Self::HangStart(_) => "hang_start",
+            Self::FailTools(_) => "fail_tools",
+            Self::ForeignData(_) => "foreign_data",
+            Self::AskUnsupported => "ask_unsupported",
+        }
+    }
+
     /// Where it strikes, if it may strike anywhere.
     pub fn place(mut self) -> Option<Where> {
         self.place_mut().copied()
@@ -224,7 +283,10 @@ impl What {
             | Self::RemoveData(place)
             | Self::Switchover(place)
             | Self::Restart(place)
-            | Self::Reinitialize(place) => Some(place),
+            | Self::Reinitialize(place)
+            | Self::HangStart(place)
+            | Self::FailTools(place)
+            | Self::ForeignData(place) => Some(place),
             Self::CutStoreMember(_)
             | Self::StopStoreMember(_)
             | Self::FreezeStoreMember(_)
@@ -236,7 +298,8 @@ impl What {
             | Self::GarbleKey(_)
             | Self::RestoreStore(_)
             | Self::ChangeConfig { .. }
-            | Self::SlowNetwork(_) => None,
+            | Self::SlowNetwork(_)
+            | Self::AskUnsupported => None,
         }
     }
 }
@@ -259,6 +322,20 @@ impl Plan {
     /// A world in which nothing goes wrong.
     pub fn calm(seed: u64, settings: Settings) -> Self {
         Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
+    }
+
+    /// It takes `history` from the leaders.
+    pub fn forgets_history(&self) -> bool {
+        let forgets = |what: &What| {
+            matches!(
+                what,
+                What::DeleteKey(Key::History)
+                    | What::GarbleKey(Key::History)
+                    | What::DeleteAllKeys
+                    | What::RestoreStore(_)
+            )
+        };
+        self.faults.iter().any(|fault| forgets(&fault.what))
     }
 
     /// It restores the store from a backup.

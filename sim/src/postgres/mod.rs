@@ -152,6 +152,8 @@ pub struct Server {
     pub replay_paused: bool,
     /// Nothing can be written: PostgreSQL panics where it has to.
     pub full: bool,
+    /// Whatever is started does not come up.
+    pub hangs: bool,
 }
 
 impl Server {
@@ -167,6 +169,7 @@ impl Server {
             pids: 100,
             replay_paused: false,
             full: false,
+            hangs: false,
         }
     }
 

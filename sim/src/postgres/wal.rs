@@ -198,6 +198,26 @@ impl Wal {
         Place { branch: at.branch, depth: depth.min(goal.depth) }
     }
 
+    /// The last place on the way to `goal` that is not beyond a position.
+    pub fn back_to(&self, goal: Place, position: Lsn) -> Place {
+        let mut place = goal;
+        while self.lsn(place) > position && place.depth > 0 {
+            place = self.on_the_way(goal, place.depth - 1);
+        }
+        place
+    }
+
+    /// All records on the way to a place, from its end to the first, and how deep each is.
+    pub fn records(&self, end: Place) -> impl Iterator<Item = (Record, u64)> {
+        let mut at = self.plain(end);
+        std::iter::from_fn(move || {
+            let record = self.last(at)?;
+            let depth = at.depth;
+            at = self.plain(Place { depth: depth - 1, ..at });
+            Some((record, depth))
+        })
+    }
+
     /// The history as core reads it from a server's files.
     pub fn history(&self, at: Place) -> History {
         let mut ancestors = Vec::new();

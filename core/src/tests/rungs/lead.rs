@@ -5,12 +5,16 @@ use super::*;
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
 fn unborn() -> Node {
-    empty().cluster(|cluster| {
-        cluster.initialize = None;
-        for key in cluster.members.values_mut() {
-            (key.record.position, key.record.timeline) = (Lsn(0), crate::id::Timeline(0));
-        }
-    })
+    empty().cluster(nobody_was_born)
+}
+
+/// No cluster, and no member that has data.
+fn nobody_was_born(cluster: &mut crate::view::store::ClusterView) {
+    cluster.initialize = None;
+    for key in cluster.members.values_mut() {
+        (key.record.position, key.record.timeline) = (Lsn(0), crate::id::Timeline(0));
+        key.record.role = "uninitialized".into();
+    }
 }
 
 /// The right to initialise, under a lease: 100 is that of our own record.
@@ -148,8 +152,7 @@ fn a_dead_primary_starts_in_place_only_under_the_epoch_on_disk() {
 
 #[test]
 fn a_new_cluster_writes_its_epoch_before_its_first_start() {
-    let node =
-        Node::primary().dead().with(|state| state.epoch_file = None).cluster(|cluster| cluster.initialize = None);
+    let node = Node::primary().dead().with(|state| state.epoch_file = None).cluster(nobody_was_born);
     concludes(&node, Rung::Leader, "writing_epoch", Fate::Keep, &[Action::Host(HostAction::WriteEpoch(epoch_file()))]);
 }
 

@@ -1,10 +1,8 @@
-//! S25, views go forward; S26, one order a lane, and no order of a former boot; S28, a second step at one instant
-//! orders nothing (the decision may differ: what was ordered is in flight by then).
+//! S28: a second step at one instant orders nothing (the decision may differ: what was ordered is in flight by then).
 
 use matriarch_core::action::{Action, HostAction};
 use matriarch_core::effects::Effects;
 use matriarch_core::event::Event;
-use matriarch_core::id::Revision;
 use matriarch_core::time::Instant;
 
 use crate::node::NodeId;
@@ -15,29 +13,9 @@ use crate::world::World;
 const TWICE: u64 = 16;
 
 impl World {
-    /// After a step of core.
-    pub fn check_step(&mut self, node: NodeId, at: Instant, effects: &Effects) {
-        if self.healed.is_some_and(|healed| self.now.since(healed) > std::time::Duration::from_secs(120)) {
-            self.checks.calm_orders += effects.orders.len() as u64;
-        }
-        self.check_belief(node, at);
-        let Some(agent) = &self.nodes[node.0].agent else { return };
-        let cluster = agent.state.store.cluster.as_ref();
-        let (rollbacks, known) = cluster.map_or((0, Revision(0)), |seen| (seen.value.rollbacks, seen.value.revision));
-        let before = std::mem::replace(&mut self.checks.revisions[node.0], (agent.boot, rollbacks, known));
-        if before.0 == agent.boot && (rollbacks, known) < (before.1, before.2) {
-            self.violated("S25", format!("{} decides on revision {known}, before on {}", self.names[node.0], before.2));
-            return;
-        }
-        let mut lanes: Vec<_> = effects.orders.iter().filter_map(|order| order.action.lane()).collect();
-        let count = lanes.len();
-        lanes.sort();
-        lanes.dedup();
-        if lanes.len() < count && effects.cancelled.is_empty() {
-            self.violated("S26", format!("{} gives two orders in one lane", self.names[node.0]));
-            return;
-        }
-        // A step that asks to be repeated at once, pre-empts, or makes PostgreSQL writable, changes what the next one sees.
+    /// Every so many steps the last one is made once more, unless it asks for that itself, pre-empts, or makes PostgreSQL
+    /// writable: that changes what the next one sees.
+    pub(super) fn check_repetition(&mut self, node: NodeId, at: Instant, effects: &Effects) {
         let settled = effects.wake.at.is_none_or(|wake| wake > at + ms(1))
             && effects.cancelled.is_empty()
             && effects.orders.iter().all(|order| order.under.is_none());
@@ -64,5 +42,33 @@ impl World {
             let what = format!("{}: the same view once more gives {orders:?}", self.names[node.0]);
             self.violated("S28", what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    #[test]
+    fn a_step_that_would_order_more_at_the_same_instant() {
+        let again = |forget: bool| {
+            broken(move |world| {
+                let node = standby(world);
+                let at = world.clock(node);
+                let agent = world.nodes[node.0].agent.as_mut().unwrap();
+                // At its goal, and without its lease: the next step asks for another.
+                matriarch_core::step(
+                    &mut agent.state,
+                    at,
+                    matriarch_core::event::Event::Ticked(matriarch_core::time::WallMillis(0)),
+                );
+                if forget {
+                    agent.state.session.lease = None;
+                }
+                world.check_stable(node, at);
+            })
+        };
+        assert_eq!(again(true), Some("S28"));
+        assert_eq!(again(false), None);
     }
 }

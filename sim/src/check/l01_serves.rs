@@ -1,0 +1,100 @@
+//! L1: a healed world serves; and how long nobody served.
+
+use std::time::Duration;
+
+use crate::node::NodeId;
+use crate::time::{Time, ms};
+use crate::world::World;
+
+/// For how long nobody could have a commit acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Outage {
+    /// Since when nobody serves.
+    since: Option<Time>,
+    /// The longest while faults went on.
+    pub longest: Duration,
+    /// When the healed world served first.
+    pub served: Option<Time>,
+    /// The last time that the healed world stopped serving.
+    pub stopped: Option<Time>,
+}
+
+impl World {
+    /// Whether anybody serves now.
+    pub(super) fn note_service(&mut self) {
+        let serves = self.nodes.iter().any(|node| node.server.can_acknowledge());
+        let (now, healed) = (self.now, self.healed);
+        let outage = &mut self.checks.outage;
+        match (serves, outage.since) {
+            (true, Some(since)) => {
+                outage.since = None;
+                outage.longest = outage.longest.max(now.since(since));
+                self.check_outage(since);
+            }
+            (false, None) => {
+                outage.since = Some(now);
+                if healed.is_some() {
+                    outage.stopped = Some(now);
+                }
+            }
+            (true, None) | (false, Some(_)) => {}
+        }
+        if serves && healed.is_some() && self.checks.outage.served.is_none() {
+            self.checks.outage.served = Some(now);
+        }
+    }
+
+    /// L1: within its bound the healed world serves, and goes on to.
+    pub(super) fn check_service(&mut self) {
+        let Some(healed) = self.healed else { return };
+        // A store that went back is not believed for a ttl, and its old keys last another.
+        let disbelief = if self.plan.restores_the_store() { 2 * self.settings.ttl_ms } else { 0 };
+        let bound = healed + ms(self.settings.serving_bound_ms() + disbelief) + self.slower_by();
+        let id = self.liveness("L1");
+        let outage = *self.checks.outage();
+        match outage.served {
+            None => self.violated(id, "the healed world never serves".into()),
+            Some(served) if served > bound => {
+                let what = format!("the healed world serves after {} ms", served.since(healed).as_millis());
+                self.violated(id, what);
+            }
+            Some(_) if outage.since.is_some() => {
+                self.violated(id, "the healed world has stopped serving".into());
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// How long nobody served, for a report.
+    pub fn longest_outage(&self) -> Duration {
+        self.checks.outage().longest
+    }
+
+    /// The node that serves.
+    pub fn serving(&self) -> Option<NodeId> {
+        self.nodes.iter().find(|node| node.server.can_acknowledge()).map(|node| node.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_world_that_does_not_serve() {
+        let healed = |ready: bool| {
+            broken(move |world| {
+                world.healed = Some(Time::from_ms(10_000));
+                if !ready {
+                    let node = leader(world);
+                    world.gone(node);
+                }
+                world.note_service();
+                world.check_service();
+            })
+        };
+        assert_eq!(healed(false), Some("L1"));
+        assert_eq!(healed(true), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! L2: every member follows in the end.
+
+use crate::world::World;
+
+impl World {
+    /// L2: every other member streams from the leader and holds what it holds.
+    pub(super) fn check_members(&mut self) {
+        let Some(leading) = self.leading() else { return };
+        let Some(theirs) = self.nodes[leading.0].place() else { return };
+        for index in (0..self.nodes.len()).filter(|index| *index != leading.0) {
+            let node = &self.nodes[index];
+            if node.agent.is_none() {
+                let what = format!("the agent of {} has left and did not come back", self.names[index]);
+                self.violated(self.liveness("L2"), what);
+                return;
+            }
+            // Nothing brings it anything: there is no archive here.
+            if self.settings.nostream == Some(index) {
+                continue;
+            }
+            let streams = node.server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some());
+            let holds = node
+                .place()
+                .is_some_and(|mine| self.wal.contains(theirs, mine) && theirs.depth.saturating_sub(mine.depth) <= 20);
+            if !streams || !holds {
+                let reason =
+                    node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
+                let what = format!("{} does not follow {}: {reason:?}", self.names[index], self.names[leading.0]);
+                self.violated(self.liveness("L2"), what);
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use crate::node::NodeId;
+    use crate::postgres::wal::Place;
+    use crate::world::World;
+    use matriarch_core::view::postgres::ControlState;
+
+    /// What a standby says of its receiver is what core knows its source by: otherwise it is turned to it for ever.
+    #[test]
+    fn a_standby_that_streams_is_not_turned_again() {
+        let turned = steady().coverage.orders.get("follow").copied().unwrap_or(0);
+        assert!(turned <= 2, "in a steady minute two standbys were turned {turned} times");
+    }
+
+    #[test]
+    fn a_member_that_does_not_follow() {
+        let checked = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = standby(world);
+                change(world, node);
+                world.check_members();
+            })
+        };
+        assert_eq!(checked(World::receiver_ends), Some("L2"));
+        assert_eq!(checked(World::agent_gone), Some("L2"));
+        let lag = |world: &mut World, node: NodeId| {
+            let mine = on_disk(world, node);
+            mine.end = Place { depth: mine.end.depth - 1, ..mine.end };
+            mine.state = ControlState::InArchiveRecovery;
+        };
+        assert_eq!(checked(lag), None, "what is under way is no lag");
+    }
+}

@@ -1,0 +1,77 @@
+//! L11: a leader that cannot serve does not keep its tenure for ever where another could take over.
+
+use std::time::Duration;
+
+use crate::node::NodeId;
+use crate::time::ms;
+use crate::world::World;
+
+/// Beside what is configured: three failed starts, a promotion that hangs, a stop that hangs.
+const STAGES_MS: u64 = 30_000;
+
+impl World {
+    /// After everything: since when the holder of the leader key does not serve.
+    pub(super) fn check_gives_up(&mut self) {
+        let key = self.store.keys().leader.as_ref().map(|key| (key.created, key.member.clone()));
+        let holder = key.as_ref().and_then(|(_, member)| self.named(member));
+        let idle = holder.filter(|holder| !self.nodes[holder.0].server.can_acknowledge());
+        let (Some((created, _)), Some(holder)) = (key, idle) else {
+            self.checks.idle = None;
+            return;
+        };
+        // While the store is away nobody can give a key up, and none ends.
+        let answers = self.store_answers(holder);
+        let known = self.checks.idle.filter(|(since_key, _)| *since_key == created && answers);
+        let (_, since) = *self.checks.idle.insert(known.unwrap_or((created, self.now)));
+        // A key whose holder has no agent ends by its time, and that of a store without quorum does not count.
+        let awake = self.nodes[holder.0].awake().is_some() && self.store_leader.is_some();
+        let since = since.max(self.nodes[holder.0].booted);
+        if self.now.since(since) <= self.idle_bound() || !awake || !self.is_quiet(holder, 10_000) {
+            return;
+        }
+        let mut heirs = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
+        if heirs.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir)) {
+            let what = format!("{} leads since {since} at least and does not serve", self.names[holder.0]);
+            self.violated("L11", what);
+        }
+    }
+
+    fn idle_bound(&self) -> Duration {
+        ms(self.settings.primary_start_timeout_ms + self.settings.serving_bound_ms() + STAGES_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_leader_that_never_serves() {
+        let idle = |heirs: bool| {
+            broken(move |world| {
+                let node = leader(world);
+                world.nodes[node.0].server.held = true;
+                world.check_gives_up();
+                world.now = world.now + world.idle_bound() + ms(1000);
+                if !heirs {
+                    for other in [standby(world), other_standby(world)] {
+                        world.nodes[other.0].agent.as_mut().unwrap().frozen = true;
+                    }
+                }
+                world.check_gives_up();
+            })
+        };
+        assert_eq!(idle(true), Some("L11"));
+        let away = broken(|world| {
+            let node = leader(world);
+            world.nodes[node.0].server.held = true;
+            world.check_gives_up();
+            world.store_leader = None;
+            world.now = world.now + world.idle_bound() + ms(1000);
+            world.check_gives_up();
+        });
+        assert_eq!(away, None, "without a store nobody can give up");
+        assert_eq!(idle(false), None, "nobody else could");
+    }
+}

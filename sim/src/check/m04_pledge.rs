@@ -1,0 +1,70 @@
+//! M4: a pledge is kept, and given only by who receives nothing.
+
+use matriarch_core::id::Revision;
+
+use crate::node::NodeId;
+use crate::world::World;
+
+impl World {
+    /// A standby has told its position, and that it is pledged.
+    pub fn note_pledge(&mut self, node: NodeId, pledge: Option<Revision>) {
+        if pledge.is_none() {
+            return;
+        }
+        self.checks.pledged[node.0] = pledge;
+        if self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some()) {
+            self.violated("M4", format!("{} pledges and receives WAL", self.names[node.0]));
+        }
+    }
+
+    /// M4: what a pledged standby has told is all that it will have, until there is a newer leader or its pledge is over.
+    pub fn check_pledge(&mut self, node: NodeId) {
+        let Some(told) = self.checks.pledged[node.0] else { return };
+        let newer = self.store.keys().leader.as_ref().is_some_and(|leader| leader.created > told);
+        let over = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
+        if newer || over {
+            self.checks.pledged[node.0] = None;
+        } else {
+            self.violated("M4", format!("{} has pledged at {told} and receives WAL", self.names[node.0]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use matriarch_core::state::Pledge;
+
+    #[test]
+    fn a_pledge_that_is_not_kept() {
+        let receives = |newer: bool| {
+            broken(move |world| {
+                let (node, created) = (standby(world), key(world).created);
+                let told = if newer { Revision(created.0 - 1) } else { created };
+                let pledge = Pledge { absent_at: told, since: world.clock(node), frozen: true, on_disk: true };
+                world.nodes[node.0].agent.as_mut().unwrap().state.pledge = Some(pledge);
+                world.checks.pledged[node.0] = Some(told);
+                world.check_pledge(node);
+            })
+        };
+        assert_eq!(receives(false), Some("M4"));
+        assert_eq!(receives(true), None, "a newer leader ends it");
+    }
+
+    #[test]
+    fn a_pledge_of_who_still_receives() {
+        let told = |pledge: Option<Revision>, streams: bool| {
+            broken(move |world| {
+                let node = standby(world);
+                if !streams {
+                    world.receiver_ends(node);
+                }
+                world.note_pledge(node, pledge);
+            })
+        };
+        assert_eq!(told(Some(Revision(1)), true), Some("M4"));
+        assert_eq!(told(Some(Revision(1)), false), None);
+        assert_eq!(told(None, true), None, "a position that is not final");
+    }
+}

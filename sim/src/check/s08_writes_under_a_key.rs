@@ -1,0 +1,85 @@
+//! S8: nobody begins to write without the leader key.
+
+use matriarch_core::action::PostgresAction;
+use matriarch_core::view::guard::Armed;
+
+use crate::node::NodeId;
+use crate::world::World;
+
+impl World {
+    /// A start as primary, a promotion or the restart of a primary begins: in time, and the first two with the epoch of
+    /// their tenure on disk.
+    pub fn check_authorised(&mut self, node: NodeId, action: &PostgresAction, under: Option<Armed>) {
+        let now = self.clock(node);
+        let host = &self.nodes[node.0];
+        let Some(agent) = &host.agent else { return };
+        // What was ordered under another tenure goes by that one's epoch: a key may be lost and taken back meanwhile.
+        let held = agent.state.tenure.held().filter(|held| under.is_some_and(|under| under.tenure == held.lease));
+        let late = under.is_some_and(|under| now >= under.at);
+        let on_disk = host.files.epoch.map(|file| file.epoch);
+        let restart = matches!(action, PostgresAction::Restart);
+        let unwritten = !restart && held.is_some_and(|held| on_disk != Some(held.epoch));
+        if late || unwritten {
+            let why = if late { "after the end of its tenure" } else { "without its epoch on disk" };
+            self.violated("S8", format!("{} begins to serve {why}", self.names[node.0]));
+        }
+    }
+
+    /// A server accepts writes from now on: S8, and what its coming means for what others hold.
+    pub fn became_writable(&mut self, node: NodeId) {
+        self.coverage.count("serves");
+        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) {
+            return;
+        }
+        let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
+        // A key that went early, and a held postmaster that could not be reached: within the time in which its holder
+        // may take it back, it is nobody's.
+        let lost_early = !self.checks.early.is_empty();
+        if !holds && !lost_early {
+            let what = format!("{} accepts writes and does not hold the leader key", self.names[node.0]);
+            self.violated("S8", what);
+        }
+        if let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) {
+            self.check_handover(node, mine);
+            self.check_loss(node, mine);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    const PROMOTE: PostgresAction = PostgresAction::Promote { timeline: matriarch_core::id::Timeline(2) };
+
+    #[test]
+    fn writes_without_the_leader_key() {
+        assert_eq!(broken(|world| world.became_writable(standby(world))), Some("S8"));
+        assert_eq!(broken(|world| world.became_writable(leader(world))), None, "a restart in place is no promotion");
+    }
+
+    #[test]
+    fn a_start_that_nobody_allows() {
+        let begins = |action: PostgresAction, late: bool, change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = leader(world);
+                let now = world.clock(node);
+                change(world, node);
+                let at = if late { now } else { now + std::time::Duration::from_millis(1) };
+                world.check_authorised(node, &action, Some(Armed { tenure: key(world).lease, at }));
+            })
+        };
+        assert_eq!(begins(PROMOTE, false, |_, _| ()), None, "there is a moment left");
+        assert_eq!(begins(PROMOTE, true, |_, _| ()), Some("S8"));
+        assert_eq!(begins(PROMOTE, false, |world, node| world.nodes[node.0].files.epoch = None), Some("S8"));
+        let adopting = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].files.epoch = None;
+            let tenure = &mut world.nodes[node.0].agent.as_mut().unwrap().state.tenure;
+            *tenure = matriarch_core::lease::Tenure::None;
+        };
+        assert_eq!(begins(PROMOTE, false, adopting), None, "its tenure went while that was on its way");
+        let unwritten = |world: &mut World, node: NodeId| world.nodes[node.0].files.epoch = None;
+        assert_eq!(begins(PostgresAction::Restart, false, unwritten), None, "it is a primary already");
+    }
+}

@@ -1,0 +1,66 @@
+//! S14: the key `history` tells all of the history of whoever writes it, in order: it grows, and forgets nothing, as long
+//! as leaders continue what leaders before them wrote. Who left their history tells its own.
+
+use matriarch_core::view::store::HistoryLine;
+
+use crate::world::World;
+
+impl World {
+    /// The keys have changed.
+    pub(super) fn check_history(&mut self) {
+        // What an operator deletes, overwrites or takes back is forgotten, until the next leader tells it anew.
+        if self.plan.forgets_history() {
+            return;
+        }
+        let told = &self.store.keys().history;
+        if std::mem::replace(&mut self.checks.history, told.revision) == told.revision {
+            return;
+        }
+        let writer = self.leading().and_then(|node| self.nodes[node.0].server.cluster());
+        let Some(history) = writer.map(|on_disk| self.wal.history(on_disk.end)) else { return };
+        let line = |line: &HistoryLine| (line.timeline, line.end);
+        let true_lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));
+        if !told.lines.iter().map(line).eq(true_lines) {
+            let lines: Vec<_> = told.lines.iter().map(line).collect();
+            let what = format!("the history says {lines:?}, the leader's own is {:?}", history.ancestors);
+            self.violated("S14", what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_history_that_forgets() {
+        let told = |change: fn(&mut Vec<HistoryLine>)| {
+            broken(move |world| {
+                // A leader on timeline 3.
+                let node = leader(world);
+                for timeline in [2, 3] {
+                    let end = on_disk(world, node).end;
+                    let fork = world.wal.fork(end, matriarch_core::id::Timeline(timeline));
+                    on_disk(world, node).end = world.wal.append(fork, crate::postgres::wal::Record::EndOfRecovery);
+                }
+                let end = on_disk(world, node).end;
+                let line = |ancestor: matriarch_core::timeline::Ancestor| HistoryLine {
+                    timeline: ancestor.timeline,
+                    end: ancestor.end,
+                    reason: ancestor.reason,
+                    timestamp: None,
+                    leader: None,
+                };
+                let mut lines = world.wal.history(end).ancestors.into_iter().map(line).collect();
+                change(&mut lines);
+                world.store.set_history(lines);
+                world.check_history();
+            })
+        };
+        assert_eq!(told(|lines| drop(lines.remove(0))), Some("S14"));
+        assert_eq!(told(|lines| lines[1].end.0 += 1), Some("S14"));
+        assert_eq!(told(|lines| lines.reverse()), Some("S14"));
+        assert_eq!(told(|lines| lines[1].timestamp = Some("now".into())), None, "what is told beside it may differ");
+    }
+}

@@ -1,0 +1,195 @@
+//! S16: nothing acknowledged is destroyed. What a rewind or a clone takes away from a directory is held by the one that
+//! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
+//! given up by that election. A standby that is cloned from instead is one of that leader: it holds nothing that the
+//! leader does not, and what it lacks comes from the leader, if that serves. A directory that a rewind has begun to write is cloned, never rewound again or started.
+
+use matriarch_core::id::Member;
+
+use crate::node::NodeId;
+use crate::postgres::wal::Place;
+use crate::world::World;
+
+/// What replaces a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tool {
+    /// `pg_basebackup`.
+    Clone,
+    /// `pg_rewind`.
+    Rewind,
+}
+
+impl World {
+    /// A rewind begins.
+    pub fn check_rewind(&mut self, node: NodeId) {
+        let half_made = self.nodes[node.0].server.cluster().is_some_and(|on_disk| on_disk.tainted.is_some());
+        if half_made {
+            self.violated("S16", format!("{} is rewound and a rewind has half-made it already", self.names[node.0]));
+        }
+    }
+
+    /// A server is started.
+    pub fn check_whole(&mut self, node: NodeId) {
+        let half_made = self.nodes[node.0].server.cluster().is_some_and(|on_disk| on_disk.tainted.is_some());
+        if half_made {
+            self.violated("S16", format!("{} starts in a half-made directory", self.names[node.0]));
+        }
+    }
+
+    /// What a directory holds is about to be replaced by what another has: emptied for a clone, or rewound. A clone brings
+    /// the checkpoint of its source about, a rewind takes the last one.
+    pub fn check_replaced(&mut self, node: NodeId, from: &Member, by: Tool) {
+        let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
+        let Some(source) = self.named(from) else { return };
+        let server = &self.nodes[source.0].server;
+        let theirs = server.cluster().filter(|on_disk| on_disk.tainted.is_none() && server.is_ready());
+        let Some((theirs, checkpoint)) = theirs.map(|on_disk| (on_disk.end, on_disk.checkpoint.1)) else {
+            let what =
+                format!("{} is emptied and {from}, from which it is to come, does not serve", self.names[node.0]);
+            self.violated("S16", what);
+            return;
+        };
+        let lost = self.acknowledged_beyond(mine, theirs);
+        let elected = self.is_of_the_leader(source, mine, theirs);
+        let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
+        if lost > 0 && self.is_of_yesterday(source) {
+            self.coverage.count("rows given up for a leader of a restored store");
+        } else if lost > 0 && !(elected && checkpointed) {
+            let what =
+                format!("{} gives up {lost} acknowledged rows for {from}, which was not elected", self.names[node.0]);
+            self.violated("S16", what);
+        } else if lost > 0 {
+            self.coverage.count("rows given up");
+        }
+    }
+
+    /// The source is the leader that was elected last and serves, or a standby of it; where that leader does not serve,
+    /// one that lacks nothing of what `mine` and the leader both hold.
+    fn is_of_the_leader(&self, source: NodeId, mine: Place, theirs: Place) -> bool {
+        let Some(leader) = self.checks.last_leader else { return false };
+        let server = &self.nodes[leader.0].server;
+        let (serves, end) = (server.is_primary(), server.cluster().map(|on_disk| on_disk.end));
+        let Some(end) = end.filter(|end| leader != source && self.wal.contains(*end, theirs)) else {
+            return leader == source && serves;
+        };
+        serves || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
+    }
+
+    /// Known and open (`docs/simulator.md`): a store that was restored has brought back the leader key and the member
+    /// record of one that leads no more, and they are believed until its agent has read them.
+    fn is_of_yesterday(&self, source: NodeId) -> bool {
+        let key = self.store.keys().leader.as_ref();
+        let named = key.is_some_and(|key| key.member == self.names[source.0]);
+        named && self.checks.restored.is_some() && self.checks.last_leader != Some(source)
+    }
+
+    /// How many rows that `mine` holds were acknowledged and are not held by `theirs`.
+    fn acknowledged_beyond(&self, mine: Place, theirs: Place) -> usize {
+        let shared = self.wal.shared(mine, theirs);
+        if shared.depth == mine.depth {
+            return 0;
+        }
+        let rows = self.ledger.acknowledged.iter().rev();
+        rows.filter(|row| row.place.depth > shared.depth && self.wal.contains(mine, row.place)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::client::Acknowledged;
+    use crate::postgres::wal::{Record, Serial};
+
+    /// A standby with a row of its own that was acknowledged is replaced by what another has.
+    fn replaced(own: bool, by: Tool, change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {
+        broken(move |world| {
+            let (node, source) = (standby(world), leader(world));
+            if own {
+                let end = on_disk(world, node).end;
+                let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(1));
+                let place = world.wal.append(fork, Record::Commit(Serial(1_000_000)));
+                on_disk(world, node).end = place;
+                let row = Acknowledged { serial: Serial(1_000_000), node, at: world.now, place };
+                world.ledger.acknowledged.push(row);
+            }
+            change(world, source);
+            let from = world.names[source.0].clone();
+            world.check_replaced(node, &from, by);
+        })
+    }
+
+    #[test]
+    fn rows_that_are_destroyed() {
+        let nobody = |world: &mut World, _: NodeId| world.checks.last_leader = None;
+        let old = |world: &mut World, node: NodeId| on_disk(world, node).checkpoint.1 = matriarch_core::id::Timeline(0);
+        for by in [Tool::Clone, Tool::Rewind] {
+            assert_eq!(replaced(true, by, |_, _| ()), None, "the leader was elected from what both share");
+            assert_eq!(replaced(true, by, nobody), Some("S16"));
+            assert_eq!(replaced(false, by, nobody), None, "nothing is lost");
+            assert_eq!(replaced(false, by, World::gone), Some("S16"), "there is nothing to come from");
+        }
+        assert_eq!(replaced(true, Tool::Rewind, old), Some("S16"), "its first checkpoint is still to come");
+        assert_eq!(replaced(true, Tool::Clone, old), None, "a clone waits for one");
+    }
+
+    /// Rows of an old leader are given up for a clone from a standby.
+    #[test]
+    fn a_clone_from_a_standby() {
+        let cloned = |parted: bool, change: fn(&mut World, NodeId, NodeId)| {
+            broken(move |world| {
+                let (node, source, lead) = (standby(world), other_standby(world), leader(world));
+                let end = on_disk(world, lead).end;
+                let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(1));
+                let row = Record::Commit(Serial(1_000_000));
+                let place = world.wal.append(if parted { fork } else { end }, row);
+                if !parted {
+                    on_disk(world, lead).end = place;
+                }
+                on_disk(world, node).end = place;
+                let row = Acknowledged { serial: Serial(1_000_000), node, at: world.now, place };
+                world.ledger.acknowledged.push(row);
+                change(world, source, lead);
+                let from = world.names[source.0].clone();
+                world.check_replaced(node, &from, Tool::Clone);
+            })
+        };
+        let dies = |world: &mut World, _: NodeId, lead: NodeId| world.gone(lead);
+        assert_eq!(cloned(true, |_, _, _| ()), None, "a standby of the leader, which was elected without those rows");
+        assert_eq!(cloned(true, dies), None, "and which does not serve just now");
+        assert_eq!(cloned(false, |_, _, _| ()), None, "what it lacks comes from the leader");
+        assert_eq!(cloned(false, dies), Some("S16"), "perhaps the last copy of what the leader wrote");
+        let left = |world: &mut World, source: NodeId, _: NodeId| {
+            let end = on_disk(world, source).end;
+            let fork = world.wal.fork(Place { depth: end.depth - 1, ..end }, matriarch_core::id::Timeline(1));
+            on_disk(world, source).end = world.wal.append(fork, Record::EndOfRecovery);
+        };
+        assert_eq!(cloned(true, left), Some("S16"), "it has left the leader's history");
+    }
+
+    #[test]
+    fn a_leader_that_a_restored_store_has_brought_back() {
+        let believed = |restored: bool| {
+            replaced(true, Tool::Clone, move |world, _| {
+                world.checks.last_leader = Some(standby(world));
+                world.checks.restored = restored.then_some(world.now);
+            })
+        };
+        assert_eq!(believed(false), Some("S16"));
+        assert_eq!(believed(true), None, "known and open");
+    }
+
+    #[test]
+    fn a_directory_that_is_half_made() {
+        let tainted = |check: fn(&mut World, NodeId), tainted: bool| {
+            broken(move |world| {
+                let node = standby(world);
+                on_disk(world, node).tainted = tainted.then_some("a rewind");
+                check(world, node);
+            })
+        };
+        for check in [World::check_rewind, World::check_whole] {
+            assert_eq!(tainted(check, true), Some("S16"));
+            assert_eq!(tainted(check, false), None);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! S20: a switchover loses nothing.
+
+use crate::node::NodeId;
+use crate::postgres::wal::Place;
+use crate::store::Gone;
+use crate::world::World;
+
+impl World {
+    /// A leader that has been told by a candidate that it holds everything gives the key away for it.
+    pub(super) fn note_handover(&mut self, holder: NodeId, how: Gone) {
+        if how == Gone::Released
+            && let Some(decided) = self.checks.hands_over[holder.0]
+        {
+            let place = self.nodes[holder.0].server.cluster().map(|on_disk| on_disk.end);
+            self.checks.handed_over = place.map(|place| (decided, place));
+        }
+    }
+
+    /// Another server serves: what was handed over is there.
+    pub(super) fn check_handover(&mut self, node: NodeId, mine: Place) {
+        let Some((since, place)) = self.checks.handed_over.take() else { return };
+        // Whoever was to take over may be cut off from the store, and another comes first.
+        let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);
+        if quiet && !self.wal.contains(mine, place) {
+            let what = format!("{} was handed over to and does not hold what the last leader had", self.names[node.0]);
+            self.violated("S20", what);
+        }
+        self.coverage.count("handed over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_switchover_that_loses() {
+        let handed = |behind: u64| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                let end = on_disk(world, old).end;
+                world.checks.handed_over = Some((world.now, end));
+                on_disk(world, new).end = Place { depth: end.depth - behind, ..end };
+                let mine = on_disk(world, new).end;
+                world.check_handover(new, mine);
+            })
+        };
+        assert_eq!(handed(1), Some("S20"));
+        assert_eq!(handed(0), None);
+    }
+}

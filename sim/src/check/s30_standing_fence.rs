@@ -1,0 +1,74 @@
+//! S30: whoever can acknowledge has a fence that falls before its lease can end.
+
+use matriarch_core::id::LeaseId;
+
+use crate::time::ms;
+use crate::world::World;
+
+impl World {
+    /// S30: whoever can acknowledge has a fence that falls before its lease can end. A guard that was killed is the
+    /// agent's to replace within a second, or to do without PostgreSQL.
+    pub(super) fn check_fences(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let Some(guard) = &node.guard else { continue };
+            if !self.writes_by_rule(node.id) || guard.firing {
+                continue;
+            }
+            let Some(armed) = guard.armed else {
+                // Backends of a dead postmaster are killed before anything else; nothing can be armed for them.
+                let recent = self.now.since(guard.since) < ms(2000);
+                if node.server.orphans.is_none() && !recent {
+                    let what = format!("{} accepts writes and nothing is armed", self.names[index]);
+                    self.violated("S30", what);
+                    return;
+                }
+                continue;
+            };
+            // An agent that starts beside a primary without a guard arms one for no tenure, until it has found its own.
+            let key = self.store.keys().leader.as_ref().filter(|key| key.member == self.names[index]);
+            let tenure = if armed.tenure == LeaseId(0) { key.map(|key| key.lease) } else { Some(armed.tenure) };
+            let Some(tenure) = tenure.filter(|tenure| !self.checks.early.contains_key(tenure)) else { continue };
+            let falls = node.clock.when(armed.at);
+            let until = self.store.lease_until(tenure);
+            if until.is_some_and(|until| falls > until) {
+                let what = format!(
+                    "the fence of {} falls at {falls}, its lease may end at {}",
+                    self.names[index],
+                    until.unwrap_or_default()
+                );
+                self.violated("S30", what);
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::node::NodeId;
+
+    #[test]
+    fn a_primary_whose_fence_falls_too_late_or_never() {
+        let armed = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = leader(world);
+                change(world, node);
+                world.check_fences();
+            })
+        };
+        assert_eq!(armed(|world, node| world.nodes[node.0].guard.as_mut().unwrap().armed = None), Some("S30"));
+        let beyond = |world: &mut World, node: NodeId| {
+            let armed = world.nodes[node.0].guard.as_mut().unwrap().armed.as_mut().unwrap();
+            armed.at = armed.at + std::time::Duration::from_secs(60);
+        };
+        assert_eq!(armed(beyond), Some("S30"));
+        let newborn = |world: &mut World, node: NodeId| {
+            let guard = world.nodes[node.0].guard.as_mut().unwrap();
+            (guard.armed, guard.since) = (None, world.now);
+        };
+        assert_eq!(armed(newborn), None, "one that has just taken the place of a dead one is armed at once");
+    }
+}
