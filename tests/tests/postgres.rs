@@ -67,6 +67,8 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     let slot = &sql.slots[0];
     assert!(slot.name == "new_1_x" && slot.physical && slot.active && !slot.lost && slot.restart > Lsn(0));
     assert_eq!(new.postgres.divergence(&old.upstream()).await, Divergence::None);
+    let with_a_standby = old.postgres.divergence(&new.upstream()).await;
+    assert!(matches!(&with_a_standby, Divergence::Unknown(why) if why.contains("is a standby")), "{with_a_standby:?}");
 
     // The two part: the old primary writes on beyond what the new one has.
     done(new.postgres.freeze(LONG).await);
@@ -429,6 +431,9 @@ async fn a_walsender_is_asked_with_every_kind_of_password() {
     node.postgres.apply_settings(settings.clone());
     done(node.postgres.reload_configuration().await);
 
+    node.run("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    node.run("SELECT pg_reload_conf()").await;
+
     let system_id = node.cluster().await.system_id;
     let socket = Upstream { host: node.home.to_str().unwrap().into(), ..node.upstream() };
     let trusted = Credential { user: "postgres".into(), ..Credential::default() };
@@ -442,6 +447,7 @@ async fn a_walsender_is_asked_with_every_kind_of_password() {
         let mut sender = WalSender::connect(&upstream, &credential, LONG).await.unwrap();
         let identity = sender.identify_system().await.unwrap();
         assert_eq!((identity.system_id, identity.timeline), (system_id, Timeline(1)));
+        assert_eq!(sender.in_recovery().await, Ok(false), "though its transactions only read");
         assert_eq!(sender.timeline_history(Timeline(1)).await.unwrap().timeline, Timeline(1));
         assert!(sender.timeline_history(Timeline(9)).await.unwrap_err().contains("00000009.history"));
     }

@@ -36,7 +36,8 @@ pub enum Divergence {
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Compares with `upstream`, which is asked over a replication connection. It must be a primary: a standby's history
-/// may yet be overtaken (its caller knows who leads).
+/// may yet be overtaken. Its caller knows who leads, and may be wrong: a store that was restored has brought back the
+/// key and the member record of one that leads no more, and what is here may be what was acknowledged since.
 pub(super) async fn check(settings: &Arc<Settings>, monitor: &Monitor, upstream: &Upstream) -> Divergence {
     let compared = async {
         let control = control_of(settings).await?;
@@ -49,6 +50,9 @@ pub(super) async fn check(settings: &Arc<Settings>, monitor: &Monitor, upstream:
                  clone this one anew or correct the address",
                 upstream.member
             ));
+        }
+        if sender.in_recovery().await? {
+            return Err(format!("{} is a standby: it does not lead, whatever its keys say", upstream.member));
         }
         let theirs = sender.timeline_history(identity.timeline).await?;
         let local = local_position(settings, monitor).await?;

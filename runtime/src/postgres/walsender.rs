@@ -1,5 +1,5 @@
-//! A small client for PostgreSQL's replication protocol: `IDENTIFY_SYSTEM` and `TIMELINE_HISTORY`, with the credentials
-//! that every standby has anyway. tokio-postgres does not speak it.
+//! A small client for PostgreSQL's replication protocol: `IDENTIFY_SYSTEM`, `TIMELINE_HISTORY` and `SHOW`, with the
+//! credentials that every standby has anyway. tokio-postgres does not speak it.
 //!
 //! Source: "Streaming Replication Protocol" and "Frontend/Backend Protocol" in PostgreSQL's documentation.
 
@@ -101,6 +101,23 @@ impl WalSender {
         identity().ok_or_else(|| "IDENTIFY_SYSTEM: the answer is not understood".into())
     }
 
+    /// Whether it is a standby. A server that is none stays none for as long as this connection lasts.
+    ///
+    /// Source: a transaction that begins in recovery is read-only (`xact.c`, `StartTransaction`); any other is what
+    /// `default_transaction_read_only` says, which was set off at the connection's beginning. (`in_hot_standby` says it
+    /// plainly, from version 14 on.)
+    ///
+    /// # Errors
+    /// What the server said, or that its answer is not understood.
+    pub async fn in_recovery(&mut self) -> Result<bool, String> {
+        let rows = self.ask("SHOW transaction_read_only").await?;
+        match rows.first().and_then(|row| row.first()?.as_deref()) {
+            Some(b"on") => Ok(true),
+            Some(b"off") => Ok(false),
+            _ => Err("SHOW transaction_read_only: the answer is not understood".into()),
+        }
+    }
+
     /// `TIMELINE_HISTORY`. Timeline 1 has no file and no ancestors.
     ///
     /// # Errors
@@ -150,7 +167,12 @@ impl WalSender {
 
     pub(super) async fn authenticate(&mut self, credential: &Credential) -> io::Result<()> {
         let mut out = BytesMut::new();
-        let name = [("user", credential.user.as_str()), ("replication", "true"), ("application_name", "matriarch")];
+        let name = [
+            ("user", credential.user.as_str()),
+            ("replication", "true"),
+            ("application_name", "matriarch"),
+            ("default_transaction_read_only", "off"),
+        ];
         frontend::startup_message(name, &mut out)?;
         let password = credential.password.as_ref().map(|p| p.0.as_bytes());
         let wanted = || {

@@ -51,9 +51,7 @@ impl World {
         let lost = self.acknowledged_beyond(mine, theirs);
         let elected = self.is_of_the_leader(source, mine, theirs);
         let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
-        if lost > 0 && self.is_of_yesterday(source) {
-            self.coverage.count("rows given up for a leader of a restored store");
-        } else if lost > 0 && !(elected && checkpointed) {
+        if lost > 0 && !(elected && checkpointed) {
             let what =
                 format!("{} gives up {lost} acknowledged rows for {from}, which was not elected", self.names[node.0]);
             self.violated("S16", what);
@@ -72,14 +70,6 @@ impl World {
             return leader == source && serves;
         };
         serves || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
-    }
-
-    /// Known and open (`docs/simulator.md`): a store that was restored has brought back the leader key and the member
-    /// record of one that leads no more, and they are believed until its agent has read them.
-    fn is_of_yesterday(&self, source: NodeId) -> bool {
-        let key = self.store.keys().leader.as_ref();
-        let named = key.is_some_and(|key| key.member == self.names[source.0]);
-        named && self.checks.restored.is_some() && self.checks.last_leader != Some(source)
     }
 
     /// How many rows that `mine` holds were acknowledged and are not held by `theirs`.
@@ -164,18 +154,6 @@ mod tests {
             on_disk(world, source).end = world.wal.append(fork, Record::EndOfRecovery);
         };
         assert_eq!(cloned(true, left), Some("S16"), "it has left the leader's history");
-    }
-
-    #[test]
-    fn a_leader_that_a_restored_store_has_brought_back() {
-        let believed = |restored: bool| {
-            replaced(true, Tool::Clone, move |world, _| {
-                world.checks.last_leader = Some(standby(world));
-                world.checks.restored = restored.then_some(world.now);
-            })
-        };
-        assert_eq!(believed(false), Some("S16"));
-        assert_eq!(believed(true), None, "known and open");
     }
 
     #[test]

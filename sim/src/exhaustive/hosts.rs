@@ -251,7 +251,9 @@ impl World {
                     disk.state = ControlState::ShutDown;
                 }
             }
-            PostgresAction::Compare(_) if !reachable => return Outcome::Unknown("the upstream does not answer".into()),
+            PostgresAction::Compare(_) if !reachable || !source.is_primary() => {
+                return Outcome::Unknown("the upstream does not answer as a primary".into());
+            }
             PostgresAction::Compare(_) => return Outcome::Done(PostgresDone::Compared(server.leaves(&source))),
             PostgresAction::Clone(_) | PostgresAction::Rewind(_) => match &source.disk {
                 Some(theirs) if reachable && server.postmaster.is_none() => server.copy_of(theirs),

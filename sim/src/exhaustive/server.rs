@@ -58,8 +58,12 @@ impl Server {
 
     /// A client could have a commit acknowledged now, if it reached the server.
     pub(super) fn can_acknowledge(&self) -> bool {
-        let postmaster = self.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready && !pm.in_recovery);
-        !self.held && (postmaster || self.orphans == Some(true))
+        !self.held && (self.is_primary() || self.orphans == Some(true))
+    }
+
+    /// It is a primary, whether held or not.
+    pub(super) fn is_primary(&self) -> bool {
+        self.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready && !pm.in_recovery)
     }
 
     pub(super) fn is_ready(&self) -> bool {
