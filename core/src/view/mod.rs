@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::Config;
-use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
+use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
 use crate::time::{Duration, Instant, WallMillis};
@@ -128,9 +128,14 @@ impl<'a> View<'a> {
         !dir.standby_signal && (self.initialising() || never_complete())
     }
 
+    /// Of the cluster, also if its key is gone or says nothing that can be understood: what it was is not forgotten by that.
+    pub fn system_id(&self) -> Option<SystemId> {
+        self.cluster()?.system_id().or(self.state.memory.knew)
+    }
+
     /// The directory is another cluster's, and nothing of ours is being started on it.
     pub fn foreign(&self) -> bool {
-        let cluster = self.cluster().and_then(ClusterView::system_id);
+        let cluster = self.system_id();
         let other = cluster.zip(self.dir()).is_some_and(|(cluster, dir)| dir.system_id != cluster);
         other && !self.starting_primary()
     }

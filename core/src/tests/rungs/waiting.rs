@@ -20,6 +20,19 @@ fn the_data_of_another_cluster_halt_the_agent() {
     );
 }
 
+/// The bug: an operator garbled `initialize` and put another cluster's data into the directory of a node; the node won the
+/// key with them, and the cluster had become another.
+#[test]
+fn the_data_of_another_cluster_halt_the_agent_also_when_the_key_does_not_tell_of_ours() {
+    for (knew, rung) in [(Some(SystemId(7)), Rung::Identity), (Some(SystemId(1)), Rung::Follow), (None, Rung::Follow)] {
+        let node = Node::standby()
+            .dir(Cluster { system_id: SystemId(1), ..standby_dir() })
+            .cluster(|cluster| cluster.initialize = None)
+            .with(|state| state.memory.knew = knew);
+        assert_eq!(node.concludes().0, rung, "{knew:?}");
+    }
+}
+
 #[test]
 fn a_data_directory_that_cannot_be_used_halts_the_agent() {
     for data in [DataDir::Unreadable("permission denied".into()), DataDir::Foreign("a file".into())] {
