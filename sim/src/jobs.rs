@@ -393,7 +393,8 @@ impl World {
     fn compared(&mut self, node: NodeId, upstream: &Upstream) -> Done {
         let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
         let source = from.map(|from| &self.nodes[from.0].server);
-        let theirs = source.filter(|source| source.is_ready() && source.is_primary()).and_then(|source| source.cluster());
+        let theirs =
+            source.filter(|source| source.is_ready() && source.is_primary()).and_then(|source| source.cluster());
         let (Some(theirs), Some(mine)) = (theirs, self.nodes[node.0].server.cluster()) else {
             return Outcome::Unknown("the upstream does not answer as a primary".into());
         };

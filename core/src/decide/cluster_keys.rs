@@ -3,14 +3,23 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, StoreAction};
-use crate::id::{Lsn, Revision, Timeline};
+use crate::id::{Lsn, Revision, SystemId, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
+use crate::view::store::ClusterView;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
-    let held = view.held().filter(|_| view.is_primary() && view.authority())?;
+    let held = view.held().filter(|_| view.authority())?;
     let cluster = view.cluster()?;
-    let (dir, sql) = view.dir().zip(view.sql())?;
+    let dir = view.dir()?;
+    let uninitialised = cluster.system_id().is_none();
+    // The cluster that this agent knew is named again before its leader serves: it may come to nothing, and an agent that
+    // has started since knows of no cluster.
+    let known = view.state.memory.knew == Some(dir.system_id);
+    if uninitialised && known {
+        return Some(complete(cluster, dir.system_id));
+    }
+    let sql = view.sql().filter(|_| view.is_primary())?;
     if let Some(request) = &cluster.failover {
         let me = &view.config().me;
         let other_leader = request.leader.as_ref().is_some_and(|leader| leader != me);
@@ -19,15 +28,9 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
             return Some((Action::Store(clear), Reason::RequestStale));
         }
     }
-    let uninitialised = cluster.system_id().is_none();
     if (uninitialised && view.state.memory.roles_created) || (!uninitialised && cluster.config_revision == Revision(0))
     {
-        let complete = StoreAction::CompleteInitialize {
-            system_id: dir.system_id,
-            initialize: cluster.initialize.map(|initialize| initialize.revision).unwrap_or_default(),
-            config: cluster.config_revision,
-        };
-        return Some((Action::Store(complete), Reason::ClusterKeysDue));
+        return Some(complete(cluster, dir.system_id));
     }
     let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
     let due = view.at.since(view.state.session.status_at) >= view.config().loop_wait;
@@ -48,6 +51,13 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
     let put = StoreAction::PutStatus { epoch, position, timeline, slots: positions, retain };
     Some((Action::Store(put), Reason::StatusDue))
+}
+
+/// `initialize` and, if it is absent, `config`.
+fn complete(cluster: &ClusterView, system_id: SystemId) -> (Action, Reason) {
+    let initialize = cluster.initialize.map(|initialize| initialize.revision).unwrap_or_default();
+    let complete = StoreAction::CompleteInitialize { system_id, initialize, config: cluster.config_revision };
+    (Action::Store(complete), Reason::ClusterKeysDue)
 }
 
 /// The timeline that our positions are on, once the history in the store tells where it began; 0 until then.

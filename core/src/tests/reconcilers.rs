@@ -3,7 +3,7 @@
 use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::Config;
 use crate::event::{Event, GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
-use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
+use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::reason::Reason;
@@ -172,6 +172,14 @@ fn a_leader_clears_requests_that_do_not_fit_and_completes_the_keys() {
     assert!(orders(Node::primary().cluster(|cluster| cluster.initialize = None), completes));
     assert!(orders(Node::primary().cluster(|cluster| cluster.config_revision = Revision(0)), completes));
     assert!(!orders(Node::standby().cluster(|cluster| cluster.initialize = None), completes));
+    // The bug: all keys were deleted, and PostgreSQL crashed at each promotion, so that `initialize` stayed away: an agent
+    // that started then knew of no cluster, and won the key with the data of another one.
+    for (knew, due) in [(Some(SYSTEM), true), (Some(SystemId(1)), false), (None, false)] {
+        let dead = Node::primary().dead().cluster(|cluster| cluster.initialize = None);
+        let dead = dead.with(|state| (state.memory.knew, state.memory.roles_created) = (knew, false));
+        let ordered = crate::decide::cluster_keys::order(&dead.view());
+        assert_eq!(ordered.is_some_and(|(action, _)| completes(&action)), due, "{knew:?}");
+    }
 }
 
 #[test]

@@ -1,43 +1,65 @@
-//! S18: a cluster is born once.
+//! S18: a cluster is born once; and once more where its key was deleted and nobody was left who knew of it: no agent that
+//! had seen its name, no record of a member that had data.
+
+use matriarch_core::id::SystemId;
 
 use crate::world::World;
 
 impl World {
     /// S18: the system identifier is published once and stays.
     pub fn check_birth(&mut self) {
-        let Some(system) = self.store.keys().system_id() else { return };
-        match self.checks.system {
-            None => self.checks.system = Some(system),
-            Some(known) if known != system => {
+        let system = self.store.keys().system_id();
+        match (self.checks.system, system) {
+            (None, _) => self.checks.system = system,
+            (Some(known), None) if !self.is_known(known) => self.checks.system = None,
+            (Some(known), Some(system)) if known != system => {
                 self.violated("S18", format!("the cluster was {known} and is {system}"));
             }
-            Some(_) => {}
+            (Some(_), _) => {}
         }
+    }
+
+    fn is_known(&self, system: SystemId) -> bool {
+        let agents = self.nodes.iter().filter_map(|node| node.agent.as_ref());
+        agents.into_iter().any(|agent| agent.state.memory.knew == Some(system))
+            || self.store.keys().members.values().any(|key| key.record.has_data())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use super::*;
+    use crate::store::hands::Key;
     use crate::store::{Known, Request};
     use matriarch_core::action::StoreAction;
-    use matriarch_core::id::SystemId;
 
     #[test]
     fn a_second_birth() {
-        let completed = |other: bool| {
+        let completed = |other: bool, spoil: fn(&mut World)| {
             broken(move |world| {
+                spoil(world);
+                world.store_changed();
                 let keys = world.keys();
-                let (initialize, config) = (keys.initialize.unwrap(), keys.config_revision);
-                let system_id = if other { SystemId(99) } else { keys.system_id().unwrap() };
-                let initialize = initialize.revision;
+                let initialize = keys.initialize.map(|initialize| initialize.revision).unwrap_or_default();
+                let (system, config) = (world.checks.system.unwrap_or_default(), keys.config_revision);
+                let system_id = if other { SystemId(99) } else { system };
                 let action = Box::new(StoreAction::CompleteInitialize { system_id, initialize, config });
                 let known = Known { config, ..Known::default() };
                 world.store.apply(world.now, &Request::Order { action, from: world.names[0].clone(), known });
                 world.store_changed();
             })
         };
-        assert_eq!(completed(true), Some("S18"));
-        assert_eq!(completed(false), None, "the same once more");
+        let deleted = |world: &mut World| world.store.delete(Key::Initialize);
+        let forgotten = |world: &mut World| {
+            for node in &mut world.nodes {
+                node.agent = None;
+            }
+            world.store.delete_all();
+        };
+        assert_eq!(completed(true, |_| ()), Some("S18"));
+        assert_eq!(completed(false, |_| ()), None, "the same once more");
+        assert_eq!(completed(true, deleted), Some("S18"), "agents know its name");
+        assert_eq!(completed(true, forgotten), None, "nobody does");
     }
 }
