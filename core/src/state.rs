@@ -161,6 +161,8 @@ pub struct Memory {
     pub handover_announced: Option<Instant>,
     /// When the race began: the leader key absent at this revision.
     pub race: Option<(Revision, Instant)>,
+    /// What the holder of the leader key of this epoch last told of itself.
+    pub leader_told: Option<(Revision, MemberRecord)>,
     /// The generation of PostgreSQL's configuration that is in force.
     pub configured: u64,
     /// When a kind of order last failed.

@@ -7,7 +7,7 @@ use crate::state::State;
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process};
-use crate::view::store::{ClusterView, Vanished};
+use crate::view::store::{ClusterView, MemberRecord, Vanished};
 
 /// The keys as of a revision. An older one than is known says nothing new.
 pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
@@ -22,16 +22,17 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     }
     authority(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
-    let known = state.store.cluster.as_ref().map(|known| &known.value);
-    let before = known.and_then(|known| Some((known.leader.clone()?, known.leader_record().cloned())));
-    match (&before, &seen.value.leader) {
-        (_, Some(_)) => {
+    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
+    match (before, &seen.value.leader) {
+        (_, Some(leader)) => {
+            leader_told(&mut state.memory.leader_told, leader.created, seen.value.leader_record());
             state.store.vanished = None;
             state.memory.race = None;
             state.memory.leaderless = None;
         }
-        (Some((leader, record)), None) => {
-            let (who, record) = (leader.member.clone(), record.clone());
+        (Some(leader), None) => {
+            let told = state.memory.leader_told.take().filter(|(epoch, _)| *epoch == leader.created);
+            let (who, record) = (leader.member, told.map(|(_, record)| record));
             state.store.vanished = Some(Vanished { heard: seen.heard, who, record });
             state.memory.race = Some((seen.value.revision, seen.heard));
             // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
@@ -63,6 +64,20 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     }
 }
 
+/// Remembers what the leader of this epoch tells of itself.
+///
+/// The race: its record is deleted, or overwritten with what cannot be read, and it hears nothing of the store for a
+/// moment, neither of that nor that its key is gone as well. It lives, and is to be asked where it last told.
+fn leader_told(told: &mut Option<(Revision, MemberRecord)>, epoch: Revision, record: Option<&MemberRecord>) {
+    if told.as_ref().is_some_and(|(of, _)| *of != epoch) {
+        *told = None;
+    }
+    let news = record.filter(|record| record.can_be_asked());
+    if let Some(record) = news.filter(|news| told.as_ref().is_none_or(|(_, known)| known != *news)) {
+        *told = Some((epoch, record.clone()));
+    }
+}
+
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
 /// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
@@ -75,7 +90,7 @@ fn went_back(state: &mut State) {
     state.session.lease = None;
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
-    memory.written = Revision(0);
+    (memory.leader_told, memory.written) = (None, Revision(0));
 }
 
 /// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never

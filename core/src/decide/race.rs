@@ -135,7 +135,7 @@ fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Memb
 fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
     let recorded = cluster.members.get(&vanished.who).map(|key| &key.record);
-    let holder = recorded.or(vanished.record.as_ref())?;
+    let holder = recorded.filter(|record| record.can_be_asked()).or(vanished.record.as_ref())?;
     // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
@@ -154,7 +154,7 @@ fn receives(view: &View<'_>) -> bool {
 
 fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
     let recorded = view.others().map(|(name, key)| (name, &key.record));
-    recorded.chain(unrecorded(view)).filter(|(_, record)| !record.api_url.is_empty())
+    recorded.chain(unrecorded(view)).filter(|(_, record)| record.can_be_asked())
 }
 
 /// The last holder, where its record is gone as well, or does not say whom to ask. The race: somebody deletes all keys
@@ -168,7 +168,7 @@ fn unrecorded<'a>(view: &View<'a>) -> Option<(&'a Member, &'a MemberRecord)> {
 
 /// Its record tells where.
 fn can_be_asked(cluster: &ClusterView, member: &Member) -> bool {
-    cluster.members.get(member).is_some_and(|key| !key.record.api_url.is_empty())
+    cluster.members.get(member).is_some_and(|key| key.record.can_be_asked())
 }
 
 fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {

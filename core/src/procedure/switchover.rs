@@ -30,7 +30,7 @@ fn candidates<'a>(view: &View<'a>, request: &MoveRequest) -> Vec<(&'a Member, &'
     let leader = view.leader().map(|leader| &leader.member);
     let members = view.cluster().into_iter().flat_map(|cluster| cluster.members.iter());
     members
-        .filter(|(name, key)| Some(*name) != leader && !key.record.api_url.is_empty())
+        .filter(|(name, key)| Some(*name) != leader && key.record.can_be_asked())
         .filter(|(name, _)| request.candidate.as_ref().is_none_or(|candidate| candidate == *name))
         .map(|(name, key)| (name, &key.record))
         .collect()

@@ -9,7 +9,7 @@ use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{DataDir, Process, Sql};
-use crate::view::store::Vanished;
+use crate::view::store::{ClusterView, MemberRecord, Vanished};
 
 const ASKED: RequestId = RequestId(5);
 
@@ -205,5 +205,37 @@ fn a_last_holder_without_a_record_is_asked_once() {
         let effects = node.step(Event::Peer(PeerEvent::Answered { op, member, outcome, asked }));
         assert!(!asks(&effects), "{effects:?}");
         assert!(campaigns(&node.later(150)), "and it is not waited for");
+    }
+}
+
+/// The bug: a leader that heard nothing of the store for a moment did not rewrite its record, which somebody had deleted or
+/// overwritten with what cannot be read; then its key was lost as well. Nobody knew any more whom to ask, and another was
+/// promoted beside it. Or all keys went at once.
+#[test]
+fn a_last_holder_is_asked_where_it_last_told() {
+    let garbled: fn(&mut ClusterView) = |cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record = MemberRecord::default();
+    };
+    let deleted: fn(&mut ClusterView) = |cluster| drop(cluster.members.remove(&Member::new("b")));
+    for (spoil, at_once) in [(garbled, false), (deleted, false), (deleted, true)] {
+        let mut node = Node::standby();
+        let mut view = node.state.store.cluster.clone().unwrap().value;
+        let mut hears = |change: &dyn Fn(&mut ClusterView)| {
+            view.revision = Revision(view.revision.0 + 1);
+            change(&mut view);
+            node.step(Event::Store(StoreEvent::Watched(Seen::new(view.clone(), node.now, node.now))));
+        };
+        hears(&|_| ());
+        if !at_once {
+            hears(&spoil);
+        }
+        hears(&|cluster| {
+            spoil(cluster);
+            cluster.leader = None;
+        });
+        let asked = node.state.ops.in_lane(&Lane::Peer(Member::new("b")));
+        assert!(asked.is_some_and(|asked| matches!(asked.action, Action::Peer(PeerAction::AskPosition { .. }))));
+        node.state.memory.changed = at(0);
+        assert_eq!(node.concludes().1, "vanish_grace");
     }
 }

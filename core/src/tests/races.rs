@@ -1,6 +1,6 @@
 //! Races that were bugs once: completions, views and guards that come late, twice, or never.
 
-use crate::action::{Action, Answer, GuardAction, Lane, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
 use crate::event::{
     Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
@@ -343,21 +343,6 @@ fn what_is_started_by_hand_beside_a_release_is_killed() {
     assert_eq!(node.concludes(), (Rung::Fence, "releasing", Fate::LetLapse));
     assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::Fire)));
     assert!(node.state.tenure.held().is_none());
-}
-
-/// Somebody deletes every key: the holder's record goes with the leader key, and the holder may live.
-#[test]
-fn a_holder_whose_record_went_with_its_key_is_asked_all_the_same() {
-    let mut node = Node::standby();
-    let mut nothing = cluster(101);
-    nothing.members.clear();
-    let ordered = actions(&node.step(watched(&node, nothing)));
-    let asks = |member: &str| {
-        let asked = |action: &Action| matches!(action, Action::Peer(PeerAction::AskPosition { member: who, .. }) if who.as_str() == member);
-        ordered.iter().any(asked)
-    };
-    assert!(asks("b"), "{ordered:?}");
-    assert_eq!(node.concludes().1, "vanish_grace");
 }
 
 /// Otherwise the guard, which is armed for it, would kill what its predecessor led, and nobody may race.

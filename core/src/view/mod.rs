@@ -296,7 +296,7 @@ impl<'a> View<'a> {
 
     /// The other members that may take over: they run, and are not barred.
     pub fn electable_others(&self) -> Vec<(&'a Member, &'a MemberRecord)> {
-        let may = |r: &MemberRecord| !r.nofailover && r.state == "running" && !r.api_url.is_empty();
+        let may = |r: &MemberRecord| !r.nofailover && r.state == "running" && r.can_be_asked();
         self.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| may(record)).collect()
     }
 

@@ -29,7 +29,7 @@ pub struct Vanished {
     pub heard: Instant,
     /// Who had held it.
     pub who: Member,
-    /// What it had told of itself: whoever deletes all keys deletes that as well, and it may live.
+    /// What it had told of itself: whoever deletes its key may have deleted its record as well, and it may live.
     pub record: Option<MemberRecord>,
 }
 
@@ -151,6 +151,11 @@ impl MemberRecord {
     /// It says of itself that it is a running primary.
     pub fn serves(&self) -> bool {
         self.state == "running" && matches!(self.role.as_str(), "primary" | "master")
+    }
+
+    /// It tells where its agent answers. What cannot be read tells nothing.
+    pub fn can_be_asked(&self) -> bool {
+        !self.api_url.is_empty()
     }
 
     /// It has a data directory. One whose server is stopped or only starting tells no position.
