@@ -72,8 +72,10 @@ fn somebodys_data(view: &View<'_>) -> Option<Reason> {
     if let Some(system_id) = view.state.memory.knew {
         return Some(Reason::ClusterKnown { system_id });
     }
-    let owner = view.others().find(|(_, key)| key.record.has_data());
-    owner.map(|(who, _)| Reason::MemberHasData { who: who.clone() })
+    if let Some((who, _)) = view.others().find(|(_, key)| key.record.has_data()) {
+        return Some(Reason::MemberHasData { who: who.clone() });
+    }
+    view.cluster()?.was_published().map(|lsn| Reason::ClusterPublished { lsn })
 }
 
 /// A leader whose data are gone cannot serve: it gives the key up as soon as nothing runs any more.

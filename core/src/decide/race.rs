@@ -125,7 +125,7 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
 fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Member) -> bool {
     let Some(status) = &cluster.status else { return false };
     let released = cluster.members.get(leader).is_some_and(|key| key.revision == status.revision);
-    let holds = |mine: &Position| mine.flushed > status.optime && left_at(cluster, mine).is_none();
+    let holds = |mine: &Position| mine.flushed > status.optime && left_at(view, cluster, mine).is_none();
     released && view.position().as_ref().is_some_and(holds)
 }
 
@@ -268,7 +268,9 @@ fn behind(
             return None;
         }
         // Nor is a branch newer, by its number, that left what the leaders told while this node did not.
-        Relation::Diverged { .. } if strayed(cluster, peer) && left_at(cluster, mine).is_none() => return None,
+        Relation::Diverged { .. } if strayed(view, cluster, peer) && left_at(view, cluster, mine).is_none() => {
+            return None;
+        }
         // Nor does one that may not lead keep away who may: nobody would lead.
         Relation::Diverged { .. } if may_never_lead(view, cluster, peer) => return None,
         // All of the newer branch would be given up, from where this one left it, and not what the positions differ by.
@@ -293,8 +295,8 @@ fn may_never_lead(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> 
 }
 
 /// The peer went on along a timeline that the leaders had ended, or ended one elsewhere.
-fn strayed(cluster: &ClusterView, peer: &PeerAnswer) -> bool {
-    left_at(cluster, &Position { history: peer.history.clone(), flushed: peer.flushed }).is_some()
+fn strayed(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> bool {
+    left_at(view, cluster, &Position { history: peer.history.clone(), flushed: peer.flushed }).is_some()
 }
 
 /// Until when whoever holds more goes first.
@@ -307,7 +309,7 @@ fn ahead_patience(view: &View<'_>) -> Instant {
 fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reason> {
     let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
     let limit_bytes = view.config().maximum_lag_on_failover_bytes;
-    let Some(at) = left_at(cluster, mine) else {
+    let Some(at) = left_at(view, cluster, mine) else {
         let by_bytes = optime.bytes_ahead_of(mine.flushed);
         return (by_bytes > limit_bytes).then_some(Reason::LagTooLarge { by_bytes, limit_bytes });
     };
@@ -321,7 +323,7 @@ fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reaso
 
 /// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
 /// ended one elsewhere, or went on where theirs began.
-fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
+fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
     let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
     let ended = told.clone().filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
         Some(own) => (own != end).then_some(own.min(end)),
@@ -332,8 +334,11 @@ fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
         // Two timelines may begin at one position, and the lines name ancestors only.
         None => told.rev().find(|(timeline, _)| *timeline < status.timeline).map(|(_, end)| end),
         // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with
-        // no more than that.
-        Some(end) => end.filter(|end| *end < status.optime),
+        // no more than that. What is published with the release is where the shutdown checkpoint begins.
+        Some(end) => {
+            let released = view.state.memory.race.is_some_and(|(absent_at, _)| absent_at == status.revision);
+            end.filter(|end| *end < status.optime || (*end == status.optime && released))
+        }
     });
     let left = ended.chain(published);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it

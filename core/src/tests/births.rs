@@ -178,6 +178,15 @@ fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a
     fresh.set_cluster(view);
     assert!(!asks(&actions(&fresh.tick())));
     assert_eq!(fresh.concludes().1, "member_has_data");
+    // The bug: `initialize` alone was deleted while the node that had the data was away, and another made a new cluster.
+    for optime in [0, 8] {
+        let mut fresh = unborn();
+        let mut view = without_keys(101);
+        view.status = Some(crate::view::store::StatusKey { optime: Lsn(optime), ..Default::default() });
+        fresh.set_cluster(view);
+        assert_eq!(asks(&actions(&fresh.tick())), optime == 0);
+        assert_eq!(fresh.concludes().1, if optime == 0 { "no_cluster_yet" } else { "cluster_published" });
+    }
 }
 
 /// The bug: all keys were deleted, and a node whose data and agent were lost at that moment made a new cluster beside

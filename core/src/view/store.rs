@@ -252,6 +252,12 @@ impl ClusterView {
         self.initialize.and_then(|i| i.system_id)
     }
 
+    /// Up to where a cluster that lived here has published its WAL, in `status` or `history`.
+    pub fn was_published(&self) -> Option<Lsn> {
+        let status = self.status.as_ref().map(|status| status.optime);
+        status.into_iter().chain(self.history.lines.iter().map(|line| line.end)).max().filter(|lsn| *lsn > Lsn(0))
+    }
+
     /// The record of the member that holds the leader key.
     pub fn leader_record(&self) -> Option<&MemberRecord> {
         let leader = self.leader.as_ref()?;

@@ -108,7 +108,10 @@ impl World {
         // where its leader died before it had told of it, nobody knows which of the two that is.
         let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline.0 > 0);
         let newer = told && self.wal.timeline(theirs) > self.wal.timeline(mine);
-        let kept = |place| self.checks.published.map_or(0, |published| self.wal.shared(place, published).depth);
+        // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
+        let handed_over = self.checks.handed_over.map(|(_, place)| place);
+        let published = handed_over.or(self.checks.published);
+        let kept = |place| published.map_or(0, |published| self.wal.shared(place, published).depth);
         let counts = newer && kept(theirs) >= kept(mine);
         let too_much = patient || bytes > self.settings.maximum_lag_bytes;
         (counts && too_much).then(|| format!("holds {bytes} bytes of a newer branch"))

@@ -1,5 +1,5 @@
 //! S18: a cluster is born once; and once more where its key was deleted and nobody was left who knew of it: no agent that
-//! had seen its name, no record of a member that had data.
+//! had seen its name, no record of a member that had data, nothing that it had published.
 
 use matriarch_core::id::SystemId;
 
@@ -23,6 +23,7 @@ impl World {
         let agents = self.nodes.iter().filter_map(|node| node.agent.as_ref());
         agents.into_iter().any(|agent| agent.state.memory.knew == Some(system))
             || self.store.keys().members.values().any(|key| key.record.has_data())
+            || self.store.keys().was_published().is_some()
     }
 }
 

@@ -250,6 +250,14 @@ fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
     assert_eq!(near.concludes().1, "branch_awaited");
     assert_eq!(told_again(near.later(5_000)).concludes().1, "asking_lease");
     assert_eq!(node(HERE.0 - 0x40).concludes().1, "asking_lease");
+    // The bug: one that was promoted by hand while the leader stopped won against whom that released its key to: it held
+    // all but the shutdown checkpoint, whose beginning is what is published.
+    let released = |optime| {
+        let node = released_by("b", node(optime));
+        node.with(|state| state.memory.race = Some((Revision(100), at(0)))).concludes().1
+    };
+    assert_eq!(released(HERE.0 - 0x40), "branch_awaited");
+    assert_eq!(released(HERE.0 - 0x48), "asking_lease");
 }
 
 fn far_failover() -> Node {
