@@ -1,7 +1,7 @@
 //! What the keys of the cluster say, as of a revision, of our authority first of all.
 
 use crate::config::RETRY_PAUSE;
-use crate::id::Revision;
+use crate::id::{Member, Revision};
 use crate::lease::{Held, Tenure};
 use crate::state::State;
 use crate::time::{Instant, Seen};
@@ -33,7 +33,8 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         (Some(leader), None) => {
             let told = state.memory.leader_told.take().filter(|(epoch, _)| *epoch == leader.created);
             let (who, record) = (leader.member, told.map(|(_, record)| record));
-            state.store.vanished = Some(Vanished { heard: seen.heard, who, record });
+            let released = stopped_and_released(&seen.value, &who);
+            state.store.vanished = Some(Vanished { heard: seen.heard, who, record, released });
             state.memory.race = Some((seen.value.revision, seen.heard));
             // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
             state.memory.changed = state.memory.changed.max(seen.heard);
@@ -76,6 +77,13 @@ fn leader_told(told: &mut Option<(Revision, MemberRecord)>, epoch: Revision, rec
     if let Some(record) = news.filter(|news| told.as_ref().is_none_or(|(_, known)| known != *news)) {
         *told = Some((epoch, record.clone()));
     }
+}
+
+/// A position that is published with a release says how far others have to be, and no other one is written after it. One
+/// that could not serve has published nothing of its own.
+fn stopped_and_released(cluster: &ClusterView, who: &Member) -> bool {
+    let last = cluster.members.get(who).filter(|key| key.record.state == "stopped");
+    last.zip(cluster.status.as_ref()).is_some_and(|(key, status)| key.revision == status.revision)
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by

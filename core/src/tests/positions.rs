@@ -191,7 +191,7 @@ fn a_last_holder_without_a_record_is_asked_once() {
     let stepped_down = answer(Lsn(HERE.0 - 8), None);
     let busy = Refusal::Failed("too many questions wait for it".into());
     for outcome in [Outcome::Refused(busy), Outcome::Done(stepped_down)] {
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")) };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: false };
         let mut node = Node::racing().with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             cluster.members.remove(&Member::new("b"));
         });
@@ -237,5 +237,21 @@ fn a_last_holder_is_asked_where_it_last_told() {
         assert!(asked.is_some_and(|asked| matches!(asked.action, Action::Peer(PeerAction::AskPosition { .. }))));
         node.state.memory.changed = at(0);
         assert_eq!(node.concludes().1, "vanish_grace");
+    }
+}
+
+/// A release by one that could not serve publishes nothing of its own, and later records are of later revisions.
+#[test]
+fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_one_revision() {
+    for (state, later, released) in [("stopped", 0, true), ("start failed", 0, false), ("stopped", 1, false)] {
+        let mut node = Node::standby();
+        let mut view = node.state.store.cluster.clone().unwrap().value;
+        let revision = Revision(view.revision.0 + 1);
+        (view.revision, view.leader) = (Revision(revision.0 + later), None);
+        view.status.get_or_insert_default().revision = revision;
+        let key = view.members.get_mut(&Member::new("b")).unwrap();
+        (key.revision, key.record.state) = (view.revision, state.into());
+        node.step(Event::Store(StoreEvent::Watched(Seen::new(view, node.now, node.now))));
+        assert_eq!(node.state.store.vanished.as_ref().map(|vanished| vanished.released), Some(released), "{state}");
     }
 }

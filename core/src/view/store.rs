@@ -31,6 +31,8 @@ pub struct Vanished {
     pub who: Member,
     /// What it had told of itself: whoever deletes its key may have deleted its record as well, and it may live.
     pub record: Option<MemberRecord>,
+    /// It had stopped and released the key: its record and the status were written with that.
+    pub released: bool,
 }
 
 /// The keys of the cluster at one revision.

@@ -1,5 +1,7 @@
-//! L2: every member follows in the end.
+//! L2: every member follows in the end. Known and open (`docs/simulator.md`): one whose WAL has left the history on which
+//! it must become consistent, which no WAL of anybody brings back.
 
+use crate::node::NodeId;
 use crate::world::World;
 
 impl World {
@@ -22,6 +24,10 @@ impl World {
             let holds = node
                 .place()
                 .is_some_and(|mine| self.wal.contains(theirs, mine) && theirs.depth.saturating_sub(mine.depth) <= 20);
+            if self.is_lost(NodeId(index)) {
+                self.coverage.count("a standby that nothing makes consistent");
+                continue;
+            }
             if !streams || !holds {
                 let reason =
                     node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
@@ -31,14 +37,22 @@ impl World {
             }
         }
     }
+
+    /// What its files hold parts from what it must reach before it gets there.
+    fn is_lost(&self, node: NodeId) -> bool {
+        self.nodes[node.0].server.cluster().is_some_and(|on_disk| {
+            let (end, consistent) = (on_disk.end, on_disk.consistent);
+            !self.wal.contains(end, consistent) && !self.wal.contains(consistent, end)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
-    use crate::node::NodeId;
-    use crate::postgres::wal::Place;
-    use crate::world::World;
+    use super::*;
+    use crate::postgres::wal::{Place, Record};
+    use matriarch_core::id::Timeline;
     use matriarch_core::view::postgres::ControlState;
 
     /// What a standby says of its receiver is what core knows its source by: otherwise it is turned to it for ever.
@@ -65,5 +79,20 @@ mod tests {
             mine.state = ControlState::InArchiveRecovery;
         };
         assert_eq!(checked(lag), None, "what is under way is no lag");
+        let lost = |world: &mut World, node: NodeId| {
+            let end = on_disk(world, node).end;
+            let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, Timeline(7));
+            let strayed = world.wal.append(fork, Record::EndOfRecovery);
+            on_disk(world, node).end = strayed;
+        };
+        assert_eq!(checked(lost), Some("L2"), "it has been consistent before");
+        let lost = |world: &mut World, node: NodeId| {
+            let end = on_disk(world, node).end;
+            let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, Timeline(7));
+            let strayed = world.wal.append(fork, Record::EndOfRecovery);
+            let on_disk = on_disk(world, node);
+            (on_disk.end, on_disk.consistent) = (strayed, end);
+        };
+        assert_eq!(checked(lost), None, "known and open");
     }
 }

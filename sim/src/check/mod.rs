@@ -36,7 +36,7 @@ mod s31_isolated;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_core::action::{Action, StoreAction};
 use matriarch_core::effects::{Effects, Order};
@@ -122,6 +122,8 @@ pub struct Checks {
     history: Revision,
     /// Where the timelines began.
     begun: BTreeMap<Timeline, Place>,
+    /// Promotions that were under way when what was reserved for them was lost.
+    unreserved: BTreeSet<NodeId>,
     /// Requests of operators that are not answered yet, by node, agent and number, and when they were made.
     asked: BTreeMap<(NodeId, u32, RequestId), Time>,
     /// Who served when, and for how long nobody did.
@@ -154,16 +156,10 @@ impl Checks {
         self.published = None;
     }
 
-    /// Which numbers were reserved for timelines is not known any more.
-    pub fn forget_reserved(&mut self) {
-        self.begun.clear();
-    }
-
     /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published, self.handed_over) = (Some(now), None, None);
         self.pledged = [None; NODES_MAX];
-        self.forget_reserved();
         self.disturbed(None, now);
     }
 

@@ -37,10 +37,12 @@ impl World {
         plain_lag || (told && origin.is_some_and(began))
     }
 
-    /// A leader has published its position.
+    /// A leader has published its position; or, with a release, what another had published, which is beyond its own.
     pub fn note_published(&mut self, node: NodeId, position: matriarch_core::id::Lsn) {
         let Some(end) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
-        self.checks.published = Some(self.wal.back_to(end, position));
+        if self.wal.lsn(end) >= position {
+            self.checks.published = Some(self.wal.back_to(end, position));
+        }
     }
 
     /// How many acknowledged commits the serving primary does not hold, and how many there were.
@@ -73,5 +75,19 @@ mod tests {
         };
         assert_eq!(loses(0), Some("S2"));
         assert_eq!(loses(1 << 20), None);
+    }
+
+    #[test]
+    fn a_release_that_publishes_again_what_another_had_published() {
+        let mut world = steady();
+        let (old, new) = (leader(&world), standby(&world));
+        let end = on_disk(&mut world, old).end;
+        world.note_published(old, world.wal.lsn(end));
+        let published = world.checks.published;
+        assert_eq!(published, Some(end));
+        let mine = on_disk(&mut world, new);
+        mine.end = Place { depth: end.depth - 2, ..end };
+        world.note_published(new, world.wal.lsn(end));
+        assert_eq!(world.checks.published, published);
     }
 }

@@ -1,6 +1,7 @@
 //! S13: no two promotions begin timelines of one number, but where what was reserved was lost with the store's keys. What
 //! an operator begins by hand is not reserved: PostgreSQL counts from what it has seen.
 
+use matriarch_core::action::PostgresAction;
 use matriarch_core::id::Timeline;
 
 use crate::node::NodeId;
@@ -8,10 +9,22 @@ use crate::postgres::wal::Place;
 use crate::world::World;
 
 impl World {
+    /// Which numbers were reserved for timelines is not known any more, not even those of promotions under way.
+    pub fn forget_reserved(&mut self) {
+        self.checks.begun.clear();
+        let promotes = |node: &&NodeId| {
+            let jobs = self.nodes[node.0].agent.iter().flat_map(|agent| agent.jobs.values());
+            jobs.into_iter().any(|job| matches!(job.action, PostgresAction::Promote { .. }))
+        };
+        let all: Vec<NodeId> = (0..self.nodes.len()).map(NodeId).collect();
+        self.checks.unreserved = all.iter().filter(promotes).copied().collect();
+    }
+
     /// A server was promoted.
     pub fn note_timeline(&mut self, node: NodeId) {
         let Some(end) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
-        if let Some(begun) = self.wal.origin(end).filter(|_| self.checks.by_hand[node.0].is_none()) {
+        let reserved = !self.checks.unreserved.remove(&node) && self.checks.by_hand[node.0].is_none();
+        if let Some(begun) = self.wal.origin(end).filter(|_| reserved) {
             self.check_timeline(self.wal.timeline(end), begun);
         }
     }
@@ -38,7 +51,7 @@ mod tests {
                 let end = on_disk(world, node).end;
                 world.check_timeline(Timeline(7), end);
                 if forgotten {
-                    world.checks.forget_reserved();
+                    world.forget_reserved();
                 }
                 world.check_timeline(Timeline(7 + later), Place { depth: end.depth - 1, ..end });
             })

@@ -1,7 +1,8 @@
 //! S16: nothing acknowledged is destroyed. What a rewind or a clone takes away from a directory is held by the one that
 //! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
 //! given up by that election. A standby that is cloned from instead is one of that leader: it holds nothing that the
-//! leader does not, and what it lacks comes from the leader, if that serves. A directory that a rewind has begun to write is cloned, never rewound again or started.
+//! leader does not, and what it lacks comes from the leader, if that serves; where an operator asked for the clone, it is
+//! his word that gives up what only this node holds of a leader that just died. A directory that a rewind has begun to write is cloned, never rewound again or started.
 
 use matriarch_core::id::Member;
 
@@ -49,7 +50,8 @@ impl World {
             return;
         };
         let lost = self.acknowledged_beyond(mine, theirs);
-        let elected = self.is_of_the_leader(source, mine, theirs);
+        let by_word = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
+        let elected = self.is_of_the_leader(source, mine, theirs, by_word);
         let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
         if lost > 0 && !(elected && checkpointed) {
             let what =
@@ -62,14 +64,14 @@ impl World {
 
     /// The source is the leader that was elected last and serves, or a standby of it; where that leader does not serve,
     /// one that lacks nothing of what `mine` and the leader both hold.
-    fn is_of_the_leader(&self, source: NodeId, mine: Place, theirs: Place) -> bool {
+    fn is_of_the_leader(&self, source: NodeId, mine: Place, theirs: Place, by_word: bool) -> bool {
         let Some(leader) = self.checks.last_leader else { return false };
         let server = &self.nodes[leader.0].server;
         let (serves, end) = (server.is_primary(), server.cluster().map(|on_disk| on_disk.end));
         let Some(end) = end.filter(|end| leader != source && self.wal.contains(*end, theirs)) else {
             return leader == source && serves;
         };
-        serves || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
+        serves || by_word || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
     }
 
     /// How many rows that `mine` holds were acknowledged and are not held by `theirs`.
@@ -148,6 +150,13 @@ mod tests {
         assert_eq!(cloned(true, dies), None, "and which does not serve just now");
         assert_eq!(cloned(false, |_, _, _| ()), None, "what it lacks comes from the leader");
         assert_eq!(cloned(false, dies), Some("S16"), "perhaps the last copy of what the leader wrote");
+        let asked = |world: &mut World, _: NodeId, lead: NodeId| {
+            world.gone(lead);
+            for node in &mut world.nodes {
+                node.agent.as_mut().unwrap().state.memory.reinit = true;
+            }
+        };
+        assert_eq!(cloned(false, asked), None, "an operator asked for it");
         let left = |world: &mut World, source: NodeId, _: NodeId| {
             let end = on_disk(world, source).end;
             let fork = world.wal.fork(Place { depth: end.depth - 1, ..end }, matriarch_core::id::Timeline(1));

@@ -65,6 +65,7 @@ impl World {
         self.term = 1;
         self.coverage.count("store restored");
         self.checks.restored(now);
+        self.forget_reserved();
         self.store_changed();
     }
 
@@ -85,7 +86,7 @@ impl World {
             self.checks.forget_published();
         }
         if key == Key::Record {
-            self.checks.forget_reserved();
+            self.forget_reserved();
         }
         self.store_changed();
     }
@@ -94,7 +95,7 @@ impl World {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
         self.checks.forget_published();
-        self.checks.forget_reserved();
+        self.forget_reserved();
         self.store_changed();
     }
 
