@@ -318,7 +318,8 @@ impl World {
         self.step(node, Event::Postgres(PostgresEvent::ProcessSeen(process)));
     }
 
-    fn observed(&mut self, node: NodeId, op: matriarch_core::id::OpId, asked: matriarch_core::time::Instant) {
+    /// What PostgreSQL answers is told.
+    pub fn observed(&mut self, node: NodeId, op: matriarch_core::id::OpId, asked: matriarch_core::time::Instant) {
         let heard = self.clock(node);
         let sql = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names);
         if sql.is_none() {

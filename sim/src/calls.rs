@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use matriarch_core::action::{PeerAction, StoreAction};
-use matriarch_core::event::{Event, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
+use matriarch_core::event::{PeerEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Member, OpId, RequestId, Revision};
 use matriarch_core::op::Outcome;
 use matriarch_core::time::Seen;
@@ -420,10 +420,7 @@ impl World {
 
     /// As the runtime does for a peer that waits: PostgreSQL is asked anew, and core hears the answer first.
     fn freshen(&mut self, node: NodeId) {
-        let now = self.clock(node);
-        let sql = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names);
-        let sql = sql.map(|sql| Seen::new(sql, now, now));
-        self.step(node, Event::Postgres(PostgresEvent::Answered { op: OpId::UNASKED, sql }));
+        self.observed(node, OpId::UNASKED, self.clock(node));
     }
 
     /// Those whose position is reached are told.

@@ -1,5 +1,5 @@
 //! The guard: armed, it kills PostgreSQL at its instant, whatever has become of the agent. Its rules of arming are those
-//! of `runtime/src/guard/authority.rs`; a conformance test holds the two against each other.
+//! of `runtime/src/guard/authority.rs`; `tests/tests/guard_rules.rs` holds the two against each other.
 
 use matriarch_core::action::GuardAction;
 use matriarch_core::event::GuardEvent;

@@ -40,7 +40,7 @@ impl std::fmt::Display for Time {
 }
 
 /// Milliseconds as a duration.
-pub fn ms(ms: u64) -> Duration {
+pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 

@@ -12,7 +12,7 @@
 //! - In strict mode a second process, its successor, knows what the guard knows and becomes the guard when it dies.
 //! - The agent is alive and silent: only the fence at `at`. It may hold the lease yet, so nothing is released.
 
-mod authority;
+pub mod authority;
 mod cgroup;
 mod client;
 mod connection;

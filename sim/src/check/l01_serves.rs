@@ -15,14 +15,12 @@ pub struct Outage {
     pub longest: Duration,
     /// When the healed world served first.
     pub served: Option<Time>,
-    /// The last time that the healed world stopped serving.
-    pub stopped: Option<Time>,
 }
 
 impl World {
     /// Whether anybody serves now.
     pub(super) fn note_service(&mut self) {
-        let serves = self.nodes.iter().any(|node| node.server.can_acknowledge());
+        let serves = self.nodes.iter().any(|node| node.server.serves());
         let (now, healed) = (self.now, self.healed);
         let outage = &mut self.checks.outage;
         match (serves, outage.since) {
@@ -31,12 +29,7 @@ impl World {
                 outage.longest = outage.longest.max(now.since(since));
                 self.check_outage(since);
             }
-            (false, None) => {
-                outage.since = Some(now);
-                if healed.is_some() {
-                    outage.stopped = Some(now);
-                }
-            }
+            (false, None) => outage.since = Some(now),
             (true, None) | (false, Some(_)) => {}
         }
         if serves && healed.is_some() && self.checks.outage.served.is_none() {
@@ -80,21 +73,25 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::postgres::Orphans;
 
     #[test]
     fn a_world_that_does_not_serve() {
-        let healed = |ready: bool| {
+        let healed = |spoil: fn(&mut World, NodeId)| {
             broken(move |world| {
                 world.healed = Some(Time::from_ms(10_000));
-                if !ready {
-                    let node = leader(world);
-                    world.gone(node);
-                }
+                let node = leader(world);
+                spoil(world, node);
                 world.note_service();
                 world.check_service();
             })
         };
-        assert_eq!(healed(false), Some("L1"));
-        assert_eq!(healed(true), None);
+        assert_eq!(healed(World::gone), Some("L1"));
+        assert_eq!(healed(|_, _| ()), None);
+        let orphans = |world: &mut World, node: NodeId| {
+            world.gone(node);
+            world.nodes[node.0].server.orphans = Some(Orphans { count: 1, write: true });
+        };
+        assert_eq!(healed(orphans), Some("L1"), "whom nobody can connect to");
     }
 }

@@ -1,16 +1,42 @@
-//! L5: calm is calm.
+//! L5: calm is calm; and at no time is an order repeated as fast as it is answered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use matriarch_core::action::Action;
 use matriarch_core::effects::Effects;
 
+use crate::coverage::kind;
+use crate::node::NodeId;
 use crate::world::World;
 
+/// So many orders of one kind a node gives in a second at most.
+const A_SECOND_MAX: u32 = 60;
+
 impl World {
-    /// Two minutes after the faults ended every order counts.
-    pub(super) fn count_calm_orders(&mut self, effects: &Effects) {
+    /// Every order counts in its second, and two minutes after the faults ended in all.
+    pub(super) fn count_orders(&mut self, node: NodeId, effects: &Effects) {
+        // What others ask for they are answered.
+        let own = effects.orders.iter().filter(|order| !matches!(order.action, Action::Answer(..)));
+        self.count_busy(node, own.map(|order| kind(&order.action)));
         if self.healed.is_some_and(|healed| self.now.since(healed) > Duration::from_secs(120)) {
             self.checks.calm_orders += effects.orders.len() as u64;
+        }
+    }
+
+    fn count_busy(&mut self, node: NodeId, kinds: impl Iterator<Item = &'static str>) {
+        let busy = &mut self.checks.busy[node.0];
+        if self.now.since(busy.0) >= Duration::from_secs(1) {
+            *busy = (self.now, BTreeMap::new());
+        }
+        for kind in kinds {
+            let times = busy.1.entry(kind).or_default();
+            *times += 1;
+            if *times > A_SECOND_MAX {
+                let what = format!("{} orders {kind} {A_SECOND_MAX} times within a second", self.names[node.0]);
+                self.violated("L5", what);
+                break;
+            }
         }
     }
 
@@ -31,7 +57,23 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use super::*;
     use crate::time::Time;
+
+    #[test]
+    fn an_order_that_is_repeated_as_fast_as_it_is_answered() {
+        let ordered = |times: u32, apart: Duration| {
+            broken(move |world| {
+                for _ in 0..times {
+                    world.count_busy(NodeId(0), ["read"].into_iter());
+                    world.now = world.now + apart;
+                }
+            })
+        };
+        assert_eq!(ordered(A_SECOND_MAX + 1, Duration::from_millis(1)), Some("L5"));
+        assert_eq!(ordered(A_SECOND_MAX, Duration::from_millis(1)), None);
+        assert_eq!(ordered(10 * A_SECOND_MAX, Duration::from_millis(20)), None);
+    }
 
     #[test]
     fn a_busy_loop() {

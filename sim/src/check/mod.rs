@@ -122,6 +122,8 @@ pub struct Checks {
     history: Revision,
     /// Where the timelines began.
     begun: BTreeMap<Timeline, Place>,
+    /// Since when a primary has no guard, beside an agent that is awake.
+    guardless: [Option<Time>; NODES_MAX],
     /// Promotions that were under way when what was reserved for them was lost.
     unreserved: BTreeSet<NodeId>,
     /// Requests of operators that are not answered yet, by node, agent and number, and when they were made.
@@ -140,6 +142,8 @@ pub struct Checks {
     pub taken: u64,
     /// Orders that core gave since the world was calm.
     calm_orders: u64,
+    /// Orders of each kind, by node, in the second that began then.
+    busy: [(Time, BTreeMap<&'static str, u32>); NODES_MAX],
 }
 
 impl Checks {
@@ -191,7 +195,7 @@ impl World {
 
     /// After a step of core.
     pub fn check_step(&mut self, node: NodeId, at: Instant, effects: &Effects) {
-        self.count_calm_orders(effects);
+        self.count_orders(node, effects);
         self.check_belief(node, at);
         self.check_health(node);
         self.check_revision(node);

@@ -32,9 +32,10 @@ impl World {
             return;
         }
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
-        // A key that went early, and a held postmaster that could not be reached: within the time in which its holder
-        // may take it back, it is nobody's.
-        let lost_early = !self.checks.early.is_empty();
+        // Its key went early, and it was held, or starting, when it went: within the time in which its holder may take it
+        // back, the key is nobody's.
+        let armed = self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed);
+        let lost_early = armed.is_some_and(|armed| self.checks.early.contains_key(&armed.tenure));
         if !holds && !lost_early {
             let what = format!("{} accepts writes and does not hold the leader key", self.names[node.0]);
             self.violated("S8", what);
@@ -57,6 +58,20 @@ mod tests {
     fn writes_without_the_leader_key() {
         assert_eq!(broken(|world| world.became_writable(standby(world))), Some("S8"));
         assert_eq!(broken(|world| world.became_writable(leader(world))), None, "a restart in place is no promotion");
+        let lost = |of: fn(&World) -> NodeId| {
+            broken(move |world| {
+                world.checks.early.insert(key(world).lease, world.now);
+                world.became_writable(of(world));
+            })
+        };
+        assert_eq!(lost(standby), Some("S8"), "that another's key was lost allows it nothing");
+        let own = broken(|world| {
+            let (node, lease) = (leader(world), key(world).lease);
+            world.checks.early.insert(lease, world.now);
+            world.store.end(lease, crate::store::Gone::Early);
+            world.became_writable(node);
+        });
+        assert_eq!(own, None, "it may take its own back");
     }
 
     #[test]

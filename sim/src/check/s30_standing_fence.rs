@@ -1,15 +1,28 @@
-//! S30: whoever can acknowledge has a fence that falls before its lease can end.
+//! S30: whoever can acknowledge has a fence that falls before its lease can end. Where agent and guard are both dead nothing
+//! of ours is left on that host; a guard alone is the agent's to replace, or to do without PostgreSQL.
+
+use std::time::Duration;
 
 use matriarch_core::id::LeaseId;
 
 use crate::time::ms;
 use crate::world::World;
 
+/// How long a primary may go on after its guard died, until another is armed.
+const REPLACED_WITHIN: Duration = ms(2000);
+
 impl World {
-    /// S30: whoever can acknowledge has a fence that falls before its lease can end. A guard that was killed is the
-    /// agent's to replace within a second, or to do without PostgreSQL.
     pub(super) fn check_fences(&mut self) {
         for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let guardless = node.awake().is_some() && node.guard.is_none() && self.writes_by_rule(node.id);
+            let since = &mut self.checks.guardless[index];
+            *since = guardless.then(|| since.unwrap_or(self.now));
+            if since.is_some_and(|since| self.now.since(since) > REPLACED_WITHIN) {
+                let what = format!("{} accepts writes and has no guard", self.names[index]);
+                self.violated("S30", what);
+                return;
+            }
             let node = &self.nodes[index];
             let Some(guard) = &node.guard else { continue };
             if !self.writes_by_rule(node.id) || guard.firing {
@@ -17,7 +30,7 @@ impl World {
             }
             let Some(armed) = guard.armed else {
                 // Backends of a dead postmaster are killed before anything else; nothing can be armed for them.
-                let recent = self.now.since(guard.since) < ms(2000);
+                let recent = self.now.since(guard.since) < REPLACED_WITHIN;
                 if node.server.orphans.is_none() && !recent {
                     let what = format!("{} accepts writes and nothing is armed", self.names[index]);
                     self.violated("S30", what);
@@ -62,7 +75,7 @@ mod tests {
         assert_eq!(armed(|world, node| world.nodes[node.0].guard.as_mut().unwrap().armed = None), Some("S30"));
         let beyond = |world: &mut World, node: NodeId| {
             let armed = world.nodes[node.0].guard.as_mut().unwrap().armed.as_mut().unwrap();
-            armed.at = armed.at + std::time::Duration::from_secs(60);
+            armed.at = armed.at + Duration::from_secs(60);
         };
         assert_eq!(armed(beyond), Some("S30"));
         let newborn = |world: &mut World, node: NodeId| {
@@ -70,5 +83,18 @@ mod tests {
             (guard.armed, guard.since) = (None, world.now);
         };
         assert_eq!(armed(newborn), None, "one that has just taken the place of a dead one is armed at once");
+        let killed = |since_ms: u64, frozen: bool| {
+            broken(move |world| {
+                let node = leader(world);
+                world.nodes[node.0].guard = None;
+                world.nodes[node.0].agent.as_mut().unwrap().frozen = frozen;
+                world.check_fences();
+                world.now = world.now + ms(since_ms);
+                world.check_fences();
+            })
+        };
+        assert_eq!(killed(2001, false), Some("S30"));
+        assert_eq!(killed(2000, false), None, "its agent replaces it");
+        assert_eq!(killed(2001, true), None, "and nothing of ours is left without one");
     }
 }

@@ -58,7 +58,12 @@ impl Server {
 
     /// A client could have a commit acknowledged now, if it reached the server.
     pub(super) fn can_acknowledge(&self) -> bool {
-        !self.held && (self.is_primary() || self.orphans == Some(true))
+        self.serves() || (!self.held && self.orphans == Some(true))
+    }
+
+    /// A client that comes now could have a commit acknowledged.
+    pub(super) fn serves(&self) -> bool {
+        !self.held && self.is_primary()
     }
 
     /// It is a primary, whether held or not.

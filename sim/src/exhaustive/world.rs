@@ -388,7 +388,7 @@ impl World {
     /// Whoever holds the leader key serves.
     pub(super) fn is_served(&self) -> bool {
         let Some(leader) = &self.store.keys().leader else { return false };
-        (0..2).any(|node| name(node) == leader.member && self.nodes[node].server.can_acknowledge())
+        (0..2).any(|node| name(node) == leader.member && self.nodes[node].server.serves())
     }
 
     /// WAL flows by itself as long as it can: a standby has what its source has.

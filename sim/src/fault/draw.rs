@@ -93,7 +93,7 @@ fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> O
     Some(Fault { when, what, for_ms })
 }
 
-/// A third to a half of all kinds: leaving some out lets the others show what they do alone.
+/// A fifth to four fifths of all kinds: leaving some out lets the others show what they do alone.
 fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     let here = Where::Leader;
     let mut all = vec![

@@ -202,11 +202,16 @@ impl Server {
 
     /// A client could have a commit acknowledged now, if it reached the server.
     pub fn can_acknowledge(&self) -> bool {
+        let orphans = self.orphans.is_some_and(|orphans| orphans.write);
+        self.serves() || (orphans && !self.stands_still() && self.cluster().is_some())
+    }
+
+    /// A client that comes now could have a commit acknowledged: backends of a dead postmaster take no new one.
+    pub fn serves(&self) -> bool {
         let postmaster = self.postmaster.as_ref().is_some_and(|pm| {
             pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place
         });
-        let orphans = self.orphans.is_some_and(|orphans| orphans.write);
-        !self.stands_still() && (postmaster || orphans) && self.cluster().is_some()
+        postmaster && !self.stands_still() && self.cluster().is_some()
     }
 
     /// It is a primary, whether held or not.
