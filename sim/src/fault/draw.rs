@@ -157,7 +157,8 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     // Who starts beside a restored store never knew what was lost, and believes at once (docs/time.md): agents live on.
     if random.chance(10) {
         let starts = |what: &What| {
-            matches!(what, What::KillAgent(_) | What::StopAgent(_) | What::CrashHost(_) | What::RemoveData(_))
+            let loses_data = matches!(what, What::RemoveData(_) | What::ForeignData(_));
+            loses_data || matches!(what, What::KillAgent(_) | What::StopAgent(_) | What::CrashHost(_))
         };
         let early = |what: &What| matches!(what, What::LoseKey | What::LoseLease | What::DeleteAllKeys);
         all.retain(|what| !starts(what) && !early(what));
