@@ -18,7 +18,7 @@ use turmoil::net::TcpListener;
 
 use super::members;
 use super::network::{SimulatedClock, connector, elapsed, incoming};
-use super::world::{ms, with_seed};
+use super::world::{ms, seed};
 
 const STORE: &str = "store";
 const AGENT: &str = "agent";
@@ -171,15 +171,14 @@ fn scenario_with<F: Future<Output = ()> + 'static>(
     names: &'static [&'static str],
     scenario: impl Fn(Members) -> F + Clone + 'static,
 ) {
-    with_seed(|seed| {
-        let (mut sim, members) = simulation(seed, names);
-        let running = scenario(members);
-        sim.client(AGENT, async move {
-            running.await;
-            Ok(())
-        });
-        sim.run().unwrap();
+    let seed = seed();
+    let (mut sim, members) = simulation(seed, names);
+    let running = scenario(members);
+    sim.client(AGENT, async move {
+        running.await;
+        Ok(())
     });
+    sim.run().unwrap();
 }
 
 fn simulation(seed: u64, names: &'static [&'static str]) -> (turmoil::Sim<'static>, Members) {
@@ -326,28 +325,27 @@ fn a_keep_alive_of_before_an_election_proves_nothing_after_it() {
 
 #[test]
 fn a_connection_that_is_reset_is_replaced_at_once_and_the_watch_goes_on() {
-    with_seed(|seed| {
-        let (mut sim, members) = simulation(seed, ONE);
-        sim.client(AGENT, async move {
-            let store = members.adapter();
-            assert_eq!(create(&store, "t/a", PATIENT).await, "done");
-            let mut watch = store.watch("t/", Revision(3));
-            let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
-            // Its connections are reset after two seconds.
-            tokio::time::sleep(Duration::from_secs(2).saturating_sub(elapsed()) + ms(60)).await;
-            let (kept, took) = timed(store.keep_session(lease, PATIENT)).await;
-            assert!(kept.done().is_some() && took < 60, "{took} ms");
-            let (written, took) = timed(create(&store, "t/b", PATIENT)).await;
-            assert!(written == "done" && took < 60, "{took} ms: {written}");
-            let (event, took) = timed(watch.recv()).await;
-            assert!(matches!(event, Some(WatchEvent::Changes { .. })) && took < 200, "{took} ms: {event:?}");
-            Ok(())
-        });
-        while sim.elapsed() < Duration::from_secs(2) {
-            sim.step().unwrap();
-        }
-        sim.crash("store1");
-        sim.bounce("store1");
-        sim.run().unwrap();
+    let seed = seed();
+    let (mut sim, members) = simulation(seed, ONE);
+    sim.client(AGENT, async move {
+        let store = members.adapter();
+        assert_eq!(create(&store, "t/a", PATIENT).await, "done");
+        let mut watch = store.watch("t/", Revision(3));
+        let lease = store.grant(60, PATIENT).await.done().unwrap().lease;
+        // Its connections are reset after two seconds.
+        tokio::time::sleep(Duration::from_secs(2).saturating_sub(elapsed()) + ms(60)).await;
+        let (kept, took) = timed(store.keep_session(lease, PATIENT)).await;
+        assert!(kept.done().is_some() && took < 60, "{took} ms");
+        let (written, took) = timed(create(&store, "t/b", PATIENT)).await;
+        assert!(written == "done" && took < 60, "{took} ms: {written}");
+        let (event, took) = timed(watch.recv()).await;
+        assert!(matches!(event, Some(WatchEvent::Changes { .. })) && took < 200, "{took} ms: {event:?}");
+        Ok(())
     });
+    while sim.elapsed() < Duration::from_secs(2) {
+        sim.step().unwrap();
+    }
+    sim.crash("store1");
+    sim.bounce("store1");
+    sim.run().unwrap();
 }

@@ -59,10 +59,9 @@ thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a scenario with the seed `MATRIARCH_TURMOIL_SEED`, or 1. `tests/turmoil` runs each of several in its own process.
-pub(super) fn with_seed(scenario: impl Fn(u64)) {
-    let seed = std::env::var("MATRIARCH_TURMOIL_SEED").map_or(1, |text| text.parse().expect("a number"));
-    scenario(seed);
+/// `MATRIARCH_TURMOIL_SEED`, or 1. `tests/turmoil` runs each scenario with several, each in a process of its own.
+pub(super) fn seed() -> u64 {
+    std::env::var("MATRIARCH_TURMOIL_SEED").map_or(1, |text| text.parse().expect("a number"))
 }
 
 /// A cluster, its store and its network.
@@ -120,8 +119,8 @@ impl World {
     }
 
     /// As [`Self::new`], after the cluster has begun: with its leader.
-    pub(super) fn whole(seed: u64, members: usize) -> (Self, usize) {
-        let mut world = Self::new(seed, members);
+    pub(super) fn whole(members: usize) -> (Self, usize) {
+        let mut world = Self::new(seed(), members);
         let leader = world.becomes_whole();
         world.runs(secs(5));
         (world, leader)
