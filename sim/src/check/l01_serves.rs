@@ -66,12 +66,19 @@ impl World {
     fn nobody_may_lead(&self) -> bool {
         let status = self.store.keys().status.as_ref().filter(|_| self.checks.restored.is_some());
         let Some(told) = status else { return false };
+        let lines = &self.store.keys().history.lines;
         let lacks = |place: Place| {
-            let held = match self.wal.history(place).end_of(told.timeline) {
+            let history = self.wal.history(place);
+            // Two timelines may have one number: they ended the one before at different places.
+            let parted = lines.iter().filter_map(|line| {
+                let own = history.end_of(line.timeline)??;
+                (own != line.end).then_some(own.min(line.end))
+            });
+            let held = parted.min().unwrap_or_else(|| match history.end_of(told.timeline) {
                 Some(None) => self.wal.lsn(place),
                 Some(Some(end)) => end,
                 None => Lsn(0),
-            };
+            });
             told.optime.bytes_ahead_of(held) > self.settings.maximum_lag_bytes
         };
         self.nodes.iter().filter(|node| !node.config.nofailover).filter_map(Node::place).all(lacks)
