@@ -109,8 +109,7 @@ impl World {
         let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline.0 > 0);
         let newer = told && self.wal.timeline(theirs) > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
-        let handed_over = self.checks.handed_over.map(|(_, place)| place);
-        let published = handed_over.or(self.checks.published)?;
+        let published = self.checks.released.or(self.checks.published)?;
         let kept = |place| self.wal.shared(place, published).depth;
         let counts = newer && kept(theirs) >= kept(mine);
         let too_much = patient || bytes > self.settings.maximum_lag_bytes;
