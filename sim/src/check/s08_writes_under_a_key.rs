@@ -48,7 +48,7 @@ impl World {
     }
 
     /// An operator put another cluster's data there.
-    fn is_foreign(&self, node: NodeId) -> bool {
+    pub(super) fn is_foreign(&self, node: NodeId) -> bool {
         let end = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end);
         end.is_some_and(|end| self.wal.system(end) == FOREIGN)
     }
