@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
-use matriarch_core::event::Request;
+use matriarch_core::event::{Event, Request};
 use matriarch_core::id::{Member, Pid, Revision};
 use matriarch_core::time::{Duration, Instant};
 
@@ -263,6 +263,8 @@ pub struct World {
     pub trace: Trace,
     /// Steps of core.
     pub steps: u64,
+    /// Agents decide nothing: whoever drives the world by hand reads here what they would have been told.
+    pub by_hand: Option<Vec<(NodeId, Event)>>,
 }
 
 /// A member of the store.
@@ -318,6 +320,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             steps: 0,
+            by_hand: None,
             nodes,
             settings,
             plan,
