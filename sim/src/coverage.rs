@@ -60,7 +60,7 @@ impl Coverage {
             Request::KeepAlive(_) => "keep_alive",
             Request::Proof { .. } => "proof",
         };
-        let what = if matches!(reply, Reply::Refused(_)) { "refused" } else { "done" };
+        let what = if matches!(reply, Reply::Refused(_) | Reply::Instead(_)) { "refused" } else { "done" };
         *self.outcomes.entry((kind, what)).or_default() += 1;
     }
 
