@@ -78,11 +78,17 @@ impl Node {
         }
     }
 
-    pub(super) async fn connect(&self) -> tokio_postgres::Client {
+    /// How clients reach it.
+    pub(super) fn client_config(&self) -> tokio_postgres::Config {
         let settings = self.postgres.settings();
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.home).port(settings.port).user("postgres").dbname("postgres");
-        let (client, connection) = config.password(SUPERUSER_PASSWORD).connect(NoTls).await.unwrap();
+        config.password(SUPERUSER_PASSWORD);
+        config
+    }
+
+    pub(super) async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = self.client_config().connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
