@@ -65,6 +65,8 @@ pub enum StoreAction {
         epoch: Revision,
         /// The final position.
         position: Lsn,
+        /// The timeline of it, if its beginning is in the history; 0 otherwise.
+        timeline: Timeline,
         /// Our record from now on.
         record: MemberRecord,
         /// The lease of the record.
@@ -118,10 +120,25 @@ pub enum StoreAction {
         epoch: Revision,
         /// The position.
         position: Lsn,
+        /// The timeline of it, if its beginning is in the history; 0 otherwise.
+        timeline: Timeline,
         /// Slots and their positions.
         slots: Vec<(String, Lsn)>,
         /// Names of slots to keep.
         retain: Vec<String>,
+    },
+    /// Write our record of this tenure anew, with a greater number reserved for the timeline that it may begin.
+    Reserve {
+        /// Only as this tenure.
+        epoch: Revision,
+        /// `mod_revision` of `matriarch`, 0 if absent.
+        record: Revision,
+        /// Our timeline when we took the key.
+        timeline: Timeline,
+        /// Our position then.
+        position: Lsn,
+        /// The greatest number that a timeline has, or may get under this tenure.
+        newest_timeline: Timeline,
     },
     /// Write the history.
     PutHistory {
@@ -168,6 +185,8 @@ pub struct Acquire {
     pub timeline: Timeline,
     /// Our position.
     pub position: Lsn,
+    /// The greatest number that a timeline has, or may get under this tenure.
+    pub newest_timeline: Timeline,
 }
 
 /// To PostgreSQL.
@@ -190,8 +209,12 @@ pub enum PostgresAction {
     Stop(StopMode),
     /// Stop and start again in the same role.
     Restart,
-    /// Promote.
-    Promote,
+    /// Promote onto a timeline of this number, which the tenure has reserved. `Refused` if PostgreSQL would count
+    /// beyond it.
+    Promote {
+        /// The number.
+        timeline: Timeline,
+    },
     /// Point the running standby to another upstream, or to none.
     Follow(Option<Upstream>),
     /// Stop the WAL receiver for good and confirm that it is gone.
@@ -342,6 +365,7 @@ impl Action {
                 | StoreAction::Acquire(_)
                 | StoreAction::TakeOver { .. }
                 | StoreAction::Release { .. }
+                | StoreAction::Reserve { .. }
                 | StoreAction::RaceInitialize { .. }
                 | StoreAction::AbandonInitialize { .. }
                 | StoreAction::Revoke { .. } => Lane::Lead,
@@ -379,7 +403,7 @@ impl Action {
         match mine {
             PostgresAction::Stop(StopMode::Immediate) => !matches!(theirs, PostgresAction::Stop(StopMode::Immediate)),
             PostgresAction::Stop(StopMode::Fast) => !matches!(theirs, PostgresAction::Stop(_)),
-            PostgresAction::Start(_) | PostgresAction::Promote | PostgresAction::Freeze => matches!(
+            PostgresAction::Start(_) | PostgresAction::Promote { .. } | PostgresAction::Freeze => matches!(
                 theirs,
                 PostgresAction::Configure { .. }
                     | PostgresAction::Checkpoint

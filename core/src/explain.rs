@@ -64,6 +64,7 @@ impl fmt::Display for StoreAction {
             Self::CompleteInitialize { system_id, .. } => write!(f, "publish system identifier {system_id}"),
             Self::AbandonInitialize { .. } => f.write_str("give the right to initialise back"),
             Self::PutStatus { position, .. } => write!(f, "publish position {position}"),
+            Self::Reserve { newest_timeline, .. } => write!(f, "reserve timeline {newest_timeline}"),
             Self::PutHistory { lines, .. } => write!(f, "publish {} lines of history", lines.len()),
             Self::PutFailover { .. } => f.write_str("write the operator's request"),
             Self::ClearFailover { .. } => f.write_str("clear the operator's request"),
@@ -85,7 +86,7 @@ impl fmt::Display for PostgresAction {
             Self::Stop(StopMode::Fast) => f.write_str("stop PostgreSQL"),
             Self::Stop(StopMode::Immediate) => f.write_str("stop PostgreSQL the hard way"),
             Self::Restart => f.write_str("restart PostgreSQL"),
-            Self::Promote => f.write_str("promote PostgreSQL"),
+            Self::Promote { timeline } => write!(f, "promote PostgreSQL onto timeline {timeline}"),
             Self::Follow(upstream) => write!(f, "point the standby to {}", of(upstream)),
             Self::Freeze => f.write_str("stop the WAL receiver for good"),
             Self::Checkpoint => f.write_str("checkpoint"),
@@ -201,7 +202,7 @@ mod tests {
     fn what_is_routine_is_neither_a_change_of_role_nor_of_leadership() {
         assert!(Action::Store(StoreAction::Read).is_routine());
         assert!(Action::Postgres(PostgresAction::Observe).is_routine());
-        assert!(!Action::Postgres(PostgresAction::Promote).is_routine());
+        assert!(!Action::Postgres(PostgresAction::Promote { timeline: crate::id::Timeline(2) }).is_routine());
         assert!(!Action::Store(StoreAction::Revoke { lease: LeaseId(7) }).is_routine());
         assert!(!Action::Guard(GuardAction::Fire).is_routine());
     }

@@ -84,6 +84,14 @@ number! {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lsn(pub u64);
 
+impl Timeline {
+    /// The number after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Lsn {
     /// Bytes by which `self` is ahead of `other`, 0 if it is not.
     pub fn bytes_ahead_of(self, other: Self) -> u64 {

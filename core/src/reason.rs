@@ -139,6 +139,8 @@ reasons! {
     ArmingGuard => "arming_guard", "the guard must acknowledge the tenure before PostgreSQL may write";
     /// The epoch must be on disk first.
     WritingEpoch { epoch: Revision } => "writing_epoch", "epoch {epoch} is written to disk before the promotion";
+    /// The number of the next timeline.
+    ReservingTimeline { timeline: Timeline } => "reserving_timeline", "timeline {timeline} is reserved in the store before the promotion: no other node may begin one of this number";
     /// Promotion.
     Promoting { epoch: Revision } => "promoting", "PostgreSQL is promoted under epoch {epoch}";
     /// In place.

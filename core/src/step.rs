@@ -181,7 +181,7 @@ impl Outbox<'_> {
         }
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
-            Action::Postgres(PostgresAction::Promote) => {
+            Action::Postgres(PostgresAction::Promote { .. }) => {
                 self.state.memory.promotion = true;
                 self.state.memory.promoting_since.get_or_insert(self.at);
             }
@@ -215,6 +215,7 @@ impl Outbox<'_> {
             Action::Store(
                 StoreAction::RaceInitialize { .. }
                 | StoreAction::CompleteInitialize { .. }
+                | StoreAction::Reserve { .. }
                 | StoreAction::PutHistory { .. }
                 | StoreAction::ClearFailover { .. },
             ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,
@@ -250,7 +251,7 @@ impl Outbox<'_> {
 /// The promise of the guard that an order is given under, if it makes PostgreSQL writable.
 fn under(view: &View<'_>, action: &Action) -> Option<Armed> {
     let writable = match action {
-        Action::Postgres(PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote) => true,
+        Action::Postgres(PostgresAction::Start(StartAs::Primary) | PostgresAction::Promote { .. }) => true,
         // It comes up as what it is.
         Action::Postgres(PostgresAction::Restart) => view.may_write(),
         _ => false,

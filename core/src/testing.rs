@@ -18,7 +18,7 @@ use crate::view::View;
 use crate::view::guard::Armed;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Receiver, Sql, StartAs, Upstream};
-use crate::view::store::{ClusterView, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord};
+use crate::view::store::{ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord};
 
 pub(crate) const STORE: StoreId = StoreId(1);
 pub(crate) const SYSTEM: SystemId = SystemId(4711);
@@ -76,6 +76,19 @@ pub(crate) fn upstream(name: &str) -> Upstream {
     Upstream { member: Member::new(name), host: name.into(), port: 5432 }
 }
 
+/// The record of a tenure of `name` that began here and may begin timeline 2.
+pub(crate) fn epoch_record(name: &str, epoch: Revision) -> EpochRecord {
+    EpochRecord {
+        revision: epoch,
+        store: STORE,
+        epoch,
+        member: Member::new(name),
+        timeline: Timeline(1),
+        position: HERE,
+        newest_timeline: Timeline(2),
+    }
+}
+
 /// A running replica.
 pub(crate) fn record(name: &str) -> MemberRecord {
     MemberRecord {
@@ -118,7 +131,9 @@ pub(crate) fn cluster(revision: i64) -> ClusterView {
 /// The same with `name` as its leader, who serves.
 pub(crate) fn led_by(name: &str, revision: i64) -> ClusterView {
     let mut cluster = cluster(revision);
-    cluster.leader = Some(if name == "a" { leader("a", OURS, EPOCH) } else { leader(name, THEIRS, THEIR_EPOCH) });
+    let (lease, epoch) = if name == "a" { (OURS, EPOCH) } else { (THEIRS, THEIR_EPOCH) };
+    cluster.leader = Some(leader(name, lease, epoch));
+    cluster.epoch = Some(epoch_record(name, epoch));
     if let Some(key) = cluster.members.get_mut(&Member::new(name)) {
         key.record.role = "primary".into();
     }
@@ -149,6 +164,7 @@ pub(crate) fn standby_dir() -> Cluster {
         backup_label: false,
         tainted: None,
         history: History::first(Timeline(1)),
+        newest_timeline: Timeline(1),
     }
 }
 
@@ -199,7 +215,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
 }
 
 /// The node `a`, and now.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) state: State,
     pub(crate) now: Instant,
@@ -406,10 +422,16 @@ pub(crate) fn renewal() -> Action {
     Action::Store(StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(10) })
 }
 
+/// The promotion onto the timeline that our tenure has reserved.
+pub(crate) fn promotion() -> Action {
+    Action::Postgres(PostgresAction::Promote { timeline: Timeline(2) })
+}
+
 /// The release of our tenure.
 pub(crate) fn release() -> Action {
     let (lease, epoch, session) = (OURS, EPOCH, Some(LeaseId(100)));
-    Action::Store(StoreAction::Release { lease, epoch, position: HERE, record: record("a"), session })
+    let (position, timeline) = (HERE, Timeline(1));
+    Action::Store(StoreAction::Release { lease, epoch, position, timeline, record: record("a"), session })
 }
 
 /// The order to forget the tenure on disk.

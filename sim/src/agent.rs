@@ -26,6 +26,7 @@ impl World {
             return;
         }
         host.boots += 1;
+        host.booted = self.now;
         let agent = Agent::new(host.boots, host.config.clone(), at, node.0 % members);
         host.agent = Some(agent);
         let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };
@@ -38,9 +39,17 @@ impl World {
     /// The agent is gone, with everything that it had in hand.
     pub fn agent_gone(&mut self, node: NodeId) {
         let Some(agent) = self.nodes[node.0].agent.take() else { return };
+        // A file that was being written is in its place, or it is not.
+        for (_, file) in std::mem::take(&mut self.nodes[node.0].files.writing) {
+            if self.host_random.chance(50) && !self.nodes[node.0].files.full {
+                self.nodes[node.0].files.put(file);
+            }
+        }
         // A tool that it ran is killed with it: what it made stays half-made.
-        drop(agent);
-        self.trace.note(self.now, node, '-', || "the agent is gone".into());
+        for job in agent.jobs.values() {
+            self.job_cut_short(node, job);
+        }
+        self.trace.agent_gone(self.now, node);
         self.guard_misses_agent(node);
     }
 
@@ -77,7 +86,7 @@ impl World {
                     self.step(node, Event::Ticked(wall));
                 }
             }
-            Message::Reply { call, reply } => self.call_answered(node, call, reply),
+            Message::Reply { call, reply, told } => self.call_answered(node, call, reply, told),
             Message::Unreachable { call } => self.call_refused(node, call),
             Message::TimedOut { call } => self.call_timed_out(node, call),
             Message::Watched { watch, view } => self.watch_tells(node, watch, view),
@@ -88,7 +97,7 @@ impl World {
             Message::Job(op) => self.job_goes_on(node, op),
             Message::JobDone(op, outcome) => self.job_done(node, op, outcome),
             Message::Observed { op, asked } => self.observed(node, op, asked),
-            Message::Written { op, file } => self.written(node, op, file),
+            Message::Written { op } => self.written(node, op),
             Message::Asked { asker, question } => self.peer_asks(node, asker, question),
             Message::WaitedLongEnough(asker) => self.peer_waited(node, asker),
             Message::Answered { op, outcome } => self.peer_answered(node, op, outcome),
@@ -100,7 +109,7 @@ impl World {
 
     /// One step of core, and everything that it orders.
     pub fn step(&mut self, node: NodeId, event: Event) {
-        if let Some(heard) = &mut self.by_hand {
+        if let Some(heard) = &mut self.scripted {
             heard.push((node, event));
             return;
         }
@@ -116,7 +125,7 @@ impl World {
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
         let effects = matriarch_core::step(&mut agent.state, at, event);
         self.steps += 1;
-        self.trace.state(node, &effects);
+        self.trace.state(self.now, node, &effects);
         self.check_step(node, at, &effects);
         self.hand_out(node, boot, effects);
     }
@@ -168,6 +177,11 @@ impl World {
         let watched = self.order_begins(node, &order.action);
         // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
         if !here(self) {
+            return;
+        }
+        if self.nodes[node.0].suspended {
+            let what = Due::agent(node, boot, Message::Order(Box::new(order)));
+            self.nodes[node.0].asleep.push(what);
             return;
         }
         if let Some(agent) = self.nodes[node.0].agent.as_mut().filter(|agent| agent.frozen) {
@@ -225,18 +239,20 @@ impl World {
 
     fn write(&mut self, node: NodeId, op: matriarch_core::id::OpId, file: File) {
         let takes = Duration::from_micros(self.host_random.between(500, 6000));
-        self.tell(node, takes, Message::Written { op, file });
+        self.nodes[node.0].files.writing.push((op, file));
+        self.tell(node, takes, Message::Written { op });
     }
 
-    fn written(&mut self, node: NodeId, op: matriarch_core::id::OpId, file: File) {
-        let host = &mut self.nodes[node.0];
-        let outcome = if host.files.full {
+    fn written(&mut self, node: NodeId, op: matriarch_core::id::OpId) {
+        let files = &mut self.nodes[node.0].files;
+        let Some(index) = files.writing.iter().position(|(writing, _)| *writing == op) else { return };
+        let (_, file) = files.writing.remove(index);
+        let forgotten = matches!(file, File::Epoch(_)) && self.mutant == Some(Mutant::EpochNotOnDisk);
+        let outcome = if files.full {
             Outcome::Unknown("no space left on device".into())
         } else {
-            match file {
-                File::Epoch(file) if self.mutant != Some(Mutant::EpochNotOnDisk) => host.files.epoch = Some(file),
-                File::Epoch(_) => {}
-                File::Pledge(pledge) => host.files.pledge = pledge,
+            if !forgotten {
+                files.put(file);
             }
             Outcome::Done(())
         };

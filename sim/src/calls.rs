@@ -12,6 +12,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
+use crate::horizon::Standing;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
 use crate::store::{Gone, Known, Reply, Request};
@@ -49,8 +50,8 @@ impl World {
         self.calls += 1;
         let number = self.calls;
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
-        let member = agent.member;
-        agent.calls.insert(number, Call { op, action, asked, member, kept: None });
+        let (member, floor) = (agent.member, agent.horizon.floor);
+        agent.calls.insert(number, Call { op, action, asked, member, floor, kept: None });
         self.tell(node, deadline, Message::TimedOut { call: number });
         self.send_call(node, number);
     }
@@ -58,8 +59,9 @@ impl World {
     /// Sends the half of a request that is due.
     fn send_call(&mut self, node: NodeId, number: u64) {
         let from = self.names[node.0].clone();
-        let Some(agent) = &self.nodes[node.0].agent else { return };
-        let Some(call) = agent.calls.get(&number) else { return };
+        let Some(agent) = &mut self.nodes[node.0].agent else { return };
+        let Some(call) = agent.calls.get_mut(&number) else { return };
+        call.floor = agent.horizon.floor;
         let known = Known {
             member: agent.mirror.members.get(&from).map_or(Revision(0), |key| key.revision),
             config: agent.mirror.config_revision,
@@ -102,8 +104,14 @@ impl World {
         }
         self.store_changed();
         self.coverage.applied(request, &reply);
-        let message = Message::Reply { call, reply };
+        let told = self.standing();
+        let message = Message::Reply { call, reply, told };
         self.send(from_store(node, member), Due::agent(node, boot, message));
+    }
+
+    /// What the store tells of itself.
+    fn standing(&self) -> Standing {
+        Standing { term: self.term, revision: self.store.keys().revision }
     }
 
     /// A member serves only what the leading one agrees to.
@@ -194,17 +202,32 @@ impl World {
             return;
         }
         self.store_leader = Some(*self.store_random.pick(&candidates));
+        self.term += 1;
         self.store.refresh_leases(self.now);
         self.store_changed();
         self.store_answers_again();
     }
 
     /// The store answered a request.
-    pub fn call_answered(&mut self, node: NodeId, number: u64, reply: Reply) {
+    pub fn call_answered(&mut self, node: NodeId, number: u64, reply: Reply, told: Standing) {
         let heard = self.clock(node);
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(call) = agent.calls.get_mut(&number) else { return };
+        let admitted = match (&call.action, &reply) {
+            // Leases are asked for and kept alive without a look at the keys.
+            (
+                StoreAction::GrantTenure { .. }
+                | StoreAction::GrantSession { .. }
+                | StoreAction::Revoke { .. }
+                | StoreAction::KeepSession { .. },
+                _,
+            )
+            | (_, Reply::Kept(_)) => Some(0),
+            (StoreAction::Renew { .. }, _) if call.kept.is_none() => Some(0),
+            _ => agent.horizon.admit(call.floor, told, call.member, heard),
+        };
         let outcome = match reply {
+            _ if admitted.is_none() => Outcome::Unknown("the store answers from the past".into()),
             Reply::Kept(ttl) if matches!(call.action, StoreAction::Renew { .. }) => {
                 call.kept = Some(ttl);
                 self.send_call(node, number);
@@ -221,24 +244,27 @@ impl World {
             }
         };
         let Some(call) = agent.calls.remove(&number) else { return };
-        let outcome = self.mirrored(node, outcome);
+        let outcome = self.mirrored(node, outcome, admitted.unwrap_or_default());
         match call.op {
             Some(op) => self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked }),
             None => {
                 if let Outcome::Done(StoreDone::Read(view)) = outcome {
                     self.watch_from(node, call.member);
                     self.store_event(node, StoreEvent::Watched(Seen::new(view, call.asked.min(heard), heard)));
+                } else {
+                    self.tell(node, FEED_PAUSE, Message::Feed);
                 }
             }
         }
+        self.follow_configuration(node);
     }
 
     /// What was read is laid over what is known: the newest counts.
-    fn mirrored(&mut self, node: NodeId, outcome: Outcome<StoreDone>) -> Outcome<StoreDone> {
+    fn mirrored(&mut self, node: NodeId, outcome: Outcome<StoreDone>, rollbacks: u64) -> Outcome<StoreDone> {
         let Some(agent) = &mut self.nodes[node.0].agent else { return outcome };
         let mut newest = |view: ClusterView| {
-            if view.revision > agent.mirror.revision {
-                agent.mirror = Rc::new(view);
+            if (rollbacks, view.revision) > (agent.mirror.rollbacks, agent.mirror.revision) {
+                agent.mirror = Rc::new(ClusterView { rollbacks, ..view });
             }
             ClusterView::clone(&agent.mirror)
         };
@@ -311,9 +337,13 @@ impl World {
         if agent.watches[watch].member.is_none() || view.revision <= agent.mirror.revision {
             return;
         }
-        agent.mirror = view;
+        // A watch continues the copy that it began with.
+        let rollbacks = agent.mirror.rollbacks;
+        agent.mirror =
+            if rollbacks == 0 { view } else { Rc::new(ClusterView { rollbacks, ..ClusterView::clone(&view) }) };
         let view = ClusterView::clone(&agent.mirror);
         self.store_event(node, StoreEvent::Watched(Seen::new(view, heard, heard)));
+        self.follow_configuration(node);
     }
 
     /// A watch is broken; the other may go on, but everything is read and watched anew.

@@ -73,6 +73,11 @@ impl World {
     /// A commit reaches its server.
     pub fn commit_arrives(&mut self, client: usize) {
         let node = self.clients[client].node;
+        if self.nodes[node.0].server.stands_still() {
+            // It is in the server's socket, and is read when its processes go on.
+            self.nodes[node.0].deferred.push(Due::Commit(client));
+            return;
+        }
         self.clients[client].waiting = None;
         if !self.nodes[node.0].server.can_acknowledge() {
             self.ledger.failed += 1;
@@ -80,10 +85,15 @@ impl World {
         }
         self.ledger.serial += 1;
         let serial = Serial(self.ledger.serial);
-        let Some(place) = self.nodes[node.0].server.write(&mut self.wal, Record::Commit(serial)) else { return };
+        if !self.writes(node, Record::Commit(serial)) {
+            self.ledger.failed += 1;
+            return;
+        }
+        let Some(place) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         // Acknowledged as soon as it is on disk here: replication is asynchronous.
         self.ledger.acknowledged.push(Acknowledged { serial, node, at: self.now, place });
         self.ledger.last = self.now;
+        self.trace.acknowledged(self.now, node);
         self.pump(node);
     }
 }

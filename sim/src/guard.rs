@@ -6,11 +6,12 @@ use matriarch_core::event::GuardEvent;
 use matriarch_core::id::LeaseId;
 use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
+use serde::Serialize;
 
 use crate::time::Time;
 
 /// A guard.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Guard {
     /// What it has acknowledged.
     pub armed: Option<Armed>,

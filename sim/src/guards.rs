@@ -16,6 +16,8 @@ use crate::world::{Due, GuardDeed, World};
 
 /// `matriarch.restart_grace`.
 const RESTART_GRACE: Duration = Duration::from_secs(2);
+/// How often a kill that comes to nothing is told, and tried again.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 impl World {
     /// The agent has found its guard, or started one.
@@ -133,7 +135,7 @@ impl World {
                     return;
                 }
                 if self.mutant != Some(Mutant::OrphansLive) {
-                    self.nodes[node.0].server.orphans = None;
+                    self.orphans_end(node);
                 }
                 self.guard_says(node, GuardEvent::OrphansDead);
             }
@@ -141,7 +143,11 @@ impl World {
     }
 
     fn fenced(&mut self, node: NodeId) {
-        self.gone(node);
+        if !self.killed(node) {
+            self.guard_says(node, GuardEvent::Stuck { processes: 1 });
+            self.later(STUCK_AFTER, Due::GuardDone { node, what: GuardDeed::Dead });
+            return;
+        }
         let Some(guard) = &mut self.nodes[node.0].guard else { return };
         let armed = guard.fire();
         let agent_dead = guard.absent_since.is_some();

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
-use matriarch_core::id::{Member, OpId, SystemId};
+use matriarch_core::id::{Member, OpId, SystemId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::timeline::Relation;
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
 
@@ -19,6 +20,12 @@ use crate::world::{Due, ServerStep, World};
 
 type Done = Outcome<PostgresDone>;
 
+/// For how long the executor waits for a start before it tells that the outcome is unknown (`pg_ctl_timeout`).
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for what a dead postmaster left behind (the runtime's constant of this name).
+const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
+
 fn refused(why: &str) -> Done {
     Outcome::Refused(Refusal::Failed(why.into()))
 }
@@ -29,7 +36,8 @@ impl World {
         let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
         let takes = self.first_stage(&action);
         if let Some(agent) = &mut self.nodes[node.0].agent {
-            agent.jobs.insert(op, Job { action: action.clone(), under, stage: Stage::Preparing, pid });
+            let job = Job { action: action.clone(), under, stage: Stage::Preparing, pid, signal_aside: false };
+            agent.jobs.insert(op, job);
         }
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
@@ -37,6 +45,7 @@ impl World {
                 self.check_wipe(node, &upstream.member);
                 self.nodes[node.0].server.disk = Disk::Unfinished;
             }
+            PostgresAction::RecoverSingleUser => self.puts_signal_aside(node, op),
             PostgresAction::Rewind(_) => {
                 if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
                     on_disk.tainted = Some("a rewind");
@@ -45,6 +54,34 @@ impl World {
             _ => {}
         }
         self.tell(node, takes, Message::Job(op));
+    }
+
+    /// Single-user mode refuses a standby's directory: its signal file is put aside meanwhile.
+    fn puts_signal_aside(&mut self, node: NodeId, op: OpId) {
+        let host = &mut self.nodes[node.0];
+        let runs = host.server.postmaster.is_some() || host.server.orphans.is_some();
+        let Some(on_disk) = host.server.cluster_mut().filter(|on_disk| !runs && on_disk.standby) else { return };
+        on_disk.standby = false;
+        if let Some(job) = host.agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
+            job.signal_aside = true;
+        }
+    }
+
+    /// Its agent died over it: a recovery may have come to its end, and its signal file is not put back.
+    pub fn job_cut_short(&mut self, node: NodeId, job: &Job) {
+        let ended = job.action == PostgresAction::RecoverSingleUser && self.postgres_random.chance(50);
+        let server = &self.nodes[node.0].server;
+        if ended && job.signal_aside && server.postmaster.is_none() && server.orphans.is_none() {
+            self.recovers_alone(node);
+        }
+    }
+
+    fn recovers_alone(&mut self, node: NodeId) {
+        let server = &mut self.nodes[node.0].server;
+        server.write(&mut self.wal, Record::Checkpoint);
+        if let Some(on_disk) = server.cluster_mut() {
+            on_disk.state = ControlState::ShutDown;
+        }
     }
 
     fn first_stage(&mut self, action: &PostgresAction) -> Duration {
@@ -94,6 +131,11 @@ impl World {
             PostgresAction::Stop(mode) => {
                 self.stage(node, op, Stage::Stopping);
                 self.stop(node, *mode);
+                let server = &self.nodes[node.0].server;
+                if server.postmaster.is_none() && server.orphans.is_some() {
+                    let still = Outcome::Unknown("processes of a dead postmaster still live".into());
+                    self.tell(node, ORPHAN_PATIENCE, Message::JobDone(op, still));
+                }
                 self.poll_jobs(node);
             }
             PostgresAction::Restart if job.stage == Stage::Preparing => {
@@ -109,7 +151,7 @@ impl World {
                     None => self.job_done(node, op, refused("there is no cluster")),
                 }
             }
-            PostgresAction::Promote => self.begin_promotion(node, op, &job),
+            PostgresAction::Promote { timeline } => self.begin_promotion(node, op, &job, *timeline),
             other => {
                 let done = self.at_the_end(node, other.clone());
                 self.job_done(node, op, done);
@@ -154,12 +196,18 @@ impl World {
         if let Some(job) = self.nodes[node.0].agent.as_mut().and_then(|agent| agent.jobs.get_mut(&op)) {
             (job.pid, job.stage) = (Some(pid), Stage::Starting);
         }
+        self.tell(node, START_LIMIT, Message::JobDone(op, Outcome::Unknown("PostgreSQL is still starting".into())));
     }
 
-    fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job) {
+    fn begin_promotion(&mut self, node: NodeId, op: OpId, job: &Job, timeline: Timeline) {
         let now = self.clock(node);
         if job.under.is_some_and(|under| now >= under.at) && self.mutant != Some(Mutant::StartsLate) {
             self.job_done(node, op, Outcome::Refused(Refusal::NotOurTenure));
+            return;
+        }
+        if self.nodes[node.0].server.is_primary() {
+            // It is what it is to become.
+            self.job_done(node, op, Outcome::Done(PostgresDone::Done));
             return;
         }
         let ready = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready);
@@ -167,12 +215,19 @@ impl World {
             self.job_done(node, op, refused("the server is not in standby mode"));
             return;
         }
+        // The numbers between are left out by files that the executor makes for them.
+        let counts_to = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.newest.next());
+        if counts_to.is_some_and(|next| next > timeline) {
+            self.job_done(node, op, refused("PostgreSQL would begin a timeline that is not reserved"));
+            return;
+        }
         self.stage(node, op, Stage::Waiting);
-        self.promote(node);
+        self.promote(node, timeline);
     }
 
     /// PostgreSQL has changed: work that waited for that may be over.
     pub fn poll_jobs(&mut self, node: NodeId) {
+        self.stop_kills_orphans(node);
         let server = &self.nodes[node.0].server;
         let pm = server.postmaster.as_ref();
         let running = pm.map(|pm| pm.pid);
@@ -185,13 +240,13 @@ impl World {
                 (Stage::Starting, _) if running != job.pid => Message::JobDone(*op, refused("it did not come up")),
                 (Stage::Starting, _) if ready => Message::JobDone(*op, Outcome::Done(PostgresDone::Done)),
                 (Stage::Stopping, PostgresAction::Restart) if running.is_none() => Message::Job(*op),
-                (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() => {
+                (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() && server.orphans.is_none() => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
                 }
-                (Stage::Waiting, PostgresAction::Promote) if running != job.pid => {
+                (Stage::Waiting, PostgresAction::Promote { .. }) if running != job.pid => {
                     Message::JobDone(*op, refused("it went down"))
                 }
-                (Stage::Waiting, PostgresAction::Promote) if primary => {
+                (Stage::Waiting, PostgresAction::Promote { .. }) if primary => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
                 }
                 _ => continue,
@@ -204,10 +259,25 @@ impl World {
         }
     }
 
+    /// An immediate stop ends with SIGKILL what a dead postmaster left behind.
+    fn stop_kills_orphans(&mut self, node: NodeId) {
+        let host = &mut self.nodes[node.0];
+        let Some(agent) = host.agent.as_ref().filter(|_| host.server.postmaster.is_none()) else { return };
+        let kills = |job: &Job| job.stage == Stage::Stopping && job.action == PostgresAction::Stop(StopMode::Immediate);
+        if agent.jobs.values().any(kills) {
+            host.server.orphans = None;
+        }
+    }
+
     /// Work is over, if it is still wanted: the facts first, then its end.
     pub fn job_done(&mut self, node: NodeId, op: OpId, outcome: Done) {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(job) = agent.jobs.remove(&op) else { return };
+        if job.signal_aside
+            && let Some(on_disk) = self.nodes[node.0].server.cluster_mut()
+        {
+            on_disk.standby = true;
+        }
         self.coverage.ended(&job.action, &outcome);
         self.look_at_once(node);
         self.step(node, Event::Postgres(PostgresEvent::Completed { op, outcome }));
@@ -217,6 +287,15 @@ impl World {
     fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
         let server = &mut self.nodes[node.0].server;
         let done = Outcome::Done(PostgresDone::Done);
+        if server.full && matches!(action, PostgresAction::Initdb | PostgresAction::Clone(_)) {
+            if server.disk == Disk::Unfinished {
+                server.disk = Disk::Empty;
+            }
+            return refused("no space left on device");
+        }
+        if server.full && matches!(action, PostgresAction::Rewind(_) | PostgresAction::RecoverSingleUser) {
+            return refused("no space left on device");
+        }
         match action {
             PostgresAction::Initdb => {
                 let system = SystemId(self.host_random.draw() >> 1);
@@ -229,10 +308,7 @@ impl World {
                 if server.postmaster.is_some() || server.orphans.is_some() {
                     return refused("it runs");
                 }
-                server.write(&mut self.wal, Record::Checkpoint);
-                if let Some(on_disk) = server.cluster_mut() {
-                    on_disk.state = ControlState::ShutDown;
-                }
+                self.recovers_alone(node);
                 done
             }
             PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
@@ -252,21 +328,20 @@ impl World {
                 done
             }
             PostgresAction::Checkpoint => {
-                let primary = self.nodes[node.0].server.is_primary();
-                if primary {
-                    self.nodes[node.0].server.write(&mut self.wal, Record::Checkpoint);
+                if self.nodes[node.0].server.is_primary() {
+                    if !self.writes(node, Record::Checkpoint) {
+                        return refused("no space left on device");
+                    }
                     self.pump(node);
                 }
                 done
             }
             PostgresAction::CreateSlot(name) => {
-                let pm = self.nodes[node.0].server.postmaster.as_mut();
-                pm.map(|pm| pm.slots.insert(name));
+                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.insert(name));
                 done
             }
             PostgresAction::DropSlot(name) => {
-                let pm = self.nodes[node.0].server.postmaster.as_mut();
-                pm.map(|pm| pm.slots.remove(&name));
+                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));
                 done
             }
             _ => done,
@@ -316,10 +391,21 @@ impl World {
         }
         // A stopped standby is where its control file says; a running one, or a primary, where its WAL ends.
         let running = self.nodes[node.0].server.postmaster.is_some();
-        let mine = if mine.standby && !running { mine.consistent } else { mine.end };
-        let shared = self.wal.shared(theirs.end, mine);
-        let diverged = shared.depth < mine.depth;
-        Outcome::Done(PostgresDone::Compared(diverged.then(|| self.wal.lsn(shared))))
+        let mine = match running {
+            false if mine.recovers() => mine.consistent,
+            false => mine.end,
+            true => mine.flushed,
+        };
+        // Numbers and positions are all that can be compared: two timelines of one number look like one.
+        let (ours, history) = (self.wal.history(mine), self.wal.history(theirs.end));
+        let (position, end) = (self.wal.lsn(mine), self.wal.lsn(theirs.end));
+        let end = if ours.timeline == history.timeline { end.max(position) } else { end };
+        let diverged = match ours.relation(position, &history, end) {
+            Relation::Diverged { at } => Some(at),
+            Relation::Ahead => Some(end),
+            Relation::Equal | Relation::Behind => None,
+        };
+        Outcome::Done(PostgresDone::Compared(diverged))
     }
 
     /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.
@@ -343,11 +429,13 @@ impl World {
             return Outcome::Done(PostgresDone::Done);
         }
         let shared = self.wal.shared(source.end, on_disk.end);
-        on_disk.end = self.wal.on_the_way(source.end, shared.depth);
-        (on_disk.replayed, on_disk.consistent) = (on_disk.end, source.end);
+        // All WAL files of the source come with it: what is to be replayed is there.
+        (on_disk.end, on_disk.flushed, on_disk.consistent) = (source.flushed, source.flushed, source.flushed);
+        on_disk.replayed = self.wal.on_the_way(source.flushed, shared.depth);
         (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
         (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);
         on_disk.newest = on_disk.newest.max(source.newest);
+        on_disk.slots.clear();
         self.coverage.count("rewind");
         Outcome::Done(PostgresDone::Done)
     }

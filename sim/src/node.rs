@@ -17,8 +17,9 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
-use crate::postgres::Server;
+use crate::horizon::{Horizon, Standing};
 use crate::postgres::wal::Place;
+use crate::postgres::{PORT, Server};
 use crate::settings::Settings;
 use crate::store::Reply;
 use crate::time::{Clock, Time, ms};
@@ -42,6 +43,14 @@ pub struct Node {
     pub clock: Clock,
     /// The host runs.
     pub up: bool,
+    /// It stands still: its clocks go on, nothing else does.
+    pub suspended: bool,
+    /// Whoever stops PostgreSQL now starts it again by hand.
+    pub started_by_hand: bool,
+    /// What happens once it goes on.
+    pub asleep: Vec<Due>,
+    /// When it went on last.
+    pub woke: Option<Time>,
     /// What is on its disk beside PostgreSQL.
     pub files: Files,
     /// PostgreSQL.
@@ -54,12 +63,14 @@ pub struct Node {
     pub agent: Option<Agent>,
     /// How many agents have been started here.
     pub boots: u32,
+    /// When the last of them was.
+    pub booted: Time,
     /// The configuration that an agent starts with.
     pub config: Config,
 }
 
 /// The small files of the state directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Files {
     /// `epoch`.
     pub epoch: Option<EpochFile>,
@@ -67,6 +78,18 @@ pub struct Files {
     pub pledge: Option<Revision>,
     /// Nothing can be written.
     pub full: bool,
+    /// What is being written: whole or not at all, since it is renamed into place once it is on disk.
+    pub writing: Vec<(OpId, File)>,
+}
+
+impl Files {
+    /// A file is in its place.
+    pub fn put(&mut self, file: File) {
+        match file {
+            File::Epoch(file) => self.epoch = Some(file),
+            File::Pledge(pledge) => self.pledge = pledge,
+        }
+    }
 }
 
 /// A running agent: core's state, and what the runtime keeps around it.
@@ -96,6 +119,10 @@ pub struct Agent {
     pub requests: u64,
     /// The keys as this agent knows them.
     pub mirror: Rc<ClusterView>,
+    /// The revision of the configuration that it goes by.
+    pub config_seen: Revision,
+    /// How far it knows the store to have come.
+    pub horizon: Horizon,
     /// The member of the store that is asked first.
     pub member: usize,
     /// Its watches.
@@ -132,6 +159,8 @@ pub struct Call {
     pub asked: Instant,
     /// Through which member.
     pub member: usize,
+    /// What no answer may lie before.
+    pub floor: Standing,
     /// The ttl that its first half was told.
     pub kept: Option<std::time::Duration>,
 }
@@ -147,6 +176,8 @@ pub struct Job {
     pub stage: Stage,
     /// The postmaster that it began with or brought up.
     pub pid: Option<Pid>,
+    /// It has put the signal file aside, to put it back at its end.
+    pub signal_aside: bool,
 }
 
 /// How far work on PostgreSQL is.
@@ -214,6 +245,8 @@ pub enum Message {
         call: u64,
         /// What.
         reply: Reply,
+        /// What the store told of itself.
+        told: Standing,
     },
     /// The store cannot be reached: the connection was refused.
     Unreachable {
@@ -263,8 +296,6 @@ pub enum Message {
     Written {
         /// The order.
         op: OpId,
-        /// What.
-        file: File,
     },
     /// Another agent asks.
     Asked {
@@ -313,19 +344,24 @@ impl Node {
             id,
             clock,
             up: true,
+            suspended: false,
+            started_by_hand: false,
+            asleep: Vec::new(),
+            woke: None,
             files: Files::default(),
             server: Server::new(),
             deferred: Vec::new(),
             guard: None,
             agent: None,
             boots: 0,
+            booted: Time(0),
             config: config(id, settings),
         }
     }
 
     /// The agent, if it runs and is not frozen.
-    pub fn awake(&mut self) -> Option<&mut Agent> {
-        self.agent.as_mut().filter(|agent| !agent.frozen)
+    pub fn awake(&self) -> Option<&Agent> {
+        self.agent.as_ref().filter(|agent| !agent.frozen && !self.suspended)
     }
 
     /// How far this server is, if it holds a whole database cluster.
@@ -339,6 +375,8 @@ impl Agent {
     pub fn new(boot: u32, config: Config, at: Instant, first_member: usize) -> Self {
         Self {
             boot,
+            horizon: Horizon::new(config.ttl),
+            config_seen: Revision(0),
             state: State::new(config, at),
             wake: 0,
             frozen: false,
@@ -363,6 +401,7 @@ impl Agent {
 
 fn config(id: NodeId, settings: &Settings) -> Config {
     let me = name(id);
+    let priority = settings.failover_priority.filter(|(who, _)| *who == id.0).map_or(1, |(_, priority)| priority);
     Config {
         ttl: ms(settings.ttl_ms),
         loop_wait: ms(settings.loop_wait_ms),
@@ -370,11 +409,12 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         maximum_lag_on_failover_bytes: settings.maximum_lag_bytes,
         primary_start_timeout: ms(settings.primary_start_timeout_ms),
         max_timelines_history: 0,
-        nofailover: settings.nofailover == Some(id.0),
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
+        // Priority 0 is the same tag by another name.
+        nofailover: settings.nofailover == Some(id.0) || priority == 0,
+        failover_priority: priority,
+        nostream: settings.nostream == Some(id.0),
+        clonefrom: settings.clonefrom == Some(id.0),
+        replicatefrom: settings.replicatefrom.filter(|(who, _)| *who == id.0).map(|(_, from)| name(NodeId(from))),
         use_slots: true,
         member_slots_ttl: ms(30 * 60_000),
         use_pg_rewind: settings.use_pg_rewind,
@@ -383,7 +423,7 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         may_bootstrap: true,
         unsupported: None,
         parameters_generation: 1,
-        published: Published { host: me.0.clone(), port: 5432, api_url: format!("http://{me}:8008/patroni") },
+        published: Published { host: me.0.clone(), port: PORT, api_url: format!("http://{me}:8008/patroni") },
         isolation_timeout: ms(settings.isolation_timeout_ms),
         bounds: Bounds::default(),
         me,

@@ -45,6 +45,8 @@ pub struct Ran {
     pub steps: u64,
     /// Seconds of the world's time.
     pub seconds: u64,
+    /// When it ended: at the first violation, or as planned.
+    pub ended: Time,
     /// Commits that were acknowledged, and how many of them the last primary does not hold.
     pub acknowledged: (u64, u64),
     /// The longest time in which nobody served, in milliseconds.
@@ -72,13 +74,19 @@ impl Violation {
 /// Runs a plan. A failed assertion is a violation like any other.
 pub fn run(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Ran {
     let mut world = World::new(plan, mutant, trace);
-    RUNNING.set(true);
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
-    RUNNING.set(false);
-    if ended.is_err() {
-        world.violation = Some(Violation { invariant: CRASH, at: world.now, what: LAST_PANIC.take() });
+    if let Err(what) = caught(|| world.run()) {
+        world.violation = Some(Violation { invariant: CRASH, at: world.now, what });
     }
+    world.look_back();
     ran(world)
+}
+
+/// Does something; `Err`: an assertion failed, in these words.
+pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+    RUNNING.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(what));
+    RUNNING.set(false);
+    ended.map_err(|_| LAST_PANIC.take())
 }
 
 /// Runs a plan up to an instant, and leaves the world as it is then.
@@ -93,6 +101,7 @@ fn ran(world: World) -> Ran {
     Ran {
         steps: world.steps,
         seconds: world.now.ms() / 1000,
+        ended: world.now,
         acknowledged: (acknowledged, lost),
         outage_ms: world.longest_outage().as_millis() as u64,
         hash: world.trace.hash(),

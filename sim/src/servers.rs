@@ -1,13 +1,12 @@
-//! What happens to PostgreSQL as time passes: starts, stops, promotions, streams.
+//! What happens to PostgreSQL as time passes: starts, stops, promotions, crashes.
 
-use matriarch_core::id::Pid;
+use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::time::Duration;
 use matriarch_core::view::postgres::{ControlState, Phase, StopMode};
 
-use crate::net::{End, Plane};
 use crate::node::{Message, NodeId};
-use crate::postgres::wal::{Place, Record};
-use crate::postgres::{Outgoing, SENDER_TIMEOUT, Stream};
+use crate::postgres::wal::Record;
+use crate::postgres::{Crash, SENDER_TIMEOUT, Stream};
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
@@ -40,7 +39,7 @@ impl World {
         if self.nodes[node.0].server.postmaster.as_ref().is_none_or(|pm| pm.pid != pid) {
             return;
         }
-        if self.nodes[node.0].server.held {
+        if self.nodes[node.0].server.stands_still() {
             self.nodes[node.0].deferred.push(Due::Server { node, pid, what });
             return;
         }
@@ -49,13 +48,18 @@ impl World {
             ServerStep::Promoted => self.promoted(node),
             ServerStep::ShutDown => self.shut_down(node, pid),
             ServerStep::Connect => self.connect(node, pid),
-            ServerStep::StreamLost => {
-                if let Some(pm) = &mut self.nodes[node.0].server.postmaster {
-                    pm.stream = None;
+            ServerStep::StreamLost { from, of } => {
+                let server = &mut self.nodes[node.0].server;
+                let same = |stream: &Stream| (stream.from, stream.pid) == (from, of);
+                if server.postmaster.as_ref().and_then(|pm| pm.stream.as_ref()).is_some_and(same) {
+                    server.receiver_ends();
+                    self.later(ms(self.pace.reconnect), Due::Server { node, pid, what: ServerStep::Connect });
+                    self.tell_waiters(node);
                 }
-                self.later(ms(self.pace.reconnect), Due::Server { node, pid, what: ServerStep::Connect });
             }
+            ServerStep::RecoveredInPlace => self.recovered_in_place(node),
             ServerStep::GiveUpDraining => self.gone(node),
+            ServerStep::Quit => self.gone(node),
         }
     }
 
@@ -64,7 +68,9 @@ impl World {
         let in_recovery = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
         if ready && !in_recovery {
             // The end of a crash recovery is a checkpoint.
-            self.nodes[node.0].server.write(&mut self.wal, Record::Checkpoint);
+            if !self.writes(node, Record::Checkpoint) {
+                return;
+            }
             self.became_writable(node);
         }
         if in_recovery {
@@ -74,11 +80,11 @@ impl World {
         self.poll_jobs(node);
     }
 
-    /// A promotion was asked for.
-    pub fn promote(&mut self, node: NodeId) {
+    /// A promotion onto a timeline of this number was asked for.
+    pub fn promote(&mut self, node: NodeId, timeline: Timeline) {
         let takes = self.takes(self.pace.promote);
         if let Some(pm) = &mut self.nodes[node.0].server.postmaster {
-            pm.promoting = true;
+            pm.promoting = Some(timeline);
             let pid = pm.pid;
             self.later(takes, Due::Server { node, pid, what: ServerStep::Promoted });
         }
@@ -86,10 +92,18 @@ impl World {
 
     fn promoted(&mut self, node: NodeId) {
         let server = &mut self.nodes[node.0].server;
-        if !server.postmaster.as_ref().is_some_and(|pm| pm.promoting && pm.stopping.is_none()) {
+        let promoting = server.postmaster.as_ref().filter(|pm| pm.stopping.is_none()).and_then(|pm| pm.promoting);
+        let Some(timeline) = promoting else { return };
+        if server.full {
+            self.gone(node);
             return;
         }
-        server.promoted(&mut self.wal);
+        server.promoted(&mut self.wal, timeline);
+        if let Some(begun) =
+            server.cluster().map(|on_disk| on_disk.end).filter(|_| self.checks.by_hand[node.0].is_some())
+        {
+            self.checks.hand_made.push(begun);
+        }
         self.trace.note(self.now, node, '/', || "is promoted".into());
         self.became_writable(node);
         self.pump(node);
@@ -101,11 +115,15 @@ impl World {
     pub fn stop(&mut self, node: NodeId, mode: StopMode) {
         let takes = self.takes(self.pace.stop);
         let server = &mut self.nodes[node.0].server;
+        let stands_still = server.stands_still();
         let Some(pm) = &mut server.postmaster else { return };
         let pid = pm.pid;
         match mode {
-            // SIGQUIT to one that stands still comes to nothing until it goes on.
-            StopMode::Immediate if server.held => {}
+            // SIGQUIT to one that stands still comes to nothing until it goes on. SIGKILL would, after half an hour
+            // (`STOP_LIMIT` of the runtime): that is longer than a run.
+            StopMode::Immediate if stands_still => {
+                self.nodes[node.0].deferred.push(Due::Server { node, pid, what: ServerStep::Quit });
+            }
             StopMode::Immediate => self.gone(node),
             StopMode::Fast => {
                 if pm.stopping.is_none() {
@@ -136,8 +154,14 @@ impl World {
             self.gone(node);
             return;
         }
-        server.write(&mut self.wal, Record::Checkpoint);
-        if let Some(on_disk) = server.cluster_mut() {
+        if pm.recovers_in_place {
+            self.gone(node);
+            return;
+        }
+        if !self.writes(node, Record::Checkpoint) {
+            return;
+        }
+        if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
             on_disk.state = ControlState::ShutDown;
         }
         self.pump(node);
@@ -147,7 +171,7 @@ impl World {
     }
 
     /// A server that has shut down goes when its standbys have everything.
-    fn drain(&mut self, node: NodeId) {
+    pub fn drain(&mut self, node: NodeId) {
         let server = &self.nodes[node.0].server;
         let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
         if pm.stopping.is_some()
@@ -158,33 +182,73 @@ impl World {
         }
     }
 
+    /// SIGKILL to every process of PostgreSQL; what waits for a disk dies when that answers. True if all is dead.
+    pub fn killed(&mut self, node: NodeId) -> bool {
+        if let Some(due) = &mut self.nodes[node.0].server.stuck {
+            *due = true;
+            return false;
+        }
+        self.gone(node);
+        true
+    }
+
     /// PostgreSQL is gone, all of it.
     pub fn gone(&mut self, node: NodeId) {
+        self.crashes(node, Crash::Killed);
+    }
+
+    /// PostgreSQL is gone, and what it had in hand with it.
+    pub fn crashes(&mut self, node: NodeId, how: Crash) {
+        let depths = self.nodes[node.0].server.cluster().map(|on_disk| (on_disk.flushed.depth, on_disk.end.depth));
+        if let Some((flushed, end)) = depths.filter(|_| how == Crash::PowerLoss) {
+            let depth = self.postgres_random.between(flushed, end);
+            self.nodes[node.0].server.loses_power(&self.wal, depth);
+        }
         let server = &mut self.nodes[node.0].server;
-        let Some(pm) = server.postmaster.take() else {
-            server.dies();
-            return;
-        };
+        let pm = server.postmaster.take();
         server.dies();
+        let Some(pm) = pm else { return };
         self.nodes[node.0].deferred.clear();
-        self.trace.note(self.now, node, '.', || format!("postmaster {} is gone", pm.pid.0));
-        self.streams_break(node, pm.pid);
+        self.trace.note(self.now, node, '.', || format!("postmaster {} is gone ({how:?})", pm.pid.0));
+        self.checks.by_hand[node.0] = None;
+        if std::mem::take(&mut self.nodes[node.0].started_by_hand) && how == Crash::Killed {
+            let takes = self.takes(self.pace.start);
+            self.later(takes, Due::OperatorStarts { node });
+        }
+        if let Some(timeline) = pm.promoting {
+            self.half_promoted(node, timeline);
+        }
+        self.streams_break(node, &pm, how);
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
     }
 
+    /// A promotion first removes the signal file, then writes the history file of its timeline, then its first record:
+    /// a crash comes before, between or after.
+    fn half_promoted(&mut self, node: NodeId, timeline: Timeline) {
+        let how_far = self.postgres_random.below(3);
+        let wal = &self.wal;
+        let Some(on_disk) = self.nodes[node.0].server.cluster_mut().filter(|_| how_far > 0) else { return };
+        on_disk.standby = false;
+        if how_far > 1 {
+            on_disk.newest = on_disk.newest.max(wal.timeline(on_disk.end)).next().max(timeline);
+        }
+        self.coverage.count("promotion cut short");
+    }
+
     /// The postmaster alone is gone; its backends may go on.
     pub fn postmaster_killed(&mut self, node: NodeId, backends: u32, for_ms: u64) {
         let server = &mut self.nodes[node.0].server;
-        let Some(pid) = server.postmaster.as_ref().map(|pm| pm.pid) else { return };
+        let Some(pm) = server.postmaster.clone().filter(|_| server.stuck.is_none()) else { return };
+        let pid = pm.pid;
         server.postmaster_dies(backends);
         self.nodes[node.0].deferred.clear();
         self.trace.note(self.now, node, '!', || format!("postmaster {} is killed, {backends} backends live", pid.0));
         if backends > 0 {
             self.later(ms(for_ms), Due::OrphansEnd { node });
         }
-        self.streams_break(node, pid);
+        self.streams_break(node, &pm, Crash::Killed);
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
@@ -193,180 +257,34 @@ impl World {
     /// What a dead postmaster left behind ends by itself.
     pub fn orphans_end(&mut self, node: NodeId) {
         self.nodes[node.0].server.orphans = None;
+        self.poll_jobs(node);
     }
 
-    /// Standbys of a postmaster that is gone hear of it, if they hear anything.
-    fn streams_break(&mut self, node: NodeId, pid: Pid) {
-        for other in 0..self.nodes.len() {
-            let standby = NodeId(other);
-            let Some(pm) = &self.nodes[other].server.postmaster else { continue };
-            if pm.stream.is_some_and(|stream| (stream.from, stream.pid) == (node, pid)) {
-                let pid = pm.pid;
-                let link = (Plane::Replication, End::Node(node), End::Node(standby));
-                self.send(link, Due::Server { node: standby, pid, what: ServerStep::StreamLost });
-            }
-        }
-    }
-
-    /// A connection that carried WAL is given up, at both of its ends.
-    pub fn stream_dies(&mut self, standby: NodeId, from: NodeId) {
-        if let Some(pm) = &mut self.nodes[from.0].server.postmaster {
-            pm.senders.remove(&standby);
-        }
-        if let Some(pm) = &self.nodes[standby.0].server.postmaster
-            && pm.stream.is_some_and(|stream| stream.from == from)
-        {
-            let pid = pm.pid;
-            self.later(ms(1), Due::Server { node: standby, pid, what: ServerStep::StreamLost });
-        }
-        self.drain(from);
-    }
-
-    /// A receiver tries to connect.
-    fn connect(&mut self, node: NodeId, pid: Pid) {
-        let again = Due::Server { node, pid, what: ServerStep::Connect };
-        let server = &self.nodes[node.0].server;
-        let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
-        if !pm.in_recovery || pm.stream.is_some() || pm.stopping.is_some() {
-            return;
-        }
-        let Some(from) = on_disk.upstream else { return };
-        let mine = on_disk.end;
-        let (there, back) = (End::Node(from), End::Node(node));
-        let reachable =
-            !self.net.is_cut((Plane::Replication, back, there)) && !self.net.is_cut((Plane::Replication, there, back));
-        let source = &self.nodes[from.0].server;
-        let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
-        let theirs = source.cluster().map(|on_disk| on_disk.end);
-        let Some(theirs) = theirs.filter(|theirs| reachable && accepts && self.wal.contains(*theirs, mine)) else {
-            self.later(ms(self.pace.reconnect), again);
-            return;
-        };
-        let (now, newest) = (self.now, self.wal.timeline(theirs));
-        let source = self.nodes[from.0].server.postmaster.as_mut().expect("it accepts");
-        let from_pid = source.pid;
-        source.senders.insert(node, Outgoing { pid, sent: mine, flushed: mine, heard: now });
-        let server = &mut self.nodes[node.0].server;
-        if let Some(pm) = &mut server.postmaster {
-            pm.stream = Some(Stream { from, pid: from_pid, latest: self.wal.lsn(theirs) });
-        }
-        if let Some(on_disk) = server.cluster_mut() {
-            on_disk.newest = on_disk.newest.max(newest);
-        }
-        self.trace.note(now, node, '\\', || format!("streams from {}", self.names[from.0]));
-        self.pump(from);
-    }
-
-    /// Sends what standbys have not been sent.
-    pub fn pump(&mut self, from: NodeId) {
-        let server = &mut self.nodes[from.0].server;
-        let Some(end) = server.cluster().map(|on_disk| on_disk.end) else { return };
-        let Some(pm) = &mut server.postmaster else { return };
-        let from_pid = pm.pid;
-        let mut news = Vec::new();
-        for (to, outgoing) in &mut pm.senders {
-            if outgoing.sent != end {
-                outgoing.sent = end;
-                news.push((*to, outgoing.pid));
-            }
-        }
-        for (node, pid) in news {
-            let link = (Plane::Replication, End::Node(from), End::Node(node));
-            self.send(link, Due::Wal { node, pid, from, from_pid, to: end });
-        }
-    }
-
-    /// WAL reaches a standby's receiver: written, flushed, replayed.
-    pub fn wal_arrives(&mut self, node: NodeId, pid: Pid, (from, from_pid): (NodeId, Pid), to: Place) {
-        let server = &mut self.nodes[node.0].server;
-        let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
-        let Some(stream) = pm.stream.as_mut().filter(|stream| (stream.from, stream.pid) == (from, from_pid)) else {
-            return;
-        };
-        if server.held {
-            self.nodes[node.0].deferred.push(Due::Wal { node, pid, from, from_pid, to });
-            return;
-        }
-        stream.latest = stream.latest.max(self.wal.lsn(to));
-        let starting = pm.phase == Phase::Starting;
-        let Some(on_disk) = server.cluster_mut() else { return };
-        let mine = on_disk.end;
-        // Messages overtake each other here, WAL does not: what is older says nothing new.
-        if to.depth > mine.depth {
-            if !self.wal.contains(to, mine) {
-                self.violated("S15", format!("{node:?} received WAL that does not continue its own"));
-                return;
-            }
-            self.receive(node, to);
-        }
-        let flushed = self.nodes[node.0].server.cluster().map_or(to, |on_disk| on_disk.end);
-        let link = (Plane::Replication, End::Node(node), End::Node(from));
-        self.send(link, Due::WalReply { node: from, pid: from_pid, from: node, flushed });
-        if starting {
-            let what = ServerStep::Recovered;
-            self.later(ms(1), Due::Server { node, pid, what });
-        }
-        self.pump(node);
-        self.tell_waiters(node);
-    }
-
-    fn receive(&mut self, node: NodeId, to: Place) {
-        self.check_pledge(node);
-        let server = &mut self.nodes[node.0].server;
-        let paused = server.replay_paused;
-        let checkpointed = self.wal.last(to) == Some(Record::Checkpoint);
-        let (lsn, timeline) = (self.wal.lsn(to), self.wal.timeline(to));
-        let Some(on_disk) = server.cluster_mut() else { return };
-        on_disk.end = to;
-        on_disk.newest = on_disk.newest.max(timeline);
-        if !paused {
-            on_disk.replayed = to;
-            if checkpointed {
-                // A restartpoint.
-                on_disk.checkpoint = (matriarch_core::id::Lsn(lsn.0 - 0x70), timeline);
-                if self.wal.contains(to, on_disk.consistent) {
-                    on_disk.consistent = to;
-                }
-            }
-        }
-    }
-
-    /// Replay goes on after a pause.
-    pub fn replay_goes_on(&mut self, node: NodeId) {
-        self.nodes[node.0].server.replay_paused = false;
-        let running = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready);
-        if let Some(on_disk) = self.nodes[node.0].server.cluster_mut().filter(|_| running) {
-            on_disk.replayed = on_disk.end;
-        }
-        self.tell_waiters(node);
-    }
-
-    /// A standby has said what it has.
-    pub fn wal_confirmed(&mut self, node: NodeId, pid: Pid, from: NodeId, flushed: Place) {
-        let now = self.now;
-        let server = &mut self.nodes[node.0].server;
-        let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
-        if let Some(outgoing) = pm.senders.get_mut(&from) {
-            outgoing.heard = now;
-            outgoing.flushed = flushed;
-        }
-        self.drain(node);
-    }
-
-    /// A receiver is ended, and the sender hears of it.
-    pub fn receiver_ends(&mut self, node: NodeId) {
-        let Some(pm) = &mut self.nodes[node.0].server.postmaster else { return };
-        let Some(stream) = pm.stream.take() else { return };
-        let source = &mut self.nodes[stream.from.0].server;
-        if let Some(pm) = source.postmaster.as_mut().filter(|pm| pm.pid == stream.pid) {
-            pm.senders.remove(&node);
-        }
-        self.drain(stream.from);
-    }
-
-    /// PostgreSQL goes on after a hold: what waited happens now.
+    /// The guard's SIGCONT: whoever else has stopped them, they go on.
     pub fn goes_on(&mut self, node: NodeId) {
-        self.nodes[node.0].server.held = false;
+        let server = &mut self.nodes[node.0].server;
+        server.held = false;
+        if server.stuck.is_none() {
+            server.frozen = false;
+        }
+        self.what_waited_happens(node);
+    }
+
+    /// What stopped the processes has ended. Those that the guard holds stay held, those that were killed are dead.
+    pub fn processes_go_on(&mut self, node: NodeId) {
+        let host = &mut self.nodes[node.0];
+        host.server.frozen = host.suspended;
+        let server = &mut host.server;
+        if server.stuck.take() == Some(true) {
+            self.gone(node);
+        }
+        self.what_waited_happens(node);
+    }
+
+    fn what_waited_happens(&mut self, node: NodeId) {
+        if self.nodes[node.0].server.stands_still() {
+            return;
+        }
         for what in std::mem::take(&mut self.nodes[node.0].deferred) {
             self.at(self.now, what);
         }

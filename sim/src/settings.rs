@@ -28,6 +28,18 @@ pub struct Settings {
     pub use_pg_rewind: bool,
     /// The node with the tag `nofailover`.
     pub nofailover: Option<usize>,
+    /// The node with the tag `nostream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nostream: Option<usize>,
+    /// The node with the tag `clonefrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clonefrom: Option<usize>,
+    /// The node with the tag `replicatefrom`, and the node that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicatefrom: Option<(usize, usize)>,
+    /// The node that has another `failover_priority` than 1, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_priority: Option<(usize, i32)>,
     /// The largest error of a clock's rate.
     pub clock_ppm: u64,
     /// The usual and the largest delay of a message, in microseconds.
@@ -39,6 +51,12 @@ pub struct Settings {
     /// How long the healed world goes on.
     pub calm_ms: u64,
 }
+
+/// `ttl`, `loop_wait` and `retry_timeout` that fit together.
+pub const TIMINGS: [(u64, u64, u64); 5] =
+    [(30_000, 10_000, 10_000), (20_000, 5000, 7000), (10_000, 2000, 4000), (5000, 1000, 2000), (3000, 1000, 1000)];
+/// `maximum_lag_on_failover`.
+pub const LAGS: [u64; 4] = [1 << 20, 1 << 20, 600, 0];
 
 impl Settings {
     /// Three nodes, one store, everything by its default.
@@ -54,6 +72,10 @@ impl Settings {
             isolation_timeout_ms: 3000,
             use_pg_rewind: true,
             nofailover: None,
+            nostream: None,
+            clonefrom: None,
+            replicatefrom: None,
+            failover_priority: None,
             clock_ppm: 500,
             delay_us: (300, 5000),
             commit_ms: 400,
@@ -64,18 +86,18 @@ impl Settings {
 
     /// Drawn within what is legal.
     pub fn drawn(random: &mut Stream) -> Self {
-        let timings = [
-            (30_000, 10_000, 10_000),
-            (20_000, 5000, 7000),
-            (10_000, 2000, 4000),
-            (5000, 1000, 2000),
-            (3000, 1000, 1000),
-        ];
         let store_members = *random.pick(&[1, 1, 3]);
         // With three members the loss of the leading one takes up to two seconds of every renewal.
         let fitting = if store_members == 3 { 4 } else { 5 };
-        let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&timings[..fitting]);
+        let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&TIMINGS[..fitting]);
         let nodes = *random.pick(&[2, 3, 3, 3, 3, 4, 5]);
+        let replicatefrom = (nodes > 2 && random.chance(20)).then(|| {
+            let who = random.below(nodes as u64) as usize;
+            (who, (who + 1) % nodes)
+        });
+        // Without an archive it never gets anywhere: nobody streams from it, and enough others are left.
+        let nostream = (nodes > 3 && random.chance(10)).then(|| random.below(nodes as u64) as usize);
+        let nostream = nostream.filter(|node| replicatefrom.is_none_or(|(_, from)| from != *node));
         Self {
             nodes,
             store_members,
@@ -83,9 +105,13 @@ impl Settings {
             loop_wait_ms,
             retry_timeout_ms,
             primary_start_timeout_ms: *random.pick(&[300_000, 300_000, 10_000, 0]),
-            maximum_lag_bytes: *random.pick(&[1 << 20, 1 << 20, 600, 0]),
+            maximum_lag_bytes: *random.pick(&LAGS),
             use_pg_rewind: random.chance(80),
             nofailover: (nodes > 2 && random.chance(10)).then(|| random.below(nodes as u64) as usize),
+            nostream,
+            clonefrom: random.chance(20).then(|| random.below(nodes as u64) as usize),
+            replicatefrom,
+            failover_priority: random.chance(20).then(|| (random.below(nodes as u64) as usize, *random.pick(&[0, 2]))),
             clock_ppm: *random.pick(&[0, 100, 499, 999]),
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),

@@ -96,13 +96,17 @@ impl Shrinking<'_> {
     /// Two nodes rather than five, one member of the store, defaults everywhere, a shorter run.
     fn simpler_world(&mut self) {
         let usual = Settings::usual();
-        let changes: [&dyn Fn(&mut Settings); 9] = [
+        let changes: [&dyn Fn(&mut Settings); 10] = [
             &|world| world.nodes = world.nodes.min(2),
             &|world| world.nodes = world.nodes.min(3),
             &|world| world.store_members = 1,
             &|world| world.clock_ppm = 0,
             &|world| world.delay_us = usual.delay_us,
             &|world| world.nofailover = None,
+            &|world| {
+                (world.nostream, world.clonefrom) = (None, None);
+                (world.replicatefrom, world.failover_priority) = (None, None);
+            },
             &|world| world.maximum_lag_bytes = usual.maximum_lag_bytes,
             &|world| world.primary_start_timeout_ms = usual.primary_start_timeout_ms,
             &|world| world.commit_ms = usual.commit_ms,

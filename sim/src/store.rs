@@ -1,6 +1,8 @@
 //! The store: linearizable keys with revisions, guarded transactions and leases. Who reaches which of its members, and
 //! when, is the network's; what a request does once it is applied is here.
 
+pub mod hands;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -10,11 +12,12 @@ use matriarch_core::id::{LeaseId, Member, Revision, StoreId};
 use matriarch_core::op::Refusal;
 use matriarch_core::time::Duration;
 use matriarch_core::view::store::{ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, StatusKey};
+use serde::Serialize;
 
 use crate::time::Time;
 
 /// What a member of the store is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Request {
     /// An order of core, less its second half where it has two.
     Order {
@@ -37,7 +40,7 @@ pub enum Request {
 }
 
 /// Revisions that a writer knows of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Known {
     /// Of its own member key.
     pub member: Revision,
@@ -86,7 +89,7 @@ pub enum Change {
     Gone(LeaderKey, Gone, Option<Member>),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Lease {
     ttl: Duration,
     until: Time,
@@ -96,9 +99,10 @@ struct Lease {
 pub const EXTENSION: Duration = Duration::from_secs(1);
 
 /// The keys and leases.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Store {
     keys: ClusterView,
+    #[serde(skip)]
     shared: Rc<ClusterView>,
     leases: BTreeMap<LeaseId, Lease>,
     next_lease: i64,
@@ -106,8 +110,10 @@ pub struct Store {
     initialize_lease: Option<LeaseId>,
     /// The shortest ttl that is granted.
     ttl_floor: Duration,
+    #[serde(skip)]
     changes: Vec<Change>,
     /// A planted bug: writes are not guarded.
+    #[serde(skip)]
     pub unguarded: Option<Unguarded>,
 }
 
@@ -299,6 +305,7 @@ impl Store {
                 member: from.clone(),
                 timeline: acquire.timeline,
                 position: acquire.position,
+                newest_timeline: acquire.newest_timeline,
             });
         }
         self.changes.push(Change::Taken(leader.clone()));
@@ -327,9 +334,10 @@ impl Store {
         let keys = &mut self.keys;
         let mut done = StoreDone::Written;
         match action {
-            StoreAction::Release { position, record, session, .. } => {
-                keys.status =
-                    Some(StatusKey { revision: next, optime: *position, ..keys.status.take().unwrap_or_default() });
+            StoreAction::Release { position, timeline, record, session, .. } => {
+                let (optime, timeline) = (*position, *timeline);
+                let before = keys.status.take().unwrap_or_default();
+                keys.status = Some(StatusKey { revision: next, optime, timeline, ..before });
                 if let Some(session) = session.filter(|session| self.leases.contains_key(session)) {
                     keys.members.insert(from.clone(), put(record, session));
                 }
@@ -357,9 +365,21 @@ impl Store {
                     keys.config_revision = next;
                 }
             }
-            StoreAction::PutStatus { position, slots, retain, .. } => {
+            StoreAction::PutStatus { position, timeline, slots, retain, .. } => {
                 let slots = slots.iter().cloned().collect();
-                keys.status = Some(StatusKey { revision: next, optime: *position, slots, retain: retain.clone() });
+                let (optime, timeline, retain) = (*position, *timeline, retain.clone());
+                keys.status = Some(StatusKey { revision: next, optime, timeline, slots, retain });
+            }
+            StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
+                keys.epoch = Some(EpochRecord {
+                    revision: next,
+                    store: keys.store,
+                    epoch: *epoch,
+                    member: from.clone(),
+                    timeline: *timeline,
+                    position: *position,
+                    newest_timeline: *newest_timeline,
+                });
             }
             StoreAction::PutHistory { lines, .. } => {
                 (keys.history.revision, keys.history.lines) = (next, lines.clone());
@@ -397,6 +417,9 @@ impl Store {
                 initialize == *mine && keys.config_revision == known.config
             }
             StoreAction::PutStatus { epoch, .. } => leads(epoch),
+            StoreAction::Reserve { epoch, record, .. } => {
+                leads(epoch) && keys.epoch.as_ref().map_or(Revision(0), |known| known.revision) == *record
+            }
             StoreAction::PutHistory { epoch, revision, .. } => leads(epoch) && keys.history.revision == *revision,
             StoreAction::PutFailover { revision, .. } | StoreAction::ClearFailover { revision } => {
                 keys.failover_revision == *revision
@@ -432,8 +455,9 @@ mod tests {
 
     fn acquire(lease: LeaseId, record: Revision) -> StoreAction {
         let zero = Revision(0);
-        let (timeline, position) = (Timeline(1), Lsn(1));
-        StoreAction::Acquire(Acquire { lease, failover: zero, config: zero, sync: zero, record, timeline, position })
+        let (timeline, position, newest_timeline) = (Timeline(1), Lsn(1), Timeline(2));
+        let (failover, config, sync) = (zero, zero, zero);
+        StoreAction::Acquire(Acquire { lease, failover, config, sync, record, timeline, position, newest_timeline })
     }
 
     #[test]

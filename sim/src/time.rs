@@ -3,9 +3,10 @@
 use std::ops::Add;
 
 use matriarch_core::time::{Duration, Instant, WallMillis};
+use serde::Serialize;
 
 /// Nanoseconds of true time since the world began.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize)]
 pub struct Time(pub u64);
 
 impl Time {

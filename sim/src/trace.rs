@@ -1,11 +1,14 @@
-//! What happened: a hash of it always, so that two runs can be compared; lines of it for whoever reads.
+//! What happened: a hash of it always, so that two runs can be compared; lines of it for whoever reads; a chronicle of it
+//! for a page. What is kept changes neither the hash nor the run.
 
 use std::hash::{Hash, Hasher};
 
 use matriarch_core::effects::{Decision, Effects, Order};
 
+use crate::chronicle::Chronicle;
 use crate::node::NodeId;
 use crate::time::Time;
+use crate::world::World;
 
 /// A line of what happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,17 +30,24 @@ pub struct Trace {
     hash: Fnv,
     /// From when lines are kept.
     from: Time,
+    chronicle: Option<Box<Chronicle>>,
 }
 
 impl Trace {
     /// One that keeps nothing but the hash.
     pub fn hash_only() -> Self {
-        Self { lines: None, hash: Fnv::default(), from: Time(0) }
+        Self { lines: None, hash: Fnv::default(), from: Time(0), chronicle: None }
     }
 
     /// One that keeps every line.
     pub fn full() -> Self {
         Self { lines: Some(Vec::new()), ..Self::hash_only() }
+    }
+
+    /// One that keeps a chronicle as well.
+    #[must_use]
+    pub fn with_chronicle(self) -> Self {
+        Self { chronicle: Some(Box::default()), ..self }
     }
 
     /// Whether lines are kept.
@@ -55,16 +65,31 @@ impl Trace {
         self.hash.0
     }
 
+    /// The chronicle, if one was kept.
+    pub fn chronicle(&self) -> Option<&Chronicle> {
+        self.chronicle.as_deref()
+    }
+
     /// Something happened on a node.
     pub fn note(&mut self, at: Time, node: NodeId, symbol: char, text: impl FnOnce() -> String) {
         (at, node, symbol).hash(&mut self.hash);
-        self.line(at, Some(node), symbol, text);
+        self.told(at, Some(node), symbol, text);
     }
 
     /// Something happened to the world.
     pub fn world(&mut self, at: Time, symbol: char, text: impl FnOnce() -> String) {
         (at, symbol).hash(&mut self.hash);
-        self.line(at, None, symbol, text);
+        self.told(at, None, symbol, text);
+    }
+
+    fn told(&mut self, at: Time, node: Option<NodeId>, symbol: char, text: impl FnOnce() -> String) {
+        if let Some(chronicle) = &mut self.chronicle {
+            let text = text();
+            chronicle.note(at, node, symbol, text.clone());
+            self.line(at, node, symbol, || text);
+        } else {
+            self.line(at, node, symbol, text);
+        }
     }
 
     fn line(&mut self, at: Time, node: Option<NodeId>, symbol: char, text: impl FnOnce() -> String) {
@@ -73,8 +98,48 @@ impl Trace {
         }
     }
 
+    /// A fault strikes.
+    pub fn struck(&mut self, at: Time, fault: usize, node: Option<NodeId>) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.struck(at, fault, node);
+        }
+    }
+
+    /// A fault that went on is over.
+    pub fn ended(&mut self, at: Time, fault: usize) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.ended(at, fault);
+        }
+    }
+
+    /// Everything heals.
+    pub fn healed(&mut self, at: Time) {
+        self.world(at, '=', || "everything heals".into());
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.healed(at);
+        }
+    }
+
+    /// An agent is gone.
+    pub fn agent_gone(&mut self, at: Time, node: NodeId) {
+        self.note(at, node, '-', || "the agent is gone".into());
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.agent_gone(at, node);
+        }
+    }
+
+    /// A commit was acknowledged.
+    pub fn acknowledged(&mut self, at: Time, node: NodeId) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.acknowledged(at, node);
+        }
+    }
+
     /// What a step handed out.
-    pub fn state(&mut self, node: NodeId, effects: &Effects) {
+    pub fn state(&mut self, at: Time, node: NodeId, effects: &Effects) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.stepped(at, node, effects);
+        }
         (node, effects.wake.at, effects.orders.len()).hash(&mut self.hash);
         for order in &effects.orders {
             (order.op, &order.action).hash(&mut self.hash);
@@ -83,11 +148,17 @@ impl Trace {
 
     /// What core hears.
     pub fn heard(&mut self, at: Time, node: NodeId, event: &matriarch_core::event::Event) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.heard(at, node, event);
+        }
         self.line(at, Some(node), '<', || shortened(format!("{event:?}")));
     }
 
     /// Another decision.
     pub fn decided(&mut self, at: Time, node: NodeId, decision: &Decision) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.decided(at, node, decision);
+        }
         self.line(at, Some(node), ':', || {
             format!("{}/{}: {}", decision.rung.name(), decision.reason.code(), decision.reason)
         });
@@ -95,13 +166,34 @@ impl Trace {
 
     /// An order.
     pub fn ordered(&mut self, at: Time, node: NodeId, order: &Order) {
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.ordered(at, node, order);
+        }
         self.line(at, Some(node), '>', || {
             format!("{}  ({})", shortened(format!("{:?}", order.action)), order.because.code())
         });
     }
 }
 
-fn shortened(mut text: String) -> String {
+impl World {
+    /// Looks at what has changed, for a chronicle.
+    pub(crate) fn look_around(&mut self) {
+        if let Some(mut chronicle) = self.trace.chronicle.take() {
+            chronicle.look_at(self);
+            self.trace.chronicle = Some(chronicle);
+        }
+    }
+
+    /// The run is over: what a chronicle tells only then.
+    pub(crate) fn look_back(&mut self) {
+        if let Some(mut chronicle) = self.trace.chronicle.take() {
+            chronicle.over(self);
+            self.trace.chronicle = Some(chronicle);
+        }
+    }
+}
+
+pub(crate) fn shortened(mut text: String) -> String {
     if text.len() > 160 {
         text.truncate(text.floor_char_boundary(160));
         text.push_str(" ...");

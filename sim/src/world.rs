@@ -1,7 +1,7 @@
 //! The world: everything that happens, in the order of true time, one thing after the other on one thread.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
@@ -12,7 +12,7 @@ use matriarch_core::time::{Duration, Instant};
 use crate::check::{Checks, Violation};
 use crate::client::{Client, Ledger};
 use crate::coverage::Coverage;
-use crate::fault::{Plan, Watching};
+use crate::fault::{Dynamic, Plan, Watching, host_of};
 use crate::mutant::Mutant;
 use crate::net::{Link, Net, Waiting};
 use crate::node::{Message, Node, NodeId, name};
@@ -20,6 +20,7 @@ use crate::postgres::Pace;
 use crate::postgres::wal::{Place, Wal};
 use crate::random::Stream;
 use crate::settings::Settings;
+use crate::store::hands::Backup;
 use crate::store::{Request as StoreRequest, Store, Unguarded};
 use crate::time::{Clock, Time};
 use crate::trace::Trace;
@@ -114,6 +115,24 @@ pub enum Due {
         /// Up to where.
         to: Place,
     },
+    /// A standby has made sure of what it received.
+    WalFlushed {
+        /// Which.
+        node: NodeId,
+        /// Its postmaster.
+        pid: Pid,
+    },
+    /// A WAL sender finds out that its standby's postmaster is gone.
+    SenderLost {
+        /// Whose sender.
+        node: NodeId,
+        /// Of which postmaster.
+        pid: Pid,
+        /// Whose it was.
+        to: NodeId,
+        /// Its postmaster.
+        of: Pid,
+    },
     /// A standby says what it has on disk.
     WalReply {
         /// To whom.
@@ -133,6 +152,13 @@ pub enum Due {
     Fault(usize),
     /// A fault ends.
     FaultEnds(usize),
+    /// A backup of the store is taken.
+    Backup,
+    /// An operator starts PostgreSQL behind the agent's back, if nothing runs.
+    OperatorStarts {
+        /// Where.
+        node: NodeId,
+    },
     /// An agent is started, if none runs.
     StartAgent(NodeId),
     /// The faults are over: everything heals.
@@ -172,10 +198,19 @@ pub enum ServerStep {
     ShutDown,
     /// Its receiver tries to connect.
     Connect,
-    /// Its stream is broken off.
-    StreamLost,
+    /// A stream of its receiver's is broken off.
+    StreamLost {
+        /// From whom.
+        from: NodeId,
+        /// From which postmaster.
+        of: Pid,
+    },
+    /// A crash in place is over: every process but the postmaster was killed, and the WAL replayed.
+    RecoveredInPlace,
     /// It waits for its senders no longer.
     GiveUpDraining,
+    /// SIGQUIT that came while its processes stood still.
+    Quit,
 }
 
 struct Entry(Time, u64, Due);
@@ -219,8 +254,12 @@ pub struct World {
     pub members: Vec<StoreMember>,
     /// The member that leads; `None` while none is elected.
     pub store_leader: Option<usize>,
-    /// The number of the election that counts.
-    pub elections: u64,
+    /// Its raft term.
+    pub term: u64,
+    /// Its backups, if one will be wanted.
+    pub backups: VecDeque<Backup>,
+    /// The dynamic configuration, once it was changed.
+    pub dynamic: Option<Dynamic>,
     /// Requests that wait for the store to elect.
     pub store_waiting: Vec<Due>,
     /// When the store looks for leases that are over.
@@ -263,8 +302,8 @@ pub struct World {
     pub trace: Trace,
     /// Steps of core.
     pub steps: u64,
-    /// Agents decide nothing: whoever drives the world by hand reads here what they would have been told.
-    pub by_hand: Option<Vec<(NodeId, Event)>>,
+    /// A script drives the world: agents decide nothing, and what they would have been told is here.
+    pub scripted: Option<Vec<(NodeId, Event)>>,
 }
 
 /// A member of the store.
@@ -299,7 +338,9 @@ impl World {
             store: Store::new(Duration::from_secs(2)),
             members: vec![StoreMember { up: true, frozen: false }; settings.store_members],
             store_leader: Some(0),
-            elections: 0,
+            term: 1,
+            backups: VecDeque::new(),
+            dynamic: None,
             store_waiting: Vec::new(),
             lease_check: None,
             told: Revision(0),
@@ -320,7 +361,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             steps: 0,
-            by_hand: None,
+            scripted: None,
             nodes,
             settings,
             plan,
@@ -344,6 +385,9 @@ impl World {
             self.at(self.now + Duration::from_millis(500), Due::Client(client));
         }
         self.schedule_faults();
+        if self.plan.restores_the_store() {
+            self.take_backup();
+        }
         self.at(Time::from_ms(self.settings.faults_ms), Due::Heal);
     }
 
@@ -386,6 +430,7 @@ impl World {
             let Some(Reverse(Entry(time, _, what))) = self.due.pop() else { break };
             self.now = time;
             self.happens(what);
+            self.look_around();
             self.check_after_event();
         }
         if self.violation.is_none() {
@@ -394,6 +439,11 @@ impl World {
     }
 
     fn happens(&mut self, what: Due) {
+        // What is to happen on a suspended host happens when it goes on.
+        if let Some(node) = host_of(&what).filter(|node| self.nodes[node.0].suspended) {
+            self.nodes[node.0].asleep.push(what);
+            return;
+        }
         match what {
             Due::Agent { node, boot, message } => self.reaches_agent(node, boot, *message),
             Due::Store { .. } => self.reaches_store(what),
@@ -406,12 +456,16 @@ impl World {
             Due::Server { node, pid, what } => self.server_step(node, pid, what),
             Due::OrphansEnd { node } => self.orphans_end(node),
             Due::Wal { node, pid, from, from_pid, to } => self.wal_arrives(node, pid, (from, from_pid), to),
+            Due::WalFlushed { node, pid } => self.wal_flushed(node, pid),
+            Due::SenderLost { node, pid, to, of } => self.sender_lost(node, pid, to, of),
+            Due::OperatorStarts { node } => self.operator_starts(node),
             Due::WalReply { node, pid, from, flushed } => self.wal_confirmed(node, pid, from, flushed),
             Due::Client(client) => self.client_turns(client),
             Due::Commit(client) => self.commit_arrives(client),
             Due::Fault(index) => self.fault_begins(index),
             Due::FaultEnds(index) => self.fault_ends(index),
             Due::StartAgent(node) => self.start_agent(node),
+            Due::Backup => self.take_backup(),
             Due::Heal => self.heal(),
         }
     }

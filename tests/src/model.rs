@@ -1,4 +1,4 @@
-//! The simulator's world driven by hand: orders and faults come from a script, no agent decides, and nothing is checked.
+//! The simulator's world driven by a script: orders and faults come from a script, no agent decides, and nothing is checked.
 //! What conformance tests hold against real servers.
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Model {
             ..Settings::usual()
         };
         let mut world = World::new(Plan::calm(seed, settings), None, Trace::hash_only());
-        world.by_hand = Some(Vec::new());
+        world.scripted = Some(Vec::new());
         let mut model = Self { world, orders: 0, heard: Vec::new() };
         // Agents are there by then: what they hear is ours.
         model.pass(Duration::from_secs(3));
@@ -56,7 +56,7 @@ impl Model {
                 break;
             }
         }
-        self.heard.extend(self.world.by_hand.iter_mut().flat_map(std::mem::take));
+        self.heard.extend(self.world.scripted.iter_mut().flat_map(std::mem::take));
     }
 
     /// The time.

@@ -102,6 +102,54 @@ fn told(told: &[String], what: &str) {
 #[tokio::test]
 async fn a_clean_stop_hands_over_everything() {
     let seen = on_both!(scripts::handover);
-    told(&seen, "b has received the checkpoint of the shutdown: true");
+    told(&seen, "b has replayed the checkpoint of the shutdown: true");
     told(&seen, "b begins its timeline there: true");
+    told(&seen, "timeline 4 after [1]");
+}
+
+#[tokio::test]
+async fn a_crash_keeps_what_was_written_and_a_fork_parts_histories() {
+    let seen = on_both!(scripts::crash);
+    told(&seen, "a compared with b: diverged");
+    told(&seen, "a shows what it had and nothing new: Some([1, 2, 3])");
+}
+
+#[tokio::test]
+async fn paused_replay_receives_and_ends_with_a_promotion() {
+    let seen = on_both!(scripts::pauses);
+    told(&seen, "b has not replayed it: true");
+    told(&seen, "primary on timeline 2, slots {}\"), rows Some([1, 2, 3])");
+}
+
+#[tokio::test]
+async fn backends_outlive_their_postmaster_and_commit() {
+    let seen = on_both!(scripts::orphans);
+    told(&seen, "a backend without a postmaster commits: true");
+}
+
+#[tokio::test]
+async fn what_is_held_acknowledges_nothing_until_it_goes_on() {
+    let seen = on_both!(scripts::holds);
+    told(&seen, "a acknowledges row 2: false");
+    told(&seen, "a acknowledges it after all: true");
+    told(&seen, "a acknowledges it after all: false");
+}
+
+#[tokio::test]
+async fn a_standby_keeps_what_it_had_and_needs_its_slot() {
+    let seen = on_both!(scripts::standbys);
+    told(&seen, "b has what it had: true");
+}
+
+#[tokio::test]
+async fn before_its_first_checkpoint_a_promoted_server_is_no_source_of_a_rewind() {
+    let seen = on_both!(scripts::unwritten_checkpoint);
+    told(&seen, "the timeline of b's checkpoint: 1");
+    told(&seen, "a compared with b: diverged");
+}
+
+#[tokio::test]
+async fn two_timelines_of_one_number_look_alike_and_are_not() {
+    let seen = on_both!(scripts::twins);
+    told(&seen, "their histories are alike: true");
 }

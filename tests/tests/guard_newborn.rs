@@ -11,7 +11,7 @@ use matriarch::clock;
 use matriarch::guard::{GuardOptions, Order, Report, connect_or_spawn};
 use matriarch::postgres::{Allowance, Postgres, files, proc};
 use matriarch::processes::DataDir;
-use matriarch_core::id::LeaseId;
+use matriarch_core::id::{LeaseId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
@@ -159,11 +159,11 @@ async fn an_order_whose_instant_is_past_starts_nothing_and_changes_nothing() {
     assert_eq!(node.postgres.start(StartAs::Primary, &unpromised).await, TOO_LATE);
     assert_eq!(node.postgres.start(StartAs::Standby(None), &unpromised).await, Outcome::Done(()));
     for allowance in [&late, &unpromised] {
-        assert_eq!(node.postgres.promote(allowance).await.map(drop), TOO_LATE);
+        assert_eq!(node.postgres.promote(Timeline(2), allowance).await.map(drop), TOO_LATE);
     }
     assert!(!node.data_dir().join("promote").exists());
     assert!(node.postgres.observe_sql(LONG).await.unwrap().value.in_recovery);
-    assert!(matches!(node.postgres.promote(&any_time()).await, Outcome::Done(_)));
+    assert!(matches!(node.postgres.promote(Timeline(2), &any_time()).await, Outcome::Done(_)));
     let running = node.postgres.observe_process().await;
     for allowance in [&late, &unpromised] {
         assert_eq!(node.postgres.restart(LONG, allowance).await, TOO_LATE);

@@ -9,6 +9,8 @@ mod directory;
 mod node;
 #[path = "postgres/parameters.rs"]
 mod parameters;
+#[path = "postgres/timeline_numbers.rs"]
+mod timeline_numbers;
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -67,7 +69,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     // The two part: the old primary writes on beyond what the new one has.
     done(new.postgres.freeze(LONG).await);
     old.run("CREATE TABLE lost AS SELECT generate_series(1, 1000) AS n").await;
-    assert_eq!(done(new.postgres.promote(&any_time()).await), Timeline(2));
+    assert_eq!(done(new.postgres.promote(Timeline(2), &any_time()).await), Timeline(2));
     new.check_control("in production");
     assert_eq!(new.cluster().await.history.ancestors[0].timeline, Timeline(1));
     assert!(!new.sql().await.in_recovery && new.sql().await.timeline == Timeline(2));
@@ -110,7 +112,7 @@ async fn a_cluster_is_made_promoted_and_rewound() {
     assert_eq!(control.state, ControlState::ShutDown);
     done(new.postgres.stop(StopMode::Fast, LONG).await);
     until(async || old.sql().await.replayed > control.checkpoint).await;
-    assert_eq!(done(old.postgres.promote(&any_time()).await), Timeline(3));
+    assert_eq!(done(old.postgres.promote(Timeline(3), &any_time()).await), Timeline(3));
     assert_eq!(new.postgres.divergence(&old.upstream()).await, Divergence::None);
     passwords_are_only_in_pgpass(base.path());
 }
@@ -171,7 +173,7 @@ async fn a_frozen_standby_acknowledges_nothing_even_with_replay_paused() {
     // Cut off from it for ever it can still be promoted.
     done(primary.postgres.stop(StopMode::Fast, LONG).await);
     primary.check_control("shut down");
-    assert_eq!(done(standby.postgres.promote(&any_time()).await), Timeline(2));
+    assert_eq!(done(standby.postgres.promote(Timeline(2), &any_time()).await), Timeline(2));
     assert!(refused(standby.postgres.freeze(LONG).await).contains("runs as primary"));
 }
 
@@ -210,7 +212,7 @@ async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
     until(async || standby.run("SELECT to_regclass('later') IS NOT NULL").await.as_deref() == Some("t")).await;
     assert!(standby.sql().await.receiver.is_none());
     assert_eq!(standby.run("SELECT to_regclass('unseen') IS NULL").await.as_deref(), Some("t"));
-    assert_eq!(done(standby.postgres.promote(&any_time()).await), Timeline(2));
+    assert_eq!(done(standby.postgres.promote(Timeline(2), &any_time()).await), Timeline(2));
 }
 
 /// Prints how long promotions take: of a standby whose primary has just been stopped, that is frozen, or neither.
@@ -243,8 +245,9 @@ async fn how_long_promotions_take() {
                 done(primary.postgres.stop_until_checkpointed(LONG).await);
                 tokio::time::sleep(Duration::from_millis(round % 10)).await;
             }
+            let next = standby.cluster().await.newest_timeline.next();
             let began = std::time::Instant::now();
-            done(standby.postgres.promote(&any_time()).await);
+            done(standby.postgres.promote(next, &any_time()).await);
             let took = began.elapsed().as_millis();
             times.push(took);
             if took > 300 {

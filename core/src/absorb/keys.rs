@@ -22,15 +22,17 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     }
     authority(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
-    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
+    let known = state.store.cluster.as_ref().map(|known| &known.value);
+    let before = known.and_then(|known| Some((known.leader.clone()?, known.leader_record().cloned())));
     match (&before, &seen.value.leader) {
         (_, Some(_)) => {
             state.store.vanished = None;
             state.memory.race = None;
             state.memory.leaderless = None;
         }
-        (Some(leader), None) => {
-            state.store.vanished = Some(Vanished { heard: seen.heard, who: leader.member.clone() });
+        (Some((leader, record)), None) => {
+            let (who, record) = (leader.member.clone(), record.clone());
+            state.store.vanished = Some(Vanished { heard: seen.heard, who, record });
             state.memory.race = Some((seen.value.revision, seen.heard));
             // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
             state.memory.changed = state.memory.changed.max(seen.heard);

@@ -16,6 +16,10 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
         PostgresEvent::DataSeen(data) => {
             if state.postgres.data != data {
                 state.memory.changed = at;
+                // What was compared as a standby says nothing of what has been a primary since, by whose hand ever.
+                if is_standby(&state.postgres.data) && !is_standby(&data) {
+                    state.memory.compared = None;
+                }
                 state.postgres.data = data;
                 state.memory.owned |= is_ours(state);
             }
@@ -37,6 +41,10 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             control_ended(state, at, &in_flight, outcome);
         }
     }
+}
+
+fn is_standby(data: &DataDir) -> bool {
+    matches!(data, DataDir::Cluster(dir) if dir.standby_signal)
 }
 
 /// The data directory is a part of this cluster.
@@ -160,7 +168,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         {
             failed(state, at, &in_flight.action);
         }
-        (PostgresAction::Promote, Outcome::Refused(_)) => {
+        (PostgresAction::Promote { .. }, Outcome::Refused(_)) => {
             state.memory.promotion = false;
             state.memory.promotions_refused += u32::from(!too_late);
         }

@@ -80,6 +80,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         (
             StoreAction::RaceInitialize { .. }
             | StoreAction::CompleteInitialize { .. }
+            | StoreAction::Reserve { .. }
             | StoreAction::PutHistory { .. }
             | StoreAction::ClearFailover { .. },
             StoreDone::Written,
@@ -157,7 +158,9 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             }
         }
         StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, false),
-        StoreAction::RaceInitialize { .. } | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
+        StoreAction::RaceInitialize { .. } | StoreAction::AbandonInitialize { .. } | StoreAction::Reserve { .. } => {
+            state.memory.store_doubt = true;
+        }
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
@@ -178,6 +181,7 @@ pub(super) fn store_unknown(state: &mut State, action: &StoreAction) {
         StoreAction::Acquire(_)
         | StoreAction::TakeOver { .. }
         | StoreAction::RaceInitialize { .. }
+        | StoreAction::Reserve { .. }
         | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}

@@ -19,7 +19,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         | PostgresAction::Start(_)
         | PostgresAction::Stop(_)
         | PostgresAction::Restart
-        | PostgresAction::Promote
+        | PostgresAction::Promote { .. }
         | PostgresAction::Follow(_)
         | PostgresAction::Freeze
         | PostgresAction::Checkpoint

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, StoreAction};
-use crate::id::{Lsn, Revision};
+use crate::id::{Lsn, Revision, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
 
@@ -34,11 +34,27 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if uninitialised || !due || known == sql.flushed {
         return None;
     }
+    // A position says which timeline it is on only once the history tells where that began. So that goes first, unless
+    // it does not get there.
+    let goes_first = super::history::order(view).map(|(history, _)| crate::absorb::kind(&history));
+    if goes_first.is_some_and(|kind| !view.state.memory.failed.contains_key(kind)) {
+        return None;
+    }
     let own = super::slots::slot_name(&view.config().me);
     let mut positions: Vec<_> = sql.slots.iter().filter(|s| s.physical).map(|s| (s.name.clone(), s.restart)).collect();
     positions.push((own.clone(), sql.flushed));
     let mut retain: Vec<_> = view.state.memory.member_slots.keys().cloned().chain([own]).collect();
     retain.sort();
-    let put = StoreAction::PutStatus { epoch: held.epoch, position: sql.flushed, slots: positions, retain };
+    let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
+    let put = StoreAction::PutStatus { epoch, position, timeline, slots: positions, retain };
     Some((Action::Store(put), Reason::StatusDue))
+}
+
+/// The timeline that our positions are on, once the history in the store tells where it began; 0 until then.
+pub(super) fn told_timeline(view: &View<'_>) -> Timeline {
+    let Some((cluster, dir)) = view.cluster().zip(view.dir()) else { return Timeline(0) };
+    let on = view.sql().map_or(dir.history.timeline, |sql| sql.timeline);
+    let last = cluster.history.lines.last().map(|line| (line.timeline, line.end));
+    let began = dir.history.ancestors.last().map(|ancestor| (ancestor.timeline, ancestor.end));
+    if on == dir.history.timeline && last == began { on } else { Timeline(0) }
 }

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
+use crate::action::{Acquire, Action, GuardAction, Lane, PostgresAction, StoreAction};
 use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::{Held, Tenure};
@@ -26,7 +26,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         };
     }
     match &view.state.tenure {
-        Tenure::Held(held) => expired(view, held).or_else(|| unacknowledged(view, held)).or_else(|| unguarded(view)),
+        Tenure::Held(held) => expired(view, held)
+            .or_else(|| unacknowledged(view, held))
+            .or_else(|| unguarded(view))
+            .or_else(|| given_away(view)),
         Tenure::Suspended { since, was } => Some(suspended(view, *since, was)),
         Tenure::Adopting { deadline } => adopting(view, *deadline),
         Tenure::None => without_tenure(view),
@@ -78,6 +81,15 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     let hangs = view.state.guard.held || view.drain_hangs().is_some();
     let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
+}
+
+/// The key is being given away, which is done beside nothing that writes: what writes now was started or promoted by
+/// somebody else meanwhile. The release may have been applied, and then another leads.
+fn given_away(view: &View<'_>) -> Option<Verdict> {
+    let leading = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+    let releasing = matches!(leading, Some(Action::Store(StoreAction::Release { .. })));
+    let writes = view.phase().is_some() && view.may_write();
+    (releasing && writes).then(|| Verdict::orders(Reason::Releasing, stop_writes(view)).fate(Fate::LetLapse))
 }
 
 /// The guard kills at once. Where it is gone or does not answer, and where something is about to start PostgreSQL after
@@ -133,6 +145,7 @@ pub(super) fn acquire(view: &View<'_>, lease: crate::id::LeaseId) -> Acquire {
         record: cluster.epoch.map(|record| record.revision).unwrap_or_default(),
         timeline: position.as_ref().map_or(Timeline(0), |p| p.history.timeline),
         position: position.map_or(Lsn(0), |p| p.flushed),
+        newest_timeline: super::timeline_number::to_reserve(view),
     }
 }
 

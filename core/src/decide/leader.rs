@@ -2,7 +2,7 @@
 
 use alloc::vec;
 
-use super::{Fate, Verdict, ms};
+use super::{Fate, Verdict, ms, timeline_number};
 use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
@@ -152,7 +152,13 @@ fn promote(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     if !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }
-    Verdict::order(Reason::Promoting { epoch: held.epoch }, Action::Postgres(PostgresAction::Promote))
+    let least = dir.newest_timeline.next();
+    let Some(timeline) = timeline_number::reserved(view, held, least) else {
+        let (timeline, reserve) = timeline_number::reserve(view, held, least);
+        return Verdict::order(Reason::ReservingTimeline { timeline }, reserve);
+    };
+    let promote = Action::Postgres(PostgresAction::Promote { timeline });
+    Verdict::order(Reason::Promoting { epoch: held.epoch }, promote)
 }
 
 /// A primary under our tenure.
@@ -161,6 +167,10 @@ fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Ver
     // A tenure that was regained has a new epoch: a crash from now on must find it on disk.
     if !epoch_on_disk(view, held, dir) {
         verdict.orders = write_epoch(view, held, dir).orders;
+    }
+    // PostgreSQL took a greater number than was reserved: it found more in an archive than there is in the directory.
+    if timeline_number::reserved(view, held, timeline).is_none() {
+        verdict.orders.push(timeline_number::reserve(view, held, timeline).1);
     }
     if restart_wanted(view) {
         verdict.reason = Reason::RestartRequested;

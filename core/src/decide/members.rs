@@ -78,7 +78,7 @@ fn checkpoint_pending(view: &View<'_>) -> bool {
 
 fn role(view: &View<'_>) -> &'static str {
     let Some(dir) = view.dir() else { return "uninitialized" };
-    if matches!(view.controlling(), Some(PostgresAction::Promote)) {
+    if matches!(view.controlling(), Some(PostgresAction::Promote { .. })) {
         return "promoted";
     }
     match (view.sql(), view.phase()) {

@@ -22,6 +22,7 @@ mod race;
 mod rewind;
 mod startup;
 mod switchover;
+mod timeline_number;
 mod unsupported;
 
 pub(crate) mod cluster_keys;

@@ -37,7 +37,9 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
     } else if view.phase() == Some(Phase::Ready) {
         let due = next_question(view, interval);
-        if view.at >= due || (steady && falls_to_contact(view, due)) {
+        // Not as fast as it answers, where the interval is shorter than the patience.
+        let just_asked = postgres.sql.as_ref().is_some_and(|seen| view.at < seen.asked + CONTACT_PAUSE);
+        if view.at >= due || (steady && !just_asked && falls_to_contact(view, due)) {
             orders.push((Action::Postgres(PostgresAction::Observe), Reason::ObservationDue));
         }
     }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{Verdict, ms};
 use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
-use crate::id::{Lsn, Member, Revision};
+use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::reason::Reason;
 use crate::state::Granted;
 use crate::time::{Instant, Seen};
@@ -117,7 +117,8 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
 /// a few milliseconds; racing it would turn nothing into a failover.
 fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
-    let holder = &cluster.members.get(&vanished.who)?.record;
+    let recorded = cluster.members.get(&vanished.who).map(|key| &key.record);
+    let holder = recorded.or(vanished.record.as_ref())?;
     // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
@@ -135,7 +136,16 @@ fn receives(view: &View<'_>) -> bool {
 }
 
 fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-    view.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| !record.api_url.is_empty())
+    let recorded = view.others().map(|(name, key)| (name, &key.record));
+    recorded.chain(unrecorded(view)).filter(|(_, record)| !record.api_url.is_empty())
+}
+
+/// The last holder, where its record is gone as well. The race: somebody deletes all keys while the holder hears nothing
+/// of the store for a moment. Nobody would know whom to ask, and another would be promoted beside it.
+fn unrecorded<'a>(view: &View<'a>) -> Option<(&'a Member, &'a MemberRecord)> {
+    let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who != view.config().me)?;
+    let gone = !view.cluster()?.members.contains_key(&vanished.who);
+    vanished.record.as_ref().filter(|_| gone).map(|record| (&vanished.who, record))
 }
 
 fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
@@ -265,13 +275,18 @@ fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reaso
 }
 
 /// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
-/// ended one elsewhere.
+/// ended one elsewhere, or went on where theirs began.
 fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
     let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
-    let left = told.filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
+    let ended = told.clone().filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
+    // Two timelines may begin at one position, and the lines name ancestors only.
+    let on = cluster.status.as_ref().map_or(Timeline(0), |status| status.timeline);
+    let another = on > Timeline(0) && mine.history.end_of(on).is_none();
+    let began = told.rev().find(|(timeline, _)| another && *timeline < on).map(|(_, end)| end);
+    let left = ended.chain(began);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

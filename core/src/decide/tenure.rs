@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Fate, Verdict, isolated, observe};
 use crate::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
 use crate::event::EpochFile;
-use crate::id::{LeaseId, Lsn, Revision};
+use crate::id::{LeaseId, Lsn, Revision, Timeline};
 use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::time::Duration;
@@ -111,12 +111,15 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
     // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was
     // published, and what others lack is measured by what was.
     let clean = view.dead() && view.dir().is_some_and(|dir| dir.state == ControlState::ShutDown);
-    let published = view.cluster().and_then(|cluster| cluster.status.as_ref()).map_or(Lsn(0), |status| status.optime);
-    let position = if clean { checkpoint } else { checkpoint.max(published) };
+    let status = view.cluster().and_then(|cluster| cluster.status.as_ref());
+    let published = status.map_or((Lsn(0), Timeline(0)), |status| (status.optime, status.timeline));
+    let ours = (checkpoint, super::cluster_keys::told_timeline(view));
+    let (position, timeline) = if clean || checkpoint >= published.0 { ours } else { published };
     let release = StoreAction::Release {
         lease: held.lease,
         epoch: held.epoch,
         position,
+        timeline,
         record: super::members::record(view),
         session: view.state.session.lease,
     };

@@ -148,7 +148,7 @@ fn words(action: &PostgresAction) -> &'static str {
         PostgresAction::CreateRoles => "post_bootstrap",
         PostgresAction::Clone(_) => "reinitialize",
         PostgresAction::Restart => "restart",
-        PostgresAction::Promote => "promote",
+        PostgresAction::Promote { .. } => "promote",
         PostgresAction::Rewind(_) => "running pg_rewind",
         PostgresAction::RecoverSingleUser => "doing crash recovery in a single user mode",
         PostgresAction::Start(_) => "starting",

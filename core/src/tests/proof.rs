@@ -124,16 +124,15 @@ type Change = fn(&mut State, Instant, &mut Random);
 const CHANGES: &[Change] =
     &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers];
 
+/// How long after the usual situation a view may be, in milliseconds.
+pub(super) const LATER: [u64; 11] = [0, 1, 100, 160, 301, 500, 1_001, 2_500, 3_100, 11_000, 29_800];
+/// How many kinds of facts can be replaced.
+pub(super) const CHANGES_MAX: usize = CHANGES.len();
+
 /// A node in any situation: a usual one, with some of its facts replaced.
 pub(super) fn any_node(random: &mut Random) -> Node {
-    let mut node = match random.below(6) {
-        0 => Node::stopped(),
-        1 | 2 => Node::primary(),
-        3 => Node::standby(),
-        4 => Node::handing_over().with(|state| state.memory.dead_since = Some(at(0).back(seconds(6)))),
-        _ => Node::racing(),
-    };
-    node = node.later(random.pick(&[0, 1, 100, 160, 301, 500, 1_001, 2_500, 3_100, 11_000, 29_800]));
+    let mut node = usual_node(random.below(6));
+    node = node.later(random.pick(&LATER));
     // Few changes leave a usual situation nearly as it was, many mix everything with everything.
     let chances = random.pick(&[2, 4, 8]);
     let now = node.now;
@@ -144,6 +143,27 @@ pub(super) fn any_node(random: &mut Random) -> Node {
     }
     lawful(&mut node.state);
     node
+}
+
+/// A usual situation, later, with these facts replaced, each by its own seed: what shrinks is the list.
+pub(super) fn node_of(usual: u64, later_ms: u64, changes: &BTreeMap<usize, u64>) -> Node {
+    let mut node = usual_node(usual).later(later_ms);
+    let now = node.now;
+    for (change, seed) in changes {
+        CHANGES[*change](&mut node.state, now, &mut Random(*seed));
+    }
+    lawful(&mut node.state);
+    node
+}
+
+fn usual_node(number: u64) -> Node {
+    match number {
+        0 => Node::stopped(),
+        1 | 2 => Node::primary(),
+        3 => Node::standby(),
+        4 => Node::handing_over().with(|state| state.memory.dead_since = Some(at(0).back(seconds(6)))),
+        _ => Node::racing(),
+    }
 }
 
 /// What no sequence of events leads to is taken back: the rest is fair game.
@@ -240,6 +260,14 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     if random.one_in(3) {
         view.initialize = None;
     }
+    if random.one_in(6) {
+        view.epoch = None;
+    }
+    if random.one_in(6)
+        && let Some(record) = &mut view.epoch
+    {
+        record.newest_timeline = crate::id::Timeline(random.pick(&[0, 1, 5]));
+    }
     if random.one_in(6)
         && let Some(key) = view.members.get_mut(&Member::new("b"))
     {
@@ -278,7 +306,8 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     let heard = random.pick(&[now, now.back(millis(200)), now.back(seconds(4))]);
     state.store.cluster = (!random.one_in(6)).then(|| Seen::new(view, heard, now));
     state.store.answered = random.pick(&[now, now.back(seconds(2)), now.back(seconds(4))]);
-    let vanished = Vanished { heard, who: Member::new(random.pick(&["a", "b"])) };
+    let who = random.pick(&["a", "b"]);
+    let vanished = Vanished { heard, who: Member::new(who), record: (who == "b").then(|| record(who)) };
     state.store.vanished = (absent && random.one_in(2)).then_some(vanished);
     state.memory.race = absent.then_some((Revision(101), heard));
     state.memory.leaderless = absent.then_some(heard);
@@ -337,7 +366,7 @@ fn control(state: &mut State, now: Instant, random: &mut Random) {
         Action::Postgres(PostgresAction::Start(StartAs::Primary)),
         Action::Postgres(PostgresAction::Start(StartAs::Standby(None))),
         Action::Postgres(PostgresAction::Stop(StopMode::Fast)),
-        Action::Postgres(PostgresAction::Promote),
+        promotion(),
         Action::Postgres(PostgresAction::Restart),
         Action::Postgres(PostgresAction::Clone(upstream("b"))),
         Action::Postgres(PostgresAction::Rewind(upstream("b"))),

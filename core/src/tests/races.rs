@@ -1,6 +1,6 @@
 //! Races that were bugs once: completions, views and guards that come late, twice, or never.
 
-use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, Answer, GuardAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
 use crate::event::{
     Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
@@ -60,7 +60,7 @@ fn what_makes_a_primary_carries_the_instant_that_the_guard_has_acknowledged() {
     let armed = |node: Node| node.with(|state| state.guard.armed = Some(acknowledged));
     let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
     assert_eq!(under(&armed(Node::primary().dead()).tick(), &start), Some(acknowledged));
-    let promote = Action::Postgres(PostgresAction::Promote);
+    let promote = promotion();
     let won = Node::primary().dir(standby_dir()).sql(standby_sql(None));
     assert_eq!(under(&armed(won).tick(), &promote), Some(acknowledged));
     let restart = Action::Postgres(PostgresAction::Restart);
@@ -104,7 +104,7 @@ fn an_upstream_that_only_a_restart_makes_effective_is_followed_by_the_order_to_r
 #[test]
 fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
     let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));
-    assert!(actions(&node.tick()).contains(&Action::Postgres(PostgresAction::Promote)));
+    assert!(actions(&node.tick()).contains(&promotion()));
     node.step(ended(&node, &Lane::PgControl, Outcome::Unknown("the connection broke".into())));
     node = node.later(29_700);
     let ordered = actions(&node.tick());
@@ -322,6 +322,30 @@ fn nothing_is_begun_under_a_tenure_that_is_being_released() {
     assert_eq!(dead.concludes(), (Rung::Leader, "releasing", Fate::Keep));
     let standby = Node::primary().dir(standby_dir()).sql(standby_sql(None)).doing(release(), 5);
     assert_eq!(standby.concludes(), (Rung::Leader, "releasing", Fate::Keep));
+}
+
+/// Somebody starts PostgreSQL by hand while the key is given away: whoever takes the key may lead already.
+#[test]
+fn what_is_started_by_hand_beside_a_release_is_killed() {
+    let mut node = Node::primary().doing(release(), 5);
+    assert_eq!(node.concludes(), (Rung::Fence, "releasing", Fate::LetLapse));
+    assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::Fire)));
+    assert!(node.state.tenure.held().is_none());
+}
+
+/// Somebody deletes every key: the holder's record goes with the leader key, and the holder may live.
+#[test]
+fn a_holder_whose_record_went_with_its_key_is_asked_all_the_same() {
+    let mut node = Node::standby();
+    let mut nothing = cluster(101);
+    nothing.members.clear();
+    let ordered = actions(&node.step(watched(&node, nothing)));
+    let asks = |member: &str| {
+        let asked = |action: &Action| matches!(action, Action::Peer(PeerAction::AskPosition { member: who, .. }) if who.as_str() == member);
+        ordered.iter().any(asked)
+    };
+    assert!(asks("b"), "{ordered:?}");
+    assert_eq!(node.concludes().1, "vanish_grace");
 }
 
 /// Otherwise the guard, which is armed for it, would kill what its predecessor led, and nobody may race.

@@ -138,7 +138,7 @@ fn a_member_record_says_in_patronis_words_what_the_node_is() {
     let rewinding = Action::Postgres(PostgresAction::Rewind(upstream("b")));
     assert_eq!(words(Node::stopped().doing(rewinding, 1)), is("stopped", "replica"));
     assert_eq!(words(Node::primary().with(|state| state.tenure = Tenure::None)), is("running", "demoted"));
-    let promoting = Action::Postgres(PostgresAction::Promote);
+    let promoting = promotion();
     assert_eq!(words(Node::standby().doing(promoting, 1)), is("running", "promoted"));
     let cloning = Action::Postgres(PostgresAction::Clone(upstream("b")));
     let empty = Node::stopped().with(|state| state.postgres.data = crate::view::postgres::DataDir::Empty);
@@ -212,8 +212,20 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
     });
     let lines = lines.expect("the history is written");
     assert_eq!((lines.len(), lines[0].end, lines[0].leader.as_deref()), (1, HERE, Some("a")));
-    let known = node.cluster(|cluster| cluster.history.lines = lines);
-    assert!(!orders(known, |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+    let known = node.clone().cluster(|cluster| cluster.history.lines = lines);
+    assert!(!orders(known.clone(), |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+    // Only then its position tells which timeline it is on; where the history does not get there, it does not wait.
+    let tells = |node: Node| {
+        let due = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
+        ordered(due).into_iter().find_map(|action| match action {
+            Action::Store(StoreAction::PutStatus { timeline, .. }) => Some(timeline),
+            _ => None,
+        })
+    };
+    let failing = node.clone().with(|state| {
+        state.memory.failed.insert(crate::absorb::kind(&puts[0]).into(), at(0).back(seconds(1)));
+    });
+    assert_eq!((tells(known), tells(node), tells(failing)), (Some(Timeline(2)), None, Some(Timeline(0))));
 }
 
 fn slots(names: &[(&str, bool, bool)]) -> Sql {
@@ -381,6 +393,23 @@ fn one_question_for_contact_is_asked_at_a_time() {
     // But one that has no answer is, before everybody is asked.
     node.now = node.now + millis(50);
     assert_eq!(asked(&mut node), 1);
+}
+
+/// The exhaustive search found it: with a `loop_wait` below the patience for contact, PostgreSQL was asked again as fast as
+/// it answered, until somebody else did.
+#[test]
+fn a_primary_that_hears_nobody_does_not_ask_postgresql_as_fast_as_it_answers() {
+    let observes =
+        |effects: &crate::effects::Effects| actions(effects).contains(&Action::Postgres(PostgresAction::Observe));
+    let mut node = Node::primary().config(|config| config.loop_wait = seconds(1)).later(2_300);
+    assert!(observes(&node.tick()));
+    let op = node.op(&Lane::PgObserve);
+    let asked = node.now;
+    node.now = node.now + millis(1);
+    let sql = node.state.postgres.sql.clone().map(|seen| crate::time::Seen::new(seen.value, asked, node.now));
+    assert!(!observes(&node.step(Event::Postgres(PostgresEvent::Answered { op, sql }))));
+    node.now = asked + millis(500);
+    assert!(observes(&node.tick()), "the next question for contact");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::id::{Lsn, RequestId, Revision};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
-use crate::view::postgres::{ControlState, StartAs, StopMode};
+use crate::view::postgres::{ControlState, DataDir, StartAs, StopMode};
 
 fn ended(node: &mut Node, outcome: Outcome<PostgresDone>) {
     let op = node.op(&Lane::PgControl);
@@ -22,6 +22,16 @@ fn to_be_cloned() -> Node {
     assert!(node.state.memory.reinit);
     node.tick();
     node
+}
+
+/// Somebody promotes a standby by hand, and it is stopped: it may have written what its leader does not have.
+#[test]
+fn what_was_a_primary_since_it_was_compared_is_compared_again() {
+    let mut node = Node::standby().with(|state| state.memory.compared = Some((THEIR_EPOCH, None)));
+    let promoted = primary_dir(ControlState::InProduction);
+    node.step(Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(promoted))));
+    assert_eq!(node.state.memory.compared, None);
+    assert_eq!(node.dead().concludes().1, "comparing_histories");
 }
 
 /// The bug: PostgreSQL was stopped for the clone, the leader died, and the node waited beside its complete directory

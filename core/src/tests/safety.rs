@@ -19,6 +19,7 @@ pub(super) fn check(state: &State, at: Instant, verdict: &Verdict, effects: &Eff
     for order in &effects.orders {
         with_authority(&view, &order.action);
         bound_to_the_promise(&view, order);
+        onto_a_reserved_number(&view, &order.action);
         beside_nothing_alive(&view, &order.action);
         if !verdict.steady {
             // Reconcilers of PostgreSQL wait for a settled role.
@@ -55,7 +56,7 @@ fn with_authority(view: &View<'_>, action: &Action) {
     let primary = matches!(
         action,
         Action::Postgres(
-            PostgresAction::Promote | PostgresAction::Start(StartAs::Primary) | PostgresAction::CreateRoles
+            PostgresAction::Promote { .. } | PostgresAction::Start(StartAs::Primary) | PostgresAction::CreateRoles
         )
     );
     let restart = matches!(action, Action::Postgres(PostgresAction::Restart)) && view.is_primary();
@@ -72,11 +73,22 @@ fn with_authority(view: &View<'_>, action: &Action) {
     assert!(file.is_some() || restart || create_roles, "{action:?} without its epoch on disk");
 }
 
+/// S13: a promotion is onto a number that this very tenure has reserved, and beyond all that the directory knows of.
+fn onto_a_reserved_number(view: &View<'_>, action: &Action) {
+    let Action::Postgres(PostgresAction::Promote { timeline }) = action else { return };
+    let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
+    let ours = record.filter(|record| view.held().is_some_and(|held| held.epoch == record.epoch));
+    assert!(ours.is_some_and(|record| record.newest_timeline >= *timeline), "{action:?} is not reserved: {record:?}");
+    assert!(view.dir().is_some_and(|dir| dir.newest_timeline < *timeline), "{action:?} is known already");
+}
+
 /// S8 in time as well: the executor does not begin it after the instant that the guard has acknowledged.
 fn bound_to_the_promise(view: &View<'_>, order: &Order) {
     let begins = matches!(
         order.action,
-        Action::Postgres(PostgresAction::Promote | PostgresAction::Start(StartAs::Primary) | PostgresAction::Restart)
+        Action::Postgres(
+            PostgresAction::Promote { .. } | PostgresAction::Start(StartAs::Primary) | PostgresAction::Restart
+        )
     );
     match order.under {
         Some(armed) => {

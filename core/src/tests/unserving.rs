@@ -12,7 +12,7 @@ use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, Phase, Process, StartAs, StopMode};
 
 const KILL: Action = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
-const PROMOTE: Action = Action::Postgres(PostgresAction::Promote);
+const PROMOTE: Action = Action::Postgres(PostgresAction::Promote { timeline: crate::id::Timeline(2) });
 
 /// Time passes, and the tenure is renewed all the while.
 fn held_for(node: Node, ms: u64) -> Node {

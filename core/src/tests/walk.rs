@@ -168,7 +168,7 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                 // What was done would have changed something.
                 PostgresAction::Stop(_)
                 | PostgresAction::Start(_)
-                | PostgresAction::Promote
+                | PostgresAction::Promote { .. }
                 | PostgresAction::Initdb
                 | PostgresAction::Clone(_)
                 | PostgresAction::Rewind(_)

@@ -68,6 +68,9 @@ pub struct Cluster {
     pub tainted: Option<String>,
     /// The history of the timeline that the directory is on, from `pg_wal/*.history`.
     pub history: History,
+    /// The newest timeline that the directory knows of: what a promotion counts on from. The directory need not be on
+    /// it, since a standby gets the files of all histories before it follows one.
+    pub newest_timeline: Timeline,
 }
 
 /// `pg_control`'s cluster state.

@@ -29,6 +29,8 @@ pub struct Vanished {
     pub heard: Instant,
     /// Who had held it.
     pub who: Member,
+    /// What it had told of itself: whoever deletes all keys deletes that as well, and it may live.
+    pub record: Option<MemberRecord>,
 }
 
 /// The keys of the cluster at one revision.
@@ -174,6 +176,9 @@ pub struct StatusKey {
     pub revision: Revision,
     /// `optime`: the leader's last published position.
     pub optime: Lsn,
+    /// The timeline of it, whose beginning is the end of the last line before it in the history; 0 if it is not told,
+    /// as by Patroni.
+    pub timeline: Timeline,
     /// `slots`.
     pub slots: BTreeMap<String, Lsn>,
     /// `retain_slots`.
@@ -222,6 +227,8 @@ pub struct EpochRecord {
     pub timeline: Timeline,
     /// Its position then.
     pub position: Lsn,
+    /// The greatest number that a timeline had, or might get under that tenure. 0 if it is not told.
+    pub newest_timeline: Timeline,
 }
 
 impl ClusterView {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use matriarch_core::action::{Acquire, StoreAction};
 use matriarch_core::event::StoreDone;
-use matriarch_core::id::{LeaseId, Lsn, Member, Revision};
+use matriarch_core::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use matriarch_core::op::Outcome;
 use matriarch_core::time::Instant;
 use matriarch_core::view::store::{HistoryLine, MemberRecord};
@@ -102,8 +102,8 @@ impl Keys {
             StoreAction::Revoke { lease } => self.store.revoke(lease, deadline).await.map(|()| StoreDone::Revoked),
             StoreAction::Acquire(acquire) => self.acquire(&acquire, deadline).await,
             StoreAction::TakeOver { lease, modified } => self.take_over(lease, modified, deadline).await,
-            StoreAction::Release { lease, epoch, position, record, session } => {
-                let released = self.release(lease, epoch, position, &record, session, deadline).await;
+            StoreAction::Release { lease, epoch, position, timeline, record, session } => {
+                let released = self.release(lease, epoch, (position, timeline), &record, session, deadline).await;
                 released.map(|_| StoreDone::Released)
             }
             StoreAction::PutMember { lease, record } => self.put_member(lease, &record, deadline).await,
@@ -167,7 +167,8 @@ impl Keys {
 
     async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
-        let record = wire::epoch_json(self.mirror.store_id(), &self.me, acquire.timeline, acquire.position, None);
+        let (store, newest) = (self.mirror.store_id(), acquire.newest_timeline);
+        let record = wire::epoch_json(store, &self.me, acquire.timeline, acquire.position, newest, None);
         let mut guards = vec![
             Guard::Absent(self.key(key::LEADER)),
             unchanged(key::FAILOVER, acquire.failover),
@@ -208,7 +209,7 @@ impl Keys {
         &self,
         lease: LeaseId,
         epoch: Revision,
-        position: Lsn,
+        (position, timeline): (Lsn, Timeline),
         record: &MemberRecord,
         session: Option<LeaseId>,
         deadline: Duration,
@@ -218,7 +219,7 @@ impl Keys {
         let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
         let before = wire::status::status_key(Revision(revision), &text);
         let slots: Vec<_> = before.slots.into_iter().collect();
-        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, &slots, &before.retain))];
+        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, timeline, &slots, &before.retain))];
         operations.extend(session.map(|session| self.member_operation(session, record)));
         operations.push(Operation::Delete(leader.clone()));
         let transaction = Transaction {
@@ -284,10 +285,16 @@ impl Keys {
                 }
                 guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)], operations)
             }
-            StoreAction::PutStatus { epoch, position, slots, retain } => guarded(
+            StoreAction::PutStatus { epoch, position, timeline, slots, retain } => guarded(
                 vec![as_leader(epoch)],
-                vec![self.put(key::STATUS, wire::status_json(position, &slots, &retain))],
+                vec![self.put(key::STATUS, wire::status_json(position, timeline, &slots, &retain))],
             ),
+            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline } => {
+                let store = self.mirror.store_id();
+                let text = wire::epoch_json(store, &self.me, timeline, position, newest_timeline, Some(epoch));
+                let guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
+                guarded(guards, vec![self.put(key::MATRIARCH, text)])
+            }
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
                 vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],

@@ -340,7 +340,7 @@ async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowa
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
         PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
         PostgresAction::Restart => done(postgres.restart(STOP_LIMIT, allowance).await),
-        PostgresAction::Promote => postgres.promote(allowance).await.map(|_| PostgresDone::Done),
+        PostgresAction::Promote { timeline } => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
         PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|followed| match followed {
             Followed::Done => PostgresDone::Done,
             Followed::NeedsRestart(parameter) => {

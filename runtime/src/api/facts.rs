@@ -64,7 +64,7 @@ impl<'a> Facts<'a> {
             (Some(sql), _) if sql.in_recovery => "replica",
             (Some(_), _) => "primary",
             (None, None) => "uninitialized",
-            (None, Some(_)) if matches!(self.view.controlling(), Some(PostgresAction::Promote)) => "promoted",
+            (None, Some(_)) if matches!(self.view.controlling(), Some(PostgresAction::Promote { .. })) => "promoted",
             (None, Some(dir)) if dir.standby_signal => "replica",
             (None, Some(_)) if self.view.held().is_some() => "primary",
             (None, Some(_)) => "demoted",

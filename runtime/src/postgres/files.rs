@@ -11,6 +11,7 @@ use matriarch_core::view::postgres::{Cluster, DataDir};
 
 use super::control_data::{self, ControlData};
 use super::settings::RunAs;
+use super::timeline_numbers;
 
 /// The marker of a directory whose rewind or clone began and did not end.
 pub const TAINT: &str = "matriarch.tainted";
@@ -173,6 +174,7 @@ fn cluster(data_dir: &Path, control: &ControlData) -> Cluster {
         backup_label: data_dir.join("backup_label").exists(),
         tainted: tainted(data_dir),
         history: history(data_dir, control.timeline()),
+        newest_timeline: timeline_numbers::newest(data_dir, control.timeline()),
     }
 }
 

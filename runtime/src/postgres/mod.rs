@@ -24,6 +24,7 @@ mod roles;
 mod settings;
 mod slots;
 mod sql;
+mod timeline_numbers;
 pub mod tools;
 mod vetting;
 mod waldump;
@@ -270,12 +271,13 @@ impl Postgres {
         }
     }
 
-    /// Promotes the running standby; the new timeline when `pg_control` says `in production`.
+    /// Promotes the running standby onto `timeline`; its new timeline when `pg_control` says `in production`: another
+    /// only where a `restore_command` finds newer ones.
     ///
     /// `Refused` = it was not; `NotOurTenure`: `allowance` was over before it was told to.
-    pub async fn promote(&self, allowance: &Allowance) -> Outcome<Timeline> {
+    pub async fn promote(&self, timeline: Timeline, allowance: &Allowance) -> Outcome<Timeline> {
         let settings = self.settings();
-        let outcome = promote::promote(&settings, &self.changes, allowance, settings.pg_ctl_timeout).await;
+        let outcome = promote::promote(&settings, &self.changes, timeline, allowance, settings.pg_ctl_timeout).await;
         if let Outcome::Done(timeline) = outcome {
             *locked(&self.recovery) = Recovery::Primary;
             look(move || process::note(&settings, &format!("promoted, timeline {timeline}"))).await;
@@ -291,6 +293,10 @@ impl Postgres {
         if self.runs_in_production().await {
             let why = "PostgreSQL runs as primary: stop it, and start it as a standby";
             return Outcome::Refused(Refusal::Failed(why.into()));
+        }
+        let settings = self.settings();
+        if let Err(why) = self.changes.make(move || prepare::clear_left_out(&settings)).await {
+            return Outcome::Refused(Refusal::Failed(why));
         }
         match self.write_and_reload(Some(Recovery::Standby(upstream.cloned()))).await {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),

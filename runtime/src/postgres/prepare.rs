@@ -8,7 +8,7 @@ use matriarch_core::view::postgres::DataDir;
 use super::allowance::Allowance;
 use super::conf::{self, Recovery};
 use super::settings::Settings;
-use super::{control_data, files, maxima, workdir};
+use super::{control_data, files, maxima, timeline_numbers, workdir};
 
 /// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
 /// wrongly.
@@ -47,6 +47,7 @@ pub(super) fn prepare_start(
         }
     }
     workdir::refuse_if_alive(settings)?;
+    clear_left_out(settings)?;
     files::check_startable(&settings.data_dir, settings.run_as.as_ref())?;
     for directory in settings.parameters.get("unix_socket_directories").iter().flat_map(|d| d.split(',')).map(str::trim)
     {
@@ -61,6 +62,13 @@ pub(super) fn prepare_start(
         conf::write_signal(&settings, standby)?;
     }
     Ok(settings)
+}
+
+/// Before a start, or another upstream: what a promotion that did not come to pass left among the history files.
+pub(super) fn clear_left_out(settings: &Settings) -> Result<(), String> {
+    let Some(control) = control_data::read(&settings.data_dir)? else { return Ok(()) };
+    timeline_numbers::clear(&settings.data_dir, control.timeline())
+        .map_err(|e| format!("{}/pg_wal: {e}", settings.data_dir.display()))
 }
 
 pub(super) fn known_major(settings: &Settings) -> Result<u32, String> {

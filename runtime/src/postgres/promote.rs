@@ -17,6 +17,7 @@ use super::control_data;
 use super::inotify::Watch;
 use super::proc::{self, Handle};
 use super::settings::Settings;
+use super::timeline_numbers;
 use crate::aside::{Changes, look};
 
 /// How often the postmaster is told again, with the request made anew.
@@ -33,12 +34,13 @@ const NUDGE: Duration = Duration::from_millis(20);
 /// What asks for promotion, in the data directory.
 const FILE: &str = "promote";
 
-/// Promotes the running standby and waits until `pg_control` says `in production`.
+/// Promotes the running standby onto `timeline` and waits until `pg_control` says `in production`.
 ///
 /// `Done` = the new timeline. `Refused` = nothing was promoted. `Unknown` = it was told to, and has not yet finished.
 pub(super) async fn promote(
     settings: &Arc<Settings>,
     changes: &Changes,
+    timeline: Timeline,
     allowance: &Allowance,
     deadline: Duration,
 ) -> Outcome<Timeline> {
@@ -47,11 +49,19 @@ pub(super) async fn promote(
         return refused("PostgreSQL does not run: start it as a standby first".into());
     };
     let Ok(handle) = Handle::open(pid).map(Arc::new) else { return refused("PostgreSQL has just ended".into()) };
-    match read(settings, control_data::read).await {
+    let current = match read(settings, control_data::read).await {
         Ok(Some(control)) if control.state == ControlState::InProduction => return Outcome::Done(control.timeline()),
-        Ok(Some(_)) => {}
+        Ok(Some(control)) => control.timeline(),
         Ok(None) => return refused(format!("{} holds no pg_control", settings.data_dir.display())),
         Err(why) => return refused(why),
+    };
+    let numbered = Arc::clone(settings);
+    let number = move || {
+        let (data_dir, run_as) = (&numbered.data_dir, numbered.run_as.as_ref());
+        timeline_numbers::leave_out(data_dir, current, timeline, run_as)
+    };
+    if let Err(why) = changes.make(number).await {
+        return refused(why);
     }
     let watch = read(settings, |dir| Watch::new().and(&dir.join("global/pg_control"))).await;
     let tell = || tell(settings, changes, allowance, &handle);

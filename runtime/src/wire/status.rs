@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use matriarch_core::id::{Lsn, Revision};
+use matriarch_core::id::{Lsn, Revision, Timeline};
 use matriarch_core::view::store::StatusKey;
 use serde_json::{Map, Value};
 
 use super::lenient;
 
-/// The value of `status`. `slots` and `retain_slots` are left out when empty; slots keep the order that is given.
-pub fn status_json(optime: Lsn, slots: &[(String, Lsn)], retain: &[String]) -> String {
+/// The value of `status`. `timeline` is ours, Patroni neither writes nor reads it: the timeline of the position, left out
+/// where it is not known (0). `slots` and `retain_slots` are left out when empty; slots keep the order that is given.
+pub fn status_json(optime: Lsn, timeline: Timeline, slots: &[(String, Lsn)], retain: &[String]) -> String {
     let mut status = Map::new();
     status.insert("optime".to_owned(), optime.0.into());
+    if timeline > Timeline(0) {
+        status.insert("timeline".to_owned(), timeline.0.into());
+    }
     if !slots.is_empty() {
         let slots: Map<_, _> = slots.iter().map(|(name, position)| (name.clone(), position.0.into())).collect();
         status.insert("slots".to_owned(), Value::Object(slots));
@@ -28,6 +32,7 @@ pub fn status_key(revision: Revision, text: &str) -> StatusKey {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => {
             status.optime = Lsn(lenient::unsigned_at(&object, "optime"));
+            status.timeline = Timeline(u32::try_from(lenient::unsigned_at(&object, "timeline")).unwrap_or_default());
             status.slots = slots(&object);
             status.retain = retain(&object);
         }
@@ -81,18 +86,19 @@ mod tests {
     #[test]
     fn written_as_patroni_writes_it() {
         assert_eq!(
-            status_json(Lsn(24_389_320), &slots(&[("n1", 24_389_320)]), &names(&["n1"])),
+            status_json(Lsn(24_389_320), Timeline(0), &slots(&[("n1", 24_389_320)]), &names(&["n1"])),
             r#"{"optime":24389320,"slots":{"n1":24389320},"retain_slots":["n1"]}"#
         );
         let later = slots(&[("n2", 67_416_760), ("n3", 67_416_760), ("n1", 67_416_936)]);
         assert_eq!(
-            status_json(Lsn(67_416_936), &later, &names(&["n1", "n2", "n3"])),
+            status_json(Lsn(67_416_936), Timeline(0), &later, &names(&["n1", "n2", "n3"])),
             concat!(
                 r#"{"optime":67416936,"slots":{"n2":67416760,"n3":67416760,"n1":67416936},"#,
                 r#""retain_slots":["n1","n2","n3"]}"#
             )
         );
-        assert_eq!(status_json(Lsn(5), &[], &[]), r#"{"optime":5}"#);
+        assert_eq!(status_json(Lsn(5), Timeline(0), &[], &[]), r#"{"optime":5}"#);
+        assert_eq!(status_json(Lsn(5), Timeline(2), &[], &[]), r#"{"optime":5,"timeline":2}"#);
     }
 
     #[test]
@@ -118,12 +124,13 @@ mod tests {
         #[test]
         fn read_back_as_written(
             optime: u64,
+            timeline: u32,
             slots in prop::collection::btree_map(".*", any::<u64>().prop_map(Lsn), 0..4),
             retain in prop::collection::vec(".*", 0..4),
         ) {
             let listed: Vec<_> = slots.clone().into_iter().collect();
-            let text = status_json(Lsn(optime), &listed, &retain);
-            let expected = StatusKey { revision: Revision(3), optime: Lsn(optime), slots, retain };
+            let text = status_json(Lsn(optime), Timeline(timeline), &listed, &retain);
+            let expected = StatusKey { revision: Revision(3), optime: Lsn(optime), timeline: Timeline(timeline), slots, retain };
             prop_assert_eq!(status_key(Revision(3), &text), expected);
         }
     }

@@ -51,7 +51,7 @@ impl World {
         // A key that was lost early and taken back hangs on another lease by now.
         let other =
             self.nodes[holder.0].guard.as_ref().and_then(|guard| guard.armed).is_some_and(|a| a.tenure != lease);
-        if self.nodes[holder.0].server.can_acknowledge() && !other {
+        if self.writes_by_rule(holder) && !other {
             let what = format!("{how:?}: {} can acknowledge commits and its key is gone", self.names[holder.0]);
             self.violated("S7", what);
         }
@@ -74,9 +74,12 @@ impl World {
         let third = held.ttl / 3 + 2 * matriarch_core::lease::Bounds::attempt_deadline(held.ttl) + ms(1000);
         let quiet = self.now.since(self.checks.quiet_since[node.0]) > third;
         let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
-        if heard {
+        // Nor does a holder believe a store that went back, as long as its tenure may last.
+        let ttl = ms(self.settings.ttl_ms);
+        let went_back = self.checks.restored.is_some_and(|at| self.now.since(at) < ttl + third);
+        if heard && !went_back {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.
-            let released = !self.nodes[node.0].server.can_acknowledge();
+            let released = !self.writes_by_rule(node);
             if !released {
                 let what = format!("{} believes in lease {}, the store does not", self.names[node.0], held.lease);
                 self.violated("S6", what);

@@ -18,7 +18,7 @@ impl World {
         if let Some((since, place)) = self.checks.handed_over.take() {
             // Whoever was to take over may be cut off from the store, and another comes first.
             let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);
-            if quiet && !self.wal.contains(mine, place) {
+            if quiet && !self.wal.contains(mine, place) && !self.won_by_hand(mine, place) {
                 let what =
                     format!("{} was handed over to and does not hold what the last leader had", self.names[node.0]);
                 self.violated("S20", what);
@@ -31,7 +31,8 @@ impl World {
             if lost > 0 {
                 self.coverage.count("failover with loss");
             }
-            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) {
+            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) && !self.won_by_hand(mine, place)
+            {
                 let what = format!(
                     "{} leads without {lost} bytes that were published, {} are allowed",
                     self.names[node.0], self.settings.maximum_lag_bytes
@@ -41,17 +42,29 @@ impl World {
         }
     }
 
-    /// Whoever decides can know what it lacks: it is behind on the same branch, or the history in the store tells where
-    /// the other's timeline began. A leader that dies before it has written that line leaves no trace of its branch.
-    fn is_evident(&self, mine: Place, published: Place) -> bool {
-        if self.wal.are_twins(mine, published) {
-            return false;
+    /// What is there instead is on a branch that an operator began by hand: it has the highest number, and no key tells
+    /// that no leader began it. Known and open.
+    fn won_by_hand(&mut self, mine: Place, instead_of: Place) -> bool {
+        let hand_made = &self.checks.hand_made;
+        let won = hand_made.iter().any(|at| self.wal.contains(mine, *at) && !self.wal.contains(instead_of, *at));
+        if won {
+            self.coverage.count("a branch begun by hand won");
         }
+        won
+    }
+
+    /// Whoever decides can know what it lacks: it is behind on the same branch, or the store tells which timeline
+    /// the published position is on and where that began. A leader that dies before it has written that leaves no trace
+    /// of its branch.
+    fn is_evident(&self, mine: Place, published: Place) -> bool {
         let shared = self.wal.shared(mine, published);
         let plain_lag = shared.depth == self.wal.shared(mine, mine).depth;
         let origin = self.wal.origin(published).map(|origin| (self.wal.timeline(origin), self.wal.lsn(origin)));
-        let lines = &self.store.keys().history.lines;
-        plain_lag || origin.is_some_and(|(timeline, end)| lines.iter().any(|l| (l.timeline, l.end) == (timeline, end)))
+        let keys = self.store.keys();
+        let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
+        let lines = &keys.history.lines;
+        let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
+        plain_lag || (told && origin.is_some_and(began))
     }
 
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.

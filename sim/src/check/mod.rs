@@ -46,6 +46,10 @@ pub struct Checks {
     pub slow_at: Option<Time>,
     /// Since when nothing reaches a node.
     pub isolated: [Option<Time>; NODES_MAX],
+    /// Since when a server runs as primary because an operator made it one behind its agent's back.
+    pub by_hand: [Option<Time>; NODES_MAX],
+    /// Where branches begin that an operator began by hand.
+    pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
     /// Leases that ended before their time, and when.
@@ -56,10 +60,12 @@ pub struct Checks {
     handed_over: Option<(Time, Place)>,
     /// What a leader last published of its position.
     published: Option<Place>,
+    /// When the store was restored from a backup last.
+    restored: Option<Time>,
     /// The system identifier of the cluster.
     system: Option<SystemId>,
     /// The newest revision that each agent has decided on, by its boot.
-    revisions: [(u32, Revision); NODES_MAX],
+    revisions: [(u32, u64, Revision); NODES_MAX],
     /// Who served when, and for how long nobody did.
     outage: Outage,
     /// How often the leader key was taken.
@@ -75,6 +81,17 @@ impl Checks {
             Some(node) => self.quiet_since[node.0] = now,
             None => self.quiet_since = [now; NODES_MAX],
         }
+    }
+
+    /// What was published is not there any more: nobody can go by it.
+    pub fn forget_published(&mut self) {
+        self.published = None;
+    }
+
+    /// The store went back: what was published and given away since then never happened.
+    pub fn restored(&mut self, now: Time) {
+        (self.restored, self.published, self.handed_over) = (Some(now), None, None);
+        self.disturbed(None, now);
     }
 
     /// How long nobody served, by time since the faults ended.

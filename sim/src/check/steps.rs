@@ -22,10 +22,11 @@ impl World {
         }
         self.check_belief(node, at);
         let Some(agent) = &self.nodes[node.0].agent else { return };
-        let known = agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
-        let before = std::mem::replace(&mut self.checks.revisions[node.0], (agent.boot, known));
-        if before.0 == agent.boot && known < before.1 {
-            self.violated("S25", format!("{} decides on revision {known}, before on {}", self.names[node.0], before.1));
+        let cluster = agent.state.store.cluster.as_ref();
+        let (rollbacks, known) = cluster.map_or((0, Revision(0)), |seen| (seen.value.rollbacks, seen.value.revision));
+        let before = std::mem::replace(&mut self.checks.revisions[node.0], (agent.boot, rollbacks, known));
+        if before.0 == agent.boot && (rollbacks, known) < (before.1, before.2) {
+            self.violated("S25", format!("{} decides on revision {known}, before on {}", self.names[node.0], before.2));
             return;
         }
         let mut lanes: Vec<_> = effects.orders.iter().filter_map(|order| order.action.lane()).collect();

@@ -29,6 +29,13 @@ fn steady() -> World {
     world
 }
 
+/// What a standby says of its receiver is what core knows its source by: otherwise it is turned to it for ever.
+#[test]
+fn a_standby_that_streams_is_not_turned_again() {
+    let turned = steady().coverage.orders.get("follow").copied().unwrap_or(0);
+    assert!(turned <= 2, "in a steady minute two standbys were turned {turned} times");
+}
+
 fn leader(world: &World) -> NodeId {
     world.leading().unwrap()
 }
@@ -304,7 +311,7 @@ fn s25_keys_that_go_back() {
         broken(move |world| {
             let node = standby(world);
             let at = world.clock(node);
-            world.checks.revisions[node.0] = (boot, Revision(known));
+            world.checks.revisions[node.0] = (boot, 0, Revision(known));
             world.check_step(node, at, &effects(Vec::new()));
         })
     };

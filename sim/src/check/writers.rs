@@ -13,16 +13,34 @@ use crate::world::World;
 impl World {
     /// S5: at no instant could two servers acknowledge a commit, whoever reaches them.
     pub(super) fn check_writers(&mut self) {
-        let mut writers = self.nodes.iter().filter(|node| node.server.can_acknowledge());
+        let mut writers = self.nodes.iter().filter(|node| self.writes_by_rule(node.id));
         if let (Some(one), Some(other)) = (writers.next(), writers.next()) {
             let what = format!("{} and {} can both acknowledge commits", self.names[one.id.0], self.names[other.id.0]);
             self.violated("S5", what);
         }
     }
 
+    /// A commit can be acknowledged there, and Matriarch answers for it: not in the moment that a guard needs to wake
+    /// after a suspend, nor where an operator has just made a primary of a server by hand.
+    pub(super) fn writes_by_rule(&self, node: NodeId) -> bool {
+        self.nodes[node.0].server.can_acknowledge() && !self.is_waking(node) && !self.is_by_hand(node)
+    }
+
+    /// What an operator did by hand is the agent's to undo, as soon as it sees it, if it is there.
+    fn is_by_hand(&self, node: NodeId) -> bool {
+        let Some(since) = self.checks.by_hand[node.0] else { return false };
+        let since = since.max(self.checks.quiet_since[node.0]);
+        // An agent that was only just started looks for its tenure first.
+        let booted = self.nodes[node.0].booted + ms(self.settings.retry_timeout_ms + 2000);
+        self.nodes[node.0].awake().is_none() || self.now < booted || self.now.since(since) < ms(1000)
+    }
+
     /// A server accepts writes from now on: S8, and what its coming means for what others hold.
     pub fn became_writable(&mut self, node: NodeId) {
         self.coverage.count("serves");
+        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) {
+            return;
+        }
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
         // A key that went early, and a held postmaster that could not be reached: within the time in which its holder
         // may take it back, it is nobody's.
@@ -46,7 +64,7 @@ impl World {
             let view = View { at: node.clock.read(self.now), state: &agent.state };
             let heirs = !view.electable_others().is_empty() && self.was_prompt();
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
-            if heirs && node.server.can_acknowledge() && node.server.orphans.is_none() {
+            if heirs && self.writes_by_rule(node.id) && node.server.orphans.is_none() {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
                 self.violated("S31", what);
                 return;
@@ -113,7 +131,7 @@ impl World {
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             let Some(guard) = &node.guard else { continue };
-            if !node.server.can_acknowledge() || guard.firing {
+            if !self.writes_by_rule(node.id) || guard.firing {
                 continue;
             }
             let Some(armed) = guard.armed else {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod exhaustive;
 mod explain;
 mod mutants;
 mod recording;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use matriarch_sim::fault::Plan;
+use matriarch_sim::html::{Shown, page};
 use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::{Class, Ran, quiet_assertions, run};
 use matriarch_sim::shrink::shrink;
@@ -37,6 +39,9 @@ enum Command {
         /// Tell everything that happened
         #[arg(long)]
         trace: bool,
+        /// Write a page that shows the run, to be opened in a browser
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Run many seeds, and stop at nothing but the end
     Swarm(swarm::Args),
@@ -51,6 +56,9 @@ enum Command {
         /// Plant a bug
         #[arg(long, value_name = "NAME", value_parser = mutants::named)]
         mutant: Option<Mutant>,
+        /// Write a page that shows the run of the plan, to be opened in a browser
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Cut what a seed or plan breaks down to a story that a person can read, and write it down
     Shrink {
@@ -59,6 +67,9 @@ enum Command {
         /// Where to (standard output if left out)
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Write a page that shows the run of what is left, to be opened in a browser
+        #[arg(long, value_name = "FILE", requires = "out")]
+        html: Option<PathBuf>,
     },
     /// What a node decides at an instant, with every rung's answer
     Explain {
@@ -71,6 +82,8 @@ enum Command {
         #[arg(long)]
         node: char,
     },
+    /// Try everything that can happen to two agents and a store, up to a number of faults
+    Exhaustive(exhaustive::Args),
     /// Plant each known bug in turn, and see which invariant finds it and after how many seeds
     Mutants(mutants::Args),
 }
@@ -118,11 +131,12 @@ pub(crate) fn main() -> ExitCode {
     }
     quiet_assertions();
     let done = match cli.command {
-        Command::Run { which, trace } => run_one(&which, trace),
+        Command::Run { which, trace, html } => run_one(&which, trace, html.as_deref()),
         Command::Swarm(args) => swarm::swarm(&args),
-        Command::Replay { files, trace, mutant } => replay(files, trace, mutant),
-        Command::Shrink { which, out } => cut_down(&which, out.as_deref()),
+        Command::Replay { files, trace, mutant, html } => replay(files, trace, mutant, html.as_deref()),
+        Command::Shrink { which, out, html } => cut_down(&which, out, html.as_deref()),
         Command::Explain { which, at, node } => explain::explain(&which, at, node),
+        Command::Exhaustive(args) => Ok(exhaustive::exhaustive(&args)),
         Command::Mutants(args) => mutants::mutants(&args),
     };
     match done {
@@ -135,12 +149,17 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// Replays each file as what it is; the exit code of the worst.
-fn replay(files: Vec<PathBuf>, trace: bool, mutant: Option<Mutant>) -> Result<u8, String> {
+fn replay(files: Vec<PathBuf>, trace: bool, mutant: Option<Mutant>, html: Option<&Path>) -> Result<u8, String> {
+    if html.is_some() && files.len() > 1 {
+        return Err("--html shows one run: name one plan".into());
+    }
     let mut code = 0;
     for file in files {
         let bytes = recording::read(&file)?;
         code = code.max(if !recording::is_one(&bytes) {
-            run_one(&Which { seed: None, plan: Some(file), mutant }, trace)?
+            run_one(&Which { seed: None, plan: Some(file), mutant }, trace, html)?
+        } else if html.is_some() {
+            return Err(format!("{} is a recording: --html shows the run of a plan", file.display()));
         } else if recording::replay(&file, &bytes, trace) {
             0
         } else {
@@ -155,10 +174,13 @@ fn read(file: &Path) -> Result<Plan, String> {
     serde_yaml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn run_one(which: &Which, trace: bool) -> Result<u8, String> {
+fn run_one(which: &Which, trace: bool, html: Option<&Path>) -> Result<u8, String> {
     let plan = which.plan()?;
     let names = plan.settings.nodes;
-    let kept = if trace { Trace::full() } else { Trace::hash_only() };
+    let mut kept = if trace { Trace::full() } else { Trace::hash_only() };
+    if html.is_some() {
+        kept = kept.with_chronicle();
+    }
     let began = std::time::Instant::now();
     let ran = run(plan.clone(), which.mutant, kept);
     let took = began.elapsed();
@@ -177,7 +199,21 @@ fn run_one(which: &Which, trace: bool) -> Result<u8, String> {
         "{} commits acknowledged, {} of them not held by the last primary; longest outage {} ms",
         ran.acknowledged.0, ran.acknowledged.1, ran.outage_ms
     );
+    if let Some(file) = html {
+        write_page(file, &plan, which, &ran)?;
+    }
     Ok(tell(&plan, which, &ran))
+}
+
+/// Writes the page of a run.
+fn write_page(file: &Path, plan: &Plan, which: &Which, ran: &Ran) -> Result<(), String> {
+    let mutant = which.mutant.map(mutants::name);
+    let repeat = format!("matriarch-sim run {} --html {}", which.repeat(), file.display());
+    let shown = Shown { plan, mutant: mutant.as_deref(), repeat: &repeat };
+    let page = page(shown, ran).ok_or("the run was not kept for a page")?;
+    fs::write(file, page).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+    println!("{} shows it", file.display());
+    Ok(())
 }
 
 /// Tells of a violation, with what came before it and how to see it again.
@@ -189,12 +225,13 @@ fn tell(plan: &Plan, which: &Which, ran: &Ran) -> u8 {
     println!("\n{:?}: {} was broken at {}: {}", violation.class(), violation.invariant, violation.at, violation.what);
     let again = run(plan.clone(), which.mutant, Trace::full());
     println!("\nThe last that was decided and done:\n{}", explain::story(&again.trace, 40));
+    println!("look:     matriarch-sim run {} --html run.html", which.repeat());
     println!("again:    matriarch-sim run {} --trace", which.repeat());
     println!("cut down: matriarch-sim shrink {}", which.repeat());
     violation.class().exit_code()
 }
 
-fn cut_down(which: &Which, out: Option<&Path>) -> Result<u8, String> {
+fn cut_down(which: &Which, out: Option<PathBuf>, html: Option<&Path>) -> Result<u8, String> {
     let plan = which.plan()?;
     let mut count = 0;
     let shrunk = shrink(&plan, which.mutant, &mut |smaller| {
@@ -206,11 +243,15 @@ fn cut_down(which: &Which, out: Option<&Path>) -> Result<u8, String> {
         return Err("it breaks nothing, there is nothing to cut down".into());
     }
     let text = serde_yaml::to_string(&shrunk).map_err(|error| error.to_string())?;
-    match out {
+    match &out {
         Some(file) => {
             fs::write(file, text).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
         }
         None => print!("{text}"),
+    }
+    if let Some(file) = html {
+        let ran = run(shrunk.clone(), which.mutant, Trace::hash_only().with_chronicle());
+        write_page(file, &shrunk, &Which { seed: None, plan: out, mutant: which.mutant }, &ran)?;
     }
     Ok(0)
 }

@@ -28,8 +28,13 @@ pub(crate) struct Args {
 
 /// `guard-never-fires`
 pub(crate) fn name(mutant: Mutant) -> String {
+    dashed(mutant)
+}
+
+/// The name of a variant, as it is written on the command line.
+pub(super) fn dashed(variant: impl std::fmt::Debug) -> String {
     let mut name = String::new();
-    for letter in format!("{mutant:?}").chars() {
+    for letter in format!("{variant:?}").chars() {
         if letter.is_uppercase() && !name.is_empty() {
             name.push('-');
         }

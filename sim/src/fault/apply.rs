@@ -2,10 +2,10 @@
 
 use matriarch_core::action::Action;
 use matriarch_core::event::{Event, MoveRequest, Request};
+use matriarch_core::view::postgres::StopMode;
 
 use super::{Phase, Watching, What, When, Where};
 use crate::coverage;
-use crate::net::{End, Link, Plane};
 use crate::node::{Message, NodeId};
 use crate::postgres::Disk;
 use crate::store::Gone;
@@ -82,6 +82,15 @@ impl World {
             | What::StopAgent(place)
             | What::KillGuard(place)
             | What::CrashHost(place)
+            | What::SuspendHost(place)
+            | What::SetWallClock(place, _)
+            | What::FreezePostgres(place)
+            | What::HangPostgres(place)
+            | What::FillData(place)
+            | What::KillBackend(place)
+            | What::StopByHand(place)
+            | What::RestartByHand(place)
+            | What::PromoteByHand(place)
             | What::Isolate(place)
             | What::CutStore(place)
             | What::CutToStore(place)
@@ -102,6 +111,7 @@ impl World {
             Some(node) => format!("{:?} for {} ms, node {}", fault.what, fault.for_ms, crate::node::name(node)),
             None => format!("{:?} for {} ms", fault.what, fault.for_ms),
         });
+        self.trace.struck(now, index, struck);
         self.coverage.count("fault");
         self.checks.disturbed(struck, now);
         if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
@@ -128,7 +138,14 @@ impl World {
         let ends = Due::FaultEnds(index);
         match what {
             What::KillPostmaster(_, backends) => self.postmaster_killed(node, backends, for_ms),
-            What::KillPostgres(_) => self.gone(node),
+            What::KillPostgres(_) => {
+                self.killed(node);
+            }
+            What::SetWallClock(_, by_ms) => self.wall_jumps(node, by_ms),
+            What::KillBackend(_) => self.backend_killed(node),
+            What::StopByHand(_) => self.stop(node, StopMode::Fast),
+            What::RestartByHand(_) => self.operator_restarts(node),
+            What::PromoteByHand(_) => self.operator_promotes(node),
             What::KillAgent(_) => {
                 self.agent_gone(node);
                 self.later(ms(for_ms), Due::StartAgent(node));
@@ -153,11 +170,15 @@ impl World {
                     self.store_changed();
                 }
             }
+            What::DeleteKey(key) => self.key_deleted(key),
+            What::DeleteAllKeys => self.keys_deleted(),
+            What::GarbleKey(key) => self.key_garbled(key),
+            What::ChangeConfig { .. } => self.configuration_changes(what),
             What::RemoveData(_) => {
                 if self.leading() != Some(node) && self.leading().is_some() {
                     self.nodes[node.0].server.disk = Disk::Empty;
                     // A server whose files are gone does not last.
-                    self.gone(node);
+                    self.killed(node);
                 }
             }
             What::Switchover(_) => self.switchover(node),
@@ -189,13 +210,25 @@ impl World {
             }
             What::SilenceWatches(_) => self.checks.silent[node.0] = on,
             What::FillDisk(_) => host.files.full = on,
+            What::FillData(_) => host.server.full = on,
+            What::SuspendHost(_) if on => self.host_is_suspended(node),
+            What::SuspendHost(_) => self.host_wakes(node),
+            What::FreezePostgres(_) if on => host.server.frozen = host.server.postmaster.is_some(),
+            What::HangPostgres(_) if on => {
+                host.server.frozen = host.server.postmaster.is_some();
+                host.server.stuck = host.server.frozen.then_some(false);
+            }
+            What::FreezePostgres(_) | What::HangPostgres(_) => self.processes_go_on(node),
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
             }
             What::PauseReplay(_) => self.replay_goes_on(node),
             What::StopStoreMember(member) => self.store_member(member, |state| state.up = !on),
             What::FreezeStoreMember(member) => self.store_member(member, |state| state.frozen = on),
-            What::StopStore => {
+            What::StopStore | What::RestoreStore(_) => {
+                if let (What::RestoreStore(ago_ms), false) = (what, on) {
+                    self.store_restored(ago_ms);
+                }
                 for member in 0..self.members.len() {
                     self.store_member(member, |state| state.up = !on);
                 }
@@ -206,120 +239,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn links(&self, what: What, node: NodeId) -> Vec<Link> {
-        let here = End::Node(node);
-        let others: Vec<End> = (0..self.nodes.len()).map(NodeId).filter(|n| *n != node).map(End::Node).collect();
-        let stores: Vec<End> = (0..self.members.len()).map(End::Store).collect();
-        let both = |plane, a: End, ends: &[End]| -> Vec<Link> {
-            ends.iter().flat_map(|b| [(plane, a, *b), (plane, *b, a)]).collect()
-        };
-        match what {
-            What::Isolate(_) => [
-                both(Plane::Store, here, &stores),
-                both(Plane::Agents, here, &others),
-                both(Plane::Replication, here, &others),
-            ]
-            .concat(),
-            What::CutStore(_) => both(Plane::Store, here, &stores),
-            What::CutToStore(_) => stores.iter().map(|store| (Plane::Store, here, *store)).collect(),
-            What::CutFromStore(_) => stores.iter().map(|store| (Plane::Store, *store, here)).collect(),
-            What::CutAgents(_) => both(Plane::Agents, here, &others),
-            What::CutReplication(_) => both(Plane::Replication, here, &others),
-            What::CutStoreMember(member) => {
-                let member = End::Store(member % self.members.len());
-                let nodes: Vec<End> = (0..self.nodes.len()).map(NodeId).map(End::Node).collect();
-                let rest: Vec<End> = stores.iter().copied().filter(|store| *store != member).collect();
-                [both(Plane::Store, member, &nodes), both(Plane::Store, member, &rest)].concat()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// A link is whole again: what waited for it comes, or its connection is given up.
-    fn mend(&mut self, link: Link) {
-        if !self.net.mend(link) {
-            return;
-        }
-        let (mine, others) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.link == link);
-        self.waiting = others;
-        let mine: Vec<crate::net::Waiting<Due>> = mine;
-        let Some(since) = mine.first().map(|waiting| waiting.since) else { return };
-        let survives = self.net.survives(self.now.since(since));
-        for waiting in mine {
-            match waiting.what {
-                what if survives => self.send(link, what),
-                Due::Agent { node, boot, message } => {
-                    if let Message::Watched { watch, .. } = *message {
-                        self.later(ms(1), Due::agent(node, boot, Message::WatchLost { watch }));
-                    }
-                }
-                Due::Wal { node, from, .. } | Due::WalReply { node: from, from: node, .. } => {
-                    self.stream_dies(node, from);
-                }
-                // The end of a connection is found out, if not told.
-                lost @ Due::Server { .. } => self.later(ms(1), lost),
-                _ => {}
-            }
-        }
-    }
-
-    fn store_member(&mut self, member: usize, change: impl Fn(&mut crate::world::StoreMember)) {
-        let member = member % self.members.len();
-        change(&mut self.members[member]);
-        let state = self.members[member];
-        if !state.up {
-            for node in 0..self.nodes.len() {
-                self.watches_break(NodeId(node), member);
-            }
-        }
-        // One alone that stands still loses its lead to nobody: it goes on as if nothing had been.
-        let alone = self.members.len() == 1;
-        let leads = |member: &crate::world::StoreMember| member.up && (alone || !member.frozen);
-        let able = self.members.iter().filter(|member| leads(member)).count();
-        let lost = self.store_leader.is_some_and(|leader| !leads(&self.members[leader]));
-        if lost || able * 2 <= self.members.len() {
-            self.store_leader = None;
-        }
-        if self.store_leader.is_none() {
-            // One alone is there at once, three take one to two election timeouts.
-            let election = if self.members.len() == 1 { (5, 100) } else { (1000, 2000) };
-            let takes = self.store_random.between(election.0, election.1);
-            self.later(ms(takes), Due::StoreElected);
-        } else {
-            self.store_answers_again();
-        }
-    }
-
-    fn watches_break(&mut self, node: NodeId, member: usize) {
-        let Some(agent) = &self.nodes[node.0].agent else { return };
-        let broken: Vec<usize> = (0..2).filter(|watch| agent.watches[*watch].member == Some(member)).collect();
-        for watch in broken {
-            self.tell(node, ms(1), Message::WatchLost { watch });
-        }
-    }
-
-    /// The agent goes on: everything that came in meanwhile is there at once.
-    fn thaw(&mut self, node: NodeId) {
-        let Some(agent) = self.nodes[node.0].agent.as_mut().filter(|agent| agent.frozen) else { return };
-        agent.frozen = false;
-        let boot = agent.boot;
-        for message in std::mem::take(&mut agent.inbox) {
-            self.later(std::time::Duration::from_micros(1), Due::agent(node, boot, message));
-        }
-    }
-
-    fn host_crashes(&mut self, node: NodeId) {
-        self.gone(node);
-        self.nodes[node.0].guard = None;
-        self.agent_gone(node);
-        self.nodes[node.0].up = false;
-    }
-
-    fn host_comes_back(&mut self, node: NodeId) {
-        self.nodes[node.0].up = true;
-        self.later(ms(500), Due::StartAgent(node));
     }
 
     /// The operator asks the leader to hand over to this node, or to anybody.
@@ -342,6 +261,7 @@ impl World {
         let what = self.plan.faults[index].what;
         let now = self.now;
         self.trace.world(now, '.', || format!("{what:?} ends"));
+        self.trace.ended(now, index);
         self.checks.disturbed(Some(node), now);
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
@@ -362,7 +282,7 @@ impl World {
         self.watching.clear();
         self.healed = Some(self.now);
         let now = self.now;
-        self.trace.world(now, '=', || "everything heals".into());
+        self.trace.healed(now);
         for node in 0..self.nodes.len() {
             self.later(ms(3000), Due::StartAgent(NodeId(node)));
         }

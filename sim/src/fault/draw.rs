@@ -2,7 +2,8 @@
 
 use super::{Fault, Phase, Plan, What, When, Where};
 use crate::random::Stream;
-use crate::settings::Settings;
+use crate::settings::{LAGS, Settings, TIMINGS};
+use crate::store::hands::{KEYS, Key};
 
 /// The kinds of orders that triggers wait for: the few edges at which agents can be caught half-way.
 const EDGES: [&str; 15] = [
@@ -62,6 +63,15 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::StopAgent(here),
         What::KillGuard(here),
         What::CrashHost(here),
+        What::SuspendHost(here),
+        What::SetWallClock(here, 0),
+        What::FreezePostgres(here),
+        What::HangPostgres(here),
+        What::FillData(here),
+        What::KillBackend(here),
+        What::StopByHand(here),
+        What::RestartByHand(here),
+        What::PromoteByHand(here),
         What::StopStore,
         What::SlowNetwork(1),
         What::SilenceWatches(here),
@@ -71,6 +81,9 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::Switchover(here),
         What::Restart(here),
         What::Reinitialize(here),
+        What::DeleteKey(Key::Status),
+        What::GarbleKey(Key::Status),
+        What::ChangeConfig { ttl_ms: 0, loop_wait_ms: 0, retry_timeout_ms: 0, maximum_lag_bytes: 0 },
     ];
     if settings.store_members > 1 {
         all.extend([What::StopStoreMember(0), What::FreezeStoreMember(0)]);
@@ -80,9 +93,9 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     if random.chance(20) {
         all.retain(|what| {
             let deaf = matches!(what, What::StopStore | What::SlowNetwork(_));
-            !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_)))
+            !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_) | What::SuspendHost(_)))
         });
-        all.extend([What::LoseKey, What::LoseLease]);
+        all.extend([What::LoseKey, What::LoseLease, What::DeleteAllKeys]);
     } else {
         all.extend([
             What::Isolate(here),
@@ -95,6 +108,15 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         if settings.store_members > 1 {
             all.push(What::CutStoreMember(0));
         }
+    }
+    // Who starts beside a restored store never knew what was lost, and believes at once (docs/time.md): agents live on.
+    if random.chance(10) {
+        let starts = |what: &What| {
+            matches!(what, What::KillAgent(_) | What::StopAgent(_) | What::CrashHost(_) | What::RemoveData(_))
+        };
+        let early = |what: &What| matches!(what, What::LoseKey | What::LoseLease | What::DeleteAllKeys);
+        all.retain(|what| !starts(what) && !early(what));
+        all.push(What::RestoreStore(0));
     }
     // A dead or frozen agent and a dead guard together leave nobody to stop PostgreSQL (docs/time.md).
     if random.chance(50) {
@@ -127,6 +149,18 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::StopAgent(_) => What::StopAgent(here),
         What::KillGuard(_) => What::KillGuard(here),
         What::CrashHost(_) => What::CrashHost(here),
+        What::SuspendHost(_) => What::SuspendHost(here),
+        What::SetWallClock(..) => {
+            let by = random.magnitude(1, 100_000_000) as i64;
+            What::SetWallClock(here, if random.chance(50) { by } else { -by })
+        }
+        What::FreezePostgres(_) => What::FreezePostgres(here),
+        What::HangPostgres(_) => What::HangPostgres(here),
+        What::FillData(_) => What::FillData(here),
+        What::KillBackend(_) => What::KillBackend(here),
+        What::StopByHand(_) => What::StopByHand(here),
+        What::RestartByHand(_) => What::RestartByHand(here),
+        What::PromoteByHand(_) => What::PromoteByHand(node),
         What::Isolate(_) => What::Isolate(here),
         What::CutStore(_) => What::CutStore(here),
         What::CutToStore(_) => What::CutToStore(here),
@@ -144,7 +178,15 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::Switchover(_) => What::Switchover(node),
         What::Restart(_) => What::Restart(here),
         What::Reinitialize(_) => What::Reinitialize(node),
-        other @ (What::StopStore | What::LoseKey | What::LoseLease) => other,
+        What::DeleteKey(_) => What::DeleteKey(*random.pick(&KEYS)),
+        What::GarbleKey(_) => What::GarbleKey(*random.pick(&KEYS)),
+        What::RestoreStore(_) => What::RestoreStore(random.magnitude(1000, 300_000)),
+        What::ChangeConfig { .. } => {
+            let (ttl_ms, loop_wait_ms, retry_timeout_ms) = *random.pick(&TIMINGS);
+            let maximum_lag_bytes = *random.pick(&LAGS);
+            What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes }
+        }
+        other @ (What::StopStore | What::LoseKey | What::LoseLease | What::DeleteAllKeys) => other,
     }
 }
 

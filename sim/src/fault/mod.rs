@@ -2,11 +2,21 @@
 //! down to what matters.
 
 mod apply;
+mod behind;
 mod draw;
+mod host;
+mod keys;
+mod network;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
+use crate::store::hands::Key;
+
+pub use host::host_of;
+pub use keys::Dynamic;
 
 /// Everything that a run depends on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -98,6 +108,24 @@ pub enum What {
     KillGuard(Where),
     /// The host loses its power.
     CrashHost(Where),
+    /// The host is suspended: its clocks go on, nothing else does.
+    SuspendHost(Where),
+    /// The wall clock is set, by so many milliseconds.
+    SetWallClock(Where, i64),
+    /// SIGSTOP to every process of PostgreSQL.
+    FreezePostgres(Where),
+    /// PostgreSQL's disk hangs: its processes wait, and not even SIGKILL ends them.
+    HangPostgres(Where),
+    /// PostgreSQL's disk is full.
+    FillData(Where),
+    /// The kernel kills a backend: PostgreSQL recovers without its postmaster's death.
+    KillBackend(Where),
+    /// An operator stops PostgreSQL behind the agent's back (`pg_ctl stop`).
+    StopByHand(Where),
+    /// An operator restarts it so.
+    RestartByHand(Where),
+    /// An operator promotes it so.
+    PromoteByHand(Where),
     /// Nothing reaches the node and nothing leaves it, but for its clients.
     Isolate(Where),
     /// The node and the store do not hear each other.
@@ -122,6 +150,25 @@ pub enum What {
     LoseKey,
     /// The lease of the leader key ends before its time.
     LoseLease,
+    /// An operator deletes a key.
+    DeleteKey(Key),
+    /// An operator deletes all of them, the leader key among them.
+    DeleteAllKeys,
+    /// An operator writes nonsense to a key.
+    GarbleKey(Key),
+    /// The store stops, and comes back as it was so many milliseconds before.
+    RestoreStore(u64),
+    /// An operator changes the dynamic configuration.
+    ChangeConfig {
+        /// `ttl`.
+        ttl_ms: u64,
+        /// `loop_wait`.
+        loop_wait_ms: u64,
+        /// `retry_timeout`.
+        retry_timeout_ms: u64,
+        /// `maximum_lag_on_failover`.
+        maximum_lag_bytes: u64,
+    },
     /// Messages take so many times longer.
     SlowNetwork(u64),
     /// The node's watches tell nothing.
@@ -160,22 +207,8 @@ impl Plan {
         Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
     }
 
-    /// It takes the leader key away before its time.
-    pub fn loses_keys(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault.what, What::LoseKey | What::LoseLease))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plan_is_written_down_and_read_back() {
-        for seed in 1..200 {
-            let plan = Plan::of_seed(seed);
-            let text = serde_yaml::to_string(&plan).unwrap();
-            assert_eq!(serde_yaml::from_str::<Plan>(&text).unwrap(), plan, "{text}");
-        }
+    /// It restores the store from a backup.
+    pub fn restores_the_store(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.what, What::RestoreStore(_)))
     }
 }

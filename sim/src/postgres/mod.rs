@@ -31,6 +31,8 @@ pub enum Disk {
 pub struct OnDisk {
     /// Everything that is in its WAL files.
     pub end: Place,
+    /// How much of that was made sure of: the rest does not survive the loss of power.
+    pub flushed: Place,
     /// What has been replayed into its data files.
     pub replayed: Place,
     /// What replay must reach before it is consistent.
@@ -47,6 +49,24 @@ pub struct OnDisk {
     pub tainted: Option<&'static str>,
     /// The highest timeline that it has seen a history file of.
     pub newest: Timeline,
+    /// Its slots. A copy gets none of them.
+    pub slots: BTreeSet<String>,
+}
+
+impl OnDisk {
+    /// Its control file is a standby's: what it holds for sure is what replay must reach, not what its WAL holds.
+    pub fn recovers(&self) -> bool {
+        self.standby || matches!(self.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery)
+    }
+}
+
+/// How much of PostgreSQL's work a crash leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crash {
+    /// Its processes are killed: what was written is there, and everybody hears of it.
+    Killed,
+    /// The host loses its power: what was not made sure of is gone, and nobody hears of anything.
+    PowerLoss,
 }
 
 /// A running postmaster.
@@ -58,16 +78,18 @@ pub struct Postmaster {
     pub phase: Phase,
     /// It replays and is read-only.
     pub in_recovery: bool,
-    /// It was told to promote.
-    pub promoting: bool,
+    /// It was told to promote, onto a timeline of this number.
+    pub promoting: Option<Timeline>,
+    /// A backend was killed: it ended all others and recovers, with the postmaster that it is.
+    pub recovers_in_place: bool,
     /// It is stopping so.
     pub stopping: Option<StopMode>,
     /// When it was started.
     pub since: Time,
     /// The stream that it receives.
     pub stream: Option<Stream>,
-    /// Its slots.
-    pub slots: BTreeSet<String>,
+    /// What was received is about to be made sure of.
+    pub flushing: bool,
     /// Those that stream from it.
     pub senders: BTreeMap<NodeId, Outgoing>,
 }
@@ -114,18 +136,34 @@ pub struct Server {
     pub postmaster: Option<Postmaster>,
     /// What an earlier one left behind.
     pub orphans: Option<Orphans>,
-    /// All its processes are stopped by SIGSTOP.
+    /// All its processes are stopped by its guard's SIGSTOP.
     pub held: bool,
+    /// All its processes stand still, and it was not the guard: another's SIGSTOP, a disk that hangs, a suspended host.
+    pub frozen: bool,
+    /// Not even SIGKILL ends them: they wait for a disk. `Some(true)`: it was sent and is due when they go on.
+    pub stuck: Option<bool>,
     /// The last process id that was used.
     pub pids: i32,
     /// Replay is paused.
     pub replay_paused: bool,
+    /// Nothing can be written: PostgreSQL panics where it has to.
+    pub full: bool,
 }
 
 impl Server {
     /// An empty directory.
     pub fn new() -> Self {
-        Self { disk: Disk::Empty, postmaster: None, orphans: None, held: false, pids: 100, replay_paused: false }
+        Self {
+            disk: Disk::Empty,
+            postmaster: None,
+            orphans: None,
+            held: false,
+            frozen: false,
+            stuck: None,
+            pids: 100,
+            replay_paused: false,
+            full: false,
+        }
     }
 
     /// The database cluster on disk.
@@ -144,19 +182,24 @@ impl Server {
         }
     }
 
+    /// Its processes do nothing, for whatever reason.
+    pub fn stands_still(&self) -> bool {
+        self.held || self.frozen
+    }
+
     /// A postmaster runs and accepts connections, as far as anybody can tell.
     pub fn is_ready(&self) -> bool {
-        !self.held && self.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready)
+        let answers = |pm: &Postmaster| pm.phase == Phase::Ready && !pm.recovers_in_place;
+        !self.stands_still() && self.postmaster.as_ref().is_some_and(answers)
     }
 
     /// A client could have a commit acknowledged now, if it reached the server.
     pub fn can_acknowledge(&self) -> bool {
-        let postmaster = self
-            .postmaster
-            .as_ref()
-            .is_some_and(|pm| pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none());
+        let postmaster = self.postmaster.as_ref().is_some_and(|pm| {
+            pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place
+        });
         let orphans = self.orphans.is_some_and(|orphans| orphans.write);
-        !self.held && (postmaster || orphans) && self.cluster().is_some()
+        !self.stands_still() && (postmaster || orphans) && self.cluster().is_some()
     }
 
     /// It is a primary, whether held or not.
@@ -179,7 +222,7 @@ impl Server {
             Disk::Empty | Disk::Unfinished => return DataDir::Empty,
             Disk::Cluster(on_disk) => on_disk,
         };
-        let recovering = on_disk.standby;
+        let recovering = on_disk.recovers();
         let min = if recovering { on_disk.consistent } else { Place { depth: 0, ..on_disk.end } };
         DataDir::Cluster(Cluster {
             system_id: wal.system(on_disk.end),
@@ -194,6 +237,7 @@ impl Server {
             backup_label: false,
             tainted: on_disk.tainted.map(str::to_owned),
             history: wal.history(on_disk.end),
+            newest_timeline: on_disk.newest,
         })
     }
 
@@ -207,20 +251,20 @@ impl Server {
             reply_age: Some(now.since(outgoing.heard)),
             ..Sender::default()
         });
-        let slots = pm.slots.iter().map(|name| Slot {
+        let slots = on_disk.slots.iter().map(|name| Slot {
             name: name.clone(),
             physical: true,
             active: pm.senders.keys().any(|to| names[to.0].as_str() == name),
             restart: Lsn(0),
             lost: false,
         });
-        let end = wal.lsn(on_disk.end);
+        let end = wal.lsn(on_disk.flushed);
         let receiver = pm.stream.map(|stream| Receiver {
             pid: 7,
             streaming: true,
             timeline: wal.timeline(on_disk.end),
             latest_end: stream.latest,
-            upstream: names[stream.from.0].as_str().to_owned(),
+            upstream: format!("{}:{PORT}", names[stream.from.0]),
         });
         Some(Sql {
             in_recovery: pm.in_recovery,
@@ -244,6 +288,7 @@ impl Server {
         let end = wal.begin(system);
         self.disk = Disk::Cluster(OnDisk {
             end,
+            flushed: end,
             replayed: end,
             consistent: end,
             state: ControlState::ShutDown,
@@ -252,18 +297,21 @@ impl Server {
             upstream: None,
             tainted: None,
             newest: Timeline(1),
+            slots: BTreeSet::new(),
         });
     }
 
     /// A copy of `source`, which runs.
     pub fn copy_of(&mut self, source: &OnDisk) {
         self.disk = Disk::Cluster(OnDisk {
-            replayed: source.end,
-            consistent: source.end,
+            end: source.flushed,
+            replayed: source.flushed,
+            consistent: source.flushed,
             state: ControlState::InArchiveRecovery,
             standby: true,
             upstream: None,
             tainted: None,
+            slots: BTreeSet::new(),
             ..source.clone()
         });
     }
@@ -280,14 +328,15 @@ impl Server {
             pid,
             phase: Phase::Starting,
             in_recovery: as_standby.is_some(),
-            promoting: false,
+            promoting: None,
+            recovers_in_place: false,
             stopping: None,
             since: now,
             stream: None,
-            slots: BTreeSet::new(),
+            flushing: false,
             senders: BTreeMap::new(),
         });
-        self.held = false;
+        (self.held, self.frozen) = (false, false);
         pid
     }
 
@@ -296,6 +345,7 @@ impl Server {
         let paused = self.replay_paused;
         let Disk::Cluster(on_disk) = &mut self.disk else { return false };
         let Some(pm) = self.postmaster.as_mut().filter(|pm| pm.stopping.is_none()) else { return false };
+        on_disk.flushed = on_disk.end;
         // Paused replay is not paused before consistency.
         on_disk.replayed =
             if paused && pm.in_recovery { wal.shared(on_disk.consistent, on_disk.end) } else { on_disk.end };
@@ -307,17 +357,19 @@ impl Server {
         true
     }
 
-    /// The promotion that was asked for ends: a new timeline begins where the WAL ends.
-    pub fn promoted(&mut self, wal: &mut Wal) {
+    /// The promotion that was asked for ends: a new timeline begins where the WAL ends. It gets the number after the
+    /// newest that there is a history file of; the executor has made files up to `timeline`.
+    pub fn promoted(&mut self, wal: &mut Wal, timeline: Timeline) {
         let Some(on_disk) = self.cluster_mut() else { return };
-        let timeline = Timeline(on_disk.newest.max(wal.timeline(on_disk.end)).0 + 1);
+        let timeline = on_disk.newest.max(wal.timeline(on_disk.end)).next().max(timeline);
         let begun = wal.fork(on_disk.end, timeline);
         on_disk.end = wal.append(begun, Record::EndOfRecovery);
+        on_disk.flushed = on_disk.end;
         (on_disk.replayed, on_disk.consistent, on_disk.newest) = (on_disk.end, on_disk.end, timeline);
         (on_disk.standby, on_disk.upstream, on_disk.state) = (false, None, ControlState::InProduction);
         self.replay_paused = false;
         if let Some(pm) = &mut self.postmaster {
-            (pm.in_recovery, pm.promoting, pm.stream) = (false, false, None);
+            (pm.in_recovery, pm.promoting, pm.stream) = (false, None, None);
         }
     }
 
@@ -326,6 +378,7 @@ impl Server {
         let on_disk = self.cluster_mut()?;
         let before = wal.lsn(on_disk.end);
         on_disk.end = wal.append(on_disk.end, record);
+        on_disk.flushed = on_disk.end;
         (on_disk.replayed, on_disk.consistent) = (on_disk.end, on_disk.end);
         if record == Record::Checkpoint {
             on_disk.checkpoint = (before, wal.timeline(on_disk.end));
@@ -337,13 +390,38 @@ impl Server {
     pub fn dies(&mut self) {
         self.postmaster = None;
         self.orphans = None;
-        self.held = false;
+        (self.held, self.frozen, self.stuck) = (false, false, None);
+    }
+
+    /// What was written and not made sure of goes with the power, up to `depth`: the kernel may have written some of it.
+    pub fn loses_power(&mut self, wal: &Wal, depth: u64) {
+        let Some(on_disk) = self.cluster_mut() else { return };
+        assert!(on_disk.flushed.depth <= depth && depth <= on_disk.end.depth, "what was made sure of is there");
+        on_disk.end = wal.on_the_way(on_disk.end, depth);
+        on_disk.flushed = on_disk.end;
+    }
+
+    /// A receiver ends, and makes sure of what it has written (`WalRcvDie`).
+    pub fn receiver_ends(&mut self) -> Option<Stream> {
+        let stream = self.postmaster.as_mut()?.stream.take()?;
+        self.flush();
+        Some(stream)
+    }
+
+    /// What was received is made sure of, and replayed.
+    pub fn flush(&mut self) {
+        let paused = self.replay_paused;
+        let Some(on_disk) = self.cluster_mut() else { return };
+        on_disk.flushed = on_disk.end;
+        if !paused {
+            on_disk.replayed = on_disk.end;
+        }
     }
 
     /// The postmaster alone is gone.
     pub fn postmaster_dies(&mut self, backends: u32) {
         let Some(pm) = self.postmaster.take() else { return };
-        let write = pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none();
+        let write = pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place;
         self.orphans = (backends > 0).then_some(Orphans { count: backends, write });
     }
 }
@@ -353,6 +431,9 @@ impl Default for Server {
         Self::new()
     }
 }
+
+/// Where every server listens.
+pub const PORT: u16 = 5432;
 
 /// How long things take, in milliseconds: what was measured on a small machine, and its surroundings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -367,6 +448,8 @@ pub struct Pace {
     pub promote: (u64, u64),
     /// A checkpoint.
     pub checkpoint: (u64, u64),
+    /// A receiver's fsync.
+    pub flush: (u64, u64),
     /// initdb, a clone.
     pub copy: (u64, u64),
     /// pg_rewind, single-user mode.
@@ -383,6 +466,7 @@ impl Default for Pace {
             stop: (30, 70),
             promote: (28, 80),
             checkpoint: (5, 200),
+            flush: (1, 12),
             copy: (500, 4000),
             rewind: (300, 2000),
             reconnect: 500,
@@ -392,3 +476,5 @@ impl Default for Pace {
 
 /// How long a WAL receiver may be silent before its sender gives it up (`wal_sender_timeout`).
 pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a WAL sender may be silent before its receiver gives it up (`wal_receiver_timeout`).
+pub const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);

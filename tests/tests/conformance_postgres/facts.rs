@@ -1,5 +1,6 @@
 //! What is observed, in words that are the same for every server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
@@ -148,7 +149,7 @@ fn says(sql: &Sql) -> String {
     let role = if sql.in_recovery { "standby" } else { "primary" };
     let paused = if sql.replay_paused { ", replay paused" } else { "" };
     let stream = if streams(sql) { ", streams" } else { "" };
-    let slots: Vec<&str> = sql.slots.iter().map(|slot| slot.name.as_str()).collect();
+    let slots: BTreeSet<&str> = sql.slots.iter().map(|slot| slot.name.as_str()).collect();
     format!("{role} on timeline {}{paused}{stream}, slots {slots:?}", sql.timeline)
 }
 
@@ -160,6 +161,7 @@ fn short(action: &PostgresAction) -> String {
         PostgresAction::Follow(from) => format!("turns to {:?}", from.as_ref().map(|from| from.member.as_str())),
         PostgresAction::Compare(with) => format!("compared with {}", with.member),
         PostgresAction::Rewind(to) => format!("is rewound to {}", to.member),
+        PostgresAction::Promote { timeline } => format!("is promoted to timeline {timeline}"),
         other => format!("{other:?}"),
     }
 }

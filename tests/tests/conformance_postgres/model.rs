@@ -24,28 +24,38 @@ pub(crate) struct ModelServers {
     /// Rows that wait for an answer.
     waiting: Vec<u64>,
     paused: Option<usize>,
+    /// Commits that backends without a postmaster were asked for.
+    orphans: u64,
 }
+
+/// Rows from here on are those of backends without a postmaster.
+const ORPHANS: u64 = 1 << 32;
 
 impl ModelServers {
     pub(crate) fn new() -> Self {
-        Self { model: Model::new(1, 3, 1, 1000), rows: BTreeMap::new(), waiting: Vec::new(), paused: None }
+        Self { model: Model::new(1, 3, 1, 1000), rows: BTreeMap::new(), waiting: Vec::new(), paused: None, orphans: 0 }
     }
 
-    /// Whoever waits and was acknowledged by now.
+    /// Whoever waited longest was acknowledged first.
     fn acknowledged(&mut self) {
-        let new = self.model.world.ledger.acknowledged.iter().skip(self.rows.len()).map(|one| one.serial);
-        for (serial, row) in new.zip(self.waiting.drain(..)).collect::<Vec<_>>() {
-            self.rows.insert(serial, row);
+        let new: Vec<Serial> =
+            self.model.world.ledger.acknowledged.iter().skip(self.rows.len()).map(|one| one.serial).collect();
+        for serial in new {
+            self.rows.insert(serial, self.waiting.remove(0));
         }
     }
 
     fn write(&mut self, server: usize, row: u64) -> bool {
         self.waiting.push(row);
         let world = &mut self.model.world;
+        let failed = world.ledger.failed;
         world.clients[server].waiting = Some(world.now);
         world.send((Plane::Clients, End::Client, End::Node(NodeId(server))), Due::Commit(server));
         self.model.pass(COMMIT_MAX);
         self.acknowledged();
+        if self.model.world.ledger.failed > failed {
+            self.waiting.retain(|waiting| *waiting != row);
+        }
         self.rows.values().any(|known| *known == row)
     }
 }
@@ -66,11 +76,14 @@ impl Servers for ModelServers {
     async fn acknowledged_late(&mut self, row: u64) -> bool {
         self.model.pass(COMMIT_MAX);
         self.acknowledged();
+        // Now or never.
+        self.waiting.retain(|waiting| *waiting != row);
         self.rows.values().any(|known| *known == row)
     }
 
     async fn orphan_commits(&mut self, server: usize) -> bool {
-        self.write(server, 0)
+        self.orphans += 1;
+        self.write(server, ORPHANS + self.orphans)
     }
 
     async fn rows(&mut self, server: usize) -> Option<Vec<u64>> {
@@ -82,7 +95,7 @@ impl Servers for ModelServers {
             Some(Record::Commit(serial)) => self.rows.get(&serial).copied(),
             _ => None,
         });
-        Some(committed.filter(|row| *row > 0).collect())
+        Some(committed.filter(|row| *row < ORPHANS).collect())
     }
 
     async fn sql(&mut self, server: usize) -> Option<Sql> {

@@ -227,7 +227,9 @@ async fn carry_out(postgres: &Postgres, what: PostgresAction) -> Outcome<Postgre
         PostgresAction::Start(how) => done(postgres.start(how, &any_time()).await),
         PostgresAction::Stop(mode) => done(postgres.stop(mode, LONG).await),
         PostgresAction::Restart => done(postgres.restart(LONG, &any_time()).await),
-        PostgresAction::Promote => postgres.promote(&any_time()).await.map(|_| PostgresDone::Done),
+        PostgresAction::Promote { timeline } => {
+            postgres.promote(timeline, &any_time()).await.map(|_| PostgresDone::Done)
+        }
         PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|_| PostgresDone::Done),
         PostgresAction::Freeze => done(postgres.freeze(LONG).await),
         PostgresAction::Checkpoint => done(postgres.checkpoint(LONG).await),

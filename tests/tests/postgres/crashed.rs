@@ -30,7 +30,7 @@ async fn a_primary_that_crashed_with_no_more_than_its_successor_has_follows_as_i
     let base = base();
     let (old, new) = pair(base.path()).await;
     done(old.postgres.stop(StopMode::Immediate, LONG).await);
-    done(new.postgres.promote(&any_time()).await);
+    done(new.postgres.promote(Timeline(2), &any_time()).await);
     new.run("INSERT INTO kept VALUES (1001)").await;
     let before = old.cluster().await;
     assert_eq!(old.postgres.divergence(&new.upstream()).await, Divergence::None);
@@ -50,7 +50,7 @@ async fn a_primary_that_crashed_with_more_than_its_successor_has_is_known_before
     done(new.postgres.freeze(LONG).await);
     old.run("CREATE TABLE lost AS SELECT generate_series(1, 10) AS n").await;
     done(old.postgres.stop(StopMode::Immediate, LONG).await);
-    done(new.postgres.promote(&any_time()).await);
+    done(new.postgres.promote(Timeline(2), &any_time()).await);
     let at = new.cluster().await.history.ancestors[0].end;
     assert!(old.cluster().await.checkpoint < at, "what it holds beyond is behind its last checkpoint");
     assert_eq!(old.postgres.divergence(&new.upstream()).await, Divergence::Diverged { at });
@@ -66,7 +66,7 @@ async fn a_primary_that_crashed_before_its_first_checkpoint_is_known_by_the_time
     let checkpointer: i32 = checkpointer.unwrap().parse().unwrap();
     // Its first checkpoint never comes.
     proc::signal(checkpointer, Signal::STOP).unwrap();
-    done(new.postgres.promote(&any_time()).await);
+    done(new.postgres.promote(Timeline(2), &any_time()).await);
     new.run("CREATE TABLE only_here AS SELECT generate_series(1, 10) AS n").await;
     let crash = new.postgres.stop(StopMode::Immediate, LONG);
     let crashed = async {

@@ -61,7 +61,7 @@ async fn a_standby_starts_with_no_less_than_its_primary_had() {
     done(primary.postgres.stop(StopMode::Fast, LONG).await);
     done(primary.postgres.start(StartAs::Standby(None), &any_time()).await);
     assert_eq!(shown(&primary, "max_connections").await, "60");
-    assert_eq!(done(primary.postgres.promote(&any_time()).await), Timeline(2));
+    assert_eq!(done(primary.postgres.promote(Timeline(2), &any_time()).await), Timeline(2));
     assert_eq!(primary.sql().await.pending_restart, less);
     done(primary.postgres.restart(LONG, &any_time()).await);
     assert_eq!(shown(&primary, "max_connections").await, "40");
@@ -74,7 +74,7 @@ async fn a_promoted_primary_waits_for_no_restart() {
     let primary = Node::primary(base.path(), "a").await;
     let standby = primary.clone_as(base.path(), "b").await;
     done(primary.postgres.stop(StopMode::Fast, LONG).await);
-    done(standby.postgres.promote(&any_time()).await);
+    done(standby.postgres.promote(Timeline(2), &any_time()).await);
     done(standby.postgres.reload_configuration().await);
     set(&standby, |settings| {
         settings.parameters.insert("work_mem".into(), "5MB".into());
@@ -129,7 +129,7 @@ async fn what_the_server_would_refuse_is_left_out() {
 
     done(node.postgres.initdb(&|_| ()).await);
     done(node.postgres.start(StartAs::Standby(None), &any_time()).await);
-    done(node.postgres.promote(&any_time()).await);
+    done(node.postgres.promote(Timeline(2), &any_time()).await);
     done(node.postgres.post_bootstrap().await);
     for (name, value) in [
         ("some_extension.level", "12"),

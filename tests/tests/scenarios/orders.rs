@@ -121,6 +121,7 @@ impl World {
                     member: Member::new("a"),
                     timeline: acquire.timeline,
                     position: acquire.position,
+                    newest_timeline: acquire.newest_timeline,
                 });
                 return Outcome::Done(StoreDone::Acquired(self.keys.clone()));
             }
@@ -149,8 +150,14 @@ impl World {
                 self.keys.config_revision = next;
             }
             StoreAction::AbandonInitialize { .. } => self.keys.initialize = None,
-            StoreAction::PutStatus { position, .. } => {
-                self.keys.status = Some(StatusKey { revision: next, optime: position, ..StatusKey::default() });
+            StoreAction::PutStatus { position, timeline, .. } => {
+                let (revision, optime) = (next, position);
+                self.keys.status = Some(StatusKey { revision, optime, timeline, ..StatusKey::default() });
+            }
+            StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
+                let (revision, store, member) = (next, StoreId(1), Member::new("a"));
+                self.keys.epoch =
+                    Some(EpochRecord { revision, store, epoch, member, timeline, position, newest_timeline });
             }
             StoreAction::PutHistory { lines, .. } => {
                 (self.keys.history.revision, self.keys.history.lines) = (next, lines);
@@ -187,7 +194,7 @@ impl World {
             PostgresAction::Start(StartAs::Standby(upstream)) => self.come_up(true, upstream),
             PostgresAction::Restart => self.come_up(self.sql.in_recovery, self.state.memory.followed.clone()),
             PostgresAction::Stop(mode) => self.goes_down(mode),
-            PostgresAction::Promote => self.promoted(),
+            PostgresAction::Promote { timeline } => self.promoted(timeline),
             PostgresAction::Follow(upstream) => self.follow(upstream.as_ref()),
             PostgresAction::Freeze => self.follow(None),
             PostgresAction::Checkpoint => {
@@ -250,12 +257,12 @@ impl World {
         }
     }
 
-    fn promoted(&mut self) {
+    fn promoted(&mut self, timeline: Timeline) {
         let (ended, end) = (self.sql.timeline, self.sql.received);
         self.sql.in_recovery = false;
-        self.sql.timeline = Timeline(ended.0 + 1);
-        let timeline = self.sql.timeline;
+        self.sql.timeline = timeline;
         self.dir(|dir| {
+            dir.newest_timeline = timeline;
             (dir.state, dir.standby_signal, dir.history.timeline) = (ControlState::InProduction, false, timeline);
             let reason = "no recovery target specified".into();
             dir.history.ancestors.push(Ancestor { timeline: ended, end, reason });
@@ -276,7 +283,7 @@ pub(super) fn takes(action: &Action) -> Duration {
     Duration::from_millis(match action {
         Action::Postgres(PostgresAction::Start(_) | PostgresAction::Stop(_)) => 50,
         Action::Postgres(PostgresAction::Restart) => 100,
-        Action::Postgres(PostgresAction::Promote | PostgresAction::Checkpoint) => 40,
+        Action::Postgres(PostgresAction::Promote { .. } | PostgresAction::Checkpoint) => 40,
         Action::Postgres(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_)) => 2_000,
         Action::Postgres(PostgresAction::RecoverSingleUser) => 300,
         Action::Postgres(PostgresAction::Observe | PostgresAction::Look) | Action::Guard(_) | Action::Host(_) => 1,
@@ -303,5 +310,6 @@ pub(super) fn dir(state: ControlState, standby_signal: bool) -> Cluster {
         backup_label: false,
         tainted: None,
         history: History::first(Timeline(1)),
+        newest_timeline: Timeline(1),
     }
 }

@@ -17,7 +17,9 @@ use matriarch_core::timeline::History;
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Process, Sql};
-use matriarch_core::view::store::{ClusterView, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord};
+use matriarch_core::view::store::{
+    ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -194,7 +196,17 @@ impl World {
     }
 
     pub(crate) fn leader(&mut self, name: &str, created: Revision, lease: LeaseId) {
-        self.keys.leader = Some(LeaderKey { member: Member::new(name), lease, created, modified: created });
+        let (member, newest_timeline) = (Member::new(name), self.sql.timeline.max(Timeline(1)));
+        self.keys.leader = Some(LeaderKey { member: member.clone(), lease, created, modified: created });
+        self.keys.epoch = Some(EpochRecord {
+            revision: created,
+            store: StoreId(1),
+            epoch: created,
+            member,
+            timeline: newest_timeline,
+            position: HERE,
+            newest_timeline,
+        });
         if name != "a" {
             self.member(name, "primary", false);
         }

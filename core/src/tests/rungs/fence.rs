@@ -129,7 +129,8 @@ fn a_start_beside_a_primary_proves_its_tenure_by_the_epoch_on_disk() {
 
 #[test]
 fn a_start_without_that_proof_puts_a_lease_of_its_own_under_a_key_of_its_name() {
-    let node = adopting(Node::primary()).with(|state| state.epoch_file = None);
+    // The key was written by an agent that leaves no record.
+    let node = adopting(Node::primary()).with(|state| state.epoch_file = None).cluster(|cluster| cluster.epoch = None);
     assert!(matches!(node.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
     let now = node.now;
     let node = node.with(|state| {
@@ -146,7 +147,7 @@ fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
     assert!(matches!(node.wants()[..], [HOLD, Action::Store(StoreAction::GrantTenure { .. })]));
     let doubt = node.clone().with(|state| (state.guard.held, state.guard.hold_in_doubt) = (true, true));
     concludes(&doubt, Rung::Fence, "cannot_hold", Fate::LetLapse, &[FIRE]);
-    let standby = adopting(Node::standby()).cluster(|cluster| cluster.leader = None);
+    let standby = adopting(Node::standby()).cluster(|cluster| (cluster.leader, cluster.epoch) = (None, None));
     assert!(matches!(standby.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
 }
 
@@ -166,14 +167,7 @@ fn a_start_never_takes_the_key_of_another_even_before_the_data_are_known() {
 #[test]
 fn another_node_of_the_same_name_does_not_lose_its_key_to_this_one() {
     let node = adopting(Node::primary()).with(|state| state.epoch_file = None).cluster(|cluster| {
-        cluster.epoch = Some(EpochRecord {
-            revision: EPOCH,
-            store: STORE,
-            epoch: EPOCH,
-            member: Member::new("a"),
-            timeline: crate::id::Timeline(1),
-            position: HERE,
-        });
+        cluster.epoch = Some(epoch_record("a", EPOCH));
     });
     concludes(&node, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
 }

@@ -157,7 +157,7 @@ fn winner() -> Node {
 
 #[test]
 fn a_standby_that_won_writes_its_epoch_and_is_promoted() {
-    let promote = Action::Postgres(PostgresAction::Promote);
+    let promote = promotion();
     concludes(&winner(), Rung::Leader, "promoting", Fate::Keep, &[promote]);
     let node = winner().with(|state| state.epoch_file = None);
     concludes(&node, Rung::Leader, "writing_epoch", Fate::Keep, &[Action::Host(HostAction::WriteEpoch(epoch_file()))]);

@@ -18,7 +18,7 @@ use crate::time::{Instant, Seen};
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, StartAs, StopMode};
-use crate::view::store::{EpochRecord, HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
+use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const FIRE: Action = Action::Guard(GuardAction::Fire);
 const HOLD: Action = Action::Guard(GuardAction::Hold);

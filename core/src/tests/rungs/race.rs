@@ -12,14 +12,7 @@ fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it
     assert_eq!(Node::racing().concludes(), (Rung::Race, "asking_lease", Fate::Keep));
     let node = granted(Node::racing()).cluster(|cluster| {
         (cluster.failover_revision, cluster.sync_revision) = (Revision(3), Revision(4));
-        cluster.epoch = Some(EpochRecord {
-            revision: Revision(80),
-            store: STORE,
-            epoch: THEIR_EPOCH,
-            member: Member::new("b"),
-            timeline: crate::id::Timeline(1),
-            position: HERE,
-        });
+        cluster.epoch = Some(epoch_record("b", THEIR_EPOCH));
     });
     let acquire = crate::action::Acquire {
         lease: LeaseId(9),
@@ -29,6 +22,7 @@ fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it
         record: Revision(80),
         timeline: crate::id::Timeline(1),
         position: HERE,
+        newest_timeline: crate::id::Timeline(3),
     };
     concludes(&node, Rung::Race, "campaigning", Fate::Keep, &[Action::Store(StoreAction::Acquire(acquire))]);
 }
@@ -199,6 +193,33 @@ fn who_left_the_history_of_the_leaders_is_measured_from_there() {
     assert_eq!(accepted.concludes().1, "asking_lease", "what an operator asks for");
 }
 
+/// Two timelines can begin at one position: which of them the leaders were on is told with their position.
+#[test]
+fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
+    let node = |on: u32, flushed: u64| {
+        let line = HistoryLine {
+            timeline: crate::id::Timeline(1),
+            end: Lsn(HERE.0 - 0x40),
+            reason: String::new(),
+            timestamp: None,
+            leader: None,
+        };
+        let sql = crate::view::postgres::Sql { received: Lsn(flushed), replayed: Lsn(flushed), ..standby_sql(None) };
+        let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+        Node::racing().dir(dir).sql(sql).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            let (optime, timeline) = (Lsn(HERE.0 + (2 << 20)), crate::id::Timeline(on));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+        })
+    };
+    // Not by the difference of the positions, which is none.
+    let all = HERE.0 + (2 << 20);
+    assert_eq!(node(3, all).concludes().1, "branch_left");
+    assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
+    assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
+    assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+}
+
 fn far_failover() -> Node {
     asked_for(None, Some("a")).cluster(|cluster| {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
@@ -234,7 +255,7 @@ fn who_is_too_far_behind_the_last_known_position_does_not_race() {
 #[test]
 fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
     let node = |who: &str| {
-        let vanished = Vanished { heard: at(0), who: Member::new(who) };
+        let vanished = Vanished { heard: at(0), who: Member::new(who), record: None };
         Node::racing()
             .cluster(|cluster| {
                 *cluster = {
@@ -285,7 +306,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
             if *member == Member::new("b")));
         assert_eq!(node.later(150).concludes().1, "asking_lease", "one that is silent is not waited for");
         // Its key vanished: it gets its moment to take it back.
-        let vanished = Vanished { heard: at(0), who: Member::new("b") };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None };
         let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
         assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
         let mut node = node.later(300);
@@ -296,7 +317,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
 
 #[test]
 fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_for() {
-    let vanished = Vanished { heard: at(0), who: Member::new("b") };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None };
     let mut node =
         asked_for(Some("b"), Some("a")).with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;

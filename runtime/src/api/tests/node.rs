@@ -107,6 +107,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
             ancestors: vec![Ancestor { timeline: Timeline(1), end: Lsn(0x404_0000), reason: String::new() }],
             timeline: Timeline(2),
         },
+        newest_timeline: Timeline(2),
     });
     // Fresh for as long as any test takes: what is observed, a test makes old.
     let fresh = now + Duration::from_mins(1);

@@ -1,0 +1,121 @@
+//! What operators do to the store behind the agents' backs.
+
+use matriarch_core::event::Event;
+use matriarch_core::time::Duration;
+
+use super::What;
+use crate::node::NodeId;
+use crate::store::hands::{Backup, Key};
+use crate::time::ms;
+use crate::world::World;
+
+/// How often a backup is taken, where one will be wanted.
+const BACKUP_EVERY: Duration = Duration::from_secs(5);
+/// The most that are kept: ten minutes.
+const BACKUPS_MAX: usize = 120;
+
+/// The dynamic configuration, as far as it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dynamic {
+    ttl_ms: u64,
+    loop_wait_ms: u64,
+    retry_timeout_ms: u64,
+    maximum_lag_bytes: u64,
+}
+
+impl World {
+    /// A backup of the store is taken, if the plan restores one.
+    pub fn take_backup(&mut self) {
+        if self.backups.len() == BACKUPS_MAX {
+            self.backups.pop_front();
+        }
+        let backup = self.store.backup();
+        self.backups.push_back(backup);
+        self.later(BACKUP_EVERY, crate::world::Due::Backup);
+    }
+
+    /// The backup of so long ago, or the oldest.
+    fn backup_of(&self, ago_ms: u64) -> Option<Backup> {
+        let back = (ago_ms / BACKUP_EVERY.as_millis() as u64) as usize;
+        self.backups.get(self.backups.len().saturating_sub(back + 1)).cloned()
+    }
+
+    /// The store comes back as it was. Its raft term begins anew, as after `etcdctl snapshot restore`.
+    pub(super) fn store_restored(&mut self, ago_ms: u64) {
+        let Some(backup) = self.backup_of(ago_ms) else { return };
+        let now = self.now;
+        // Another fault may have started its members meanwhile: no watch goes on across it.
+        for member in 0..self.members.len() {
+            for node in 0..self.nodes.len() {
+                self.watches_break(NodeId(node), member);
+            }
+        }
+        self.store.restore(&backup, now);
+        self.term = 1;
+        self.coverage.count("store restored");
+        self.checks.restored(now);
+        self.store_changed();
+    }
+
+    pub(super) fn key_deleted(&mut self, key: Key) {
+        self.store.delete(key);
+        self.hands_on(key);
+    }
+
+    pub(super) fn key_garbled(&mut self, key: Key) {
+        self.store.garble(key);
+        self.hands_on(key);
+    }
+
+    fn hands_on(&mut self, key: Key) {
+        self.coverage.count("key changed by hand");
+        // Nobody can know what was published there.
+        if matches!(key, Key::Status | Key::History) {
+            self.checks.forget_published();
+        }
+        self.store_changed();
+    }
+
+    pub(super) fn keys_deleted(&mut self) {
+        self.store.delete_all();
+        self.coverage.count("all keys deleted");
+        self.checks.forget_published();
+        self.store_changed();
+    }
+
+    /// The dynamic configuration is another from now on. What is checked goes by the most that was ever allowed.
+    pub(super) fn configuration_changes(&mut self, what: What) {
+        let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else { return };
+        self.dynamic = Some(Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes });
+        let bounds = &mut self.settings;
+        bounds.ttl_ms = bounds.ttl_ms.max(ttl_ms);
+        bounds.loop_wait_ms = bounds.loop_wait_ms.max(loop_wait_ms);
+        bounds.retry_timeout_ms = bounds.retry_timeout_ms.max(retry_timeout_ms);
+        bounds.maximum_lag_bytes = bounds.maximum_lag_bytes.max(maximum_lag_bytes);
+        self.coverage.count("configuration changed");
+        self.store.configure();
+        self.store_changed();
+    }
+
+    /// An agent that has seen another `config` than it goes by takes it up.
+    pub fn follow_configuration(&mut self, node: NodeId) {
+        let Some(new) = self.dynamic else { return };
+        let host = &mut self.nodes[node.0];
+        let Some(agent) = host.agent.as_mut().filter(|agent| !agent.left) else { return };
+        let (seen, known) = (agent.mirror.config_revision, agent.config_seen);
+        if seen == known || seen.0 == 0 {
+            return;
+        }
+        agent.config_seen = seen;
+        let config = &mut host.config;
+        config.ttl = ms(new.ttl_ms);
+        config.loop_wait = ms(new.loop_wait_ms);
+        config.retry_timeout = ms(new.retry_timeout_ms);
+        config.maximum_lag_on_failover_bytes = new.maximum_lag_bytes;
+        agent.horizon.tenure_limit = agent.horizon.tenure_limit.max(config.ttl);
+        if agent.state.config != *config {
+            let event = Event::Configured(config.clone());
+            self.step(node, event);
+        }
+    }
+}
