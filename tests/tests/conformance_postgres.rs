@@ -26,7 +26,7 @@ use real::RealServers;
 
 /// The longest that anything takes that is to come true.
 const LONG: Duration = Duration::from_secs(30);
-/// How long a client waits for its commit.
+/// How long a client waits for a commit at a server that is held.
 const COMMIT_MAX: Duration = Duration::from_millis(700);
 
 /// What befalls a server.
@@ -54,7 +54,7 @@ trait Servers {
     async fn order(&mut self, server: usize, what: PostgresAction, limit: Duration) -> Option<Outcome<PostgresDone>>;
     /// Where a server is found by the others.
     fn upstream(&self, server: usize) -> Upstream;
-    /// A client writes a row. Whether that was acknowledged within [`COMMIT_MAX`].
+    /// A client writes a row. Whether that was acknowledged in time.
     async fn commit(&mut self, server: usize, row: u64) -> bool;
     /// Whether a row was acknowledged that had been waiting for an answer.
     async fn acknowledged_late(&mut self, row: u64) -> bool;

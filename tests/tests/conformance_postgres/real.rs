@@ -1,6 +1,6 @@
 //! Real servers, without agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(crate) struct RealServers {
     waiting: BTreeMap<u64, JoinHandle<bool>>,
     /// Commits that the busy backend of a server has made.
     busy: Arc<AtomicUsize>,
+    /// What stands still.
+    held: BTreeSet<usize>,
     /// Stopped: it holds its postmaster up until it goes.
     checkpointer: Option<i32>,
     _base: TempDir,
@@ -38,7 +40,14 @@ impl RealServers {
     pub(crate) fn new() -> Self {
         let base = base();
         let nodes = (0..3).map(|server| Node::new(base.path(), &name(server).to_string())).collect();
-        Self { nodes, waiting: BTreeMap::new(), busy: Arc::default(), checkpointer: None, _base: base }
+        Self {
+            nodes,
+            waiting: BTreeMap::new(),
+            busy: Arc::default(),
+            held: BTreeSet::new(),
+            checkpointer: None,
+            _base: base,
+        }
     }
 
     /// The postmaster and all of its processes.
@@ -123,7 +132,9 @@ impl Servers for RealServers {
             let insert = format!("CREATE TABLE IF NOT EXISTS written (n bigint); INSERT INTO written VALUES ({row})");
             client.batch_execute(&insert).await.is_ok()
         });
-        if let Ok(answered) = timeout(COMMIT_MAX, &mut writing).await {
+        // A machine that is busy is no server that is held.
+        let patience = if self.held.contains(&server) { COMMIT_MAX } else { LONG };
+        if let Ok(answered) = timeout(patience, &mut writing).await {
             return answered.unwrap();
         }
         self.waiting.insert(row, writing);
@@ -137,8 +148,12 @@ impl Servers for RealServers {
 
     async fn orphan_commits(&mut self, _server: usize) -> bool {
         let before = self.busy.load(Ordering::Relaxed);
-        sleep(COMMIT_MAX).await;
-        self.busy.load(Ordering::Relaxed) > before
+        let more = async {
+            while self.busy.load(Ordering::Relaxed) == before {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(3 * COMMIT_MAX, more).await.is_ok()
     }
 
     async fn rows(&mut self, server: usize) -> Option<Vec<u64>> {
@@ -172,6 +187,7 @@ impl Servers for RealServers {
     }
 
     async fn befalls(&mut self, server: usize, blow: Blow) {
+        self.held.remove(&server);
         match blow {
             Blow::Kill => {
                 let pids = self.processes(server).await;
@@ -187,7 +203,13 @@ impl Servers for RealServers {
                 proc::signal(pid.0, Signal::KILL).unwrap();
                 exit.await;
             }
-            Blow::Hold => self.signal(server, Signal::STOP).await,
+            Blow::Hold => {
+                // Its postmaster first; what that forked before is found the second time.
+                for _ in 0..2 {
+                    self.signal(server, Signal::STOP).await;
+                }
+                self.held.insert(server);
+            }
             Blow::Resume => self.signal(server, Signal::CONT).await,
             Blow::PauseReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_pause()").await),
             Blow::ResumeReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_resume()").await),
