@@ -115,6 +115,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_ttl_fits_only_with_room_for_the_drift_of_the_clocks() {
+        let ttl = Duration::from_secs(30);
+        let others = Bounds::renew_interval(ttl) + 2 * Bounds::attempt_deadline(ttl) + Bounds::default().drift(ttl);
+        let spare = ttl.saturating_sub(others);
+        let bounds = |stop_cost| Bounds { stop_cost, ..Bounds::default() };
+        assert!(bounds(spare).fits(ttl));
+        assert!(!bounds(spare + Duration::from_nanos(1)).fits(ttl));
+    }
+
     /// The naive version: two clocks that are wrong by `rho` in opposite directions, counted in nanoseconds.
     /// The store starts to count when the renewal is sent, at the earliest, and its clock runs fast.
     fn store_expires_at(sent: u64, ttl_ns: u64, rho_ppm: u64) -> u64 {

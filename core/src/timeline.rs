@@ -197,6 +197,14 @@ mod tests {
     }
 
     #[test]
+    fn a_timeline_may_end_where_it_began() {
+        // Promoted twice, and nothing was written in between.
+        let twice = "1\t0/3000148\tno recovery target specified\n2\t0/3000148\tno recovery target specified\n";
+        assert_eq!(History::parse(Timeline(3), twice).map(|history| history.ancestors.len()), Ok(2));
+        assert_eq!(History::parse(Timeline(3), &twice.replacen("0/3000148", "0/3000149", 1)), Err(2));
+    }
+
+    #[test]
     fn the_same_number_minted_twice_is_divergence() {
         let one = history(&[(1, 100)], 2);
         let two = history(&[(1, 90)], 2);

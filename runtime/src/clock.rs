@@ -1,7 +1,12 @@
-//! The host's clock as core's [`Instant`].
+//! The host's clock as core's [`Instant`], and the clock that an agent lives by.
 
+mod alarm;
+
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
 
 use matriarch_core::time::{Instant, WallMillis};
 use rustix::time::{
@@ -19,6 +24,46 @@ pub fn now() -> Instant {
 pub fn wall() -> WallMillis {
     let t = clock_gettime(ClockId::Realtime);
     WallMillis(t.tv_sec * 1000 + t.tv_nsec / 1_000_000)
+}
+
+/// The clock that an agent lives by: that of its host ([`host`]), or that of a simulated world.
+pub trait Clock: Send + Sync {
+    /// As [`now`].
+    fn now(&self) -> Instant;
+    /// As [`wall`].
+    fn wall(&self) -> WallMillis;
+    /// An alarm on this clock.
+    ///
+    /// # Errors
+    /// The host has no timer left.
+    fn alarm(&self) -> io::Result<Box<dyn Alarm>>;
+}
+
+/// Waits for an instant of its clock.
+pub trait Alarm: Send {
+    /// Returns at `wake` or, if that is over, at once; never for `None`. May be dropped and called again at any time.
+    fn rings(&mut self, wake: Option<Instant>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// The host's clock.
+pub fn host() -> Arc<dyn Clock> {
+    Arc::new(Host)
+}
+
+struct Host;
+
+impl Clock for Host {
+    fn now(&self) -> Instant {
+        now()
+    }
+
+    fn wall(&self) -> WallMillis {
+        wall()
+    }
+
+    fn alarm(&self) -> io::Result<Box<dyn Alarm>> {
+        Ok(Box::new(alarm::HostAlarm::new()?))
+    }
 }
 
 /// A timer on the clock of [`now`]: what fell due while the host was suspended is due when it wakes up.

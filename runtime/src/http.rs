@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::config::Credentials;
-use crate::net::tcp_connect;
+use crate::net::{BoxStream, Connector};
 
 /// The largest answer that is read. A cluster document is a few kilobytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -59,11 +59,10 @@ impl HttpError {
     }
 }
 
-/// Sends one request and reads the whole answer: its status and its body. `deadline` covers everything, connecting
-/// included. A body is sent as JSON.
+/// Sends one request over TCP, as [`Client::request`].
 ///
 /// # Errors
-/// There is no complete answer. A status that says no is an answer, not an error.
+/// As there.
 pub async fn request(
     method: Method,
     url: &str,
@@ -71,14 +70,46 @@ pub async fn request(
     body: Option<String>,
     deadline: Duration,
 ) -> Result<(u16, String), HttpError> {
-    let end = Instant::now() + deadline;
-    let (address, request) = build(method, url, auth, body)?;
-    let stream = tcp_connect(&address, deadline).await.map_err(HttpError::Connect)?;
-    let failed = |why: String| HttpError::Exchange { url: url.to_owned(), why };
-    match tokio::time::timeout_at(end, exchange(stream, request)).await {
-        Ok(outcome) => outcome.map_err(failed),
-        Err(_) => Err(failed(format!("no complete answer within {} ms", deadline.as_millis()))),
+    Client::new(Connector::tcp(deadline)).request(method, url, auth, body, deadline).await
+}
+
+/// Sends requests, each over a connection of its own.
+#[derive(Clone)]
+pub struct Client(Connector);
+
+impl Client {
+    /// A client over the connections of `connector`.
+    pub fn new(connector: Connector) -> Self {
+        Self(connector)
     }
+
+    /// Sends one request and reads the whole answer: its status and its body. `deadline` covers everything, connecting
+    /// included. A body is sent as JSON.
+    ///
+    /// # Errors
+    /// There is no complete answer. A status that says no is an answer, not an error.
+    pub async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        auth: Option<&Credentials>,
+        body: Option<String>,
+        deadline: Duration,
+    ) -> Result<(u16, String), HttpError> {
+        let end = Instant::now() + deadline;
+        let (address, request) = build(method, url, auth, body)?;
+        let connected = tokio::time::timeout_at(end, self.0.connect(&address)).await;
+        let stream = connected.unwrap_or_else(|_| Err(late(&address))).map_err(HttpError::Connect)?;
+        let failed = |why: String| HttpError::Exchange { url: url.to_owned(), why };
+        match tokio::time::timeout_at(end, exchange(stream, request)).await {
+            Ok(outcome) => outcome.map_err(failed),
+            Err(_) => Err(failed(format!("no complete answer within {} ms", deadline.as_millis()))),
+        }
+    }
+}
+
+fn late(address: &str) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("cannot connect to {address}: no answer in time"))
 }
 
 /// The scheme and authority of a member's `api_url`, to which an endpoint is appended: `http://10.0.0.1:8008`.
@@ -117,7 +148,7 @@ fn build(
 }
 
 /// The connection is driven beside the exchange, not in a task of its own: it ends with the deadline.
-async fn exchange(stream: tokio::net::TcpStream, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
+async fn exchange(stream: BoxStream, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let answer = async move {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;

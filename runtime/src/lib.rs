@@ -7,6 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod ctl;
 pub mod demo;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod guard;
 pub mod http;
 pub mod logging;

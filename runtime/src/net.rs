@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 /// How long sent bytes may stay unacknowledged before the kernel calls the peer dead (TCP_USER_TIMEOUT). Without it a
 /// peer whose host vanished holds a connection for the kernel's 15 minutes of retransmissions.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
+/// How long an answer may wait for a client that does not read it.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that the kernel holds for a listener that is busy.
 const BACKLOG: u32 = 1024;
@@ -51,6 +54,40 @@ impl Connector {
     /// Connects to `addr`, a `host:port`.
     pub fn connect(&self, addr: &str) -> Connecting {
         (self.0)(addr.to_owned())
+    }
+}
+
+/// A connection that is awaited, with the address that it comes from.
+pub type Accepting = Pin<Box<dyn Future<Output = io::Result<(BoxStream, IpAddr)>> + Send>>;
+
+/// Takes connections in. Real ones ([`Listener::tcp`]) or those of a simulated network.
+pub struct Listener(Box<dyn Fn() -> Accepting + Send + Sync>);
+
+impl Listener {
+    /// A listener from a function that waits for the next connection.
+    pub fn new(accept: impl Fn() -> Accepting + Send + Sync + 'static) -> Self {
+        Self(Box::new(accept))
+    }
+
+    /// TCP.
+    pub fn tcp(listener: TcpListener) -> Self {
+        let listener = Arc::new(listener);
+        Self::new(move || {
+            let listener = Arc::clone(&listener);
+            Box::pin(async move {
+                let (stream, peer) = listener.accept().await?;
+                // Without it a client's acknowledgement may delay the second packet of an answer by 40 ms.
+                let _ = stream.set_nodelay(true);
+                // One that asks and asks and never reads would hold its place for ever.
+                let _ = sockopt::set_tcp_user_timeout(&stream, UNREAD_MAX.as_millis() as u32);
+                Ok((Box::new(stream) as BoxStream, peer.ip()))
+            })
+        })
+    }
+
+    /// Waits for the next connection.
+    pub fn accept(&self) -> Accepting {
+        (self.0)()
     }
 }
 

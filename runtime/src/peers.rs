@@ -11,7 +11,7 @@ use matriarch_core::view::peers::PeerAnswer;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::http::{self, HttpError};
+use crate::http::{self, Client, HttpError};
 use crate::wire::lenient::truthy;
 
 /// How often a Patroni member is asked whether it has replayed far enough; it cannot wait for us.
@@ -22,8 +22,8 @@ const TRANSIT: Duration = Duration::from_millis(250);
 
 /// Asks how a member is: `GET api_url`, Matriarch or Patroni. Only the lease protects from a member asked this way: the
 /// answer carries no pledge, and the history is the bare timeline.
-pub async fn ask_status(api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
-    match http::request(Method::GET, api_url, None, None, deadline).await {
+pub async fn ask_status(client: &Client, api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
+    match client.request(Method::GET, api_url, None, None, deadline).await {
         Ok((_, body)) => understood(api_url, &body, from_status),
         Err(error) => unanswered(&error),
     }
@@ -32,18 +32,19 @@ pub async fn ask_status(api_url: &str, deadline: Duration) -> Outcome<PeerAnswer
 /// Asks a member for its position and, if it can (`pledges`), to stop receiving WAL first because the leader key is
 /// absent at `absent_at`. A Patroni member only tells its status.
 pub async fn ask_position(
+    client: &Client,
     api_url: &str,
     pledges: bool,
     absent_at: Revision,
     deadline: Duration,
 ) -> Outcome<PeerAnswer> {
     if !pledges {
-        return ask_status(api_url, deadline).await;
+        return ask_status(client, api_url, deadline).await;
     }
     let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
     let body = json!({ "absent_at": absent_at.0 }).to_string();
     let url = format!("{base}/matriarch/position");
-    match http::request(Method::POST, &url, None, Some(body), deadline).await {
+    match client.request(Method::POST, &url, None, Some(body), deadline).await {
         Ok((200, body)) => understood(api_url, &body, from_position),
         Ok((status, body)) => refused(format!("{url} answered {status}: {}", body.trim())),
         Err(error) => unanswered(&error),
@@ -52,20 +53,26 @@ pub async fn ask_position(
 
 /// Waits until a member has replayed beyond a position, or `deadline` is over; the answer is the last that it told, so
 /// the caller compares. A Patroni member is asked again and again, ours waits itself and answers at once then.
-pub async fn await_replay(api_url: &str, pledges: bool, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
+pub async fn await_replay(
+    client: &Client,
+    api_url: &str,
+    pledges: bool,
+    beyond: Lsn,
+    deadline: Duration,
+) -> Outcome<PeerAnswer> {
     if !pledges {
-        return ask_until_replayed(api_url, beyond, deadline).await;
+        return ask_until_replayed(client, api_url, beyond, deadline).await;
     }
     let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
     let url = format!("{base}/matriarch/replayed?beyond={beyond}&deadline_ms={}", deadline.as_millis());
-    match http::request(Method::GET, &url, None, None, deadline + TRANSIT).await {
+    match client.request(Method::GET, &url, None, None, deadline + TRANSIT).await {
         Ok((200, body)) => understood(api_url, &body, from_position),
         Ok((status, body)) => refused(format!("{url} answered {status}: {}", body.trim())),
         Err(error) => unanswered(&error),
     }
 }
 
-async fn ask_until_replayed(api_url: &str, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
+async fn ask_until_replayed(client: &Client, api_url: &str, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
     let end = Instant::now() + deadline;
     let mut last = Outcome::Unknown(format!("{api_url} was not asked"));
     loop {
@@ -73,7 +80,7 @@ async fn ask_until_replayed(api_url: &str, beyond: Lsn, deadline: Duration) -> O
         if left.is_zero() {
             return last;
         }
-        last = ask_status(api_url, left).await;
+        last = ask_status(client, api_url, left).await;
         if matches!(&last, Outcome::Done(answer) if answer.replayed > beyond) {
             return last;
         }

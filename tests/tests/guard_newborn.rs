@@ -65,7 +65,7 @@ impl Node {
         let mut with_pipe = (*self.postgres.settings()).clone();
         let pipe = Pipe::make(self.base.path().join("included.conf"));
         with_pipe.custom_conf = Some(pipe.path.clone());
-        self.postgres.apply_settings(with_pipe).await;
+        self.postgres.apply_settings(with_pipe);
         let start = self.start(&any_time());
         let pipe = pipe.opened().await;
         assert!(!self.data_dir().join("postmaster.pid").exists());
@@ -128,7 +128,7 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
 }
 
 fn under(at: Instant) -> Allowance {
-    Allowance::under(Armed { tenure: TENURE, at })
+    Allowance::under(Armed { tenure: TENURE, at }, clock::host())
 }
 
 fn any_time() -> Allowance {

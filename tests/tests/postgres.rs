@@ -184,7 +184,7 @@ async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
     let standby = Node::new(base.path(), "b");
     let mut settings = (*standby.postgres.settings()).clone();
     settings.parameters.insert("max_standby_streaming_delay".into(), "-1".into());
-    standby.postgres.apply_settings(settings).await;
+    standby.postgres.apply_settings(settings);
     primary.run("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n").await;
     done(primary.postgres.create_slot("b").await);
     done(standby.postgres.clone_from(&primary.upstream(), &|_| ()).await);
@@ -228,7 +228,7 @@ async fn how_long_promotions_take() {
         let mut settings = (*node.postgres.settings()).clone();
         settings.parameters.insert("wal_retrieve_retry_interval".into(), "2s".into());
         settings.parameters.insert("log_min_messages".into(), "debug2".into());
-        node.postgres.apply_settings(settings).await;
+        node.postgres.apply_settings(settings);
         done(node.postgres.reload_configuration().await);
     }
     let (mut primary, mut standby) = (&first, &second);
@@ -321,7 +321,7 @@ async fn a_postmaster_is_watched_stopped_and_started() {
     let mut settings = (*node.postgres.settings()).clone();
     settings.parameters.insert("work_mem".into(), "5MB".into());
     settings.parameters.insert("max_files_per_process".into(), "900".into());
-    node.postgres.apply_settings(settings).await;
+    node.postgres.apply_settings(settings);
     assert!(done(node.postgres.reload_configuration().await));
     assert!(!done(node.postgres.reload_configuration().await));
     until(async || node.run("SHOW work_mem").await.as_deref() == Some("5MB")).await;
@@ -424,7 +424,7 @@ async fn a_walsender_is_asked_with_every_kind_of_password() {
         .map(|l| format!("host {l}").replace("host all repl", "host replication repl"))
         .chain(["local all all scram-sha-256".into(), "local replication postgres trust".into()])
         .collect();
-    node.postgres.apply_settings(settings.clone()).await;
+    node.postgres.apply_settings(settings.clone());
     done(node.postgres.reload_configuration().await);
 
     let system_id = node.cluster().await.system_id;

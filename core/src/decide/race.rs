@@ -232,6 +232,8 @@ fn behind(
         }
         // Nor is a branch newer, by its number, that left what the leaders told while this node did not.
         Relation::Diverged { .. } if strayed(cluster, peer) && left_at(cluster, mine).is_none() => return None,
+        // Nor does one that may not lead keep away who may: nobody would lead.
+        Relation::Diverged { .. } if may_never_lead(view, cluster, peer) => return None,
         // All of the newer branch would be given up, from where this one left it, and not what the positions differ by.
         // A Patroni member does not tell where that was (0).
         Relation::Diverged { at } => {
@@ -245,6 +247,12 @@ fn behind(
     // Whoever is ahead campaigns as soon as it can. One that cannot (its server does not start, it does not reach the
     // store) must not keep the cluster without a primary for ever: what it costs is bounded.
     (view.at < ahead_patience(view)).then_some(Reason::BehindPeer { who, lsn: peer.flushed })
+}
+
+/// The peer lacks more of what was published than may be given up.
+fn may_never_lead(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> bool {
+    let theirs = Position { history: peer.history.clone(), flushed: peer.flushed };
+    matches!(lags(view, cluster, &theirs), Some(Reason::LagTooLarge { .. } | Reason::BranchLeft { .. }))
 }
 
 /// The peer went on along a timeline that the leaders had ended, or ended one elsewhere.
@@ -282,11 +290,15 @@ fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
-    // Two timelines may begin at one position, and the lines name ancestors only.
-    let on = cluster.status.as_ref().map_or(Timeline(0), |status| status.timeline);
-    let another = on > Timeline(0) && mine.history.end_of(on).is_none();
-    let began = told.rev().find(|(timeline, _)| another && *timeline < on).map(|(_, end)| end);
-    let left = ended.chain(began);
+    let status = cluster.status.as_ref().filter(|status| status.timeline > Timeline(0));
+    let published = status.and_then(|status| match mine.history.end_of(status.timeline) {
+        // Two timelines may begin at one position, and the lines name ancestors only.
+        None => told.rev().find(|(timeline, _)| *timeline < status.timeline).map(|(_, end)| end),
+        // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with
+        // no more than that.
+        Some(end) => end.filter(|end| *end < status.optime),
+    });
+    let left = ended.chain(published);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

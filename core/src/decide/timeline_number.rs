@@ -36,7 +36,7 @@ pub(super) fn reserve(view: &View<'_>, held: &Held, least: Timeline) -> (Timelin
     (newest_timeline, Action::Store(reserve))
 }
 
-/// The greatest number that anything tells of: our directory, reservations, the history, what members are on.
+/// The greatest number that anything tells of: our directory, reservations, the history, what members are on and answer.
 fn newest_known(view: &View<'_>) -> Timeline {
     let ours = view.dir().map(|dir| dir.newest_timeline.max(dir.history.timeline)).unwrap_or_default();
     let ours = view.sql().map_or(ours, |sql| ours.max(sql.timeline));
@@ -46,6 +46,8 @@ fn newest_known(view: &View<'_>) -> Timeline {
     // A line tells of a timeline that has ended: another has begun there.
     let ended = cluster.history.lines.iter().map(|line| line.timeline.next());
     let members = cluster.members.values().map(|member| member.record.timeline);
-    let newest = told.chain(ended).chain(members).fold(ours, Timeline::max);
+    // One that was promoted by hand has reserved nothing, and is stopped before it could publish it.
+    let answers = view.state.peers.answers.values().map(|seen| seen.value.history.timeline);
+    let newest = told.chain(ended).chain(members).chain(answers).fold(ours, Timeline::max);
     newest.min(Timeline(ours.0.saturating_add(LEFT_OUT_MAX)))
 }

@@ -57,6 +57,12 @@ fn the_number_that_is_reserved_with_the_key_is_beyond_all_that_anything_tells_of
         cluster.members.values_mut().for_each(|member| member.record.timeline = Timeline(7));
     });
     assert_eq!(reserves(of_a_member), Timeline(8));
+    // Promoted by hand: the branch that it has begun is short, and it is no rival.
+    let of_an_answer = Node::racing().with(|state| {
+        let answer = state.peers.answers.get_mut(&crate::id::Member::new("c")).unwrap();
+        (answer.value.history.timeline, answer.value.barred) = (Timeline(3), true);
+    });
+    assert_eq!(reserves(of_an_answer), Timeline(4));
     let of_our_files = Node::racing().dir(Cluster { newest_timeline: Timeline(9), ..standby_dir() });
     assert_eq!(reserves(of_our_files), Timeline(10));
 }

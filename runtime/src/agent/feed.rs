@@ -8,7 +8,6 @@ use matriarch_core::time::{Instant, Seen};
 use matriarch_core::view::store::ClusterView;
 use tokio::sync::mpsc;
 
-use crate::clock;
 use crate::store::{EtcdStore, MirroredPrefix, Snapshot, WatchEvent};
 use crate::wire::{RawEntry, cluster_view};
 
@@ -125,7 +124,7 @@ pub async fn run(store: EtcdStore, mirror: Mirror, out: mpsc::Sender<Fed>) {
                         mirror.view(&mut kept)
                     };
                     // Nothing was asked: the oldest instant that it may be true of is when it was heard.
-                    let heard: Instant = heard.min(clock::now());
+                    let heard: Instant = heard.min(store.clock().now());
                     if out.send(Fed::View(Box::new(Seen::new(view, heard, heard)))).await.is_err() {
                         return;
                     }

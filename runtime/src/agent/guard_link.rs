@@ -5,11 +5,11 @@ use matriarch_core::event::GuardEvent;
 use matriarch_core::id::LeaseId;
 use matriarch_core::view::guard::Armed;
 
-use crate::guard::{Guard, GuardOptions, Hello, Order, Orders, Report};
+use crate::guard::{Finder, Finding, Guard, Hello, Order, Orders, Report};
 
 /// The connection, as far as there is one.
 pub(super) struct GuardLink {
-    options: GuardOptions,
+    finder: Finder,
     orders: Option<Orders>,
     armed: Option<LeaseId>,
     postmaster: (i32, u64),
@@ -23,9 +23,9 @@ pub(super) struct GuardLink {
 
 impl GuardLink {
     /// No connection yet.
-    pub(super) fn new(options: GuardOptions) -> Self {
+    pub(super) fn new(finder: Finder) -> Self {
         Self {
-            options,
+            finder,
             orders: None,
             armed: None,
             postmaster: (0, 0),
@@ -35,9 +35,9 @@ impl GuardLink {
         }
     }
 
-    /// How to reach or start the guard.
-    pub(super) fn options(&self) -> GuardOptions {
-        self.options.clone()
+    /// Reaches the guard, or starts one.
+    pub(super) fn find(&self) -> Finding {
+        self.finder.find()
     }
 
     /// A connection was made.

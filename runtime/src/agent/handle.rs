@@ -11,6 +11,8 @@ use matriarch_core::state::State;
 use matriarch_core::time::WallMillis;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::Clock;
+
 /// The most decisions that are kept for `/why`.
 pub const JOURNAL_MAX: usize = 200;
 
@@ -57,16 +59,22 @@ pub enum Message {
 }
 
 /// A handle on the running agent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     shared: Arc<Mutex<Shared>>,
     messages: mpsc::Sender<Message>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Handle {
-    /// A handle on what the loop shares, and the channel that the loop reads.
-    pub fn new(shared: Arc<Mutex<Shared>>, messages: mpsc::Sender<Message>) -> Self {
-        Self { shared, messages }
+    /// A handle on what the loop shares, the channel that the loop reads, and its clock.
+    pub fn new(shared: Arc<Mutex<Shared>>, messages: mpsc::Sender<Message>, clock: Arc<dyn Clock>) -> Self {
+        Self { shared, messages, clock }
+    }
+
+    /// The clock that the agent lives by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// What the loop shares. Held for a moment only, never across an await.

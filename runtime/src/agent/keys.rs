@@ -6,11 +6,10 @@ use matriarch_core::action::{Acquire, StoreAction};
 use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use matriarch_core::op::Outcome;
-use matriarch_core::time::Instant;
+use matriarch_core::time::{Instant, WallMillis};
 use matriarch_core::view::store::{HistoryLine, MemberRecord};
 
 use super::feed::Mirror;
-use crate::clock;
 use crate::store::{Committed, EtcdStore, Guard, Operation, Renewed, Transaction};
 use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
@@ -84,7 +83,7 @@ impl Keys {
 
     /// Executes an order: what came of it, and when it was asked.
     pub async fn execute(&self, action: StoreAction, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
-        let asked = clock::now();
+        let asked = self.store.clock().now();
         let deadline = deadline.min(ATTEMPT_MAX);
         let outcome = match action {
             StoreAction::Read => return self.read(deadline).await,
@@ -113,7 +112,7 @@ impl Keys {
     }
 
     async fn read(&self, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
-        let asked = clock::now();
+        let asked = self.store.clock().now();
         match self.store.read_prefix(&self.base, deadline).await {
             Outcome::Done(snapshot) => (Outcome::Done(StoreDone::Read(self.mirror.apply(&snapshot))), snapshot.asked),
             Outcome::Refused(refusal) => (Outcome::Refused(refusal), asked),
@@ -122,7 +121,7 @@ impl Keys {
     }
 
     async fn grant(&self, ttl: Duration, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
-        let asked = clock::now();
+        let asked = self.store.clock().now();
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         match self.store.grant(seconds, deadline).await {
             Outcome::Done(granted) => {
@@ -134,7 +133,7 @@ impl Keys {
     }
 
     async fn renew(&self, lease: LeaseId, epoch: Revision, deadline: Duration) -> (Outcome<StoreDone>, Instant) {
-        let asked = clock::now();
+        let asked = self.store.clock().now();
         match self.store.renew(lease, &self.key(key::LEADER), epoch, deadline).await {
             // Credited to when the keep-alive of the attempt that succeeded was sent.
             Outcome::Done(Renewed { ttl, revision, asked, .. }) => {
@@ -297,7 +296,7 @@ impl Keys {
             }
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
-                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines)))],
+                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines, self.store.clock().wall())))],
             ),
             StoreAction::PutFailover { revision, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);
@@ -322,9 +321,9 @@ impl Keys {
 }
 
 /// The newest line of a history gets the time at which it is written, if it has none.
-fn stamped(mut lines: Vec<HistoryLine>) -> Vec<HistoryLine> {
+fn stamped(mut lines: Vec<HistoryLine>, wall: WallMillis) -> Vec<HistoryLine> {
     if let Some(last) = lines.last_mut().filter(|line| line.timestamp.is_none()) {
-        let now = jiff::Zoned::now();
+        let now = jiff::Timestamp::from_millisecond(wall.0).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
         last.timestamp = Some(now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string());
     }
     lines

@@ -4,30 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use matriarch_core::action::{Action, HostAction, PeerAction, PostgresAction};
-use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreEvent};
+use matriarch_core::action::{Action, PeerAction, PostgresAction};
+use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresEvent, StoreEvent};
 use matriarch_core::id::{Member, OpId, Timeline};
-use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::op::Outcome;
+use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
-use matriarch_core::view::postgres::{DataDir, Process, Upstream};
+use matriarch_core::view::postgres::{DataDir, Process};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::keys::Keys;
 use super::promises::Promises;
 use super::repeats::Repeats;
-use super::setup::STOP_LIMIT;
-use crate::aside::Changes;
-use crate::clock;
+use super::surroundings::Surroundings;
+use crate::clock::Clock;
+use crate::http::Client;
 use crate::peers;
-use crate::postgres::{Allowance, Divergence, Followed, Postgres};
+use crate::postgres::{Allowance, Server};
 
 /// How long the monitoring query may take.
 const SQL_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a checkpoint before a stop may take: it only makes the stop shorter.
-const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(300);
-/// How long the WAL receiver may take to end.
-const FREEZE_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a peer may take for its position, and for its status.
 const POSITION_DEADLINE: Duration = Duration::from_millis(1000);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
@@ -37,12 +34,13 @@ pub(super) struct Lanes {
     /// The keys of the cluster.
     pub(super) keys: Arc<Keys>,
     /// The local PostgreSQL.
-    pub(super) postgres: Arc<Postgres>,
+    pub(super) postgres: Arc<dyn Server>,
     /// Small files.
-    pub(super) promises: Promises,
+    promises: Arc<dyn Promises>,
+    clock: Arc<dyn Clock>,
+    /// To the other agents.
+    peers: Client,
     events: mpsc::UnboundedSender<Event>,
-    /// Writes of the small files.
-    writes: Arc<Changes>,
     running: BTreeMap<OpId, Running>,
     looks: Arc<Mutex<Looks>>,
     /// What fails again and again.
@@ -59,18 +57,26 @@ impl Lanes {
     /// Lanes that end in `events`. The channel is bounded by what core has in flight: one operation a lane.
     pub(super) fn new(
         keys: Arc<Keys>,
-        postgres: Arc<Postgres>,
-        promises: Promises,
+        around: &Surroundings,
+        peers: Client,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        let looks = Arc::default();
-        let (writes, repeats) = (Arc::default(), Arc::default());
-        Self { keys, postgres, promises, events, writes, running: BTreeMap::new(), looks, repeats }
+        Self {
+            keys,
+            postgres: Arc::clone(&around.postgres),
+            promises: Arc::clone(&around.promises),
+            clock: Arc::clone(&around.clock),
+            peers,
+            events,
+            running: BTreeMap::new(),
+            looks: Arc::default(),
+            repeats: Arc::default(),
+        }
     }
 
     /// Whether a decision is to be told.
     pub(super) fn is_news(&self, decision: &str) -> bool {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(decision, clock::now())
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(decision, self.clock.now())
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.
@@ -102,7 +108,8 @@ impl Lanes {
     /// Begins an operation; one that makes PostgreSQL writable `under` the promise of the guard.
     pub(super) fn begin(&mut self, op: OpId, action: Action, under: Option<Armed>, deadline: Duration) {
         self.running.retain(|_, running| !running.task.is_finished());
-        let allowance = under.map_or_else(Allowance::unbounded, Allowance::under);
+        let allowance =
+            under.map_or_else(Allowance::unbounded, |armed| Allowance::under(armed, Arc::clone(&self.clock)));
         let task = match action {
             Action::Store(action) => {
                 let (keys, events) = (Arc::clone(&self.keys), self.events.clone());
@@ -122,12 +129,12 @@ impl Lanes {
             }
             Action::Postgres(action) => {
                 let (look, events, allowance) = (self.look(), self.events.clone(), allowance.clone());
-                let repeats = Arc::clone(&self.repeats);
+                let (repeats, clock) = (Arc::clone(&self.repeats), Arc::clone(&self.clock));
                 tokio::spawn(async move {
                     let what = action.to_string();
                     let starts = matches!(action, PostgresAction::Start(_) | PostgresAction::Restart);
-                    let outcome = control(&look.postgres, action, &allowance).await;
-                    tell(&repeats, &what, &outcome);
+                    let outcome = look.postgres.carry_out(action, &allowance).await;
+                    tell(&repeats, &what, &outcome, clock.now());
                     if starts && matches!(outcome, Outcome::Refused(_)) {
                         // For the next attempt, if the program is another one: this one is over, and nothing waits.
                         let postgres = Arc::clone(&look.postgres);
@@ -139,13 +146,12 @@ impl Lanes {
                 })
             }
             Action::Host(action) => {
-                let (promises, events) = (self.promises.clone(), self.events.clone());
-                let (writes, repeats) = (Arc::clone(&self.writes), Arc::clone(&self.repeats));
+                let (promises, events) = (Arc::clone(&self.promises), self.events.clone());
+                let (repeats, clock) = (Arc::clone(&self.repeats), Arc::clone(&self.clock));
                 tokio::spawn(async move {
                     let what = action.to_string();
-                    // In turn: a write that hung must not land over a later one.
-                    let outcome = writes.make(move || write(&promises, &action)).await;
-                    tell(&repeats, &what, &outcome);
+                    let outcome = promises.write(action).await;
+                    tell(&repeats, &what, &outcome, clock.now());
                     send(&events, Event::Host(HostEvent::Completed { op, outcome }));
                 })
             }
@@ -184,20 +190,20 @@ impl Lanes {
     }
 
     fn ask(&self, op: OpId, action: PeerAction) -> tokio::task::JoinHandle<()> {
-        let events = self.events.clone();
+        let (events, peers, clock) = (self.events.clone(), self.peers.clone(), Arc::clone(&self.clock));
         tokio::spawn(async move {
-            let asked = clock::now();
+            let asked = clock.now();
             let (member, outcome) = match action {
                 PeerAction::AskPosition { member, api_url, pledges, absent_at } => {
-                    let outcome = peers::ask_position(&api_url, pledges, absent_at, POSITION_DEADLINE).await;
+                    let outcome = peers::ask_position(&peers, &api_url, pledges, absent_at, POSITION_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AskStatus { member, api_url } => {
-                    let outcome = peers::ask_status(&api_url, STATUS_DEADLINE).await;
+                    let outcome = peers::ask_status(&peers, &api_url, STATUS_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AwaitReplay { member, api_url, pledges, beyond, deadline } => {
-                    let outcome = peers::await_replay(&api_url, pledges, beyond, deadline).await;
+                    let outcome = peers::await_replay(&peers, &api_url, pledges, beyond, deadline).await;
                     (member, outcome)
                 }
             };
@@ -215,7 +221,7 @@ fn answered(
     op: OpId,
     member: Member,
     outcome: Outcome<matriarch_core::view::peers::PeerAnswer>,
-    asked: matriarch_core::time::Instant,
+    asked: Instant,
 ) -> PeerEvent {
     PeerEvent::Answered { op, member, outcome, asked }
 }
@@ -223,7 +229,7 @@ fn answered(
 /// Looks at process and data directory, and tells core.
 #[derive(Clone)]
 pub(super) struct Look {
-    postgres: Arc<Postgres>,
+    postgres: Arc<dyn Server>,
     events: mpsc::UnboundedSender<Event>,
     looks: Arc<Mutex<Looks>>,
 }
@@ -311,62 +317,8 @@ fn send(events: &mpsc::UnboundedSender<Event>, event: Event) {
     let _ = events.send(event);
 }
 
-fn write(promises: &Promises, action: &HostAction) -> Outcome<()> {
-    let written = match action {
-        HostAction::WriteEpoch(file) => promises.write_epoch(file),
-        HostAction::WritePledge(absent_at) => promises.write_pledge(*absent_at),
-        HostAction::StartGuard | HostAction::Exit { .. } => Ok(()),
-    };
-    match written {
-        Ok(()) => Outcome::Done(()),
-        Err(error) => Outcome::Unknown(format!("the state directory: {error}")),
-    }
-}
-
-/// A line of a tool, for the operator.
-fn progress(line: &str) {
-    tracing::debug!(tool = line);
-}
-
-async fn control(postgres: &Postgres, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
-    match action {
-        PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
-        PostgresAction::Initdb => match postgres.port_taken().await {
-            Some(why) => Outcome::Refused(Refusal::Failed(why)),
-            None => done(postgres.initdb(&progress).await),
-        },
-        PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
-        PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
-        PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
-        PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
-        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT, allowance).await),
-        PostgresAction::Promote { timeline } => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
-        PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|followed| match followed {
-            Followed::Done => PostgresDone::Done,
-            Followed::NeedsRestart(parameter) => {
-                tracing::info!(parameter, "PostgreSQL needs a restart for it");
-                PostgresDone::NeedsRestart
-            }
-        }),
-        PostgresAction::Freeze => done(postgres.freeze(FREEZE_DEADLINE).await),
-        PostgresAction::Checkpoint => done(postgres.checkpoint(CHECKPOINT_DEADLINE).await),
-        PostgresAction::Compare(upstream) => match postgres.divergence(&upstream).await {
-            Divergence::None => Outcome::Done(PostgresDone::Compared(None)),
-            Divergence::Diverged { at } => Outcome::Done(PostgresDone::Compared(Some(at))),
-            Divergence::Unknown(why) => Outcome::Unknown(why),
-        },
-        PostgresAction::RecoverSingleUser => done(postgres.crash_recover(&progress).await),
-        PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &progress).await),
-        PostgresAction::Configure { generation } => {
-            postgres.reload_configuration().await.map(|_| PostgresDone::Configured { generation })
-        }
-        PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
-        PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
-    }
-}
-
 /// Tells what came of an order.
-fn tell<T>(repeats: &Mutex<Repeats>, what: &str, outcome: &Outcome<T>) {
+fn tell<T>(repeats: &Mutex<Repeats>, what: &str, outcome: &Outcome<T>, at: Instant) {
     let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
     let why = match outcome {
         Outcome::Done(_) => match repeats.done(what) {
@@ -377,30 +329,7 @@ fn tell<T>(repeats: &Mutex<Repeats>, what: &str, outcome: &Outcome<T>) {
         Outcome::Refused(why) => format!("could not {what}: {why}"),
         Outcome::Unknown(why) => format!("could not {what}, or not yet: {why}"),
     };
-    if let Some(line) = repeats.failed(what, &why, clock::now()) {
+    if let Some(line) = repeats.failed(what, &why, at) {
         tracing::warn!("{line}");
-    }
-}
-
-fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
-    outcome.map(|_| PostgresDone::Done)
-}
-
-/// What is in the data directory goes first; core has decided that it may.
-async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
-    if let Some(why) = postgres.port_taken().await {
-        return Outcome::Refused(Refusal::Failed(why));
-    }
-    let room = match postgres.observe_data().await {
-        DataDir::Empty => Outcome::Done(()),
-        // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.
-        _ if let Err(why) = postgres.is_served_by(upstream).await => {
-            return Outcome::Refused(Refusal::Failed(format!("the data directory is kept: {why}")));
-        }
-        _ => postgres.wipe_data_dir("it is cloned again").await,
-    };
-    match room {
-        Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
-        other => done(other),
     }
 }

@@ -1,6 +1,5 @@
 //! The agent: one loop that takes an event, asks core, and hands out all effects.
 
-mod alarm;
 pub mod feed;
 mod guard_link;
 pub mod handle;
@@ -11,6 +10,7 @@ pub mod promises;
 mod repeats;
 pub mod run;
 pub mod setup;
+pub mod surroundings;
 mod user;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,17 +26,16 @@ use matriarch_core::view::postgres::{DataDir, Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{ApiSettings, FreshRead};
-use crate::clock;
+use crate::clock::{Alarm, Clock};
 use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
-use crate::guard::{Guard, Hello, Report, connect_or_spawn};
+use crate::guard::{Guard, Hello, Report};
 use crate::postgres::Changed;
 use crate::recorder::Recorder;
 use crate::wire;
-use alarm::Alarm;
 use feed::{Fed, Mirror};
 use guard_link::GuardLink;
-use handle::{Handle, JOURNAL_MAX, Message, Shared};
+use handle::{JOURNAL_MAX, Message, Shared};
 use lanes::Lanes;
 use namesake::{Namesake, Verdict};
 
@@ -79,7 +78,8 @@ pub struct Sources {
 /// The agent.
 pub struct Agent {
     shared: Arc<Mutex<Shared>>,
-    alarm: Alarm,
+    clock: Arc<dyn Clock>,
+    alarm: Box<dyn Alarm>,
     local: LocalConfig,
     reload: Box<dyn Fn() -> Option<LocalConfig> + Send>,
     mirror: Mirror,
@@ -157,7 +157,7 @@ impl Agent {
                 });
                 None
             }
-            () = self.alarm.rings(wake) => Some(self.step(Event::Ticked(clock::wall()))),
+            () = self.alarm.rings(wake) => Some(self.step(Event::Ticked(self.clock.wall()))),
         }
     }
 
@@ -167,7 +167,7 @@ impl Agent {
 
     /// One step of core.
     fn step(&mut self, event: Event) -> Effects {
-        let at = clock::now();
+        let at = self.clock.now();
         tracing::trace!(?event, "event");
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let taking = self.recorder.taking(&shared.core, at, &event);
@@ -180,7 +180,7 @@ impl Agent {
             } else {
                 tracing::debug!(rung, code, "{sentence}");
             }
-            shared.journal.push_back((clock::wall(), decision.clone()));
+            shared.journal.push_back((self.clock.wall(), decision.clone()));
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();
             }
@@ -223,8 +223,7 @@ impl Agent {
                 }
             }
             Action::Host(HostAction::StartGuard) => {
-                let options = self.guard.options();
-                self.starting_guard = Some(tokio::spawn(async move { connect_or_spawn(&options).await }));
+                self.starting_guard = Some(tokio::spawn(self.guard.find()));
             }
             Action::Host(HostAction::Exit { code, message }) => {
                 if code == 0 {
@@ -266,7 +265,7 @@ impl Agent {
     fn namesake_answered(&mut self, alive: bool) {
         let verdict = {
             let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            self.namesake.judge(alive, &shared.core, clock::now())
+            self.namesake.judge(alive, &shared.core, self.clock.now())
         };
         match verdict {
             Verdict::Alone => {}
@@ -313,11 +312,11 @@ impl Agent {
         match process {
             Process::Alive { pid, .. } if self.watched != Some(*pid) => {
                 self.watched = Some(*pid);
-                let start_ticks = crate::processes::Stat::read(pid.0).ok().flatten().map_or(0, |s| s.start_ticks);
-                self.guard.postmaster(pid.0, start_ticks);
-                let (exit, died, pid) = (self.lanes.postgres.watch_exit(*pid), self.died.clone(), *pid);
+                let watched = self.lanes.postgres.watch(*pid);
+                self.guard.postmaster(pid.0, watched.start_ticks);
+                let (died, pid) = (self.died.clone(), *pid);
                 tokio::spawn(async move {
-                    exit.await;
+                    watched.ended.await;
                     // The loop has ended: nobody is there to be told.
                     let _ = died.send(pid);
                 });
@@ -334,17 +333,17 @@ impl Agent {
         match fed {
             Fed::View(seen) => {
                 if let Some(since) = self.unreachable_since.take() {
-                    let seconds = clock::now().since(since).as_secs();
+                    let seconds = self.clock.now().since(since).as_secs();
                     tracing::info!("the store answers again after {seconds} s");
                 }
-                self.shared().store_last_seen_s = clock::wall().0 / 1000;
+                self.shared().store_last_seen_s = self.clock.wall().0 / 1000;
                 self.configure_if_new(seen.value.config_revision);
                 self.namesake.seen(&seen.value, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).core);
                 Some(self.step(Event::Store(StoreEvent::Watched(*seen))))
             }
             Fed::Unreachable(why) => {
                 if self.unreachable_since.is_none() {
-                    self.unreachable_since = Some(clock::now());
+                    self.unreachable_since = Some(self.clock.now());
                     let hosts = self.local.etcd3.hosts.join(", ");
                     tracing::warn!(
                         "waiting on etcd: none of {hosts} answers ({why}); trying again: is etcd running, and is etcd3.hosts right?"
@@ -393,12 +392,10 @@ impl Agent {
             shared.tags.clone_from(&self.local.tags.published);
             shared.configured_tags.clone_from(&self.local.tags.configured);
         }
-        self.lanes.keys.set_extras(run::extras(&self.local));
+        self.lanes.keys.set_extras(setup::extras(&self.local));
         self.lanes.keys.allow_tenure(effective.core.ttl);
-        let postgres = Arc::clone(&self.lanes.postgres);
-        let settings = effective.settings;
-        // Nothing in it waits: the new settings are there before the order that writes them.
-        futures_now(postgres.apply_settings(settings));
+        // The new settings are there before the order that writes them.
+        self.lanes.postgres.apply_settings(effective.settings);
         self.vet_parameters();
         Some(self.step(Event::Configured(effective.core)))
     }
@@ -441,14 +438,6 @@ fn busy(answer: oneshot::Sender<Answer>) -> Option<Effects> {
     None
 }
 
-/// Runs a future that never waits.
-fn futures_now(future: impl Future<Output = ()>) {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let polled = future.as_mut().poll(&mut context);
-    assert!(polled.is_ready(), "applying settings does not wait");
-}
-
 /// The next report of the guard; for ever nothing while there is none.
 async fn next_report(reports: &mut Option<mpsc::Receiver<Report>>) -> Option<Report> {
     match reports {
@@ -487,9 +476,4 @@ pub fn shared(core: State, scope: &str, tags: &Tags) -> Arc<Mutex<Shared>> {
         configuration_warnings: Vec::new(),
         parameter_warnings: Vec::new(),
     }))
-}
-
-/// A handle for the REST API.
-pub fn handle(shared: &Arc<Mutex<Shared>>, messages: mpsc::Sender<Message>) -> Handle {
-    Handle::new(Arc::clone(shared), messages)
 }

@@ -14,7 +14,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::store::ClusterView;
 use tokio::task::JoinHandle;
 
-use crate::http;
+use crate::http::{self, Client};
 
 /// How long the other node of our name may take to show that it lives.
 pub(super) const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
@@ -29,8 +29,8 @@ pub(crate) fn instance() -> &'static str {
 }
 
 /// What is known of a namesake.
-#[derive(Debug, Default)]
 pub(super) struct Namesake {
+    client: Client,
     state: Search,
 }
 
@@ -57,9 +57,14 @@ pub(super) enum Verdict {
 }
 
 impl Namesake {
+    /// There is none.
+    pub(super) fn none(client: Client) -> Self {
+        Self { client, state: Search::Over }
+    }
+
     /// The search at the start had no answer of the store.
-    pub(super) fn due() -> Self {
-        Self { state: Search::Due }
+    pub(super) fn due(client: Client) -> Self {
+        Self { client, state: Search::Due }
     }
 
     /// The keys were seen. A record under our name with an address that is not ours has its owner asked.
@@ -71,8 +76,8 @@ impl Namesake {
         self.state = match record {
             Some(record) if !record.api_url.is_empty() && record.api_url != core.config.published.api_url => {
                 let api_url = record.api_url.clone();
-                let asked = api_url.clone();
-                Search::Asked { api_url, alive: tokio::spawn(async move { is_alive(&asked).await }) }
+                let (client, asked) = (self.client.clone(), api_url.clone());
+                Search::Asked { api_url, alive: tokio::spawn(async move { is_alive(&client, &asked).await }) }
             }
             _ => Search::Over,
         };
@@ -115,10 +120,10 @@ pub(super) fn refusal(name: &str, api_url: &str) -> String {
 }
 
 /// Whether another agent, Patroni's or ours, answers there. Patroni may need PostgreSQL for any path but `/liveness`.
-pub(super) async fn is_alive(api_url: &str) -> bool {
+pub(super) async fn is_alive(client: &Client, api_url: &str) -> bool {
     let Some(base) = http::base_url(api_url) else { return false };
     let ask = async |path: &str| {
-        http::request(hyper::Method::GET, &format!("{base}{path}"), None, None, NAMESAKE_LIMIT).await
+        client.request(hyper::Method::GET, &format!("{base}{path}"), None, None, NAMESAKE_LIMIT).await
     };
     ask("/liveness").await.is_ok() && !ask(PATH).await.is_ok_and(|(_, body)| body == instance())
 }
@@ -136,6 +141,7 @@ mod tests {
     use crate::agent::handle::Shared;
     use crate::api::tests::node::{leading, node, serve_node, standby};
     use crate::clock;
+    use crate::net::Connector;
 
     /// Another agent: it answers, as Patroni does, a path that it does not know.
     async fn other() -> String {
@@ -164,7 +170,7 @@ mod tests {
 
     /// What comes of the first sight of the keys; `None` if nobody is asked.
     async fn verdict(shared: &Shared, api_url: Option<&str>) -> (Option<Verdict>, Namesake) {
-        let mut namesake = Namesake::due();
+        let mut namesake = Namesake::due(Client::new(Connector::tcp(NAMESAKE_LIMIT)));
         namesake.seen(&keys(shared, api_url), &shared.core);
         if matches!(namesake.state, Search::Over) {
             return (None, namesake);

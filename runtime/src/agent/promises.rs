@@ -1,17 +1,33 @@
-//! Small files that survive the agent, each written whole, renamed into place and fsynced before it counts.
+//! What survives the agent: small files, each written whole, renamed into place and fsynced before it counts.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use matriarch_core::action::HostAction;
 use matriarch_core::event::{EpochFile, Started};
 use matriarch_core::id::{Revision, StoreId, SystemId, Timeline};
+use matriarch_core::op::Outcome;
 use serde::{Deserialize, Serialize};
+
+use crate::aside::Changes;
+
+/// Where a node keeps what must survive its agent: its files ([`Files`]), or those of a simulated node.
+#[tonic::async_trait]
+pub trait Promises: Send + Sync {
+    /// What the last agent left.
+    fn read(&self) -> Started;
+    /// Writes what `action` says, after all that was asked for before. `Done`: it is on disk.
+    async fn write(&self, action: HostAction) -> Outcome<()>;
+}
 
 /// The files of one node.
 #[derive(Clone, Debug)]
-pub struct Promises {
+pub struct Files {
     directory: PathBuf,
+    /// In turn: a write that hung must not land over a later one.
+    writes: Arc<Changes>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,15 +43,11 @@ struct Pledge {
     absent_at: Option<i64>,
 }
 
-impl Promises {
-    /// The files in `directory`.
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
-    }
-
-    /// What the last agent left. A file that cannot be understood is as good as none: without an epoch nothing is
-    /// started in place, without a pledge nothing is counted on.
-    pub fn read(&self) -> Started {
+#[tonic::async_trait]
+impl Promises for Files {
+    /// A file that cannot be understood is as good as none: without an epoch nothing is started in place, without a
+    /// pledge nothing is counted on.
+    fn read(&self) -> Started {
         let epoch: Option<Epoch> = self.load("epoch");
         let pledge: Option<Pledge> = self.load("promises");
         Started {
@@ -49,8 +61,27 @@ impl Promises {
         }
     }
 
-    /// Writes the epoch. When it returns, it is on disk.
-    pub fn write_epoch(&self, file: &EpochFile) -> io::Result<()> {
+    async fn write(&self, action: HostAction) -> Outcome<()> {
+        let files = self.clone();
+        let written = self.writes.make(move || match action {
+            HostAction::WriteEpoch(file) => files.write_epoch(&file),
+            HostAction::WritePledge(absent_at) => files.write_pledge(absent_at),
+            HostAction::StartGuard | HostAction::Exit { .. } => Ok(()),
+        });
+        match written.await {
+            Ok(()) => Outcome::Done(()),
+            Err(error) => Outcome::Unknown(format!("the state directory: {error}")),
+        }
+    }
+}
+
+impl Files {
+    /// The files in `directory`.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), writes: Arc::default() }
+    }
+
+    fn write_epoch(&self, file: &EpochFile) -> io::Result<()> {
         let epoch = Epoch {
             system_id: file.system_id.0,
             store_id: file.store.0,
@@ -60,8 +91,7 @@ impl Promises {
         self.store("epoch", &epoch)
     }
 
-    /// Writes the pledge, or that there is none.
-    pub fn write_pledge(&self, absent_at: Option<Revision>) -> io::Result<()> {
+    fn write_pledge(&self, absent_at: Option<Revision>) -> io::Result<()> {
         self.store("promises", &Pledge { absent_at: absent_at.map(|revision| revision.0) })
     }
 
@@ -102,7 +132,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again_and_a_torn_file_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
-        let promises = Promises::new(directory.path());
+        let promises = Files::new(directory.path());
         assert_eq!(promises.read(), Started::default());
         let epoch =
             EpochFile { system_id: SystemId(u64::MAX), store: StoreId(7), epoch: Revision(12), timeline: Timeline(3) };

@@ -3,34 +3,24 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use matriarch_core::event::Event;
-use matriarch_core::id::Member;
 use matriarch_core::op::Outcome;
-use matriarch_core::state::State;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::alarm::Alarm;
-use super::feed::{self, Mirror};
-use super::guard_link::GuardLink;
-use super::handle::Shared;
-use super::keys::{Extras, Keys};
-use super::lanes::Lanes;
-use super::namesake::{self, NAMESAKE_LIMIT, Namesake};
-use super::promises::Promises;
-use super::{Agent, Asked, Ended, Sources, handle, setup, user};
-use crate::api::{self, ApiSettings};
+use super::namesake::NAMESAKE_LIMIT;
+use super::promises::Files;
+use super::surroundings::{self, Surroundings};
+use super::{Asked, Ended, setup, user};
 use crate::clock;
-use crate::config::local::{GuardMode, RecorderSection};
+use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
-use crate::guard::{GuardOptions, connect_or_spawn};
-use crate::net::{self, Connector};
+use crate::guard::{Finder, GuardOptions};
+use crate::net::{self, Connector, Listener};
 use crate::postgres::{self, Postgres, Settings, files, tools};
-use crate::recorder::Recorder;
 use crate::store::EtcdStore;
 
 /// How to run an agent.
@@ -44,13 +34,6 @@ pub struct Options {
 
 /// How long one attempt to connect to the store may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Requests from the REST API that may wait.
-const MESSAGES_MAX: usize = 64;
-/// Views that may wait; more wait in the watch.
-const VIEWS_MAX: usize = 64;
-/// How often it is looked whether PostgreSQL's program was replaced: one question about a file.
-const VETTING_PAUSE: Duration = Duration::from_mins(1);
-
 /// Runs an agent until it is told to leave; its exit code.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     // Now: a binary that is replaced later is another file by that name, which is what to execute then.
@@ -76,15 +59,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
 }
 
-/// What the member record says beside what core decides on.
-pub fn extras(local: &LocalConfig) -> Extras {
-    Extras {
-        tags: local.tags.published.clone(),
-        database: local.postgresql.database.clone(),
-        proxy_address: local.postgresql.proxy_address.as_ref().map(ToString::to_string),
-    }
-}
-
 async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let account = user::chosen(options.user.as_deref())?;
     let state_dir = setup::state_dir(&local);
@@ -100,126 +74,27 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 
     let guard_options = guard_options(options, &local, &state_dir, account.as_ref())?;
     // As root, if the agent is: then no process of PostgreSQL's account can stop the guard.
-    let (guard, hello) = connect_or_spawn(&guard_options).await.context("starting the guard")?;
+    let finder = Finder::of(guard_options);
+    let found = finder.find().await.context("starting the guard")?;
     if let Some(account) = &account {
         postgres::cgroup::prepare(&local.postgresql.data_dir);
         user::become_user(account)?;
     }
 
-    let connector = Connector::tcp(CONNECT_LIMIT);
-    let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
-    let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, connector);
-    let base = local.base_path();
-    let mirror = Mirror::new(&base);
-    let me = Member::new(&local.name);
-    let keys = Keys::new(store.clone(), mirror.clone(), &base, me, extras(&local), &local.bootstrap.dcs);
-
-    let promises = Promises::new(&state_dir);
-    let started = promises.read();
-    let postgres = Arc::new(Postgres::new(effective.settings));
-    keys.allow_tenure(effective.core.ttl);
-    let (config, begun) = (effective.core, clock::now());
-    let shared = super::shared(State::new(config.clone(), begun), &local.scope, &local.tags);
-
-    let (events, events_out) = mpsc::unbounded_channel();
-    let (fed, fed_out) = mpsc::channel(VIEWS_MAX);
-    let (messages, messages_out) = mpsc::channel(MESSAGES_MAX);
     let (asked, asked_out) = mpsc::channel(8);
-    let (died, died_out) = mpsc::unbounded_channel();
-    let lanes = Lanes::new(Arc::new(keys), Arc::clone(&postgres), promises, events);
-    let mut sources = Sources {
-        events: events_out,
-        fed: fed_out,
-        messages: messages_out,
-        asked: asked_out,
-        changed: postgres.watch_files(),
-        died: died_out,
-    };
-    let mut link = GuardLink::new(guard_options);
-    let connected = link.connected(&guard, hello);
-    let namesake = refuse_namesake(&store, &base, &local).await?;
-
-    tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     spawn_signals(&asked)?;
-    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
-    let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone()).await);
-    tokio::spawn(api::serve(listener, handle(&shared, messages), api_settings));
-
-    let recorder = match local.matriarch.recorder {
-        RecorderSection { enabled: true, size_bytes } => Recorder::start(&state_dir, size_bytes, &config, begun),
-        RecorderSection { enabled: false, .. } => Recorder::default(),
-    };
     let file = options.file.clone();
-    let mut agent = Agent {
-        shared,
-        alarm: Alarm::new().context("a timer")?,
-        local,
+    let around = Surroundings {
+        clock: clock::host(),
+        connector: Connector::tcp(CONNECT_LIMIT),
+        listener: Listener::tcp(listener),
+        postgres: Arc::new(Postgres::new(effective.settings)),
+        promises: Arc::new(Files::new(&state_dir)),
+        guard: finder,
+        asked: asked_out,
         reload: Box::new(move || reload(file.as_deref())),
-        mirror,
-        lanes,
-        guard: link,
-        starting_guard: None,
-        reports: Some(guard.reports),
-        died,
-        watched: None,
-        answers: std::collections::BTreeMap::new(),
-        next_request: 0,
-        config_seen: None,
-        server_major,
-        unreachable_since: None,
-        namesake,
-        recorder,
-        api: Arc::new(api),
-        fresh,
-        ended: None,
     };
-    let first = [Event::Guard(connected), Event::Ticked(clock::wall()), Event::Started(started)];
-    agent.live(&mut sources, first).await
-}
-
-impl Agent {
-    /// Has PostgreSQL's program look at the parameters, beside the loop: nothing that a failover does waits for it.
-    pub(super) fn vet_parameters(&self) {
-        tokio::spawn(vet_parameters(Arc::clone(&self.lanes.postgres), Arc::clone(&self.shared)));
-    }
-
-    /// As [`Self::vet_parameters`], now and whenever the program is another one.
-    fn vet_parameters_again_and_again(&self) {
-        let (postgres, shared) = (Arc::clone(&self.lanes.postgres), Arc::clone(&self.shared));
-        tokio::spawn(async move {
-            loop {
-                vet_parameters(Arc::clone(&postgres), Arc::clone(&shared)).await;
-                tokio::time::sleep(VETTING_PAUSE).await;
-            }
-        });
-    }
-
-    async fn live(&mut self, sources: &mut Sources, first: [Event; 3]) -> anyhow::Result<Ended> {
-        self.vet_parameters_again_and_again();
-        let mut wake = None;
-        for event in first {
-            let effects = self.step(event);
-            wake = effects.wake.at;
-            self.hand_out(effects);
-        }
-        loop {
-            if let Some(effects) = self.turn(sources, wake).await {
-                wake = effects.wake.at;
-                self.hand_out(effects);
-            }
-            if let Some(ended) = self.ended.clone() {
-                self.lanes.withdraw_all();
-                // Orders to the guard that were just sent are written before the process ends.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                return Ok(ended);
-            }
-        }
-    }
-}
-
-async fn vet_parameters(postgres: Arc<Postgres>, shared: Arc<Mutex<Shared>>) {
-    let warnings = postgres.vet_parameters().await;
-    shared.lock().unwrap_or_else(PoisonError::into_inner).parameter_warnings = warnings;
+    surroundings::live(around, local, effective.core, server_major, found).await
 }
 
 /// The file is read again; a file that cannot be used changes nothing.
@@ -290,21 +165,6 @@ fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
         bail!("{} is PostgreSQL {major}; 13 to 18 are supported: set postgresql.bin_dir", postgres.display());
     }
     Ok(major)
-}
-
-/// Whoever answers under our name at another address is alive: then this node does not start. A store that does not
-/// answer is asked later: an agent that has a primary to adopt cannot wait for it.
-async fn refuse_namesake(store: &EtcdStore, base: &str, local: &LocalConfig) -> anyhow::Result<Namesake> {
-    let key = format!("{base}members/{}", local.name);
-    let Some(read) = store.read_key(&key, NAMESAKE_LIMIT).await.done() else { return Ok(Namesake::due()) };
-    let record = read.entry.as_ref().and_then(|entry| entry.text());
-    let record: serde_json::Value = record.and_then(|record| serde_json::from_str(record).ok()).unwrap_or_default();
-    match record.get("api_url").and_then(|url| url.as_str()) {
-        Some(api_url) if api_url != setup::api_url(local) && namesake::is_alive(api_url).await => {
-            bail!("{}", namesake::refusal(&local.name, api_url))
-        }
-        _ => Ok(Namesake::default()),
-    }
 }
 
 fn spawn_signals(asked: &mpsc::Sender<Asked>) -> anyhow::Result<()> {

@@ -3,12 +3,12 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use matriarch_core::config::{Config, Published};
 use matriarch_core::id::Member;
 use matriarch_core::lease::Bounds;
 
+use super::keys::Extras;
 use crate::config::local::Account;
 use crate::config::{DynamicConfig, LocalConfig, effective_parameters, effective_postgresql};
 use crate::postgres::{Credential, LocalConnection, Secret, Settings};
@@ -35,6 +35,15 @@ pub fn state_dir(local: &LocalConfig) -> PathBuf {
 /// `api_url` as published.
 pub fn api_url(local: &LocalConfig) -> String {
     format!("http://{}/patroni", local.restapi.connect_address)
+}
+
+/// What the member record says beside what core decides on.
+pub fn extras(local: &LocalConfig) -> Extras {
+    Extras {
+        tags: local.tags.published.clone(),
+        database: local.postgresql.database.clone(),
+        proxy_address: local.postgresql.proxy_address.as_ref().map(ToString::to_string),
+    }
 }
 
 /// Lays the configurations over each other. `server_major` is that of the data directory or of the binaries.
@@ -132,9 +141,6 @@ pub fn stored(text: Option<&str>) -> (Option<serde_json::Value>, Option<String>)
 pub fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a String> {
     now.iter().filter(|warning| !before.contains(warning)).collect()
 }
-
-/// How long a tool or a server may keep a stop waiting before it is killed.
-pub const STOP_LIMIT: Duration = Duration::from_secs(3600);
 
 /// A number that changes with everything that ends up in PostgreSQL's configuration files.
 fn generation(settings: &Settings) -> u64 {

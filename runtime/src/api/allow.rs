@@ -22,9 +22,9 @@ pub struct Allowlist {
 
 /// An address and how many of its leading bits count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Network {
-    address: IpAddr,
-    bits: u8,
+pub(super) struct Network {
+    pub(super) address: IpAddr,
+    pub(super) bits: u8,
 }
 
 impl Allowlist {
@@ -71,7 +71,7 @@ impl Allowlist {
 }
 
 impl Network {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.trim().split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
             None => (text.trim(), None),
@@ -85,7 +85,7 @@ impl Network {
         Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
     }
 
-    fn contains(self, client: IpAddr) -> bool {
+    pub(super) fn contains(self, client: IpAddr) -> bool {
         match (self.address, client) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
                 let differing = ours.to_bits() ^ theirs.to_bits();

@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use super::reply::Reply;
 use super::{Api, Call};
 use crate::agent::handle::Message;
-use crate::clock;
 use crate::config::quantity::{bool_of, int_of};
 use crate::schedule;
 
@@ -38,12 +37,12 @@ pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incomi
 async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, false).await?;
     let paused = api.paused();
-    let request = move_request(&body, endpoint == "switchover", paused, clock::wall())?;
+    let request = move_request(&body, endpoint == "switchover", paused, api.handle.clock().wall())?;
     put(api, Request::Move(request)).await
 }
 
 /// Checks a body in the order of spec 2.8; the first check that fails answers.
-fn move_request(body: &Body, switchover: bool, paused: bool, now: WallMillis) -> Result<MoveRequest, Reply> {
+pub(super) fn move_request(body: &Body, switchover: bool, paused: bool, now: WallMillis) -> Result<MoveRequest, Reply> {
     let refuse = |text: &str| Err(Reply::text(400, text));
     let leader = text_of(body, "leader")?;
     let candidate = match text_of(body, "candidate")? {
@@ -94,15 +93,15 @@ fn text_of(body: &Body, key: &str) -> Result<Option<String>, Reply> {
 
 /// The conditions of a restart, and how long to wait for it.
 #[derive(Default, PartialEq, Eq, Debug)]
-struct RestartFilter {
-    schedule: Option<Schedule>,
-    conditions: RestartConditions,
-    limit: Option<Duration>,
+pub(super) struct RestartFilter {
+    pub(super) schedule: Option<Schedule>,
+    pub(super) conditions: RestartConditions,
+    pub(super) limit: Option<Duration>,
 }
 
 async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply> {
     let body = call.object(body, true).await?;
-    let RestartFilter { schedule, conditions, limit } = restart_filter(&body, api.paused(), clock::wall())?;
+    let RestartFilter { schedule, conditions, limit } = restart_filter(&body, api.paused(), api.handle.clock().wall())?;
     if let Some(schedule) = schedule {
         let timeout_s = limit.map(|limit| limit.as_secs());
         let restart = ScheduledRestart { schedule, conditions, timeout_s, postmaster_start_us: 0 };
@@ -123,7 +122,7 @@ async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply>
 }
 
 /// Reads the body in its own order, as Patroni does: the first key that is wrong answers.
-fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartFilter, Reply> {
+pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Result<RestartFilter, Reply> {
     let refuse = |text: String| Err(Reply::text(400, text));
     if paused && body.contains_key("schedule") {
         return Err(Reply::text(500, "Can't schedule restart in the paused state"));

@@ -8,6 +8,8 @@ mod allow;
 mod cluster;
 mod control;
 mod facts;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod health;
 mod metrics;
 mod peer;
@@ -31,15 +33,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::sockopt::set_tcp_user_timeout;
 use serde_json::{Map, Value};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::handle::Handle;
 use crate::agent::namesake;
 use crate::config::{Credentials, LocalConfig};
 use crate::http::basic_authorization;
+use crate::net::{BoxStream, Listener};
 pub use allow::Allowlist;
 use facts::Facts;
 use query::Query;
@@ -52,8 +53,6 @@ const CONNECTIONS_MAX: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the body of its request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer may wait for a client that does not read it.
-const UNREAD_LIMIT: Duration = Duration::from_secs(10);
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -87,13 +86,13 @@ impl ApiSettings {
 }
 
 /// Serves the API on `listener` until it is dropped. `settings` may change while it serves (a reload).
-pub async fn serve(listener: TcpListener, handle: Handle, settings: watch::Receiver<ApiSettings>) {
+pub async fn serve(listener: Listener, handle: Handle, settings: watch::Receiver<ApiSettings>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, client)) => {
-                let api = Api { handle: handle.clone(), settings: settings.clone(), client: client.ip() };
+                let api = Api { handle: handle.clone(), settings: settings.clone(), client };
                 tokio::spawn(async move {
                     api.connection(stream).await;
                     drop(place);
@@ -117,11 +116,7 @@ struct Api {
 }
 
 impl Api {
-    async fn connection(self, stream: TcpStream) {
-        // Without it a client's acknowledgement may delay the second packet of an answer by 40 ms.
-        let _ = stream.set_nodelay(true);
-        // One that asks and asks and never reads would hold its place for ever.
-        let _ = set_tcp_user_timeout(&stream, UNREAD_LIMIT.as_millis() as u32);
+    async fn connection(self, stream: BoxStream) {
         let service = service_fn(|request| {
             let api = self.clone();
             async move { Ok::<_, Infallible>(api.respond(request).await) }
@@ -201,12 +196,12 @@ impl Api {
     /// Reads what is known under the lock, for a moment.
     fn with_facts<T>(&self, read: impl FnOnce(&Facts<'_>) -> T) -> T {
         let shared = self.handle.shared();
-        read(&Facts::new(&shared, crate::clock::now()))
+        read(&Facts::new(&shared, self.handle.clock().now()))
     }
 
     /// The cluster is paused.
     fn paused(&self) -> bool {
-        Facts::new(&self.handle.shared(), crate::clock::now()).paused()
+        Facts::new(&self.handle.shared(), self.handle.clock().now()).paused()
     }
 
     /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
@@ -220,7 +215,7 @@ impl Api {
     }
 
     async fn ask_if_older(&self, age: Duration) {
-        let worth_asking = Facts::new(&self.handle.shared(), crate::clock::now()).worth_asking(age);
+        let worth_asking = Facts::new(&self.handle.shared(), self.handle.clock().now()).worth_asking(age);
         if worth_asking {
             // Late is as good as never: the age of the facts decides what is told.
             let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;

@@ -243,24 +243,17 @@ impl<'a> Build<'a, '_> {
             custom_conf: self.path("postgresql.custom_conf"),
             basebackup,
             rewind,
-            pg_ctl_timeout: Duration::from_secs(
-                self.int("postgresql.pg_ctl_timeout").and_then(|s| u64::try_from(s).ok()).unwrap_or(60),
-            ),
+            pg_ctl_timeout: self
+                .int("postgresql.pg_ctl_timeout")
+                .and_then(|s| u64::try_from(s).ok())
+                .map(Duration::from_secs),
             use_pg_rewind: self.flag("postgresql.use_pg_rewind").or(old_rewind.then_some(true)),
             remove_data_directory_on_rewind_failure: self.flag("postgresql.remove_data_directory_on_rewind_failure"),
             remove_data_directory_on_diverged_timelines: self
                 .flag("postgresql.remove_data_directory_on_diverged_timelines"),
             use_unix_socket: self.flag("postgresql.use_unix_socket").unwrap_or(false),
             use_unix_socket_repl: self.flag("postgresql.use_unix_socket_repl").unwrap_or(false),
-            raw: self.postgresql_raw(),
         })
-    }
-
-    /// The section without its users: their passwords have a type that does not show them.
-    fn postgresql_raw(&self) -> serde_json::Map<String, Json> {
-        let mut raw = self.map("postgresql");
-        raw.retain(|key, _| !matches!(key.as_str(), "authentication" | "superuser" | "replication" | "pg_rewind"));
-        raw
     }
 
     fn postgresql_unsupported(&mut self) {

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::dynamic::DynamicConfig;
 use super::local::LocalConfig;
 use super::quantity::{bool_of, int_of};
+
+/// How long a start or stop may take where nobody says so.
+const PG_CTL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Keys of `postgresql` in effect: the node's own file first, then the dynamic configuration, then the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,6 @@ pub fn effective_postgresql(local: &LocalConfig, dynamic: &DynamicConfig) -> Eff
     let own = &local.postgresql;
     let shared = &dynamic.postgresql;
     let flag = |key: &str| shared.raw.get(key).and_then(bool_of).unwrap_or(false);
-    let is_own = |key: &str| own.raw.get(key).is_some_and(|v: &Value| !v.is_null());
     let shared_timeout = shared.raw.get("pg_ctl_timeout").and_then(|v| int_of(v, Some("s")));
     EffectivePostgresql {
         use_pg_rewind: own.use_pg_rewind.or(shared.use_pg_rewind).unwrap_or(false),
@@ -44,10 +44,10 @@ pub fn effective_postgresql(local: &LocalConfig, dynamic: &DynamicConfig) -> Eff
         remove_data_directory_on_diverged_timelines: own
             .remove_data_directory_on_diverged_timelines
             .unwrap_or_else(|| flag("remove_data_directory_on_diverged_timelines")),
-        pg_ctl_timeout: match shared_timeout.and_then(|s| u64::try_from(s).ok()) {
-            Some(shared) if !is_own("pg_ctl_timeout") => Duration::from_secs(shared),
-            _ => own.pg_ctl_timeout,
-        },
+        pg_ctl_timeout: own
+            .pg_ctl_timeout
+            .or_else(|| shared_timeout.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs))
+            .unwrap_or(PG_CTL_TIMEOUT),
         pg_hba: own.pg_hba.clone().or_else(|| shared.pg_hba.clone()),
         pg_ident: own.pg_ident.clone().or_else(|| shared.pg_ident.clone()),
     }

@@ -219,8 +219,8 @@ pub struct Postgresql {
     pub basebackup: Vec<(String, Option<String>)>,
     /// Options of pg_rewind.
     pub rewind: Vec<(String, Option<String>)>,
-    /// How long a start or stop may take; 60 s.
-    pub pg_ctl_timeout: Duration,
+    /// How long a start or stop may take. Absent here: as the dynamic configuration says.
+    pub pg_ctl_timeout: Option<Duration>,
     /// Whether a diverged former primary is rewound. Absent here: as the dynamic configuration says.
     pub use_pg_rewind: Option<bool>,
     /// Whether the data directory is removed, for a new clone, when rewinding fails.
@@ -231,8 +231,6 @@ pub struct Postgresql {
     pub use_unix_socket: bool,
     /// Whether its replication connections to its own server use the socket.
     pub use_unix_socket_repl: bool,
-    /// The section as data without its users, to be laid over the dynamic one.
-    pub raw: serde_json::Map<String, Value>,
 }
 
 /// The users that the agent needs.

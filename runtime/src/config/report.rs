@@ -107,7 +107,7 @@ impl Sources {
     /// The line with secrets blanked, and where column `column` of it went. `None` if there is nothing to show.
     fn line(&self, span: Span, hidden: &[Span]) -> Option<(String, usize)> {
         let source = self.list.get(span.source)?;
-        let text = source.text.lines().nth(usize::try_from(span.line).ok()?.checked_sub(1)?)?;
+        let text = super::yaml::lines(&source.text).nth(usize::try_from(span.line).ok()?.checked_sub(1)?)?;
         let mut caret = (span.column.max(1) - 1) as usize;
         let mut chars: Vec<char> = text.chars().collect();
         let mut hidden: Vec<(usize, usize)> = self

@@ -260,7 +260,7 @@ fn twice(duplicate: Duplicate) -> Problem {
 
 /// What follows the first colon of a line.
 fn values_of_line(text: &str, at: Span) -> Span {
-    let line = (at.line as usize).checked_sub(1).and_then(|n| text.lines().nth(n)).unwrap_or_default();
+    let line = (at.line as usize).checked_sub(1).and_then(|n| yaml::lines(text).nth(n)).unwrap_or_default();
     let key_chars = line.chars().position(|c| c == ':').unwrap_or(line.chars().count()) + 1;
     let column = u32::try_from(key_chars + 1).unwrap_or(u32::MAX);
     Span { column, end_line: at.line.saturating_add(1), end_column: 1, ..at }
@@ -268,7 +268,7 @@ fn values_of_line(text: &str, at: Span) -> Span {
 
 /// Whether a line, or the key above that it may continue, is about a secret.
 fn near_secret(text: &str, line: u32) -> bool {
-    let lines: Vec<&str> = text.lines().take(line as usize).collect();
+    let lines: Vec<&str> = yaml::lines(text).take(line as usize).collect();
     for line in lines.iter().rev() {
         let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
         if words.filter(|w| w.len() > 2).any(is_secret_name) || super::report::holds_credentials(line) {

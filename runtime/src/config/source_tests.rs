@@ -155,7 +155,7 @@ fn a_file_from_the_field_is_read_whole() {
     let p = &c.postgresql;
     assert_eq!((p.listen_hosts.join(" "), p.listen_port), ("* ::1".to_owned(), 5433));
     assert_eq!((p.data_dir.as_path(), p.config_dir.as_path()), (Path::new("/data/pg"), Path::new("/data/pg")));
-    assert_eq!(p.pg_ctl_timeout, Duration::from_secs(90));
+    assert_eq!(p.pg_ctl_timeout, Some(Duration::from_secs(90)));
     assert!(p.use_unix_socket && !p.use_unix_socket_repl);
     let a = &p.authentication;
     assert_eq!(a.superuser.username.as_deref(), Some("postgres"));
@@ -316,6 +316,27 @@ fn a_key_that_stands_twice_is_named_with_both_lines_and_the_last_counts() {
     let rendered = self::loaded(&secret, &[]).unwrap().render_warnings();
     assert!(rendered.contains("restapi.authentication.password: stands twice"), "{rendered}");
     assert!(!rendered.contains("hunter") && !rendered.contains("other"), "{rendered}");
+}
+
+/// Found by fuzzing: the section was kept as data beside what was read of it.
+#[test]
+fn a_password_under_a_mistyped_section_is_not_in_what_is_kept() {
+    let text =
+        sample().replace("  parameters:\n    unix", "  superuseer: {password: hunter6}\n  parameters:\n    unix");
+    let loaded = loaded(&text, &[]).unwrap();
+    assert!(loaded.render_warnings().contains("postgresql.superuseer: unknown key"));
+    let shown = format!("{loaded:?}");
+    assert!(!shown.contains("hunter"), "{shown}");
+}
+
+/// Found by fuzzing: YAML counts lines by more than LF, and the lines that were hidden were others than those shown.
+#[test]
+fn the_line_that_is_shown_is_the_one_that_yaml_counts() {
+    for end in ["\r", "\r\n", "\u{85}", "\u{2028}", "\u{2029}"] {
+        let before = "scope: main\n".to_owned() + end;
+        let rendered = refused(&(before + "restapi:\n  authentication: {username: u, password:\n    [hunter2]}\n"));
+        assert!(!rendered.contains("hunter") && rendered.contains("4 |   authentication: {"), "{end:?}: {rendered}");
+    }
 }
 
 #[test]

@@ -88,6 +88,12 @@ pub struct Duplicate {
     pub value: Span,
 }
 
+/// The lines of a text as [`Span`] counts them: YAML knows four ends of lines beside LF and CR LF.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let ends = ['\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    text.split('\n').flat_map(move |line| line.strip_suffix('\r').unwrap_or(line).split(ends))
+}
+
 /// Reads one document. An empty text is [`Value::Null`].
 ///
 /// # Errors
@@ -129,8 +135,8 @@ fn only_printable(text: &str) -> Result<(), SyntaxError> {
     };
     let Some((at, c)) = text.char_indices().find(|(_, c)| !printable(*c)) else { return Ok(()) };
     let before = &text[..at];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let line = lines(before).count();
+    let column = lines(before).last().unwrap_or_default().chars().count() + 1;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let message = format!("the control character U+{:04X} is not allowed", u32::from(c));
     Err(SyntaxError { line: number(line), column: number(column), message })

@@ -15,31 +15,38 @@ use super::protocol::{Armed, Fired};
 
 /// What is armed, held and spent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Authority {
+pub struct Authority {
     armed: Option<Armed>,
     held: bool,
     fired: Option<Fired>,
 }
 
 impl Authority {
-    pub(super) fn armed(&self) -> Option<Armed> {
+    /// What is armed.
+    pub fn armed(&self) -> Option<Armed> {
         self.armed
     }
 
-    pub(super) fn is_held(&self) -> bool {
+    /// PostgreSQL is held.
+    pub fn is_held(&self) -> bool {
         self.held
     }
 
-    pub(super) fn last_fired(&self) -> Option<Fired> {
+    /// The last fence that fell.
+    pub fn last_fired(&self) -> Option<Fired> {
         self.fired
     }
 
     /// The end of authority is here or past.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub fn is_due(&self, now: Instant) -> bool {
         self.armed.is_some_and(|armed| now >= armed.at)
     }
 
-    pub(super) fn arm(
+    /// Arms a tenure until `at`, or later if it is armed for longer; what is in force then. Not to be called when it [is due](Self::is_due).
+    ///
+    /// # Errors
+    /// Why not, with the way out.
+    pub fn arm(
         &mut self,
         tenure: LeaseId,
         at: Instant,
@@ -65,7 +72,11 @@ impl Authority {
         Ok(in_force)
     }
 
-    pub(super) fn disarm(&mut self, tenure: LeaseId) -> Result<(), String> {
+    /// The tenure is not armed any more.
+    ///
+    /// # Errors
+    /// Why not, with the way out.
+    pub fn disarm(&mut self, tenure: LeaseId) -> Result<(), String> {
         if self.held {
             return Err("PostgreSQL is held and would stay so for ever: resume or fire first".into());
         }
@@ -78,7 +89,11 @@ impl Authority {
         }
     }
 
-    pub(super) fn hold(&mut self) -> Result<(), String> {
+    /// PostgreSQL is stopped reversibly.
+    ///
+    /// # Errors
+    /// Why not, with the way out.
+    pub fn hold(&mut self) -> Result<(), String> {
         if self.armed.is_none() {
             return Err("nothing is armed, so nothing would end the hold: arm first".into());
         }
@@ -86,12 +101,13 @@ impl Authority {
         Ok(())
     }
 
-    pub(super) fn resume(&mut self) {
+    /// It goes on.
+    pub fn resume(&mut self) {
         self.held = false;
     }
 
     /// Every process is dead: the tenure that was armed is spent, and what is started from here on is not ours to kill.
-    pub(super) fn fire(&mut self, all_dead_at: Instant, processes: u32) -> Fired {
+    pub fn fire(&mut self, all_dead_at: Instant, processes: u32) -> Fired {
         let fired = Fired { tenure: self.armed.map(|armed| armed.tenure), all_dead_at, processes };
         self.armed = None;
         self.held = false;

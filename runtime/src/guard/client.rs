@@ -1,9 +1,12 @@
 //! The agent's side: finds a living guard or starts one, and keeps the connection.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -83,6 +86,13 @@ impl Orders {
 }
 
 impl Guard {
+    /// A connection, and the guard's end of it: the orders that it gets, and how it reports.
+    pub fn connection() -> (Self, mpsc::Receiver<Order>, mpsc::Sender<Report>) {
+        let (orders, taken) = mpsc::channel(QUEUE_MAX);
+        let (told, reports) = mpsc::channel(QUEUE_MAX);
+        (Self { reports, orders: Orders(orders) }, taken, told)
+    }
+
     /// [`Orders::send`].
     pub fn send(&self, order: Order) -> io::Result<()> {
         self.orders.send(order)
@@ -91,6 +101,33 @@ impl Guard {
     /// A handle for another task.
     pub fn orders(&self) -> Orders {
         self.orders.clone()
+    }
+}
+
+/// A guard that is being found or started.
+pub type Finding = Pin<Box<dyn Future<Output = io::Result<(Guard, Hello)>> + Send>>;
+
+/// Finds a node's guard, or starts one: the real one ([`Finder::of`]), or that of a simulated node.
+#[derive(Clone)]
+pub struct Finder(Arc<dyn Fn() -> Finding + Send + Sync>);
+
+impl Finder {
+    /// A finder from a function.
+    pub fn new(find: impl Fn() -> Finding + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+
+    /// By [`connect_or_spawn`].
+    pub fn of(options: GuardOptions) -> Self {
+        Self::new(move || {
+            let options = options.clone();
+            Box::pin(async move { connect_or_spawn(&options).await })
+        })
+    }
+
+    /// Finds or starts it.
+    pub fn find(&self) -> Finding {
+        (self.0)()
     }
 }
 
@@ -210,10 +247,9 @@ async fn spawn(options: &GuardOptions) -> io::Result<Spawned> {
 }
 
 fn serve(link: Link, options: GuardOptions) -> Guard {
-    let (orders, to_send) = mpsc::channel(QUEUE_MAX);
-    let (to_agent, reports) = mpsc::channel(QUEUE_MAX);
-    tokio::spawn(converse(link, options, to_send, to_agent));
-    Guard { reports, orders: Orders(orders) }
+    let (guard, orders, reports) = Guard::connection();
+    tokio::spawn(converse(link, options, orders, reports));
+    guard
 }
 
 /// Carries orders and reports until the guard is gone, another agent has taken it, or nobody is interested.

@@ -17,6 +17,8 @@ mod cgroup;
 mod client;
 mod connection;
 mod fence;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod log;
 mod pair;
 mod protocol;
@@ -29,7 +31,8 @@ mod wishes;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use client::{Guard, GuardOptions, Orders, connect_or_spawn};
+pub use authority::Authority;
+pub use client::{Finder, Finding, Guard, GuardOptions, Orders, connect_or_spawn};
 pub use protocol::{Armed, Fired, Hello, Order, PROTOCOL, Report};
 pub use startup::run;
 

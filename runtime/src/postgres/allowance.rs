@@ -8,7 +8,7 @@ use matriarch_core::op::Refusal;
 use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
 
-use crate::clock;
+use crate::clock::{self, Clock};
 
 /// What an order may be carried out under. A clone is the same allowance: the lanes keep one to prolong or withdraw it
 /// while the order is being carried out.
@@ -16,11 +16,11 @@ use crate::clock;
 /// The race: the agent is frozen between the decision to start a primary and the fork. The guard fires at the instant
 /// that it has acknowledged, finds PostgreSQL dead, and is disarmed. The agent thaws and goes on where it was. So the
 /// clock is read again at the last moment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Allowance(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
+    clock: Arc<dyn Clock>,
     tenure: Option<LeaseId>,
     /// Nanoseconds of [`Instant`].
     until: AtomicU64,
@@ -30,16 +30,16 @@ struct Inner {
 impl Allowance {
     /// For what makes nothing writable: at any time, until it is withdrawn.
     pub fn unbounded() -> Self {
-        Self::new(None, Instant(u64::MAX))
+        Self::new(None, Instant(u64::MAX), clock::host())
     }
 
     /// Until the instant that the guard has acknowledged, and not at it.
-    pub fn under(armed: Armed) -> Self {
-        Self::new(Some(armed.tenure), armed.at)
+    pub fn under(armed: Armed, clock: Arc<dyn Clock>) -> Self {
+        Self::new(Some(armed.tenure), armed.at, clock)
     }
 
-    fn new(tenure: Option<LeaseId>, until: Instant) -> Self {
-        Self(Arc::new(Inner { tenure, until: AtomicU64::new(until.0), withdrawn: Mutex::new(false) }))
+    fn new(tenure: Option<LeaseId>, until: Instant, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner { clock, tenure, until: AtomicU64::new(until.0), withdrawn: Mutex::new(false) }))
     }
 
     /// The guard has acknowledged another instant: for the same tenure it counts.
@@ -57,14 +57,14 @@ impl Allowance {
 
     /// Whether the instant has come. For use between fork and exec as well: it reads the clock and allocates nothing.
     pub(super) fn is_over(&self) -> bool {
-        clock::now().0 >= self.0.until.load(Ordering::SeqCst)
+        self.0.clock.now().0 >= self.0.until.load(Ordering::SeqCst)
     }
 
     /// Whether something writable may begin now.
     ///
     /// # Errors
     /// Its instant has come, or it was withdrawn; or there is no promise of the guard behind it.
-    pub(super) fn check_writable(&self) -> Result<(), Refusal> {
+    pub fn check_writable(&self) -> Result<(), Refusal> {
         self.0.tenure.ok_or(Refusal::NotOurTenure)?;
         self.check()
     }
@@ -73,7 +73,7 @@ impl Allowance {
     ///
     /// # Errors
     /// Its instant has come, or it was withdrawn.
-    pub(super) fn check(&self) -> Result<(), Refusal> {
+    pub fn check(&self) -> Result<(), Refusal> {
         self.begin(|| Ok(()))
     }
 
@@ -82,7 +82,7 @@ impl Allowance {
     ///
     /// # Errors
     /// Those, and what `begin` says.
-    pub(super) fn begin<T>(&self, begin: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    pub fn begin<T>(&self, begin: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
         let withdrawn = self.withdrawn();
         if *withdrawn || self.is_over() {
             return Err(Refusal::NotOurTenure);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn nothing_begins_at_the_instant_or_after_it() {
-        let past = Allowance::under(armed(1, clock::now()));
+        let past = Allowance::under(armed(1, clock::now()), clock::host());
         assert_eq!(past.begin::<()>(|| panic!("begun")), Err(Refusal::NotOurTenure));
         past.prolong(armed(2, clock::now() + FAR));
         assert_eq!(past.check(), Err(Refusal::NotOurTenure), "the promise for another tenure is none for this one");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_was_withdrawn_stays_so() {
-        for allowance in [Allowance::unbounded(), Allowance::under(armed(1, clock::now() + FAR))] {
+        for allowance in [Allowance::unbounded(), Allowance::under(armed(1, clock::now() + FAR), clock::host())] {
             assert_eq!(allowance.check(), Ok(()));
             assert_eq!(allowance.check_writable().is_ok(), allowance.0.tenure.is_some(), "no promise, no primary");
             allowance.clone().withdraw();

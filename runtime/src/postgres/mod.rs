@@ -13,6 +13,8 @@ pub mod control_data;
 mod divergence;
 pub mod files;
 mod freeze;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 pub mod inotify;
 mod maxima;
 mod monitoring;
@@ -21,6 +23,7 @@ pub mod proc;
 mod process;
 mod promote;
 mod roles;
+mod server;
 mod settings;
 mod slots;
 mod sql;
@@ -49,6 +52,7 @@ use tokio::sync::mpsc;
 pub use address::port_taken;
 pub use allowance::Allowance;
 pub use divergence::Divergence;
+pub use server::{Server, Watched};
 pub use settings::{Credential, LocalConnection, RunAs, Secret, Settings, slot_name};
 pub use sql::SqlFailure;
 pub use watch::Changed;
@@ -85,7 +89,6 @@ pub struct Postgres {
     changes: Changes,
 }
 
-#[expect(clippy::unused_async, reason = "one way to call them all, whichever of them come to wait for something")]
 impl Postgres {
     /// The PostgreSQL that `settings` describe. Touches nothing yet.
     pub fn new(settings: Settings) -> Self {
@@ -104,7 +107,7 @@ impl Postgres {
     }
 
     /// Takes other settings. They reach the server with [`Self::reload_configuration`] or its next start.
-    pub async fn apply_settings(&self, settings: Settings) {
+    pub fn apply_settings(&self, settings: Settings) {
         let moved = {
             let mut current = locked(&self.settings);
             let moved = (&current.local, current.port, &current.database, &current.superuser)

@@ -407,7 +407,7 @@ mod tests {
     /// The race: the agent is frozen after its last look at the clock and before the fork.
     #[test]
     fn a_child_that_is_too_late_executes_nothing_and_its_parent_learns_why() {
-        let under = |at| Allowance::under(Armed { tenure: LeaseId(1), at });
+        let under = |at| Allowance::under(Armed { tenure: LeaseId(1), at }, clock::host());
         assert_eq!(executed_under(under(clock::now())), Err(Refusal::NotOurTenure));
         assert_eq!(executed_under(under(clock::now() + Duration::from_hours(1))), Ok(Pid(7)));
     }

@@ -24,7 +24,7 @@ pub(super) async fn end(settings: &Settings, timeline: Timeline, from: Lsn) -> R
     }
 }
 
-fn parse(said: &str) -> Option<End> {
+pub(super) fn parse(said: &str) -> Option<End> {
     if let Some((_, rest)) = said.split_once("error in WAL record at ") {
         return Lsn::parse(rest.split(':').next()?).map(End::LastRecord);
     }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::settings::Credential;
 
 /// Bytes that an answer may have: a history file of thousands of promotions is far below.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Bytes that a row takes here beside its text.
 const ROW_BYTES: usize = 64;
 
@@ -35,14 +35,14 @@ pub struct Identity {
     pub position: Lsn,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A connection to a WAL sender.
 pub struct WalSender {
-    stream: Box<dyn Stream>,
-    received: BytesMut,
-    deadline: Duration,
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) received: BytesMut,
+    pub(super) deadline: Duration,
 }
 
 impl std::fmt::Debug for WalSender {
@@ -148,7 +148,7 @@ impl WalSender {
         }
     }
 
-    async fn authenticate(&mut self, credential: &Credential) -> io::Result<()> {
+    pub(super) async fn authenticate(&mut self, credential: &Credential) -> io::Result<()> {
         let mut out = BytesMut::new();
         let name = [("user", credential.user.as_str()), ("replication", "true"), ("application_name", "matriarch")];
         frontend::startup_message(name, &mut out)?;

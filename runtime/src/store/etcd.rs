@@ -20,7 +20,7 @@ use super::member::{Fault, Member, entry, header};
 use super::renew;
 use super::watch::{self, WatchEvent};
 use super::{Committed, Entry, Granted, Guard, KeyRead, Operation, Renewed, Snapshot, Transacted, Transaction};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::net::Connector;
 
 /// A member that answered this recently is trusted with a write. An older one is asked something harmless first, since
@@ -35,6 +35,7 @@ const PASS_PAUSE_MAX: Duration = Duration::from_millis(500);
 pub struct EtcdStore(Arc<Shared>);
 
 pub(super) struct Shared {
+    clock: Arc<dyn Clock>,
     pub(super) members: Vec<Arc<Member>>,
     pub(super) horizon: Horizon,
     sticky: AtomicUsize,
@@ -50,15 +51,31 @@ enum Repeat {
 impl EtcdStore {
     /// A store behind `hosts` (each `host:port`), with an optional user and password. Connects when first used. Must be
     /// called within a tokio runtime. Panics if `hosts` is empty.
-    #[expect(clippy::needless_pass_by_value, reason = "each member keeps its own copy")]
     pub fn new(hosts: Vec<String>, auth: Option<(String, String)>, connector: Connector) -> Self {
+        Self::on_clock(hosts, auth, connector, clock::host())
+    }
+
+    /// As [`Self::new`], with what is asked and heard dated by `clock`.
+    #[expect(clippy::needless_pass_by_value, reason = "each member keeps its own copy")]
+    pub fn on_clock(
+        hosts: Vec<String>,
+        auth: Option<(String, String)>,
+        connector: Connector,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         assert!(!hosts.is_empty(), "a store needs at least one host");
-        let member = |host: String| Arc::new(Member::new(&host, auth.clone(), connector.clone()));
+        let member = |host: String| Arc::new(Member::new(&host, auth.clone(), connector.clone(), Arc::clone(&clock)));
         Self(Arc::new(Shared {
+            clock: Arc::clone(&clock),
             members: hosts.into_iter().map(member).collect(),
             horizon: Horizon::default(),
             sticky: AtomicUsize::new(0),
         }))
+    }
+
+    /// The clock that questions and answers are dated by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
     }
 
     /// Says how long a tenure may last: a store that went back is believed only after that. The longest counts.
@@ -89,10 +106,10 @@ impl EtcdStore {
     pub async fn grant(&self, ttl_seconds: i64, deadline: Duration) -> Outcome<Granted> {
         let grant = |member: Arc<Member>| async move {
             let mut client = member.client().await?.lease_client();
-            let asked = clock::now();
+            let asked = self.clock().now();
             let reply = client.grant(ttl_seconds, None).await.map_err(|error| member.fault(error))?;
             let ttl = Duration::from_secs(reply.ttl().unsigned_abs());
-            Ok(Granted { lease: LeaseId(reply.id()), ttl, asked, heard: clock::now() })
+            Ok(Granted { lease: LeaseId(reply.id()), ttl, asked, heard: self.clock().now() })
         };
         self.0.each_in_turn(Repeat::Harmless, deadline, grant).await
     }
@@ -145,11 +162,11 @@ impl EtcdStore {
         let commit = |member: Arc<Member>| async move {
             let mut client = member.kv().await?;
             let floor = shared.horizon.floor();
-            let asked = clock::now();
+            let asked = shared.clock.now();
             let reply = client.txn(request.clone()).await.map_err(|error| member.fault(error))?;
             let told = header(&member.host, reply.header())?.into();
-            let rollbacks = shared.horizon.admit(floor, told, &member.host, clock::now())?;
-            transacted(&member.host, transaction, &reply, rollbacks, asked)
+            let rollbacks = shared.horizon.admit(floor, told, &member.host, shared.clock.now())?;
+            transacted(&member.host, transaction, &reply, rollbacks, (asked, shared.clock.now()))
         };
         let left = end.saturating_duration_since(Instant::now());
         match shared.each_in_turn(Repeat::Never, left, commit).await {
@@ -246,9 +263,9 @@ impl Shared {
     async fn range(&self, member: &Member, key: &str, options: GetOptions) -> Result<Answered, Fault> {
         let mut client = member.kv().await?;
         let floor = self.horizon.floor();
-        let asked = clock::now();
+        let asked = self.clock.now();
         let reply = client.get(key, Some(options)).await.map_err(|error| member.fault(error))?;
-        let heard = clock::now();
+        let heard = self.clock.now();
         let told = header(&member.host, reply.header())?.into();
         let rollbacks = self.horizon.admit(floor, told, &member.host, heard)?;
         Ok(Answered { reply, asked, heard, rollbacks })
@@ -322,9 +339,8 @@ fn transacted(
     transaction: &Transaction,
     reply: &TxnResponse,
     rollbacks: u64,
-    asked: Moment,
+    (asked, heard): (Moment, Moment),
 ) -> Result<Transacted, Fault> {
-    let heard = clock::now();
     let head = header(host, reply.header())?;
     let read_back = reply.op_responses().into_iter().rev().find_map(|response| match response {
         TxnOpResponse::Get(range) => {

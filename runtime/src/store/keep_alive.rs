@@ -17,7 +17,6 @@ use tonic_prost::ProstCodec;
 
 use super::Renewed;
 use super::member::{Fault, Member};
-use crate::clock;
 
 /// One keep-alive on a stream of its own, so that a broken stream costs one attempt and no more.
 pub(super) async fn once(member: &Member, lease: LeaseId) -> Result<Renewed, Fault> {
@@ -37,7 +36,7 @@ pub(super) struct Keeper {
 pub(super) async fn again(member: &Member, lease: LeaseId) -> Result<Renewed, Fault> {
     let kept = member.take_keeper();
     if let Some(mut keeper) = kept {
-        let asked = clock::now();
+        let asked = member.clock.now();
         // What ended the stream, perhaps long ago, is no answer: a new one tells.
         if keeper.questions.try_send(Question { id: lease.0 }).is_ok()
             && let Ok(Some(reply)) = keeper.replies.message().await
@@ -66,7 +65,7 @@ async fn open(
     let mut request = Request::new(questions);
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     let path = http::uri::PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
-    let asked = clock::now();
+    let asked = member.clock.now();
     let codec = ProstCodec::<Question, Reply>::default();
     let reply = grpc.streaming(request, path, codec).await.map_err(|status| member.status(&status))?;
     Ok((reply.into_inner(), asked))
@@ -84,7 +83,7 @@ async fn answer(
 }
 
 fn judged(member: &Member, lease: LeaseId, reply: Reply, asked: Instant) -> Result<Renewed, Fault> {
-    let heard = clock::now();
+    let heard = member.clock.now();
     let Some(head) = reply.header.filter(|_| reply.id == lease.0) else {
         return Err(Fault::Ambiguous(format!(
             "{}: a keep-alive's reply without a header, or for another",

@@ -1,7 +1,7 @@
 //! One member of the store: its channel, its client, and what its answers mean.
 
 use std::error::Error as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Channel as EtcdChannel, Client, ConnectOptions, Error, KeyValue, ResponseHeader};
@@ -15,6 +15,7 @@ use tower::service_fn;
 
 use super::Entry;
 use super::keep_alive::Keeper;
+use crate::clock::Clock;
 use crate::net::Connector;
 
 /// How long one attempt to connect may take.
@@ -44,6 +45,8 @@ pub(super) struct Member {
     pub(super) host: String,
     channel: Channel,
     login: Option<(String, String)>,
+    /// What is asked and heard is dated by it.
+    pub(super) clock: Arc<dyn Clock>,
     client: Mutex<Option<Client>>,
     keeper: Mutex<Option<Keeper>>,
     marks: Mutex<Marks>,
@@ -58,7 +61,12 @@ struct Marks {
 impl Member {
     /// A member behind `host` (`host:port`, a URL scheme is dropped). Connects when first used. Must be called within a
     /// tokio runtime.
-    pub(super) fn new(host: &str, login: Option<(String, String)>, connector: Connector) -> Self {
+    pub(super) fn new(
+        host: &str,
+        login: Option<(String, String)>,
+        connector: Connector,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let host = host.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let target = host.clone();
         let connect = service_fn(move |_: http::Uri| {
@@ -74,7 +82,15 @@ impl Member {
             .keep_alive_timeout(PING_MAX)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(connect);
-        Self { host, channel, login, client: Mutex::default(), keeper: Mutex::default(), marks: Mutex::default() }
+        Self {
+            host,
+            channel,
+            login,
+            clock,
+            client: Mutex::default(),
+            keeper: Mutex::default(),
+            marks: Mutex::default(),
+        }
     }
 
     /// The bare channel, for the one call whose replies the client library does not hand out.

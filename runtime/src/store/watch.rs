@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 use super::Entry;
 use super::etcd::Shared;
 use super::member::{Fault, Member, entry};
-use crate::clock;
 
 /// Events that wait for a slow reader before the watch itself waits.
 const EVENTS_WAITING_MAX: usize = 256;
@@ -181,7 +180,7 @@ async fn follow(common: &Common, member: &Member, out: &mpsc::Sender<Result<(Vec
             timeout(CREATE_MAX, stream.message()).await.unwrap_or(Ok(None))
         };
         let Ok(Some(reply)) = message else { return Ended::Failed };
-        let heard = clock::now();
+        let heard = member.clock.now();
         match judge(common, member, from, &reply).await {
             Ok(()) => {}
             Err(ended) => return ended,

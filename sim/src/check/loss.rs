@@ -18,7 +18,7 @@ impl World {
         if let Some((since, place)) = self.checks.handed_over.take() {
             // Whoever was to take over may be cut off from the store, and another comes first.
             let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);
-            if quiet && !self.wal.contains(mine, place) && !self.won_by_hand(mine, place) {
+            if quiet && !self.wal.contains(mine, place) {
                 let what =
                     format!("{} was handed over to and does not hold what the last leader had", self.names[node.0]);
                 self.violated("S20", what);
@@ -31,8 +31,7 @@ impl World {
             if lost > 0 {
                 self.coverage.count("failover with loss");
             }
-            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) && !self.won_by_hand(mine, place)
-            {
+            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) {
                 let what = format!(
                     "{} leads without {lost} bytes that were published, {} are allowed",
                     self.names[node.0], self.settings.maximum_lag_bytes
@@ -40,17 +39,6 @@ impl World {
                 self.violated("S2", what);
             }
         }
-    }
-
-    /// What is there instead is on a branch that an operator began by hand: it has the highest number, and no key tells
-    /// that no leader began it. Known and open.
-    fn won_by_hand(&mut self, mine: Place, instead_of: Place) -> bool {
-        let hand_made = &self.checks.hand_made;
-        let won = hand_made.iter().any(|at| self.wal.contains(mine, *at) && !self.wal.contains(instead_of, *at));
-        if won {
-            self.coverage.count("a branch begun by hand won");
-        }
-        won
     }
 
     /// Whoever decides can know what it lacks: it is behind on the same branch, or the store tells which timeline

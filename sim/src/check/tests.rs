@@ -3,7 +3,7 @@
 
 use matriarch_core::action::{Action, StoreAction};
 use matriarch_core::effects::{Effects, Order, Wake};
-use matriarch_core::id::{LeaseId, OpId, Revision, SystemId};
+use matriarch_core::id::{LeaseId, OpId, Revision, SystemId, Timeline};
 use matriarch_core::reason::Reason;
 use matriarch_core::state::Pledge;
 use matriarch_core::view::postgres::ControlState;
@@ -285,7 +285,7 @@ fn s15_wal_that_does_not_continue_what_is_there() {
             let pid = |world: &World, node: NodeId| world.nodes[node.0].server.postmaster.as_ref().unwrap().pid;
             let mine = on_disk(world, node).end;
             let at = if forked { Place { depth: mine.depth - 1, ..mine } } else { mine };
-            let branch = world.wal.fork(at, matriarch_core::id::Timeline(7));
+            let branch = world.wal.fork(at, Timeline(7));
             let one = world.wal.append(branch, Record::EndOfRecovery);
             let to = world.wal.append(one, Record::Commit(Serial(1_000_000)));
             world.wal_arrives(node, pid(world, node), (from, pid(world, from)), to);
@@ -391,6 +391,29 @@ fn l2_a_member_that_does_not_follow() {
         mine.state = ControlState::InArchiveRecovery;
     };
     assert_eq!(checked(lag), None, "what is under way is no lag");
+}
+
+#[test]
+fn l2_a_member_on_another_timeline_of_one_number() {
+    let twins = |by_hand: bool| {
+        broken(move |world| {
+            let (leader, node) = (leader(world), standby(world));
+            let at = on_disk(world, node).end;
+            for server in [leader, node] {
+                let begun = world.wal.fork(at, Timeline(2));
+                let end = world.wal.append(begun, Record::EndOfRecovery);
+                on_disk(world, server).end = end;
+                if by_hand && server == node {
+                    world.checks.hand_made.push(end);
+                }
+            }
+            let (third, end) = (other_standby(world), on_disk(world, leader).end);
+            on_disk(world, third).end = end;
+            world.check_members();
+        })
+    };
+    assert_eq!(twins(false), Some("L2"));
+    assert_eq!(twins(true), None, "an operator began it, and nobody can tell them apart");
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn acquire(lease: LeaseId, seen: &ClusterView) -> StoreAction {
         record: seen.epoch.as_ref().map_or(Revision(0), |epoch| epoch.revision),
         timeline: Timeline(1),
         position: Lsn(7),
+        newest_timeline: Timeline(1),
     })
 }
 
@@ -225,6 +226,7 @@ async fn leaders_keys<S: Store>(s: &mut Script<S>) {
     let status = |epoch| StoreAction::PutStatus {
         epoch,
         position: Lsn(0x0100_0000),
+        timeline: Timeline(1),
         slots: vec![("b".into(), Lsn(9))],
         retain: Vec::new(),
     };
@@ -278,6 +280,7 @@ async fn release<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
         lease,
         epoch: leader.created,
         position: Lsn(0x0200_0000),
+        timeline: Timeline(1),
         record: MemberRecord::default(),
         session: Some(a),
     };

@@ -202,7 +202,7 @@ pub(super) async fn until(condition: impl AsyncFn() -> bool) {
 /// For what is not about the end of a tenure.
 pub(super) fn any_time() -> Allowance {
     let at = matriarch::clock::now() + Duration::from_hours(1);
-    Allowance::under(Armed { tenure: LeaseId(1), at })
+    Allowance::under(Armed { tenure: LeaseId(1), at }, matriarch::clock::host())
 }
 
 pub(super) fn pid_of(process: Process) -> matriarch_core::id::Pid {

@@ -10,20 +10,19 @@ use matriarch_tests::single::base;
 use super::LONG;
 use super::node::{Node, any_time, done, until};
 
-async fn set(node: &Node, change: impl FnOnce(&mut Settings)) {
+fn set(node: &Node, change: impl FnOnce(&mut Settings)) {
     let mut settings = (*node.postgres.settings()).clone();
     change(&mut settings);
-    node.postgres.apply_settings(settings).await;
+    node.postgres.apply_settings(settings);
 }
 
 /// As the agent gives what all nodes share: on the command line and in the file.
-async fn set_max_connections(node: &Node, value: &str) {
+fn set_max_connections(node: &Node, value: &str) {
     set(node, |settings| {
         settings.command_line.retain(|(name, _)| name != "max_connections");
         settings.command_line.push(("max_connections".into(), value.into()));
         settings.parameters.insert("max_connections".into(), value.into());
-    })
-    .await;
+    });
 }
 
 async fn shown(node: &Node, name: &str) -> String {
@@ -34,17 +33,17 @@ async fn shown(node: &Node, name: &str) -> String {
 async fn a_standby_starts_with_no_less_than_its_primary_had() {
     let base = base();
     let primary = Node::new(base.path(), "a");
-    set_max_connections(&primary, "60").await;
+    set_max_connections(&primary, "60");
     done(primary.postgres.initdb(&|_| ()).await);
     done(primary.postgres.start(StartAs::Primary, &any_time()).await);
     done(primary.postgres.post_bootstrap().await);
     let standby = primary.clone_as(base.path(), "b").await;
-    set_max_connections(&standby, "60").await;
+    set_max_connections(&standby, "60");
     done(standby.postgres.restart(LONG, &any_time()).await);
     let less = [("max_connections".to_owned(), "60".to_owned(), "40".to_owned())];
 
     for node in [&primary, &standby] {
-        set_max_connections(node, "40").await;
+        set_max_connections(node, "40");
         done(node.postgres.reload_configuration().await);
         until(async || node.sql().await.pending_restart == less).await;
     }
@@ -78,8 +77,7 @@ async fn a_promoted_primary_waits_for_no_restart() {
     done(standby.postgres.reload_configuration().await);
     set(&standby, |settings| {
         settings.parameters.insert("work_mem".into(), "5MB".into());
-    })
-    .await;
+    });
     done(standby.postgres.reload_configuration().await);
     until(async || shown(&standby, "work_mem").await == "5MB").await;
     assert_eq!(standby.sql().await.pending_restart, []);
@@ -114,8 +112,7 @@ async fn what_the_server_would_refuse_is_left_out() {
         settings.parameters.extend(nonsense());
         settings.recovery_conf.insert("recovery_min_apply_delay".into(), "soon".into());
         settings.recovery_conf.insert("restore_comand".into(), "false".into());
-    })
-    .await;
+    });
     let warnings = node.postgres.vet_parameters().await;
     let says = |text: &str| assert!(warnings.iter().any(|w| w.contains(text)), "{text}: {warnings:#?}");
     says("max_conections is not used: PostgreSQL knows no such parameter, is max_connections meant?");

@@ -191,3 +191,76 @@ fn a_tenure_that_lapses_without_an_order_is_looked_at_again_at_once() {
     node.now = again;
     assert!(actions(&node.tick()).contains(&Action::Guard(GuardAction::KillOrphans)));
 }
+
+#[test]
+fn a_key_that_vanished_is_not_asked_for_once_another_has_led() {
+    let later = Revision(EPOCH.0 + 1);
+    let overtaken = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(epoch_record("b", later)));
+    concludes(&overtaken, Rung::Fence, "key_not_regained", Fate::LetLapse, &[FIRE]);
+    // Its own record, and one from before, say nothing.
+    for epoch in [EPOCH, Revision(EPOCH.0 - 1)] {
+        let node = suspended(Node::primary()).cluster(|cluster| cluster.epoch = Some(epoch_record("a", epoch)));
+        assert_eq!(node.concludes(), (Rung::Fence, "key_vanished", Fate::Keep));
+    }
+}
+
+#[test]
+fn a_start_beside_a_primary_without_a_key_asks_for_it_only_if_nobody_else_led_since() {
+    let node = |member, epoch| {
+        adopting(Node::primary()).cluster(|cluster| {
+            (cluster.leader, cluster.epoch) = (None, Some(epoch_record(member, epoch)));
+        })
+    };
+    assert_eq!(node("a", EPOCH).concludes(), (Rung::Fence, "adopting", Fate::Keep));
+    concludes(&node("b", Revision(EPOCH.0 + 1)), Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
+}
+
+#[test]
+fn the_epoch_on_disk_proves_a_tenure_only_in_its_cluster_and_its_store() {
+    use crate::event::EpochFile;
+    let renews = |file: EpochFile| {
+        let node = adopting(Node::primary()).with(|state| state.epoch_file = Some(file));
+        matches!(node.wants()[..], [Action::Store(StoreAction::Renew { .. })])
+    };
+    assert!(renews(epoch_file()));
+    assert!(!renews(EpochFile { epoch: Revision(EPOCH.0 - 1), ..epoch_file() }));
+    assert!(!renews(EpochFile { store: crate::id::StoreId(STORE.0 + 1), ..epoch_file() }));
+    assert!(!renews(EpochFile { system_id: SystemId(SYSTEM.0 + 1), ..epoch_file() }));
+}
+
+#[test]
+fn a_guard_that_acknowledges_nothing_ends_the_tenure_unless_what_it_holds_stands_still() {
+    let silent = Node::primary().with(|state| {
+        state.guard.armed = Some(Armed { tenure: OURS, at: state.store.answered });
+        if let Tenure::Held(held) = &mut state.tenure {
+            held.confirmed = state.store.answered + millis(1);
+        }
+    });
+    assert_eq!(silent.concludes(), (Rung::Fence, "guard_silent", Fate::LetLapse));
+    let held = silent.clone().with(|state| state.guard.held = true);
+    assert_ne!(held.concludes().1, "guard_silent");
+    let doubt = silent.with(|state| (state.guard.held, state.guard.hold_in_doubt) = (true, true));
+    assert_eq!(doubt.concludes(), (Rung::Fence, "guard_silent", Fate::LetLapse));
+}
+
+/// A mode that is not built yet: what this agent's predecessor led is taken up while there is time, and nothing after.
+#[test]
+fn in_a_mode_that_is_not_built_the_search_for_a_tenure_ends_with_the_guards_instant() {
+    let node = adopting(Node::primary()).config(|config| config.unsupported = Some("pause".into()));
+    assert_eq!(node.clone().later(9_999).concludes().0, Rung::Fence);
+    assert_eq!(node.later(10_000).concludes().0, Rung::Unsupported);
+}
+
+#[test]
+fn a_start_beside_what_may_write_arms_the_guard_for_nobody() {
+    let arms = |node: Node| {
+        let mut node = node.with(|state| state.guard.armed = None);
+        actions(&node.tick())
+            .iter()
+            .any(|action| matches!(action, Action::Guard(GuardAction::Arm { tenure, .. }) if *tenure == LeaseId(0)))
+    };
+    assert!(arms(adopting(Node::primary())));
+    assert!(!arms(adopting(Node::standby())), "nothing writes");
+    let observes = |node: Node| node.config(|config| config.unsupported = Some("pause".into()));
+    assert!(!arms(observes(adopting(Node::primary()))), "somebody else runs it");
+}

@@ -137,6 +137,20 @@ fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
     assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
 }
 
+/// The bug: who held all that was published stood back for ever for a branch that somebody had begun by hand, and that
+/// lacked too much of it to lead.
+#[test]
+fn a_newer_branch_that_may_not_lead_keeps_nobody_from_leading() {
+    let held = |optime: u64| {
+        let c = told(|answer| {
+            (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - (4 << 20))), Lsn(HERE.0 - (2 << 20)));
+        });
+        c.cluster(|cluster| cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() }))
+    };
+    assert_eq!(held(HERE.0).concludes().1, "asking_lease");
+    assert_eq!(held(HERE.0 - (1 << 20)).concludes().1, "newer_branch");
+}
+
 /// Two nodes would stand back for each other for ever: one for the higher timeline of a branch that was given up, the
 /// other since it left the history that the leaders told.
 #[test]
@@ -218,6 +232,23 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
     assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
     assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
     assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+}
+
+/// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
+#[test]
+fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
+    let node = |optime: u64| {
+        let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
+        Node::racing().dir(dir).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+            let (optime, timeline) = (Lsn(optime), crate::id::Timeline(1));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+        })
+    };
+    assert_eq!(node(HERE.0 - 0x40 + (1 << 20) + 1).concludes().1, "branch_left");
+    let near = node(HERE.0 - 0x40 + (1 << 20));
+    assert_eq!(near.concludes().1, "branch_awaited");
+    assert_eq!(told_again(near.later(5_000)).concludes().1, "asking_lease");
+    assert_eq!(node(HERE.0 - 0x40).concludes().1, "asking_lease");
 }
 
 fn far_failover() -> Node {
@@ -346,4 +377,52 @@ fn an_agent_that_started_after_the_key_vanished_does_not_stand_back_for_ever() {
     let node = asked_for(None, Some("c")).later(3_000);
     assert!(node.state.store.vanished.is_none());
     assert_eq!(node.concludes().1, "asking_lease");
+}
+
+#[test]
+fn a_granted_ttl_that_is_too_short_is_told_with_the_one_that_would_do() {
+    let node = granted(Node::racing()).with(|state| state.granted.as_mut().unwrap().ttl = millis(500));
+    let crate::reason::Reason::TtlTooShort { granted_ms, needed_ms } = node.decide().1.reason else { panic!() };
+    let fits = |ms| crate::lease::Bounds::default().fits(millis(ms));
+    assert_eq!(granted_ms, 500);
+    assert!(fits(needed_ms) && !fits(needed_ms - 100), "{needed_ms}");
+}
+
+#[test]
+fn who_gave_up_tries_again_after_loop_wait_and_not_before() {
+    let node = granted(Node::racing());
+    let now = node.now;
+    let node = |ago| node.clone().with(|state| state.memory.gave_up = Some(now.back(millis(ago))));
+    assert_eq!(node(9_999).concludes().1, "gave_up");
+    assert_eq!(node(10_000).concludes().1, "campaigning");
+}
+
+/// Nobody who renewed before it answered as a primary holds anything after a ttl.
+#[test]
+fn a_primary_that_left_no_record_bars_for_a_ttl() {
+    let node = |asked: Instant, primary: bool| {
+        granted(Node::racing()).with(|state| {
+            state.memory.leaderless = Some(at(0));
+            let told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
+            state.peers.answers.insert(Member::new("d"), Seen::new(told, asked, asked));
+        })
+    };
+    let now = Node::racing().now;
+    assert_eq!(node(now, true).concludes().1, "primary_alive");
+    assert_ne!(node(now, false).concludes().1, "primary_alive", "a standby without a record bars nobody");
+    assert_ne!(node(now.back(seconds(1)), true).concludes().1, "primary_alive", "told while there was a leader");
+}
+
+#[test]
+fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() {
+    let asks = |change: fn(&mut crate::state::State)| {
+        let mut node = Node::standby();
+        node.state.memory.handover_announced = Some(node.now);
+        let mut node = node.with(change);
+        actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
+    };
+    assert!(asks(|_| ()));
+    assert!(!asks(|state| state.spent = Some(LeaseId(6))), "the spent one is revoked first");
+    assert!(!asks(|state| state.config.nofailover = true));
+    assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
 }

@@ -25,9 +25,14 @@ use super::{Allowlist, ApiSettings, serve};
 use crate::agent::handle::{Handle, Shared};
 use crate::clock;
 use crate::config::{Credentials, Secret};
-use crate::http::request;
+use crate::http::{Client, request};
+use crate::net::{Connector, Listener};
 use crate::peers;
 use node::*;
+
+fn client() -> Client {
+    Client::new(Connector::tcp(LIMIT))
+}
 
 #[tokio::test]
 async fn the_leader_answers_by_its_tenure() {
@@ -139,7 +144,7 @@ async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/replica", listener.local_addr().unwrap());
     let (_keep, settings) = watch::channel(settings());
-    tokio::spawn(serve(listener, Handle::new(shared, messages), settings));
+    tokio::spawn(serve(Listener::tcp(listener), Handle::new(shared, messages, clock::host()), settings));
     let (status, body) = request(Method::GET, &url, None, None, LIMIT).await.unwrap();
     let document: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &document["state"], document.get("xlog")), (503, &json!("unknown"), None));
@@ -366,16 +371,16 @@ async fn peers_read_a_matriarch_node() {
     let node = serve_node(node(standby()), None).await;
     let api_url = format!("{}/patroni", node.base);
     let pledge = Revision(77);
-    let position = peers::ask_position(&api_url, true, pledge, LIMIT).await;
+    let position = peers::ask_position(&client(), &api_url, true, pledge, LIMIT).await;
     assert_eq!(position, Outcome::Done(pledged(pledge)));
     assert_eq!(node.told(), ["PositionAsked(77)"]);
 
-    let Outcome::Done(status) = peers::ask_status(&api_url, LIMIT).await else { panic!("no status") };
+    let Outcome::Done(status) = peers::ask_status(&client(), &api_url, LIMIT).await else { panic!("no status") };
     assert!(!status.primary && !status.barred && status.pledge.is_none());
     assert_eq!((status.flushed, status.history), (Lsn(67_417_552), History::first(Timeline(2))));
 
     // Replay goes on by 512 bytes an observation, so the third one is beyond.
-    let Outcome::Done(answer) = peers::await_replay(&api_url, true, Lsn(67_417_600), LIMIT).await else {
+    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, true, Lsn(67_417_600), LIMIT).await else {
         panic!("no answer")
     };
     assert_eq!(answer.replayed, Lsn(67_416_528 + 3 * 512));
@@ -384,7 +389,7 @@ async fn peers_read_a_matriarch_node() {
 
     // A position out of reach: the answer comes with the deadline and tells how far it is.
     let short = Duration::from_millis(20);
-    let Outcome::Done(answer) = peers::await_replay(&api_url, true, Lsn(u64::MAX), short).await else {
+    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, true, Lsn(u64::MAX), short).await else {
         panic!("no answer")
     };
     assert!(answer.replayed < Lsn(u64::MAX));
@@ -402,18 +407,18 @@ async fn peers_read_a_patroni_node() {
     }
     let replica = serve_node(shared, None).await;
     let api_url = format!("{}/patroni", replica.base);
-    let Outcome::Done(position) = peers::ask_position(&api_url, false, Revision(77), LIMIT).await else {
+    let Outcome::Done(position) = peers::ask_position(&client(), &api_url, false, Revision(77), LIMIT).await else {
         panic!("no position")
     };
     assert!(position.barred && position.pledge.is_none());
     assert_eq!(position.history, History::first(Timeline(2)));
-    let Outcome::Done(answer) = peers::await_replay(&api_url, false, Lsn(67_417_000), LIMIT).await else {
+    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, false, Lsn(67_417_000), LIMIT).await else {
         panic!("no answer")
     };
     assert_eq!(answer.replayed, Lsn(67_416_528 + 512));
 
     let primary = serve_node(leading(Duration::from_secs(20)), None).await;
-    let Outcome::Done(answer) = peers::ask_status(&format!("{}/patroni", primary.base), LIMIT).await else {
+    let Outcome::Done(answer) = peers::ask_status(&client(), &format!("{}/patroni", primary.base), LIMIT).await else {
         panic!("no status")
     };
     assert!(answer.primary && answer.flushed == Lsn(67_416_760));
@@ -421,10 +426,10 @@ async fn peers_read_a_patroni_node() {
     // Without a position a member counts as unreachable; so does one that is not there.
     primary.shared.lock().unwrap().core.postgres.process = Process::Absent;
     let api_url = format!("{}/patroni", primary.base);
-    assert!(matches!(peers::ask_status(&api_url, LIMIT).await, Outcome::Refused(_)));
+    assert!(matches!(peers::ask_status(&client(), &api_url, LIMIT).await, Outcome::Refused(_)));
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api_url = format!("http://{}/patroni", nobody.local_addr().unwrap());
-    assert!(matches!(peers::ask_status(&api_url, Duration::from_millis(50)).await, Outcome::Unknown(_)));
+    assert!(matches!(peers::ask_status(&client(), &api_url, Duration::from_millis(50)).await, Outcome::Unknown(_)));
     drop(nobody);
-    assert!(matches!(peers::ask_status(&api_url, LIMIT).await, Outcome::Refused(_)));
+    assert!(matches!(peers::ask_status(&client(), &api_url, LIMIT).await, Outcome::Refused(_)));
 }

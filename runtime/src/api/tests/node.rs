@@ -25,6 +25,7 @@ use crate::api::{Allowlist, ApiSettings, ClusterRead, serve};
 use crate::clock;
 use crate::config::Credentials;
 use crate::http::request;
+use crate::net::Listener;
 use crate::wire::{RawEntry, cluster_view};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -238,7 +239,7 @@ pub(super) async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (_keep, settings) = watch::channel(settings);
-    tokio::spawn(serve(listener, Handle::new(Arc::clone(&shared), messages), settings));
+    tokio::spawn(serve(Listener::tcp(listener), Handle::new(Arc::clone(&shared), messages, clock::host()), settings));
     Node { base, shared, told }
 }
 

@@ -1,9 +1,12 @@
 //! The one task that owns the state. Requests that wait together are tried on a draft, made durable by one fsync, and
 //! only then answered: nobody hears of anything that a crash could take back.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use matriarch_core::time::Instant as Moment;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -93,8 +96,9 @@ fn stopping() -> Status {
 pub(super) struct Engine {
     state: State,
     history: History,
-    /// `None`: in memory only, for tests.
-    journal: Option<Journal>,
+    disk: Disk,
+    /// For the ids of leases.
+    random: StdRng,
     watches: Watches,
     commands: mpsc::Receiver<Command>,
     epoch: Instant,
@@ -102,22 +106,31 @@ pub(super) struct Engine {
     expire_from: Option<Instant>,
 }
 
+/// Where the state survives the engine.
+enum Disk {
+    Journal(Journal),
+    /// In memory only: for a simulated network, where nothing may wait for a disk.
+    Memory(Arc<Mutex<State>>),
+}
+
 impl Engine {
     /// An engine on a data directory.
     pub(super) fn on_disk(opened: Opened) -> (Self, Handle) {
-        Self::new(Some(opened.journal), opened.state, opened.history)
+        Self::new(Disk::Journal(opened.journal), opened.state, opened.history, rand::random())
     }
 
-    /// An engine that forgets.
-    pub(super) fn in_memory(state: State) -> (Self, Handle) {
+    /// An engine on what an earlier one left in memory. Those who watch from before that have to read anew.
+    pub(super) fn in_memory(memory: Arc<Mutex<State>>, seed: u64) -> (Self, Handle) {
+        let state = memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let history = History::after(state.revision);
-        Self::new(None, state, history)
+        Self::new(Disk::Memory(memory), state, history, seed)
     }
 
-    fn new(journal: Option<Journal>, state: State, history: History) -> (Self, Handle) {
+    fn new(disk: Disk, state: State, history: History, seed: u64) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(WAITING_MAX);
         let (watches, epoch) = (Watches::default(), Instant::now());
-        let mut engine = Self { state, history, journal, watches, commands, epoch, expire_from: None };
+        let random = StdRng::seed_from_u64(seed);
+        let mut engine = Self { state, history, disk, random, watches, commands, epoch, expire_from: None };
         let now = engine.now();
         engine.state.restart_leases(now);
         (engine, Handle(sender))
@@ -173,13 +186,13 @@ impl Engine {
         if works.is_empty() {
             return;
         }
-        let mut draft = Draft::new(self.state.clone(), self.now());
+        let mut draft = self.draft();
         for work in &mut works {
             work.run(&mut draft);
         }
         if let Err(status) = self.adopt(draft) {
             for work in &mut works {
-                let mut alone = Draft::new(self.state.clone(), self.now());
+                let mut alone = self.draft();
                 work.run(&mut alone);
                 if alone.effects.is_empty() {
                     self.state = alone.state;
@@ -193,9 +206,14 @@ impl Engine {
         }
     }
 
+    fn draft(&mut self) -> Draft {
+        Draft::new(self.state.clone(), self.now(), self.random.random())
+    }
+
     /// Makes a draft durable and real, and tells the watchers.
     fn adopt(&mut self, draft: Draft) -> Result<(), Status> {
-        if let Some(journal) = self.journal.as_mut().filter(|_| !draft.effects.is_empty())
+        if let Disk::Journal(journal) = &mut self.disk
+            && !draft.effects.is_empty()
             && let Err(error) = journal.commit(&self.state, &draft.effects)
         {
             tracing::error!("{error:#}");
@@ -203,8 +221,11 @@ impl Engine {
         }
         assert!(draft.state.revision >= self.state.revision, "revisions never go back");
         self.state = draft.state;
-        if let Some(journal) = &mut self.journal {
-            journal.fold_if_large(&self.state);
+        match &mut self.disk {
+            Disk::Journal(journal) => journal.fold_if_large(&self.state),
+            Disk::Memory(memory) => {
+                memory.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.state);
+            }
         }
         self.watches.publish(&draft.events, &self.state);
         self.history.extend(draft.events);
@@ -228,7 +249,7 @@ impl Engine {
             }
         }
         self.expire_from = None;
-        let mut draft = Draft::new(self.state.clone(), self.now());
+        let mut draft = self.draft();
         for lease in self.state.expired(draft.now) {
             // It is there: the state was just asked.
             drop(draft.revoke(lease));
@@ -260,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_thaw_a_keep_alive_comes_in_time_and_without_one_the_lease_ends() {
-        let (engine, handle) = Engine::in_memory(State::new(1, 1));
+        let (engine, handle) = Engine::in_memory(Arc::new(Mutex::new(State::new(1, 1))), 1);
         tokio::spawn(engine.run());
         let (lease, _) = handle.call(|draft| draft.grant(0, 1)).await.unwrap();
         stand_still(&handle, Duration::from_millis(1500)).await;

@@ -180,7 +180,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn frame(sequence: u64, payload: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn frame(sequence: u64, payload: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(payload.len()).map_err(|_| io::Error::other("the state is larger than 4 GiB"))?;
     let mut frame = Vec::with_capacity(HEAD_BYTES + payload.len());
     frame.extend_from_slice(&length.to_le_bytes());
@@ -227,14 +227,14 @@ fn read_snapshot(dir: &Path) -> anyhow::Result<Option<(State, u64)>> {
     Ok(Some(parsed))
 }
 
-struct Replayed {
+pub(super) struct Replayed {
     /// Up to where the journal is good.
-    length: usize,
-    sequence: u64,
+    pub(super) length: usize,
+    pub(super) sequence: u64,
 }
 
 /// Applies the frames that the snapshot does not contain yet. `sequence` is the number of its last one.
-fn replay(
+pub(super) fn replay(
     path: &Path,
     bytes: &[u8],
     mut sequence: u64,

@@ -3,8 +3,11 @@
 
 mod codec;
 mod engine;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod history;
 mod journal;
+mod memory;
 mod query;
 mod service;
 mod state;
@@ -23,12 +26,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use self::engine::Engine;
 use self::journal::Journal;
+pub use self::memory::{Memory, Running};
 use self::service::Services;
-use self::state::State;
 use crate::net::tcp_listen;
 
 /// How long connections may take to close when the server stops.
@@ -76,10 +80,12 @@ pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future
     let (engine, handle) = Engine::on_disk(opened);
     let (close, closed) = oneshot::channel::<()>();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Services::new(handle, &client_url).router().serve_with_incoming_shutdown(incoming, async {
-        // Closed by a message or by the sender's end.
-        drop(closed.await);
-    });
+    let server = Server::builder()
+        .add_routes(Services::new(handle, &client_url).routes())
+        .serve_with_incoming_shutdown(incoming, async {
+            // Closed by a message or by the sender's end.
+            drop(closed.await);
+        });
     let mut server = std::pin::pin!(server);
     tokio::select! {
         served = &mut server => return served.context("the store's server ended"),
@@ -90,13 +96,4 @@ pub async fn serve(listener: TcpListener, data_dir: &Path, shutdown: impl Future
     drop(close);
     drop(timeout(CLOSE_MAX, server).await);
     Ok(())
-}
-
-/// A store without a disk, for tests on a simulated network: serve the router on any stream of connections. Its leases
-/// run on tokio's clock, and `raft_term` is what its replies carry. Must be called within a tokio runtime; the store
-/// ends when its last connection did.
-pub fn in_memory(raft_term: u64) -> Router {
-    let (engine, handle) = Engine::in_memory(State { raft_term, ..State::new(1, 1) });
-    tokio::spawn(engine.run());
-    Services::new(handle, "http://127.0.0.1:2379").router()
 }

@@ -21,8 +21,7 @@ use etcd_client::proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::engine::Handle;
@@ -50,9 +49,8 @@ impl Services {
         Self { engine, client_url: client_url.into(), streams: Arc::default() }
     }
 
-    pub(super) fn router(self) -> Router {
-        Server::builder()
-            .add_service(PbKvServer::new(self.clone()))
+    pub(super) fn routes(self) -> Routes {
+        Routes::new(PbKvServer::new(self.clone()))
             .add_service(PbLeaseServer::new(self.clone()))
             .add_service(PbWatchServer::new(self.clone()))
             .add_service(PbClusterServer::new(self.clone()))

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use etcd_client::proto::{PbEvent, PbKeyValue, PbResponseHeader};
 use matriarch_core::time::Instant;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tonic::Status;
 
 /// etcd's limit on a lease's time to live.
@@ -141,11 +143,13 @@ pub(super) struct Draft {
     pub(super) effects: Vec<Effect>,
     pub(super) events: Vec<PbEvent>,
     pub(super) now: Instant,
+    /// What ids of leases are drawn from.
+    seed: u64,
 }
 
 impl Draft {
-    pub(super) fn new(state: State, now: Instant) -> Self {
-        Self { state, effects: Vec::new(), events: Vec::new(), now }
+    pub(super) fn new(state: State, now: Instant, seed: u64) -> Self {
+        Self { state, effects: Vec::new(), events: Vec::new(), now, seed }
     }
 
     pub(super) fn apply(&mut self, effect: Effect) {
@@ -191,8 +195,9 @@ impl Draft {
 
     /// Random, so that an id is not used again after a restored backup: a lease's id is a tenure's.
     fn unused_lease(&self) -> i64 {
+        let mut random = StdRng::seed_from_u64(self.seed);
         loop {
-            let id = i64::from_ne_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
+            let id = random.random::<i64>() & i64::MAX;
             if id != 0 && !self.state.leases.contains_key(&id) {
                 return id;
             }

@@ -16,7 +16,7 @@ use super::state::{Draft, State};
 use super::watches::{Response, Wanted, WatchCommand, Watches};
 
 fn draft() -> Draft {
-    Draft::new(State::new(1, 2), Instant(5_000_000_000))
+    Draft::new(State::new(1, 2), Instant(5_000_000_000), 1)
 }
 
 fn put(draft: &mut Draft, key: &str, value: &str, lease: i64) {

@@ -1,0 +1,11 @@
+//! The embedded store's journal after crashes and on bad disks.
+
+use matriarch::fuzz::{Journaled, journal};
+
+use crate::input::read;
+
+/// The target.
+pub fn target(data: &[u8]) {
+    let Some((payloads, tail, flipped)) = read::<(Vec<&[u8]>, &[u8], u16)>(data) else { return };
+    journal(&Journaled { payloads, tail, flipped: usize::from(flipped) });
+}

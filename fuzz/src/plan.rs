@@ -1,0 +1,106 @@
+//! Fault plans: what a seed would do, at other times, in other places, in parts. The kinds of faults stay those of one
+//! seed, since some break an assumption together (`docs/simulator.md`).
+
+use std::sync::Once;
+
+use matriarch_sim::fault::{Fault, Phase, Plan, What, When, Where};
+use matriarch_sim::run::{quiet_assertions, run};
+use matriarch_sim::trace::Trace;
+
+use crate::input::Choices;
+
+/// Faults of a plan at most, and how long they go on: a run is to be short.
+const FAULTS_MAX: usize = 10;
+const FAULTS_MS: u64 = 90_000;
+
+/// The target.
+pub fn target(data: &[u8]) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(quiet_assertions);
+    let plan = plan(&mut Choices(data));
+    let ran = run(plan.clone(), None, Trace::hash_only());
+    if let Some(violation) = ran.violation {
+        let plan = serde_json::to_string(&plan).unwrap_or_default();
+        panic!("{} at {:?}: {}\n{plan}", violation.invariant, violation.at, violation.what);
+    }
+}
+
+fn plan(choices: &mut Choices<'_>) -> Plan {
+    let mut plan = Plan::of_seed(u64::from(choices.number()));
+    let kinds: Vec<Fault> = std::mem::take(&mut plan.faults);
+    plan.settings.faults_ms = FAULTS_MS;
+    let mut at = 12_000;
+    while plan.faults.len() < FAULTS_MAX && !choices.is_empty() && !kinds.is_empty() {
+        let mut fault = choices.pick(&kinds);
+        at += u64::from(choices.number()) / 4;
+        if at >= FAULTS_MS {
+            break;
+        }
+        match &mut fault.when {
+            When::AtMs(when) => *when = at,
+            When::Order { after_ms, nth, phase, .. } => {
+                *after_ms = at;
+                *nth = choices.pick(&[1, 1, 2, 3]);
+                *phase = choices.pick(&[Phase::Before, Phase::After]);
+            }
+        }
+        if choices.one_in(2) {
+            fault.for_ms = 5 << choices.below(14);
+        }
+        let node = Where::Node(choices.below(plan.settings.nodes));
+        if choices.one_in(3)
+            && let Some(place) = place(&mut fault.what)
+        {
+            *place = node;
+        }
+        plan.faults.push(fault);
+    }
+    plan
+}
+
+/// Where a fault strikes, if it may strike anywhere.
+fn place(what: &mut What) -> Option<&mut Where> {
+    match what {
+        What::KillPostmaster(place, _)
+        | What::KillPostgres(place)
+        | What::KillAgent(place)
+        | What::FreezeAgent(place)
+        | What::StopAgent(place)
+        | What::KillGuard(place)
+        | What::CrashHost(place)
+        | What::SuspendHost(place)
+        | What::SetWallClock(place, _)
+        | What::FreezePostgres(place)
+        | What::HangPostgres(place)
+        | What::FillData(place)
+        | What::KillBackend(place)
+        | What::StopByHand(place)
+        | What::RestartByHand(place)
+        | What::PromoteByHand(place)
+        | What::Isolate(place)
+        | What::CutStore(place)
+        | What::CutToStore(place)
+        | What::CutFromStore(place)
+        | What::CutAgents(place)
+        | What::CutReplication(place)
+        | What::SilenceWatches(place)
+        | What::FillDisk(place)
+        | What::PauseReplay(place)
+        | What::RemoveData(place)
+        | What::Switchover(place)
+        | What::Restart(place)
+        | What::Reinitialize(place) => Some(place),
+        What::CutStoreMember(_)
+        | What::StopStoreMember(_)
+        | What::FreezeStoreMember(_)
+        | What::StopStore
+        | What::LoseKey
+        | What::LoseLease
+        | What::DeleteKey(_)
+        | What::DeleteAllKeys
+        | What::GarbleKey(_)
+        | What::RestoreStore(_)
+        | What::ChangeConfig { .. }
+        | What::SlowNetwork(_) => None,
+    }
+}

@@ -1,0 +1,77 @@
+//! What anybody may have written into the store: every reading is tolerant, and what was read is the same after this
+//! program has written it.
+
+use matriarch::wire::{
+    MemberExtras, PATRONI_LEVEL, RawEntry, cluster_document, cluster_view, epoch, epoch_json, failover, failover_json,
+    history, history_json, member, member_json, status, status_json,
+};
+use matriarch_core::id::{Revision, StoreId};
+use serde_json::Value;
+
+use crate::input::texts;
+
+/// The target: keys and values in turn.
+pub fn target(data: &[u8]) {
+    let Some(texts) = texts(data) else { return };
+    let pairs: Vec<_> = texts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    for (_, value) in &pairs {
+        written_again(value);
+    }
+    let entries: Vec<_> = (1..).zip(&pairs).map(|(number, (key, value))| entry(key, value, number)).collect();
+    let view = cluster_view(StoreId(1), Revision(99), &entries);
+    for member in view.members.keys() {
+        let key = format!("members/{member}");
+        assert!(entries.iter().any(|entry| entry.key == key), "{member} is made up");
+    }
+    assert_eq!(
+        view.leader.is_some(),
+        entries.iter().any(|entry| entry.key == "leader"),
+        "the leader key is there or not"
+    );
+    assert_eq!(view.epoch.is_some(), entries.iter().any(|entry| entry.key == "matriarch"));
+    let document = cluster_document("main", &view, &entries);
+    let shown = document.get("members").and_then(Value::as_array).map(Vec::len);
+    assert_eq!(shown, Some(view.members.len()), "{document}");
+}
+
+fn entry<'a>(key: &'a str, value: &'a str, number: i64) -> RawEntry<'a> {
+    RawEntry { key, value, create_revision: number, mod_revision: number, lease: number % 3 }
+}
+
+fn written_again(value: &str) {
+    let read = status::status_key(Revision(3), value);
+    let slots: Vec<_> = read.slots.clone().into_iter().collect();
+    let text = status_json(read.optime, read.timeline, &slots, &read.retain);
+    assert_eq!(status::status_key(Revision(3), &text), read, "{value}");
+
+    let lines = history::history_lines(value);
+    assert_eq!(history::history_lines(&history_json(&lines)), lines, "{value}");
+
+    if let Some(asked) = failover::request(value) {
+        let at = asked.scheduled_at.as_ref().map(|moment| moment.text.as_str());
+        let key = failover_json(asked.leader.as_ref(), asked.candidate.as_ref(), at);
+        assert_eq!(failover::request(&key), Some(asked), "{value}");
+    }
+
+    let tenure = epoch::epoch_record(Revision(3), value);
+    let (timeline, newest) = (tenure.timeline, tenure.newest_timeline);
+    let key = epoch_json(tenure.store, &tenure.member, timeline, tenure.position, newest, Some(tenure.epoch));
+    assert_eq!(epoch::epoch_record(Revision(3), &key), tenure, "{value}");
+
+    member_again(value);
+}
+
+/// Writing leaves out what does not fit a role, and what tags mean comes from the tags: the second reading of what was
+/// read and written is the first.
+fn member_again(value: &str) {
+    let told: Value = serde_json::from_str(value).unwrap_or_default();
+    let tags = told.get("tags").and_then(Value::as_object).cloned().unwrap_or_default();
+    let extras = MemberExtras { tags: &tags, version: PATRONI_LEVEL, database: "postgres", proxy_address: None };
+    let once = member::member_record(&member_json(&member::member_record(value), &extras));
+    let twice = member::member_record(&member_json(&once, &extras));
+    assert_eq!(once, twice, "{value}");
+    let read = member::member_record(value);
+    // A host with half a pair of brackets is none.
+    assert!(once.host == read.host || read.host.contains(['[', ']']), "{value}");
+    assert_eq!((once.role, once.nofailover), (read.role, read.nofailover), "{value}");
+}
