@@ -58,6 +58,8 @@ pub struct Checks {
     hands_over: [bool; NODES_MAX],
     /// What a leader that handed over had, until another serves.
     handed_over: Option<(Time, Place)>,
+    /// The revision of `failover` when that was decided.
+    handed_over_by: Revision,
     /// What a leader last published of its position.
     published: Option<Place>,
     /// When the store was restored from a backup last.
