@@ -101,7 +101,7 @@ impl Servers for RealServers {
             PostgresAction::Start(_) => {
                 let mut settings = (*postgres.settings()).clone();
                 settings.pg_ctl_timeout = limit;
-                postgres.apply_settings(settings).await;
+                postgres.apply_settings(settings);
                 match carry_out(postgres, what).await {
                     Outcome::Unknown(_) => None,
                     ended => Some(ended),
