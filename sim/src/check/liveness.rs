@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::node::NodeId;
-use crate::postgres::wal::Place;
 use crate::time::{Time, ms};
 use crate::world::World;
 
@@ -79,6 +78,7 @@ impl World {
             if self.settings.nostream == Some(index) {
                 continue;
             }
+            // It asks for WAL in vain until it is cloned anew.
             if node.place().is_some_and(|mine| self.are_twins_by_hand(mine, theirs)) {
                 continue;
             }
@@ -94,13 +94,6 @@ impl World {
                 return;
             }
         }
-    }
-
-    /// Two timelines of one number that begin at one position look alike to whoever compares. Core begins none such;
-    /// where an operator did, the standby of the one asks for WAL in vain until it is cloned anew.
-    fn are_twins_by_hand(&self, mine: Place, theirs: Place) -> bool {
-        let by_hand = |begun: &Place| self.wal.contains(mine, *begun) || self.wal.contains(theirs, *begun);
-        self.wal.are_twins(mine, theirs) && self.checks.hand_made.iter().any(by_hand)
     }
 
     /// L5: where nothing happens, nothing but the rhythm is ordered.
