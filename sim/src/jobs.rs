@@ -7,7 +7,6 @@ use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
 use matriarch_core::id::{Member, OpId, SystemId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
-use matriarch_core::timeline::Relation;
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
 
@@ -396,16 +395,9 @@ impl World {
             false => mine.end,
             true => mine.flushed,
         };
-        // Numbers and positions are all that can be compared: two timelines of one number look like one.
-        let (ours, history) = (self.wal.history(mine), self.wal.history(theirs.end));
-        let (position, end) = (self.wal.lsn(mine), self.wal.lsn(theirs.end));
-        let end = if ours.timeline == history.timeline { end.max(position) } else { end };
-        let diverged = match ours.relation(position, &history, end) {
-            Relation::Diverged { at } => Some(at),
-            Relation::Ahead => Some(end),
-            Relation::Equal | Relation::Behind => None,
-        };
-        Outcome::Done(PostgresDone::Compared(diverged))
+        let shared = self.wal.shared(theirs.end, mine);
+        let diverged = shared.depth < mine.depth;
+        Outcome::Done(PostgresDone::Compared(diverged.then(|| self.wal.lsn(shared))))
     }
 
     /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.

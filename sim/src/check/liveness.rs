@@ -78,10 +78,6 @@ impl World {
             if self.settings.nostream == Some(index) {
                 continue;
             }
-            // It asks for WAL in vain until it is cloned anew.
-            if node.place().is_some_and(|mine| self.are_twins_by_hand(mine, theirs)) {
-                continue;
-            }
             let streams = node.server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some());
             let holds = node
                 .place()

@@ -54,7 +54,7 @@ impl World {
         let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
         let lines = &keys.history.lines;
         let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
-        plain_lag || (told && origin.is_some_and(began) && !self.are_twins_by_hand(mine, published))
+        plain_lag || (told && origin.is_some_and(began))
     }
 
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.

@@ -103,15 +103,6 @@ impl Checks {
 }
 
 impl World {
-    /// The two part where an operator began one of two timelines of one number. Those that begin at one position look
-    /// alike to whoever compares, so nobody can know what lies beyond. Core begins none such.
-    fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
-        let parted = self.wal.shared(one, other).depth;
-        let holds = |begun: &Place| self.wal.contains(one, *begun) || self.wal.contains(other, *begun);
-        let by_hand = |begun: &Place| begun.depth > parted && holds(begun);
-        self.wal.are_twins(one, other) && self.checks.hand_made.iter().any(by_hand)
-    }
-
     /// After everything that happens.
     pub fn check_after_event(&mut self) {
         self.check_writers();
