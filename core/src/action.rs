@@ -412,6 +412,8 @@ impl Action {
                     | PostgresAction::CreateSlot(_)
                     | PostgresAction::DropSlot(_)
             ),
+            // What was started goes on starting, and reads whom it follows again.
+            PostgresAction::Follow(_) => matches!(theirs, PostgresAction::Start(StartAs::Standby(_))),
             _ => false,
         }
     }

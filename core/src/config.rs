@@ -58,6 +58,39 @@ pub struct Config {
     pub bounds: Bounds,
 }
 
+impl Config {
+    /// The member `name` on a host of that name, with the ports, timings and limits that are usual. For worlds and tests:
+    /// an agent's configuration leaves nothing to this.
+    pub fn usual(name: &str) -> Self {
+        let api_url = alloc::format!("http://{name}:8008/patroni");
+        Self {
+            me: Member::new(name),
+            ttl: Duration::from_secs(30),
+            loop_wait: Duration::from_secs(10),
+            retry_timeout: Duration::from_secs(10),
+            maximum_lag_on_failover_bytes: 1 << 20,
+            primary_start_timeout: Duration::from_secs(300),
+            max_timelines_history: 0,
+            nofailover: false,
+            failover_priority: 1,
+            nostream: false,
+            clonefrom: false,
+            replicatefrom: None,
+            use_slots: true,
+            member_slots_ttl: Duration::from_secs(1800),
+            use_pg_rewind: true,
+            clone_when_diverged: false,
+            clone_when_rewind_fails: false,
+            may_bootstrap: true,
+            unsupported: None,
+            parameters_generation: 1,
+            published: Published { host: name.into(), port: 5432, api_url },
+            isolation_timeout: Duration::from_secs(3),
+            bounds: Bounds::default(),
+        }
+    }
+}
+
 /// Where others find this node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

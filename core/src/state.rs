@@ -182,6 +182,9 @@ pub struct Memory {
     /// A promotion of the running postmaster was ordered and is not known to be refused: it may become a primary at any
     /// moment, whatever became of the order.
     pub promotion: bool,
+    /// An order to promote the running postmaster has ended, and nobody knows what came of it: that a later one is
+    /// refused does not take it back.
+    pub promotion_in_doubt: bool,
     /// A start as a standby was ordered, and neither its end nor its death was seen: what is known of the directory may
     /// be older than the signal file that it wrote.
     pub as_standby: bool,

@@ -346,6 +346,11 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     let memory = &view.state.memory;
     if let Some((_, began)) = memory.race {
         soonest.offer(began + RACE_WINDOW, "the race");
+        for (_, in_flight) in view.state.ops.iter() {
+            if matches!(in_flight.action, Action::Peer(PeerAction::AskPosition { .. })) {
+                soonest.offer(in_flight.since + RACE_WINDOW, "the race");
+            }
+        }
         soonest.offer(began + RACE_WINDOW + crate::config::EQUALS_PATIENCE, "the patience among equals");
         soonest.offer(began + RETRY_PAUSE, "the next round of the race");
     }

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::config::{Config, Published};
+use crate::config::Config;
 use crate::decide::{Fate, Rung, Verdict, decide};
 use crate::effects::Effects;
 use crate::event::{EpochFile, Event};
@@ -45,31 +45,7 @@ pub(crate) fn millis(millis: u64) -> Duration {
 }
 
 pub(crate) fn config() -> Config {
-    Config {
-        me: Member::new("a"),
-        ttl: seconds(30),
-        loop_wait: seconds(10),
-        retry_timeout: seconds(10),
-        maximum_lag_on_failover_bytes: 1 << 20,
-        primary_start_timeout: seconds(300),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        member_slots_ttl: Duration::from_secs(1800),
-        use_pg_rewind: true,
-        clone_when_diverged: false,
-        clone_when_rewind_fails: false,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "a".into(), port: 5432, api_url: "http://a:8008/patroni".into() },
-        isolation_timeout: seconds(3),
-        bounds: Bounds::default(),
-    }
+    Config::usual("a")
 }
 
 pub(crate) fn upstream(name: &str) -> Upstream {

@@ -3,7 +3,7 @@
 
 use std::sync::Once;
 
-use matriarch_sim::fault::{Fault, Phase, Plan, What, When, Where};
+use matriarch_sim::fault::{Fault, Phase, Plan, When, Where};
 use matriarch_sim::run::{quiet_assertions, run};
 use matriarch_sim::trace::Trace;
 
@@ -49,58 +49,11 @@ fn plan(choices: &mut Choices<'_>) -> Plan {
         }
         let node = Where::Node(choices.below(plan.settings.nodes));
         if choices.one_in(3)
-            && let Some(place) = place(&mut fault.what)
+            && let Some(place) = fault.what.place_mut()
         {
             *place = node;
         }
         plan.faults.push(fault);
     }
     plan
-}
-
-/// Where a fault strikes, if it may strike anywhere.
-fn place(what: &mut What) -> Option<&mut Where> {
-    match what {
-        What::KillPostmaster(place, _)
-        | What::KillPostgres(place)
-        | What::KillAgent(place)
-        | What::FreezeAgent(place)
-        | What::StopAgent(place)
-        | What::KillGuard(place)
-        | What::CrashHost(place)
-        | What::SuspendHost(place)
-        | What::SetWallClock(place, _)
-        | What::FreezePostgres(place)
-        | What::HangPostgres(place)
-        | What::FillData(place)
-        | What::KillBackend(place)
-        | What::StopByHand(place)
-        | What::RestartByHand(place)
-        | What::PromoteByHand(place)
-        | What::Isolate(place)
-        | What::CutStore(place)
-        | What::CutToStore(place)
-        | What::CutFromStore(place)
-        | What::CutAgents(place)
-        | What::CutReplication(place)
-        | What::SilenceWatches(place)
-        | What::FillDisk(place)
-        | What::PauseReplay(place)
-        | What::RemoveData(place)
-        | What::Switchover(place)
-        | What::Restart(place)
-        | What::Reinitialize(place) => Some(place),
-        What::CutStoreMember(_)
-        | What::StopStoreMember(_)
-        | What::FreezeStoreMember(_)
-        | What::StopStore
-        | What::LoseKey
-        | What::LoseLease
-        | What::DeleteKey(_)
-        | What::DeleteAllKeys
-        | What::GarbleKey(_)
-        | What::RestoreStore(_)
-        | What::ChangeConfig { .. }
-        | What::SlowNetwork(_) => None,
-    }
 }

@@ -22,16 +22,22 @@ impl Standing {
     }
 }
 
+/// What was known of the store when a request was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Floor {
+    standing: Standing,
+    rollbacks: u64,
+}
+
 /// The floor, and since when only the past answers.
 #[derive(Clone, Debug, Default)]
 pub struct Horizon {
     /// What a request that is sent now may not lie before.
-    pub floor: Standing,
+    pub floor: Floor,
     past_since: Option<Instant>,
     past_members: BTreeSet<usize>,
     /// The longest that a tenure may last, as far as was told.
     pub tenure_limit: Duration,
-    rollbacks: u64,
 }
 
 impl Horizon {
@@ -40,26 +46,30 @@ impl Horizon {
         Self { tenure_limit, ..Self::default() }
     }
 
-    /// Takes in what a member told in answer to a request that was sent when `floor` was the floor: how often the store
+    /// Takes in what a member told in answer to a request that was sent when `sent` was the floor: how often the store
     /// had gone back by then; `None`: it is not believed.
-    pub fn admit(&mut self, floor: Standing, told: Standing, member: usize, now: Instant) -> Option<u64> {
+    pub fn admit(&mut self, sent: Floor, told: Standing, member: usize, now: Instant) -> Option<u64> {
+        let believed_since = sent.rollbacks < self.floor.rollbacks;
+        let floor = if believed_since { self.floor.standing } else { sent.standing };
+        if believed_since && told.is_before(floor) {
+            return None;
+        }
         if !told.is_before(floor) && !self.past_members.contains(&member) {
-            self.floor.term = self.floor.term.max(told.term);
-            self.floor.revision = self.floor.revision.max(told.revision);
+            let standing = &mut self.floor.standing;
+            (standing.term, standing.revision) = (standing.term.max(told.term), standing.revision.max(told.revision));
             self.past_since = None;
             self.past_members.clear();
-            return Some(self.rollbacks);
+            return Some(self.floor.rollbacks);
         }
         self.past_members.insert(member);
         let since = *self.past_since.get_or_insert(now);
         if now.since(since) < self.tenure_limit {
             return None;
         }
-        self.floor = told;
+        self.floor = Floor { standing: told, rollbacks: self.floor.rollbacks + 1 };
         self.past_since = None;
         self.past_members.clear();
-        self.rollbacks += 1;
-        Some(self.rollbacks)
+        Some(self.floor.rollbacks)
     }
 }
 

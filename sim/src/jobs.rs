@@ -313,7 +313,10 @@ impl World {
             PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
             PostgresAction::Compare(upstream) => self.compared(node, &upstream),
             PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
-            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
+            // A change of the configuration and a signal: a server that is not consistent yet obeys as well.
+            PostgresAction::Follow(_) | PostgresAction::Freeze if self.nodes[node.0].server.postmaster.is_none() => {
+                refused("it does not run")
+            }
             PostgresAction::Follow(upstream) => {
                 let to = upstream.and_then(|upstream| self.upstream(&upstream.member));
                 self.point_to(node, to);
@@ -326,6 +329,7 @@ impl World {
                 self.coverage.count("freeze");
                 done
             }
+            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
             PostgresAction::Checkpoint => {
                 if self.nodes[node.0].server.is_primary() {
                     if !self.writes(node, Record::Checkpoint) {
@@ -388,12 +392,11 @@ impl World {
         if self.mutant == Some(Mutant::NeverDiverged) {
             return Outcome::Done(PostgresDone::Compared(None));
         }
-        // A stopped standby is where its control file says; a running one, or a primary, where its WAL ends.
-        let running = self.nodes[node.0].server.postmaster.is_some();
-        let mine = match running {
-            false if mine.recovers() => mine.consistent,
-            false => mine.end,
-            true => mine.flushed,
+        // A standby that does not answer is where its control file says; one that does, or a primary, where its WAL ends.
+        let mine = match &self.nodes[node.0].server.postmaster {
+            Some(pm) if pm.phase != Phase::Starting => mine.flushed,
+            _ if mine.recovers() => mine.consistent,
+            _ => mine.end,
         };
         let shared = self.wal.shared(theirs.end, mine);
         let diverged = shared.depth < mine.depth;

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::{PostgresAction, StoreAction};
-use matriarch_core::config::{Config, Published};
+use matriarch_core::config::Config;
 use matriarch_core::event::{EpochFile, Event};
 use matriarch_core::id::{LeaseId, Lsn, Member, OpId, Pid, RequestId, Revision};
-use matriarch_core::lease::Bounds;
 use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use matriarch_core::time::Instant;
@@ -17,9 +16,9 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
-use crate::horizon::{Horizon, Standing};
+use crate::horizon::{Floor, Horizon, Standing};
+use crate::postgres::Server;
 use crate::postgres::wal::Place;
-use crate::postgres::{PORT, Server};
 use crate::settings::Settings;
 use crate::store::Reply;
 use crate::time::{Clock, Time, ms};
@@ -160,7 +159,7 @@ pub struct Call {
     /// Through which member.
     pub member: usize,
     /// What no answer may lie before.
-    pub floor: Standing,
+    pub floor: Floor,
     /// The ttl that its first half was told.
     pub kept: Option<std::time::Duration>,
 }
@@ -400,7 +399,6 @@ impl Agent {
 }
 
 fn config(id: NodeId, settings: &Settings) -> Config {
-    let me = name(id);
     let priority = settings.failover_priority.filter(|(who, _)| *who == id.0).map_or(1, |(_, priority)| priority);
     Config {
         ttl: ms(settings.ttl_ms),
@@ -408,24 +406,16 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         retry_timeout: ms(settings.retry_timeout_ms),
         maximum_lag_on_failover_bytes: settings.maximum_lag_bytes,
         primary_start_timeout: ms(settings.primary_start_timeout_ms),
-        max_timelines_history: 0,
         // Priority 0 is the same tag by another name.
         nofailover: settings.nofailover == Some(id.0) || priority == 0,
         failover_priority: priority,
         nostream: settings.nostream == Some(id.0),
         clonefrom: settings.clonefrom == Some(id.0),
         replicatefrom: settings.replicatefrom.filter(|(who, _)| *who == id.0).map(|(_, from)| name(NodeId(from))),
-        use_slots: true,
-        member_slots_ttl: ms(30 * 60_000),
         use_pg_rewind: settings.use_pg_rewind,
         clone_when_diverged: true,
         clone_when_rewind_fails: true,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: me.0.clone(), port: PORT, api_url: format!("http://{me}:8008/patroni") },
         isolation_timeout: ms(settings.isolation_timeout_ms),
-        bounds: Bounds::default(),
-        me,
+        ..Config::usual(&name(id).0)
     }
 }

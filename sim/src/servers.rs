@@ -48,9 +48,9 @@ impl World {
             ServerStep::Promoted => self.promoted(node),
             ServerStep::ShutDown => self.shut_down(node, pid),
             ServerStep::Connect => self.connect(node, pid),
-            ServerStep::StreamLost { from, of } => {
+            ServerStep::StreamLost { from, connected } => {
                 let server = &mut self.nodes[node.0].server;
-                let same = |stream: &Stream| (stream.from, stream.pid) == (from, of);
+                let same = |stream: &Stream| (stream.from, stream.connected) == (from, connected);
                 if server.postmaster.as_ref().and_then(|pm| pm.stream.as_ref()).is_some_and(same) {
                     server.receiver_ends();
                     self.later(ms(self.pace.reconnect), Due::Server { node, pid, what: ServerStep::Connect });

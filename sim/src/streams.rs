@@ -7,19 +7,18 @@ use crate::net::{End, Plane};
 use crate::node::NodeId;
 use crate::postgres::wal::{Place, Record};
 use crate::postgres::{Crash, Outgoing, Postmaster, RECEIVER_TIMEOUT, SENDER_TIMEOUT, Stream};
-use crate::time::ms;
+use crate::time::{Time, ms};
 use crate::world::{Due, ServerStep, World};
 
 impl World {
     /// Those who streamed from a postmaster that is gone, and whom it streamed from, hear of it. Where a host has lost
     /// its power there is nobody to tell them: they find out in their own time.
     pub fn streams_break(&mut self, node: NodeId, gone: &Postmaster, how: Crash) {
-        let of = gone.pid;
         for other in 0..self.nodes.len() {
             let standby = NodeId(other);
             let Some(pm) = &self.nodes[other].server.postmaster else { continue };
-            if pm.stream.is_some_and(|stream| (stream.from, stream.pid) == (node, of)) {
-                let what = ServerStep::StreamLost { from: node, of };
+            if let Some(stream) = pm.stream.filter(|stream| (stream.from, stream.pid) == (node, gone.pid)) {
+                let what = ServerStep::StreamLost { from: node, connected: stream.connected };
                 let lost = Due::Server { node: standby, pid: pm.pid, what };
                 match how {
                     Crash::Killed => self.send((Plane::Replication, End::Node(node), End::Node(standby)), lost),
@@ -28,7 +27,7 @@ impl World {
             }
         }
         if let Some(stream) = gone.stream {
-            let lost = Due::SenderLost { node: stream.from, pid: stream.pid, to: node, of };
+            let lost = Due::SenderLost { node: stream.from, pid: stream.pid, to: node, connected: stream.connected };
             match how {
                 Crash::Killed => self.send((Plane::Replication, End::Node(node), End::Node(stream.from)), lost),
                 Crash::PowerLoss => self.later(SENDER_TIMEOUT, lost),
@@ -37,10 +36,10 @@ impl World {
     }
 
     /// A sender finds out that its standby is gone.
-    pub fn sender_lost(&mut self, node: NodeId, pid: Pid, to: NodeId, of: Pid) {
+    pub fn sender_lost(&mut self, node: NodeId, pid: Pid, to: NodeId, connected: Time) {
         let server = &mut self.nodes[node.0].server;
         let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
-        if pm.senders.get(&to).is_some_and(|outgoing| outgoing.pid == of) {
+        if pm.senders.get(&to).is_some_and(|outgoing| outgoing.connected == connected) {
             pm.senders.remove(&to);
             self.drain(node);
         }
@@ -54,7 +53,7 @@ impl World {
         if let Some(pm) = &self.nodes[standby.0].server.postmaster
             && let Some(stream) = pm.stream.filter(|stream| stream.from == from)
         {
-            let what = ServerStep::StreamLost { from, of: stream.pid };
+            let what = ServerStep::StreamLost { from, connected: stream.connected };
             let lost = Due::Server { node: standby, pid: pm.pid, what };
             self.later(ms(1), lost);
         }
@@ -87,10 +86,10 @@ impl World {
         let (now, newest) = (self.now, self.wal.timeline(theirs));
         let source = self.nodes[from.0].server.postmaster.as_mut().expect("it accepts");
         let from_pid = source.pid;
-        source.senders.insert(node, Outgoing { pid, sent: mine, flushed: mine, heard: now });
+        source.senders.insert(node, Outgoing { pid, connected: now, sent: mine, flushed: mine, heard: now });
         let server = &mut self.nodes[node.0].server;
         if let Some(pm) = &mut server.postmaster {
-            pm.stream = Some(Stream { from, pid: from_pid, latest: self.wal.lsn(theirs) });
+            pm.stream = Some(Stream { from, pid: from_pid, connected: now, latest: self.wal.lsn(theirs) });
         }
         if let Some(on_disk) = server.cluster_mut() {
             on_disk.newest = on_disk.newest.max(newest);

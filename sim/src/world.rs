@@ -130,8 +130,8 @@ pub enum Due {
         pid: Pid,
         /// Whose it was.
         to: NodeId,
-        /// Its postmaster.
-        of: Pid,
+        /// When it had connected.
+        connected: Time,
     },
     /// A standby says what it has on disk.
     WalReply {
@@ -202,8 +202,8 @@ pub enum ServerStep {
     StreamLost {
         /// From whom.
         from: NodeId,
-        /// From which postmaster.
-        of: Pid,
+        /// When it had connected.
+        connected: Time,
     },
     /// A crash in place is over: every process but the postmaster was killed, and the WAL replayed.
     RecoveredInPlace,
@@ -457,7 +457,7 @@ impl World {
             Due::OrphansEnd { node } => self.orphans_end(node),
             Due::Wal { node, pid, from, from_pid, to } => self.wal_arrives(node, pid, (from, from_pid), to),
             Due::WalFlushed { node, pid } => self.wal_flushed(node, pid),
-            Due::SenderLost { node, pid, to, of } => self.sender_lost(node, pid, to, of),
+            Due::SenderLost { node, pid, to, connected } => self.sender_lost(node, pid, to, connected),
             Due::OperatorStarts { node } => self.operator_starts(node),
             Due::WalReply { node, pid, from, flushed } => self.wal_confirmed(node, pid, from, flushed),
             Due::Client(client) => self.client_turns(client),

@@ -11,6 +11,8 @@ mod node;
 mod parameters;
 #[path = "postgres/timeline_numbers.rs"]
 mod timeline_numbers;
+#[path = "postgres/waiting.rs"]
+mod waiting;
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};

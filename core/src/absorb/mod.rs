@@ -70,7 +70,11 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
 /// An operation lost its lane to another: its outcome is unknown, and nobody will tell it.
 pub(crate) fn cancelled(state: &mut State, in_flight: &InFlight) {
     match &in_flight.action {
-        Action::Postgres(PostgresAction::Start(_)) => recount_orphans(state),
+        Action::Postgres(PostgresAction::Promote { .. }) => state.memory.promotion_in_doubt = true,
+        Action::Postgres(PostgresAction::Start(_)) => {
+            state.memory.followed = None;
+            recount_orphans(state);
+        }
         Action::Postgres(PostgresAction::Restart) => {
             recount_orphans(state);
             crate::procedure::restart::ended(state, in_flight.op, Some("another operation took its place".into()));

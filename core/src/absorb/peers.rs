@@ -50,12 +50,14 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
 
 /// Answers of members that are gone are forgotten: nothing grows without bound. Not that one of them is a running
 /// primary without its key: a holder that is cut off from the store loses its member record as well, before its tenure.
+/// Nor that it did not answer: it would be asked again as fast as its questions fail.
 fn keep_members_only(state: &mut State) {
     let Some(cluster) = &state.store.cluster else { return };
+    let vanished = state.store.vanished.as_ref().map(|vanished| &vanished.who);
     let members = &cluster.value.members;
     let leaderless = state.memory.leaderless;
     state.peers.answers.retain(|name, seen| {
         members.contains_key(name) || (seen.value.primary && leaderless.is_some_and(|since| seen.asked >= since))
     });
-    state.peers.unreachable.retain(|name, _| members.contains_key(name));
+    state.peers.unreachable.retain(|name, _| members.contains_key(name) || vanished == Some(name));
 }

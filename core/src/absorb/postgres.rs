@@ -72,7 +72,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 state.memory.start_failures = 0;
             }
             state.memory.starting_since = None;
-            state.memory.promotion = false;
+            (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
             state.memory.as_standby = false;
             state.memory.needs_restart = false;
         }
@@ -82,7 +82,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 state.postgres.sql = None;
                 // What is held is what lived then: nobody has stopped a newborn.
                 state.guard.hold_in_doubt |= state.guard.held;
-                state.memory.promotion = false;
+                (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
                 state.memory.needs_restart = false;
             }
             state.postgres.orphans = None;
@@ -150,8 +150,15 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         state.memory.start_failures = state.memory.start_failures.saturating_add(1);
     }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
-        state.memory.as_standby = false;
         recount_orphans(state);
+    }
+    // A change of the upstream takes the place of a start: the directory was looked at since.
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart | PostgresAction::Follow(_)) {
+        state.memory.as_standby = false;
+    }
+    if matches!(action, PostgresAction::Start(_) | PostgresAction::Follow(_)) {
+        // Where it was pointed to before, it may not be any more.
+        state.memory.followed = None;
     }
     match (action, outcome) {
         (PostgresAction::Start(StartAs::Standby(upstream)) | PostgresAction::Follow(upstream), Outcome::Done(done)) => {
@@ -168,8 +175,9 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         {
             failed(state, at, &in_flight.action);
         }
+        (PostgresAction::Promote { .. }, Outcome::Unknown(_)) => state.memory.promotion_in_doubt = true,
         (PostgresAction::Promote { .. }, Outcome::Refused(_)) => {
-            state.memory.promotion = false;
+            state.memory.promotion = state.memory.promotion_in_doubt;
             state.memory.promotions_refused += u32::from(!too_late);
         }
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Acquire, Action, GuardAction, Lane, PostgresAction, StoreAction};
+use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
 use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::{Held, Tenure};
@@ -86,10 +86,8 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
 /// The key is being given away, which is done beside nothing that writes: what writes now was started or promoted by
 /// somebody else meanwhile. The release may have been applied, and then another leads.
 fn given_away(view: &View<'_>) -> Option<Verdict> {
-    let leading = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
-    let releasing = matches!(leading, Some(Action::Store(StoreAction::Release { .. })));
     let writes = view.phase().is_some() && view.may_write();
-    (releasing && writes).then(|| Verdict::orders(Reason::Releasing, stop_writes(view)).fate(Fate::LetLapse))
+    (view.releasing() && writes).then(|| Verdict::orders(Reason::Releasing, stop_writes(view)).fate(Fate::LetLapse))
 }
 
 /// The guard kills at once. Where it is gone or does not answer, and where something is about to start PostgreSQL after

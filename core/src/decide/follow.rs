@@ -63,14 +63,22 @@ fn running(view: &View<'_>) -> Verdict {
     let Some(upstream) = view.upstream() else {
         return Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() });
     };
-    if matches!(view.controlling(), Some(PostgresAction::Start(_))) {
-        return Verdict::wait(Reason::StartingStandby { of: upstream.member });
+    if let Some(PostgresAction::Start(how)) = view.controlling() {
+        let wanted = (!view.config().nostream).then_some(&upstream);
+        // A server that was started before there was a leader may wait for WAL that only the leader has, and would be
+        // waited for until its start is given up.
+        let elsewhere = matches!(how, StartAs::Standby(from) if from.as_ref() != wanted);
+        return if elsewhere && view.phase() == Some(Phase::Starting) {
+            turn_to(view, upstream)
+        } else {
+            Verdict::wait(Reason::StartingStandby { of: upstream.member })
+        };
     }
     if view.state.memory.needs_restart {
         return Verdict::order(Reason::TurningTo { who: upstream.member }, Action::Postgres(PostgresAction::Restart));
     }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
-    let wanted = (!view.config().nostream).then_some(upstream);
+    let wanted = (!view.config().nostream).then(|| upstream.clone());
     // Turning takes a moment, the next answer as well; and a receiver may call its sender by another name.
     let turning = view.state.memory.followed == wanted && view.at.since(view.state.memory.turned) < STREAM_PATIENCE;
     let right = match (&wanted, &sql.receiver) {
@@ -79,10 +87,10 @@ fn running(view: &View<'_>) -> Verdict {
         (Some(_), None) => sql.upstream_set && view.state.memory.followed == wanted,
         (None, receiver) => receiver.is_none() && !sql.upstream_set,
     };
-    let who = wanted.as_ref().map_or_else(|| leader.member.clone(), |upstream| upstream.member.clone());
     if !right && !turning {
-        return Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)));
+        return turn_to(view, upstream);
     }
+    let who = wanted.map_or_else(|| leader.member.clone(), |upstream| upstream.member);
     Verdict::steady(Reason::FollowingLeader { who })
 }
 
@@ -91,15 +99,20 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
     if view.phase() == Some(Phase::Ready) {
         return Verdict::wait(Reason::Observing);
     }
-    let wanted = (!view.config().nostream).then_some(upstream);
-    if view.state.memory.followed == wanted {
+    let wanted = (!view.config().nostream).then_some(&upstream);
+    if view.state.memory.followed.as_ref() == wanted {
         let since = view.state.memory.starting_since.unwrap_or(view.at);
         return Verdict::wait(Reason::CrashRecovery {
             since_ms: super::ms(view.at.since(since)),
             limit_ms: super::ms(view.config().primary_start_timeout),
         });
     }
-    let who = wanted.as_ref().map_or_else(|| view.config().me.clone(), |upstream| upstream.member.clone());
+    turn_to(view, upstream)
+}
+
+fn turn_to(view: &View<'_>, upstream: Upstream) -> Verdict {
+    let who = upstream.member.clone();
+    let wanted = (!view.config().nostream).then_some(upstream);
     Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)))
 }
 

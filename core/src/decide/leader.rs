@@ -3,7 +3,7 @@
 use alloc::vec;
 
 use super::{Fate, Verdict, ms, timeline_number};
-use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, HostAction, Lane, PostgresAction};
 use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
@@ -22,8 +22,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     };
     // The release may be applied any moment, and another leads then: nothing is begun under this tenure before its
     // answer is here.
-    let releasing = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
-    if matches!(releasing, Some(Action::Store(StoreAction::Release { .. }))) {
+    if view.releasing() {
         return Some(Verdict::wait(Reason::Releasing));
     }
     if let Some(verdict) = unserving(view) {
@@ -103,6 +102,11 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         let why = alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)");
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }
+    // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be
+    // there is there for a moment only.
+    if forgetting(view, held) {
+        return Verdict::wait(Reason::WritingEpoch { epoch: held.epoch });
+    }
     let was_primary = !dir.standby_signal
         && matches!(
             dir.state,
@@ -125,6 +129,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         return Verdict::order(Reason::RestartInPlace { epoch: held.epoch }, start);
     }
     Verdict::order(Reason::StartToPromote, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+}
+
+/// Another epoch than that of this tenure is on its way to the disk.
+fn forgetting(view: &View<'_>, held: &Held) -> bool {
+    let writing = view.state.ops.in_lane(&Lane::Host).map(|in_flight| &in_flight.action);
+    matches!(writing, Some(Action::Host(HostAction::WriteEpoch(file))) if file.epoch != held.epoch)
 }
 
 fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {

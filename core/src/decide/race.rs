@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Verdict, ms};
-use crate::action::{Action, PeerAction, PostgresAction, StoreAction};
+use crate::action::{Action, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::reason::Reason;
@@ -63,8 +63,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let known = view.position().filter(|_| view.fresh_sql().is_some());
     let Some(mine) = known else { return Some(Verdict::orders(Reason::PositionUnknown, orders)) };
     let missing = missing(view, wish, absent_at, began);
-    if missing > 0 && view.at < began + RACE_WINDOW {
-        let left_ms = ms(view.at.until(began + RACE_WINDOW));
+    let window = began.max(last_asked(view, wish, began)) + RACE_WINDOW;
+    if missing > 0 && view.at < window {
+        let left_ms = ms(view.at.until(window));
         return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
     }
     Some(contest(view, cluster, wish, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
@@ -95,7 +96,11 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
     };
     let me = &view.config().me;
     if request.candidate.as_ref() == Some(me) {
-        return Ok(if request.leader.is_some() { Wish::Switchover } else { Wish::Failover });
+        return Ok(match request.leader {
+            None => Wish::Failover,
+            Some(_) if holds_what_was_released(view, cluster) => Wish::Switchover,
+            Some(_) => Wish::None,
+        });
     }
     // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
     // dead candidate for ever.
@@ -110,6 +115,13 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
         None => return Ok(Wish::None),
     };
     Err(Verdict::wait(Reason::CandidateIsOther { who }))
+}
+
+/// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes with that.
+/// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
+fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView) -> bool {
+    let released = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    view.position().is_some_and(|mine| mine.flushed > released && left_at(cluster, &mine).is_none())
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
@@ -140,12 +152,18 @@ fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRe
     recorded.chain(unrecorded(view)).filter(|(_, record)| !record.api_url.is_empty())
 }
 
-/// The last holder, where its record is gone as well. The race: somebody deletes all keys while the holder hears nothing
-/// of the store for a moment. Nobody would know whom to ask, and another would be promoted beside it.
+/// The last holder, where its record is gone as well, or does not say whom to ask. The race: somebody deletes all keys
+/// while the holder hears nothing of the store for a moment. Nobody would know whom to ask, and another would be promoted
+/// beside it.
 fn unrecorded<'a>(view: &View<'a>) -> Option<(&'a Member, &'a MemberRecord)> {
     let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who != view.config().me)?;
-    let gone = !view.cluster()?.members.contains_key(&vanished.who);
+    let gone = !can_be_asked(view.cluster()?, &vanished.who);
     vanished.record.as_ref().filter(|_| gone).map(|record| (&vanished.who, record))
+}
+
+/// Its record tells where.
+fn can_be_asked(cluster: &ClusterView, member: &Member) -> bool {
+    cluster.members.get(member).is_some_and(|key| !key.record.api_url.is_empty())
 }
 
 fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
@@ -164,6 +182,18 @@ fn missing(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> 
     };
     let concerned = rivals(view).filter(|(_, record)| wish.concerns(record));
     concerned.filter(|(name, record)| !counts(name, record) && !unreachable(view, name, began)).count()
+}
+
+/// When the last of those who are still to answer was asked. Not the beginning of the round: a node that stood back for
+/// the operator's candidate, or whose PostgreSQL was not ready, comes late and asks then.
+fn last_asked(view: &View<'_>, wish: Wish, began: Instant) -> Instant {
+    let unheard = rivals(view).filter(|(name, record)| {
+        wish.concerns(record) && told(view, name, began).is_none() && !unreachable(view, name, began)
+    });
+    let asked = unheard.map(|(name, _)| {
+        view.state.ops.in_lane(&Lane::Peer(name.clone())).map_or(view.at, |in_flight| in_flight.since)
+    });
+    asked.max().unwrap_or(began)
 }
 
 fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> Vec<Action> {
@@ -304,15 +334,15 @@ fn left_at(cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
     left.min().filter(|at| *at < mine.flushed)
 }
 
-/// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by:
-/// what it has renewed before it answered ends within a ttl.
+/// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by
+/// (or none that tells how): what it has renewed before it answered ends within a ttl.
 fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {
         seen.value.primary && seen.asked >= leaderless && view.at < seen.asked + view.config().ttl
     };
     let mut answers = view.state.peers.answers.iter();
-    let alive = answers.find(|(name, seen)| !cluster.members.contains_key(*name) && counts(seen));
+    let alive = answers.find(|(name, seen)| !can_be_asked(cluster, name) && counts(seen));
     alive.map(|(name, _)| name.clone())
 }
 

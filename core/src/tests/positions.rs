@@ -1,13 +1,15 @@
 //! What members tell each other of where they are, and which of it counts.
 
-use crate::action::{Action, Answer, PeerAction, StoreAction};
+use crate::action::{Action, Answer, Lane, PeerAction, StoreAction};
 use crate::event::{Event, PeerEvent, PostgresEvent, StoreEvent};
 use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision};
+use crate::op::{Outcome, Refusal};
 use crate::state::Pledge;
 use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{DataDir, Process, Sql};
+use crate::view::store::Vanished;
 
 const ASKED: RequestId = RequestId(5);
 
@@ -133,7 +135,7 @@ fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     assert_eq!(node.concludes().1, "primary_alive");
     // An answer of somebody else comes, which forgets those that are gone.
     let (op, asked) = (OpId::UNASKED, node.now);
-    let outcome = crate::op::Outcome::Done(answer(Lsn(HERE.0 - 8), Some(Revision(102))));
+    let outcome = Outcome::Done(answer(Lsn(HERE.0 - 8), Some(Revision(102))));
     node.step(Event::Peer(PeerEvent::Answered { op, member: Member::new("b"), outcome, asked }));
     let mut node = node.later(29_999);
     node.state.memory.race = Some((Revision(102), at(0)));
@@ -180,4 +182,25 @@ fn a_standby_vouches_for_what_it_has_replayed_only_if_it_has_streamed_from_the_l
     assert_eq!(replayed(&stopped), HERE);
     let other = stopped.cluster(|cluster| cluster.leader = Some(leader("c", LeaseId(9), Revision(95))));
     assert_eq!(replayed(&other), Lsn(0));
+}
+
+/// The bug: the record of a holder that is cut off from the store ends before its key; its failure to answer was
+/// forgotten with the record, and it was asked again as fast as it failed.
+#[test]
+fn a_last_holder_without_a_record_that_does_not_answer_is_asked_once() {
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")) };
+    let mut node = Node::racing().with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
+        cluster.members.remove(&Member::new("b"));
+    });
+    node.state.peers.answers.remove(&Member::new("b"));
+    let asked = |effects: &crate::effects::Effects| {
+        actions(effects).iter().any(|order| matches!(order, Action::Peer(PeerAction::AskPosition { .. })))
+    };
+    assert!(asked(&node.tick()));
+    let (op, member, asked_at) = (node.op(&Lane::Peer(Member::new("b"))), Member::new("b"), node.now);
+    node.now = at(1);
+    let outcome = Outcome::Refused(Refusal::Failed("too many questions wait for it".into()));
+    let effects = node.step(Event::Peer(PeerEvent::Answered { op, member, outcome, asked: asked_at }));
+    assert!(!asked(&effects), "{effects:?}");
+    assert!(campaigns(&node), "and it is not waited for");
 }

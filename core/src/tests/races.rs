@@ -106,6 +106,10 @@ fn a_promotion_of_unknown_outcome_may_still_come_to_pass() {
     let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None));
     assert!(actions(&node.tick()).contains(&promotion()));
     node.step(ended(&node, &Lane::PgControl, Outcome::Unknown("the connection broke".into())));
+    // That it is refused when it is asked for once more takes nothing back.
+    node = node.doing(promotion(), 10);
+    node.step(ended(&node, &Lane::PgControl, Outcome::Refused(Refusal::Failed("the disk is full".into()))));
+    assert!(node.state.memory.promotion);
     node = node.later(29_700);
     let ordered = actions(&node.tick());
     assert!(ordered.contains(&FIRE), "{ordered:?}");
@@ -313,6 +317,14 @@ fn an_epoch_write_that_never_ends_counts_as_failed_from_its_beginning() {
     node.tick();
     assert_eq!(node.state.memory.epoch_failing, Some(began));
     assert_eq!(node.concludes().1, "releasing");
+}
+
+/// Another may lead before the answer is here; a health check that said yes would send clients to two nodes.
+#[test]
+fn who_is_releasing_the_key_does_not_say_that_it_leads() {
+    let node = Node::primary();
+    assert!(node.view().leads());
+    assert!(!node.doing(release(), 5).view().leads());
 }
 
 /// The release that is on its way may be applied any moment, whatever else changed meanwhile.

@@ -64,8 +64,7 @@ fn with_authority(view: &View<'_>, action: &Action) {
         return;
     }
     let held = view.held().unwrap_or_else(|| panic!("{action:?} without a tenure"));
-    let lead = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
-    assert!(!matches!(lead, Some(Action::Store(StoreAction::Release { .. }))), "{action:?} beside a release");
+    assert!(!view.releasing(), "{action:?} beside a release");
     let armed = view.state.guard.armed.filter(|armed| armed.tenure == held.lease);
     assert!(armed.is_some_and(|armed| view.at < armed.at), "{action:?} without an acknowledged guard");
     let file = view.state.epoch_file.filter(|file| file.epoch == held.epoch);

@@ -8,7 +8,7 @@ pub mod store;
 
 use alloc::vec::Vec;
 
-use crate::action::{Action, Lane, PostgresAction};
+use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::Config;
 use crate::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use crate::lease::Held;
@@ -67,6 +67,20 @@ impl<'a> View<'a> {
     /// The guard has acknowledged the tenure that we hold, and its instant has not come: PostgreSQL may write.
     pub fn authority(&self) -> bool {
         self.authority_left() > Duration::ZERO
+    }
+
+    /// Clients that want to write are right here at this very instant: there is authority, writes are not on hold, and
+    /// the leader key is not being given away.
+    ///
+    /// The race: the store has applied the release and its answer is on the way, or lost. Another leads by then.
+    pub fn leads(&self) -> bool {
+        self.authority() && !self.state.guard.held && !self.releasing()
+    }
+
+    /// The release of the leader key is on its way.
+    pub fn releasing(&self) -> bool {
+        let in_flight = self.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+        matches!(in_flight, Some(Action::Store(StoreAction::Release { .. })))
     }
 
     /// How long PostgreSQL may still write.

@@ -1,8 +1,7 @@
 //! What a world may look like to an agent.
 
-use matriarch_core::config::{Config, Published};
+use matriarch_core::config::Config;
 use matriarch_core::id::{LeaseId, Lsn, Member, Pid, Revision, SystemId, Timeline};
-use matriarch_core::lease::Bounds;
 use matriarch_core::time::Duration;
 use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Receiver, Sql};
@@ -114,29 +113,5 @@ pub(super) fn seconds(seconds: u64) -> Duration {
 }
 
 pub(super) fn config() -> Config {
-    Config {
-        me: Member::new("a"),
-        ttl: seconds(30),
-        loop_wait: seconds(10),
-        retry_timeout: seconds(10),
-        maximum_lag_on_failover_bytes: 1 << 20,
-        primary_start_timeout: seconds(300),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        member_slots_ttl: seconds(1800),
-        use_pg_rewind: true,
-        clone_when_diverged: false,
-        clone_when_rewind_fails: false,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "a".into(), port: 5432, api_url: "http://a:8008/patroni".into() },
-        isolation_timeout: seconds(3),
-        bounds: Bounds::default(),
-    }
+    Config::usual("a")
 }

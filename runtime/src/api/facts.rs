@@ -44,10 +44,9 @@ impl<'a> Facts<'a> {
         self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| self.view.at.since(seen.asked) >= age)
     }
 
-    /// This node leads at this very instant: the tenure is held, the guard has acknowledged it, its instant has not
-    /// come, and writes are not on hold.
+    /// This node leads at this very instant, by the clock.
     pub(super) fn leads(&self) -> bool {
-        self.view.authority() && !self.shared.core.guard.held
+        self.view.leads()
     }
 
     /// The state of PostgreSQL as the member record says it, but `unknown` if it does not answer just now.

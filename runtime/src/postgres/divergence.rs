@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch_core::id::{Lsn, Timeline};
+use matriarch_core::time::Seen;
 use matriarch_core::timeline::{History, Relation};
 use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 
@@ -108,8 +109,15 @@ async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<L
     let (timeline, position) = if let Some(control) = stopped.await? {
         stopped_position(settings, control).await?
     } else {
-        let sql = monitor.observe(settings, DEADLINE).await.map_err(|e| e.to_string())?.value;
-        (sql.timeline, if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed })
+        match monitor.observe(settings, DEADLINE).await {
+            Ok(Seen { value: sql, .. }) => {
+                (sql.timeline, if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed })
+            }
+            Err(silent) => {
+                let control = control_of(settings).await?;
+                must_reach(&control).ok_or_else(|| silent.to_string())?
+            }
+        }
     };
     let seen = Arc::clone(settings);
     let history = look(move || files::history(&seen.data_dir, timeline)).await;
@@ -119,14 +127,21 @@ async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<L
     Ok(Local { history, position })
 }
 
+/// Up to where a standby must replay before it answers: its minimum recovery point.
+fn must_reach(control: &ControlData) -> Option<(Timeline, Lsn)> {
+    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
+    let known = control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0);
+    (recovering && known).then_some((control.min_recovery_timeline, control.min_recovery))
+}
+
 /// A standby that stopped holds everything up to its minimum recovery point; what it has received beyond that is found
 /// when it runs. One without that point is like a primary: one that stopped cleanly holds everything up to the end of
 /// its shutdown checkpoint, one that crashed whatever its WAL holds.
 async fn stopped_position(settings: &Arc<Settings>, control: ControlData) -> Result<(Timeline, Lsn), String> {
-    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
-    if recovering && control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0) {
-        return Ok((control.min_recovery_timeline, control.min_recovery));
+    if let Some(known) = must_reach(&control) {
+        return Ok(known);
     }
+    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
     let (timeline, last) = if recovering || control.state == ControlState::ShutDown {
         (control.checkpoint_timeline, control.checkpoint)
     } else {

@@ -297,10 +297,6 @@ impl Postgres {
             let why = "PostgreSQL runs as primary: stop it, and start it as a standby";
             return Outcome::Refused(Refusal::Failed(why.into()));
         }
-        let settings = self.settings();
-        if let Err(why) = self.changes.make(move || prepare::clear_left_out(&settings)).await {
-            return Outcome::Refused(Refusal::Failed(why));
-        }
         match self.write_and_reload(Some(Recovery::Standby(upstream.cloned()))).await {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),
             Ok(_) => Outcome::Done(Followed::Done),
@@ -423,6 +419,9 @@ impl Postgres {
     async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
         let (settings, recovery) = (self.vetted(), Arc::clone(&self.recovery));
         let write = move || {
+            if let Some(Recovery::Standby(_)) = wanted {
+                prepare::clear_left_out(&settings)?;
+            }
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let standby = match wanted {
                 Recovery::Keep => is_standby(&settings),

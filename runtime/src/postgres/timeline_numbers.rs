@@ -50,17 +50,25 @@ pub(super) fn newest(data_dir: &Path, timeline: Timeline) -> Timeline {
 /// # Errors
 /// Of the file system.
 pub(super) fn clear(data_dir: &Path, timeline: Timeline) -> io::Result<()> {
-    let newest = newest(data_dir, timeline);
-    let beyond = row(data_dir, newest).map(|(number, _)| number).collect::<Vec<_>>();
+    clear_from(data_dir, newest(data_dir, timeline).next())
+}
+
+/// Removes the files of ours in a row from this number on.
+fn clear_from(data_dir: &Path, first: Timeline) -> io::Result<()> {
+    let beyond = row(data_dir, Timeline(first.0 - 1)).map(|(number, _)| number).collect::<Vec<_>>();
     // From the end: what remains if this is interrupted is still a row.
     for number in beyond.into_iter().rev() {
         files::remove(&ready(data_dir, number))?;
+        files::remove(&ready(data_dir, number).with_extension("done"))?;
         files::remove(&path(data_dir, number))?;
     }
     Ok(())
 }
 
 /// Has the next promotion of a server on `current` begin `wanted`.
+///
+/// The race: a promotion onto the same number was asked for before and is under way. It must find every file that it was
+/// given, at any moment: what is there and wanted is left alone.
 ///
 /// # Errors
 /// A text: PostgreSQL would count beyond it, or a file could not be written, with the way out.
@@ -74,17 +82,25 @@ pub(super) fn leave_out(
         let shown = data_dir.display();
         format!("the history files in {shown}/pg_wal cannot be written: {error}; free space or correct their owner")
     };
-    clear(data_dir, current).map_err(failed)?;
     let newest = newest(data_dir, current);
     if newest >= wanted {
         return Err(format!("PostgreSQL knows of timeline {newest}, and timeline {wanted} is what is reserved"));
     }
+    clear_from(data_dir, wanted).map_err(failed)?;
     let mode = Some(files::file_mode(data_dir));
     let numbers = std::iter::successors(Some(newest.next()), |number| Some(number.next()));
     for number in numbers.take_while(|number| *number < wanted) {
-        tracing::info!(timeline = number.0, "left out: a promotion elsewhere may have begun a timeline of this number");
-        files::write(&path(data_dir, number), LEFT_OUT.as_bytes(), mode, run_as).map_err(failed)?;
-        files::write(&ready(data_dir, number), b"", mode, run_as).map_err(failed)?;
+        let (file, ready) = (path(data_dir, number), ready(data_dir, number));
+        if !file.exists() {
+            tracing::info!(
+                timeline = number.0,
+                "left out: a promotion elsewhere may have begun a timeline of this number"
+            );
+            files::write(&file, LEFT_OUT.as_bytes(), mode, run_as).map_err(failed)?;
+        }
+        if !ready.exists() && !ready.with_extension("done").exists() {
+            files::write(&ready, b"", mode, run_as).map_err(failed)?;
+        }
     }
     Ok(())
 }
@@ -134,6 +150,27 @@ mod tests {
         assert_eq!(files(directory.path()), left[..2]);
         clear(directory.path(), Timeline(1)).unwrap();
         assert_eq!(files(directory.path()), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_promotion_under_way_was_given_is_not_touched() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = directory(&[]);
+        let inodes = || {
+            let numbers = [Timeline(2), Timeline(3)];
+            numbers.map(|number| fs::metadata(path(directory.path(), number)).map(|file| file.ino()).ok())
+        };
+        leave_out(directory.path(), Timeline(1), Timeline(4), None).unwrap();
+        let given = inodes();
+        assert!(given.iter().all(Option::is_some));
+        leave_out(directory.path(), Timeline(1), Timeline(4), None).unwrap();
+        assert_eq!(inodes(), given);
+        // The archiver has taken one.
+        let ready = ready(directory.path(), Timeline(2));
+        fs::rename(&ready, ready.with_extension("done")).unwrap();
+        leave_out(directory.path(), Timeline(1), Timeline(5), None).unwrap();
+        assert_eq!(inodes(), given);
+        assert!(!ready.exists(), "it is not archived twice");
     }
 
     #[test]

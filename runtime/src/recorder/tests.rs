@@ -4,10 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use matriarch_core::config::Published;
 use matriarch_core::event::{Event, GuardEvent};
 use matriarch_core::id::Member;
-use matriarch_core::lease::Bounds;
 use matriarch_core::record::{Reader, Record, Unreadable};
 use matriarch_core::time::WallMillis;
 use tempfile::TempDir;
@@ -25,31 +23,7 @@ struct Steps {
 }
 
 fn config() -> Config {
-    Config {
-        me: Member::new("a"),
-        ttl: Duration::from_secs(30),
-        loop_wait: Duration::from_secs(10),
-        retry_timeout: Duration::from_secs(10),
-        maximum_lag_on_failover_bytes: 1 << 20,
-        primary_start_timeout: Duration::from_secs(300),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        member_slots_ttl: Duration::from_secs(1800),
-        use_pg_rewind: true,
-        clone_when_diverged: false,
-        clone_when_rewind_fails: false,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "a".into(), port: 5432, api_url: "http://a:8008/patroni".into() },
-        isolation_timeout: Duration::from_secs(3),
-        bounds: Bounds::default(),
-    }
+    Config::usual("a")
 }
 
 impl Steps {

@@ -45,42 +45,44 @@ impl From<&ResponseHeader> for Standing {
     }
 }
 
+/// What was known of the store when a request was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Floor {
+    /// The answer may not lie before this.
+    standing: Standing,
+    /// How often the store had gone back by then.
+    rollbacks: u64,
+}
+
 /// The floor, and since when only the past answers.
 pub(super) struct Horizon(Mutex<State>);
 
 struct State {
-    floor: Standing,
+    floor: Floor,
     /// Since when every answer came from before the floor, and the hosts that gave them. With a few writes a restored
     /// store gets beyond the floor: that makes it no other one.
     past_since: Option<Instant>,
     past_hosts: BTreeSet<String>,
     /// The longest that a tenure may last, as far as was told.
     tenure_limit: Option<Duration>,
-    rollbacks: u64,
 }
 
 impl Default for Horizon {
     fn default() -> Self {
-        let floor = Standing::default();
-        Self(Mutex::new(State {
-            floor,
-            past_since: None,
-            past_hosts: BTreeSet::new(),
-            tenure_limit: None,
-            rollbacks: 0,
-        }))
+        let floor = Floor::default();
+        Self(Mutex::new(State { floor, past_since: None, past_hosts: BTreeSet::new(), tenure_limit: None }))
     }
 }
 
 impl Horizon {
     /// The floor for a request that is sent now.
-    pub(super) fn floor(&self) -> Standing {
+    pub(super) fn floor(&self) -> Floor {
         self.state().floor
     }
 
     /// The store that answered last, 0 if none did yet.
     pub(super) fn store_id(&self) -> StoreId {
-        self.floor().store_id
+        self.floor().standing.store_id
     }
 
     /// Tenures may last for so long. A longer one that was told of before may be in force yet.
@@ -89,22 +91,31 @@ impl Horizon {
         state.tenure_limit = state.tenure_limit.max(Some(ttl));
     }
 
-    /// Takes in what a linearizable answer of `host` told, to a request that was sent when `floor` was the floor; how
-    /// often the store went back until then.
-    pub(super) fn admit(&self, floor: Standing, told: Standing, host: &str, now: Instant) -> Result<u64, Fault> {
+    /// Takes in what a linearizable answer of `host` told, to a request that was sent when `sent` was the floor; how often
+    /// the store went back until then.
+    ///
+    /// The race: several requests are in flight when the first answer of the past is believed. The answers to the others
+    /// are that same past; by what was known when they were sent they would be a new one, for which the time begins anew,
+    /// and at its end a tenure that was won meanwhile would be over. They are measured by what is believed now.
+    pub(super) fn admit(&self, sent: Floor, told: Standing, host: &str, now: Instant) -> Result<u64, Fault> {
         let mut state = self.state();
-        if !told.is_before(floor) && !state.past_hosts.contains(host) {
-            state.floor = state.floor.raised_to(told);
-            state.past_since = None;
-            state.past_hosts.clear();
-            return Ok(state.rollbacks);
-        }
-        state.past_hosts.insert(host.to_owned());
-        let patience = state.tenure_limit.unwrap_or(PATIENCE);
+        let believed_since = sent.rollbacks < state.floor.rollbacks;
+        let floor = if believed_since { state.floor.standing } else { sent.standing };
         let was = format!(
             "revision {} in raft term {}, was {} in {}",
             told.revision, told.raft_term, floor.revision, floor.raft_term
         );
+        if believed_since && told.is_before(floor) {
+            return Err(Fault::Ambiguous(format!("{host}: behind: {was}")));
+        }
+        if !told.is_before(floor) && !state.past_hosts.contains(host) {
+            state.floor.standing = state.floor.standing.raised_to(told);
+            state.past_since = None;
+            state.past_hosts.clear();
+            return Ok(state.floor.rollbacks);
+        }
+        state.past_hosts.insert(host.to_owned());
+        let patience = state.tenure_limit.unwrap_or(PATIENCE);
         let since = *state.past_since.get_or_insert_with(|| {
             let seconds = patience.as_secs_f32();
             tracing::warn!(
@@ -118,16 +129,15 @@ impl Horizon {
             return Err(Fault::Ambiguous(format!("{host}: behind: {was}")));
         }
         tracing::warn!(host, revision = told.revision, "the store went back, and is believed from here on");
-        state.floor = told;
+        state.floor = Floor { standing: told, rollbacks: state.floor.rollbacks + 1 };
         state.past_since = None;
         state.past_hosts.clear();
-        state.rollbacks += 1;
-        Ok(state.rollbacks)
+        Ok(state.floor.rollbacks)
     }
 
     /// A watch that tells this may go on: it is not of an earlier raft term. Its revision may lag.
     pub(super) fn is_current(&self, told: Standing) -> bool {
-        let floor = self.floor();
+        let floor = self.floor().standing;
         floor.store_id == StoreId(0) || (told.store_id == floor.store_id && told.raft_term >= floor.raft_term)
     }
 
@@ -179,6 +189,25 @@ mod tests {
         assert_eq!(ask(&horizon, 0, told(1, 4, 100)), Some(0));
         assert_eq!(horizon.admit(asked, told(1, 4, 90), "e1", at(0)).ok(), Some(0));
         assert_eq!(ask(&horizon, 0, told(1, 4, 99)), None, "the floor did not sink");
+    }
+
+    #[test]
+    fn what_was_asked_before_the_past_was_believed_begins_no_time_anew() {
+        let horizon = Horizon::default();
+        horizon.allow_tenure(Duration::from_secs(30));
+        assert_eq!(ask(&horizon, 0, told(1, 4, 100)), Some(0));
+        assert_eq!(ask(&horizon, 1, told(1, 2, 50)), None);
+        let sent = horizon.floor();
+        assert_eq!(ask(&horizon, 31, told(1, 2, 60)), Some(1));
+        assert_eq!(horizon.admit(sent, told(1, 2, 61), "e1", at(32)).ok(), Some(1));
+        assert_eq!(horizon.admit(sent, told(1, 2, 59), "e1", at(32)).ok(), None, "older than what is believed");
+        assert_eq!(ask(&horizon, 33, told(1, 2, 62)), Some(1), "and nothing is begun by that either");
+        assert_eq!(
+            horizon.admit(sent, told(1, 5, 101), "e2", at(34)).ok(),
+            Some(1),
+            "a member that knows of the future"
+        );
+        assert_eq!(ask(&horizon, 35, told(1, 2, 63)), None);
     }
 
     #[test]

@@ -55,8 +55,10 @@ impl World {
             let what = format!("{how:?}: {} can acknowledge commits and its key is gone", self.names[holder.0]);
             self.violated("S7", what);
         }
-        if how == Gone::Released && self.checks.hands_over[holder.0] {
-            self.checks.handed_over = place.map(|place| (self.now, place));
+        if how == Gone::Released
+            && let Some(decided) = self.checks.hands_over[holder.0]
+        {
+            self.checks.handed_over = place.map(|place| (decided, place));
         }
     }
 

@@ -18,9 +18,7 @@ impl World {
         if let Some((since, place)) = self.checks.handed_over.take() {
             // Whoever was to take over may be cut off from the store, and another comes first.
             let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);
-            // Known and open: an operator asks for another while the release is on its way, and that one takes over.
-            let asked = self.store.keys().failover_revision != self.checks.handed_over_by;
-            if quiet && !asked && !self.wal.contains(mine, place) {
+            if quiet && !self.wal.contains(mine, place) {
                 let what =
                     format!("{} was handed over to and does not hold what the last leader had", self.names[node.0]);
                 self.violated("S20", what);
@@ -60,8 +58,8 @@ impl World {
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.
     pub fn note_order(&mut self, node: NodeId, order: &Order) {
         if matches!(order.action, Action::Store(StoreAction::Release { .. })) {
-            self.checks.hands_over[node.0] = matches!(order.because, Reason::HandingOver { .. });
-            self.checks.handed_over_by = self.store.keys().failover_revision;
+            let hands_over = matches!(order.because, Reason::HandingOver { .. });
+            self.checks.hands_over[node.0] = hands_over.then_some(self.now);
         }
     }
 

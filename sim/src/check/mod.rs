@@ -54,12 +54,10 @@ pub struct Checks {
     pledged: [Option<Revision>; NODES_MAX],
     /// Leases that ended before their time, and when.
     early: BTreeMap<LeaseId, Time>,
-    /// The last release that each node ordered was to somebody.
-    hands_over: [bool; NODES_MAX],
-    /// What a leader that handed over had, until another serves.
+    /// When each node decided to release its key to somebody, if that was its last release.
+    hands_over: [Option<Time>; NODES_MAX],
+    /// What a leader that handed over had, and when it decided to, until another serves.
     handed_over: Option<(Time, Place)>,
-    /// The revision of `failover` when that was decided.
-    handed_over_by: Revision,
     /// What a leader last published of its position.
     published: Option<Place>,
     /// When the store was restored from a backup last.
@@ -90,9 +88,10 @@ impl Checks {
         self.published = None;
     }
 
-    /// The store went back: what was published and given away since then never happened.
+    /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published, self.handed_over) = (Some(now), None, None);
+        self.pledged = [None; NODES_MAX];
         self.disturbed(None, now);
     }
 

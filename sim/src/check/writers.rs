@@ -99,13 +99,14 @@ impl World {
     /// L6: PostgreSQL is not killed for a key that is there. A key that was heard to be gone is gone; an agent that looks
     /// for its tenure finds it, if the store answers.
     pub fn check_fire(&mut self, node: NodeId, because: &Reason) {
-        // A store that went back is not believed for as long as a tenure may last, and some hear of it later than others.
-        let disbelief = ms(3 * self.settings.ttl_ms);
-        if self.checks.restored.is_some_and(|at| self.now.since(at) < disbelief) {
-            return;
-        }
         let key = self.store.keys().leader.as_ref();
         let Some(key) = key.filter(|key| key.member == self.names[node.0]) else { return };
+        // It was gone, and a store that went back once more has brought it back.
+        if let (Reason::KeyNotRegained { after_ms }, Some(at)) = (because, self.checks.restored)
+            && self.now.since(at) < ms(*after_ms)
+        {
+            return;
+        }
         let alive = self.store.lease_until(key.lease).is_some_and(|until| until.since(self.now) > ms(1000));
         let needless = match because {
             Reason::KeyVanished { .. } | Reason::KeyNotRegained { .. } | Reason::LeaderIsOther { .. } => true,

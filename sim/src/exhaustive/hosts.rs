@@ -258,12 +258,15 @@ impl World {
                 Some(theirs) if reachable && server.postmaster.is_none() => server.copy_of(theirs),
                 _ => return refused("the source does not answer"),
             },
-            running if !server.is_ready() => return refused(&format!("{running:?}: it does not answer")),
+            PostgresAction::Freeze | PostgresAction::Follow(_) if server.postmaster.is_none() => {
+                return refused("it does not run");
+            }
             PostgresAction::Freeze if self.mutant == Some(Mutant::FreezeIsAReload) => {}
             PostgresAction::Freeze => server.turn(None),
             PostgresAction::Follow(upstream) => {
                 server.turn(Job::as_standby(&StartAs::Standby(upstream.clone())).flatten());
             }
+            running if !server.is_ready() => return refused(&format!("{running:?}: it does not answer")),
             PostgresAction::Checkpoint => server.checkpoint(),
             _ => {}
         }

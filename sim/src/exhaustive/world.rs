@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use matriarch_core::action::{GuardAction, PostgresAction};
-use matriarch_core::config::{Config, Published};
+use matriarch_core::config::Config;
 use matriarch_core::effects::Decision;
 use matriarch_core::event::{EpochFile, GuardEvent, StoreDone};
 use matriarch_core::id::{LeaseId, Member, OpId, Pid, RequestId, Revision};
-use matriarch_core::lease::Bounds;
 use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use matriarch_core::time::Instant;
@@ -426,30 +425,15 @@ impl World {
 /// The shortest timings that are legal, so that the most that matters fits into the fewest steps; one rhythm for
 /// everything periodic.
 pub(super) fn config(node: usize) -> Config {
-    let me = name(node);
     Config {
         ttl: ms(3000),
         loop_wait: ms(1000),
         retry_timeout: ms(1000),
-        maximum_lag_on_failover_bytes: 1 << 20,
         primary_start_timeout: ms(5000),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
         use_slots: false,
-        member_slots_ttl: ms(30 * 60_000),
-        use_pg_rewind: true,
         clone_when_diverged: true,
         clone_when_rewind_fails: true,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: me.0.clone(), port: 5432, api_url: format!("http://{me}:8008/patroni") },
         isolation_timeout: ms(2400),
-        bounds: Bounds::default(),
-        me,
+        ..Config::usual(&name(node).0)
     }
 }

@@ -74,38 +74,7 @@ impl World {
     fn strike(&mut self, index: usize, orderer: Option<NodeId>) {
         let fault = self.plan.faults[index].clone();
         let node = |place| self.node_at(place, orderer);
-        let struck = match fault.what {
-            What::KillPostmaster(place, _)
-            | What::KillPostgres(place)
-            | What::KillAgent(place)
-            | What::FreezeAgent(place)
-            | What::StopAgent(place)
-            | What::KillGuard(place)
-            | What::CrashHost(place)
-            | What::SuspendHost(place)
-            | What::SetWallClock(place, _)
-            | What::FreezePostgres(place)
-            | What::HangPostgres(place)
-            | What::FillData(place)
-            | What::KillBackend(place)
-            | What::StopByHand(place)
-            | What::RestartByHand(place)
-            | What::PromoteByHand(place)
-            | What::Isolate(place)
-            | What::CutStore(place)
-            | What::CutToStore(place)
-            | What::CutFromStore(place)
-            | What::CutAgents(place)
-            | What::CutReplication(place)
-            | What::SilenceWatches(place)
-            | What::FillDisk(place)
-            | What::PauseReplay(place)
-            | What::RemoveData(place)
-            | What::Switchover(place)
-            | What::Restart(place)
-            | What::Reinitialize(place) => Some(node(place)),
-            _ => None,
-        };
+        let struck = fault.what.place().map(node);
         let now = self.now;
         self.trace.world(now, '*', || match struck {
             Some(node) => format!("{:?} for {} ms, node {}", fault.what, fault.for_ms, crate::node::name(node)),
@@ -213,11 +182,13 @@ impl World {
             What::FillData(_) => host.server.full = on,
             What::SuspendHost(_) if on => self.host_is_suspended(node),
             What::SuspendHost(_) => self.host_wakes(node),
-            What::FreezePostgres(_) if on => host.server.frozen = host.server.postmaster.is_some(),
-            What::HangPostgres(_) if on => {
-                host.server.frozen = host.server.postmaster.is_some();
-                host.server.stuck = host.server.frozen.then_some(false);
+            // What stands still already, with its host perhaps, goes on standing still.
+            What::FreezePostgres(_) if on => host.server.frozen |= host.server.postmaster.is_some(),
+            What::HangPostgres(_) if on && host.server.postmaster.is_some() => {
+                host.server.frozen = true;
+                host.server.stuck.get_or_insert(false);
             }
+            What::HangPostgres(_) if on => {}
             What::FreezePostgres(_) | What::HangPostgres(_) => self.processes_go_on(node),
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);

@@ -187,6 +187,60 @@ pub enum What {
     Reinitialize(Where),
 }
 
+impl What {
+    /// Where it strikes, if it may strike anywhere.
+    pub fn place(mut self) -> Option<Where> {
+        self.place_mut().copied()
+    }
+
+    /// Where a fault strikes, if it may strike anywhere.
+    pub fn place_mut(&mut self) -> Option<&mut Where> {
+        match self {
+            Self::KillPostmaster(place, _)
+            | Self::KillPostgres(place)
+            | Self::KillAgent(place)
+            | Self::FreezeAgent(place)
+            | Self::StopAgent(place)
+            | Self::KillGuard(place)
+            | Self::CrashHost(place)
+            | Self::SuspendHost(place)
+            | Self::SetWallClock(place, _)
+            | Self::FreezePostgres(place)
+            | Self::HangPostgres(place)
+            | Self::FillData(place)
+            | Self::KillBackend(place)
+            | Self::StopByHand(place)
+            | Self::RestartByHand(place)
+            | Self::PromoteByHand(place)
+            | Self::Isolate(place)
+            | Self::CutStore(place)
+            | Self::CutToStore(place)
+            | Self::CutFromStore(place)
+            | Self::CutAgents(place)
+            | Self::CutReplication(place)
+            | Self::SilenceWatches(place)
+            | Self::FillDisk(place)
+            | Self::PauseReplay(place)
+            | Self::RemoveData(place)
+            | Self::Switchover(place)
+            | Self::Restart(place)
+            | Self::Reinitialize(place) => Some(place),
+            Self::CutStoreMember(_)
+            | Self::StopStoreMember(_)
+            | Self::FreezeStoreMember(_)
+            | Self::StopStore
+            | Self::LoseKey
+            | Self::LoseLease
+            | Self::DeleteKey(_)
+            | Self::DeleteAllKeys
+            | Self::GarbleKey(_)
+            | Self::RestoreStore(_)
+            | Self::ChangeConfig { .. }
+            | Self::SlowNetwork(_) => None,
+        }
+    }
+}
+
 /// A fault that waits for an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watching {

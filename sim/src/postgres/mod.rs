@@ -101,6 +101,8 @@ pub struct Stream {
     pub from: NodeId,
     /// Which of its postmasters.
     pub pid: Pid,
+    /// When it connected: what becomes of an earlier connection says nothing of this one.
+    pub connected: Time,
     /// The last position that it heard of.
     pub latest: Lsn,
 }
@@ -110,6 +112,8 @@ pub struct Stream {
 pub struct Outgoing {
     /// To which postmaster.
     pub pid: Pid,
+    /// When it connected.
+    pub connected: Time,
     /// What was sent.
     pub sent: Place,
     /// What the standby said that it has on disk.

@@ -5,11 +5,10 @@ mod orders;
 
 use crate::describe::{describe, time};
 use matriarch_core::action::{Action, GuardAction, HostAction};
-use matriarch_core::config::{Config, Published};
+use matriarch_core::config::Config;
 use matriarch_core::effects::{Effects, Order, Wake};
 use matriarch_core::event::{EpochFile, Event, GuardEvent, MoveRequest, PostgresEvent, Request, Started, StoreEvent};
 use matriarch_core::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision, StoreId, SystemId, Timeline};
-use matriarch_core::lease::Bounds;
 use matriarch_core::state::State;
 use matriarch_core::step;
 use matriarch_core::time::{Instant, Seen, WallMillis};
@@ -437,29 +436,5 @@ impl World {
 }
 
 fn config() -> Config {
-    Config {
-        me: Member::new("a"),
-        ttl: TTL,
-        loop_wait: Duration::from_secs(10),
-        retry_timeout: Duration::from_secs(10),
-        maximum_lag_on_failover_bytes: 1 << 20,
-        primary_start_timeout: Duration::from_secs(300),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        member_slots_ttl: Duration::from_secs(1800),
-        use_pg_rewind: true,
-        clone_when_diverged: false,
-        clone_when_rewind_fails: false,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "a".into(), port: 5432, api_url: "http://a:8008/patroni".into() },
-        isolation_timeout: Duration::from_secs(3),
-        bounds: Bounds::default(),
-    }
+    Config { ttl: TTL, ..Config::usual("a") }
 }

@@ -358,14 +358,15 @@ impl All {
             (on_disk.consistent, on_disk.checkpoint) = (theirs.end, theirs.checkpoint);
         }
         let latest = self.wal.lsn(theirs.end);
+        let heard = Time(self.now.as_nanos() as u64);
         let mut pid = Pid(0);
         if let Some(pm) = &mut server.postmaster {
             pid = pm.pid;
-            pm.stream = Some(Stream { from: NodeId(from), pid: their_pid, latest });
+            pm.stream = Some(Stream { from: NodeId(from), pid: their_pid, connected: heard, latest });
         }
-        let heard = Time(self.now.as_nanos() as u64);
         if let Some(pm) = &mut self.nodes[from].server.postmaster {
-            pm.senders.insert(NodeId(node), Outgoing { pid, sent: theirs.end, flushed: theirs.end, heard });
+            pm.senders
+                .insert(NodeId(node), Outgoing { pid, connected: heard, sent: theirs.end, flushed: theirs.end, heard });
         }
         true
     }

@@ -1,6 +1,9 @@
 //! Behind another leader: rewind and follow.
 
 use super::*;
+use crate::action::Lane;
+use crate::event::PostgresEvent;
+use crate::op::Outcome;
 
 fn stopped_beside_b() -> Node {
     Node::standby().dead().dir(primary_dir(ControlState::ShutDown))
@@ -168,9 +171,60 @@ fn a_pledge_binds_until_a_newer_tenure_is_seen() {
 
 #[test]
 fn a_standby_that_is_not_consistent_yet_is_turned_as_well() {
-    let node = Node::standby().phase(Phase::Starting).with(|state| state.postgres.sql = None);
+    let node = Node::standby().phase(Phase::Starting).with(|state| {
+        (state.postgres.sql, state.memory.turned) = (None, at(0));
+    });
     concludes(&node, Rung::Follow, "starting", Fate::Keep, &[]);
     let node = node.with(|state| state.memory.followed = None);
     assert_eq!(node.concludes().1, "turning_to");
     concludes(&Node::standby().phase(Phase::Stopping), Rung::Follow, "not_steady", Fate::Keep, &[]);
+}
+
+/// The bug: after a rewind it had been started without a leader and waited for WAL that only a leader has; who led then
+/// was not followed before the start was given up, a minute later.
+#[test]
+fn a_standby_that_was_started_for_another_is_turned_while_it_starts() {
+    let follow = Action::Postgres(PostgresAction::Follow(Some(upstream("b"))));
+    let starting = |from, phase| Node::standby().phase(phase).doing(start_standby(from), 10);
+    for from in [None, Some("c")] {
+        let mut node = starting(from, Phase::Starting).with(|state| state.postgres.sql = None);
+        concludes(&node, Rung::Follow, "turning_to", Fate::Keep, std::slice::from_ref(&follow));
+        let effects = node.tick();
+        assert!(actions(&effects).contains(&follow), "{effects:?}");
+        assert_eq!(effects.cancelled.len(), 1, "the start is not waited for any more");
+        assert_eq!(starting(from, Phase::Ready).concludes().1, "starting_standby", "its end is a moment away");
+    }
+    assert_eq!(starting(Some("b"), Phase::Starting).concludes().1, "starting_standby");
+}
+
+/// The bug: it had followed the leader before it was started alone, and nobody pointed it there again.
+#[test]
+fn a_start_that_is_given_up_leaves_nobody_that_is_followed() {
+    let mut node = Node::standby().phase(Phase::Starting).doing(start_standby(None), 10);
+    node.state.postgres.sql = None;
+    let outcome = Outcome::Unknown("PostgreSQL is still starting".into());
+    let op = node.op(&Lane::PgControl);
+    node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
+    assert_eq!(node.state.memory.followed, None);
+    assert_eq!(node.later(1_000).concludes().1, "turning_to");
+}
+
+/// The bug: a standby that was rewound to a leader which died at once waited for WAL that nobody has, for ever.
+#[test]
+fn a_standby_that_does_not_become_consistent_is_compared_and_brought_onto_the_leaders_history() {
+    let node = Node::standby().phase(Phase::Starting).with(|state| {
+        (state.postgres.sql, state.memory.turned) = (None, at(0));
+    });
+    concludes(&node.clone().later(2_999), Rung::Follow, "starting", Fate::Keep, &[]);
+    let compare = Action::Postgres(PostgresAction::Compare(upstream("b")));
+    let late = node.later(3_000);
+    concludes(&late, Rung::Rewind, "comparing_histories", Fate::Keep, &[compare]);
+    concludes(&diverged(late.clone()), Rung::Rewind, "diverged", Fate::Keep, &[stop(StopMode::Fast)]);
+    let elsewhere = late.clone().doing(start_standby(None), 10);
+    assert_eq!(elsewhere.concludes().1, "turning_to", "it is pointed to the leader first");
+    let none = late.with(|state| {
+        (state.memory.compared, state.memory.compared_at) = (Some((THEIR_EPOCH, None)), Some(at(3_000)));
+    });
+    assert_eq!(none.concludes().1, "starting", "then it waits for what the leader sends");
+    assert_eq!(none.later(60_000).concludes().1, "comparing_histories");
 }

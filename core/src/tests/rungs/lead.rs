@@ -120,6 +120,16 @@ fn nobody_races_without_a_guard() {
     assert_eq!((rung, verdict.reason.code()), (Rung::Race, "guard_missing"));
 }
 
+/// The bug: a hand-over was given up while its tenure was being forgotten on disk, and PostgreSQL started beside that.
+#[test]
+fn nothing_starts_while_the_epoch_is_being_forgotten_on_disk() {
+    let file = Node::primary().state.epoch_file.unwrap();
+    let writes = |epoch| Action::Host(HostAction::WriteEpoch(crate::event::EpochFile { epoch, ..file }));
+    let forgets = Node::primary().dead().doing(writes(Revision(0)), 5);
+    concludes(&forgets, Rung::Leader, "writing_epoch", Fate::Keep, &[]);
+    assert_eq!(Node::primary().dead().doing(writes(file.epoch), 5).concludes().1, "restart_in_place");
+}
+
 #[test]
 fn a_dead_primary_starts_in_place_only_under_the_epoch_on_disk() {
     let dead = Node::primary().dead();

@@ -70,8 +70,9 @@ fn positions_are_collected_for_as_long_as_the_window_and_no_longer() {
         matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskPosition { member, absent_at: Revision(101), .. })]
         if member.as_str() == "c")
     );
-    assert_eq!(node.clone().later(149).concludes().1, "collecting_positions");
-    assert_eq!(node.clone().later(150).concludes().1, "asking_lease");
+    let asked = node.clone().doing(verdict.orders[0].clone(), 0);
+    assert_eq!(asked.clone().later(149).concludes().1, "collecting_positions");
+    assert_eq!(asked.later(150).concludes().1, "asking_lease");
     let now = node.now;
     let unreachable = node.with(|state| {
         state.peers.unreachable.insert(Member::new("c"), now);
@@ -319,6 +320,22 @@ fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_whi
     assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
 }
 
+/// The bug: the window was over when its patience with the operator's candidate was, and it took the key without having
+/// asked anybody. So did a node whose PostgreSQL was ready late in a round.
+#[test]
+fn who_comes_late_to_a_race_asks_as_well() {
+    let mut node = asked_for(Some("b"), Some("c")).later(3_000);
+    node.state.peers.answers.clear();
+    let (_, verdict) = node.decide();
+    assert_eq!(verdict.reason.code(), "collecting_positions");
+    assert_eq!(verdict.orders.len(), 2, "{verdict:?}");
+    for order in verdict.orders {
+        node = node.doing(order, 0);
+    }
+    assert_eq!(node.clone().later(149).concludes().1, "collecting_positions");
+    assert_eq!(node.later(150).concludes().1, "asking_lease");
+}
+
 /// The bug: the candidate asked nobody, and overtook a primary that answers because somebody had deleted its key.
 #[test]
 fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers() {
@@ -335,7 +352,8 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
         assert_eq!(verdict.reason.code(), "collecting_positions", "{leader:?}");
         assert!(matches!(&verdict.orders[..], [Action::Peer(PeerAction::AskPosition { member, .. })]
             if *member == Member::new("b")));
-        assert_eq!(node.later(150).concludes().1, "asking_lease", "one that is silent is not waited for");
+        let asked = node.doing(verdict.orders[0].clone(), 0).later(150);
+        assert_eq!(asked.concludes().1, "asking_lease", "one that is silent is not waited for");
         // Its key vanished: it gets its moment to take it back.
         let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None };
         let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
@@ -370,6 +388,32 @@ fn a_candidate_that_lags_is_kept_from_a_switchover_and_not_from_a_failover() {
     };
     assert_eq!(lagging(Some("b")).concludes().1, "lag_too_large");
     assert_eq!(lagging(None).concludes().1, "asking_lease");
+}
+
+/// The bug: the key was on its way to another when the operator asked for this node, which took it and asked nobody
+/// whether it held everything.
+#[test]
+fn a_candidate_that_the_key_was_not_released_to_races_as_any_other() {
+    let asked = |optime: u64, timeline: u32| {
+        let mut node = asked_for(Some("b"), Some("a")).cluster(|cluster| {
+            let (optime, timeline) = (Lsn(optime), crate::id::Timeline(timeline));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+            let line = HistoryLine {
+                timeline: crate::id::Timeline(1),
+                end: Lsn(HERE.0 - 0x40),
+                reason: String::new(),
+                timestamp: None,
+                leader: None,
+            };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        });
+        node = node.dir(Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() });
+        node.state.peers.answers.clear();
+        node.concludes().1
+    };
+    assert_eq!(asked(HERE.0 - 8, 2), "asking_lease");
+    assert_eq!(asked(HERE.0, 2), "collecting_positions", "all but the checkpoint itself");
+    assert_eq!(asked(HERE.0 - 8, 3), "collecting_positions", "as much, of another branch");
 }
 
 #[test]
@@ -411,6 +455,16 @@ fn a_primary_that_left_no_record_bars_for_a_ttl() {
     assert_eq!(node(now, true).concludes().1, "primary_alive");
     assert_ne!(node(now, false).concludes().1, "primary_alive", "a standby without a record bars nobody");
     assert_ne!(node(now.back(seconds(1)), true).concludes().1, "primary_alive", "told while there was a leader");
+    // The bug: a record that somebody had overwritten with nonsense was one, and nobody was asked by it.
+    let garbled = node(now, true).cluster(|cluster| {
+        let key = crate::view::store::MemberKey {
+            revision: Revision(99),
+            lease: LeaseId(99),
+            record: crate::view::store::MemberRecord::default(),
+        };
+        cluster.members.insert(Member::new("d"), key);
+    });
+    assert_eq!(garbled.concludes().1, "primary_alive");
 }
 
 #[test]

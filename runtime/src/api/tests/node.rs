@@ -9,7 +9,7 @@ use matriarch_core::action::Answer;
 use matriarch_core::config::{Config, Published};
 use matriarch_core::event::Request;
 use matriarch_core::id::{LeaseId, Lsn, Member, Pid, Revision, StoreId, SystemId, Timeline};
-use matriarch_core::lease::{Bounds, Held, Tenure};
+use matriarch_core::lease::{Held, Tenure};
 use matriarch_core::state::State;
 use matriarch_core::time::{Seen, WallMillis};
 use matriarch_core::timeline::{Ancestor, History};
@@ -31,30 +31,12 @@ use crate::wire::{RawEntry, cluster_view};
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) fn config() -> Config {
+    let api_url = "http://127.0.0.1:8008/patroni".into();
     Config {
-        me: Member::new("n1"),
-        ttl: Duration::from_secs(30),
-        loop_wait: Duration::from_secs(10),
-        retry_timeout: Duration::from_secs(10),
-        maximum_lag_on_failover_bytes: 1_048_576,
-        primary_start_timeout: Duration::from_mins(5),
-        max_timelines_history: 0,
-        nofailover: false,
-        failover_priority: 1,
-        nostream: false,
-        clonefrom: false,
-        replicatefrom: None,
-        use_slots: true,
-        member_slots_ttl: Duration::from_secs(1800),
-        use_pg_rewind: true,
         clone_when_diverged: true,
         clone_when_rewind_fails: true,
-        may_bootstrap: true,
-        unsupported: None,
-        parameters_generation: 1,
-        published: Published { host: "127.0.0.1".into(), port: 5432, api_url: "http://127.0.0.1:8008/patroni".into() },
-        isolation_timeout: Duration::from_secs(3),
-        bounds: Bounds::default(),
+        published: Published { host: "127.0.0.1".into(), port: 5432, api_url },
+        ..Config::usual("n1")
     }
 }
 
