@@ -237,9 +237,7 @@ impl World {
             Reply::Done(done) => Outcome::Done(*done),
             Reply::Refused(refusal) => Outcome::Refused(refusal),
             Reply::Instead(view) => {
-                if view.revision > agent.mirror.revision {
-                    agent.mirror = view;
-                }
+                agent.mirrors(ClusterView::clone(&view), admitted.unwrap_or_default());
                 Outcome::Refused(Refusal::Conflict)
             }
         };
@@ -262,12 +260,7 @@ impl World {
     /// What was read is laid over what is known: the newest counts.
     fn mirrored(&mut self, node: NodeId, outcome: Outcome<StoreDone>, rollbacks: u64) -> Outcome<StoreDone> {
         let Some(agent) = &mut self.nodes[node.0].agent else { return outcome };
-        let mut newest = |view: ClusterView| {
-            if (rollbacks, view.revision) > (agent.mirror.rollbacks, agent.mirror.revision) {
-                agent.mirror = Rc::new(ClusterView { rollbacks, ..view });
-            }
-            ClusterView::clone(&agent.mirror)
-        };
+        let mut newest = |view| agent.mirrors(view, rollbacks);
         match outcome {
             Outcome::Done(StoreDone::Read(view)) => Outcome::Done(StoreDone::Read(newest(view))),
             Outcome::Done(StoreDone::Acquired(view)) => Outcome::Done(StoreDone::Acquired(newest(view))),

@@ -13,7 +13,7 @@ use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Ups
 use crate::mutant::Mutant;
 use crate::node::{Job, Message, NodeId, Stage};
 use crate::postgres::Disk;
-use crate::postgres::wal::Record;
+use crate::postgres::wal::{Place, Record};
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
@@ -34,9 +34,14 @@ impl World {
     pub fn begin_job(&mut self, node: NodeId, op: OpId, action: PostgresAction, under: Option<Armed>) {
         let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
         let takes = self.first_stage(&action);
+        let brings = match &action {
+            PostgresAction::Rewind(upstream) => self.upstream(&upstream.member),
+            _ => None,
+        };
+        let brings = brings.and_then(|from| self.nodes[from.0].server.cluster()).map(|on_disk| on_disk.flushed);
         if let Some(agent) = &mut self.nodes[node.0].agent {
-            let job = Job { action: action.clone(), under, stage: Stage::Preparing, pid, signal_aside: false };
-            agent.jobs.insert(op, job);
+            let stage = Stage::Preparing;
+            agent.jobs.insert(op, Job { action: action.clone(), under, stage, pid, signal_aside: false, brings });
         }
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
@@ -130,11 +135,6 @@ impl World {
             PostgresAction::Stop(mode) => {
                 self.stage(node, op, Stage::Stopping);
                 self.stop(node, *mode);
-                let server = &self.nodes[node.0].server;
-                if server.postmaster.is_none() && server.orphans.is_some() {
-                    let still = Outcome::Unknown("processes of a dead postmaster still live".into());
-                    self.tell(node, ORPHAN_PATIENCE, Message::JobDone(op, still));
-                }
                 self.poll_jobs(node);
             }
             PostgresAction::Restart if job.stage == Stage::Preparing => {
@@ -151,8 +151,8 @@ impl World {
                 }
             }
             PostgresAction::Promote { timeline } => self.begin_promotion(node, op, &job, *timeline),
-            other => {
-                let done = self.at_the_end(node, other.clone());
+            _ => {
+                let done = self.at_the_end(node, &job);
                 self.job_done(node, op, done);
             }
         }
@@ -233,13 +233,17 @@ impl World {
         let ready = pm.is_some_and(|pm| pm.phase == Phase::Ready);
         let primary = ready && pm.is_some_and(|pm| !pm.in_recovery);
         let Some(agent) = &self.nodes[node.0].agent else { return };
-        let mut messages = Vec::new();
+        let (mut messages, mut left) = (Vec::new(), Vec::new());
         for (op, job) in &agent.jobs {
             let message = match (job.stage, &job.action) {
                 (Stage::Starting, _) if running != job.pid => Message::JobDone(*op, refused("it did not come up")),
                 (Stage::Starting, _) if ready => Message::JobDone(*op, Outcome::Done(PostgresDone::Done)),
+                (Stage::Stopping, _) if running.is_none() && server.orphans.is_some() => {
+                    left.push(*op);
+                    continue;
+                }
                 (Stage::Stopping, PostgresAction::Restart) if running.is_none() => Message::Job(*op),
-                (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() && server.orphans.is_none() => {
+                (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
                 }
                 (Stage::Waiting, PostgresAction::Promote { .. }) if running != job.pid => {
@@ -255,6 +259,10 @@ impl World {
         for message in messages {
             let wait = Duration::from_micros(self.host_random.between(50, 1000));
             self.tell(node, wait, message);
+        }
+        for op in left {
+            let still = Outcome::Unknown("processes of a dead postmaster still live".into());
+            self.tell(node, ORPHAN_PATIENCE, Message::JobDone(op, still));
         }
     }
 
@@ -283,7 +291,8 @@ impl World {
     }
 
     /// What work comes to that is one stage.
-    fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
+    fn at_the_end(&mut self, node: NodeId, job: &Job) -> Done {
+        let action = job.action.clone();
         let server = &mut self.nodes[node.0].server;
         let done = Outcome::Done(PostgresDone::Done);
         if server.full && matches!(action, PostgresAction::Initdb | PostgresAction::Clone(_)) {
@@ -310,7 +319,7 @@ impl World {
                 self.recovers_alone(node);
                 done
             }
-            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
+            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream, job.brings),
             PostgresAction::Compare(upstream) => self.compared(node, &upstream),
             PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
             // A change of the configuration and a signal: a server that is not consistent yet obeys as well.
@@ -404,7 +413,7 @@ impl World {
     }
 
     /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.
-    fn rewound(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+    fn rewound(&mut self, node: NodeId, upstream: &Upstream, brings: Option<Place>) -> Done {
         let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
         let source = from.filter(|from| self.nodes[from.0].server.is_primary() && self.nodes[from.0].server.is_ready());
         let source = source.and_then(|from| self.nodes[from.0].server.cluster().cloned());
@@ -424,8 +433,11 @@ impl World {
             return Outcome::Done(PostgresDone::Done);
         }
         let shared = self.wal.shared(source.end, on_disk.end);
-        // All WAL files of the source come with it: what is to be replayed is there.
-        (on_disk.end, on_disk.flushed, on_disk.consistent) = (source.flushed, source.flushed, source.flushed);
+        // The WAL files of the source come with it. What was written into them meanwhile may not, and it is consistent with
+        // that only: it waits for it if the source is gone.
+        let brought = brings.map_or(0, |brings| self.wal.shared(source.flushed, brings).depth).max(shared.depth);
+        on_disk.end = self.wal.on_the_way(source.flushed, brought);
+        (on_disk.flushed, on_disk.consistent) = (on_disk.end, source.end);
         on_disk.replayed = self.wal.on_the_way(source.flushed, shared.depth);
         (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
         (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);

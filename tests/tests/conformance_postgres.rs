@@ -46,6 +46,10 @@ enum Blow {
     ResumeReplay,
     /// What writes checkpoints is stopped.
     HoldCheckpoints,
+    /// What it writes from here on goes into another file of WAL.
+    NextWalFile,
+    /// A server that is down has lost that file.
+    LoseWalFile,
 }
 
 /// Servers, and what a script can do to them. Each is a number; its name is a, b, c, ...
@@ -139,6 +143,14 @@ async fn what_is_held_acknowledges_nothing_until_it_goes_on() {
 async fn a_standby_keeps_what_it_had_and_needs_its_slot() {
     let seen = on_both!(scripts::standbys);
     told(&seen, "b has what it had: true");
+}
+
+#[tokio::test]
+async fn a_standby_waits_for_wal_that_it_must_replay() {
+    let seen = on_both!(scripts::waiting);
+    told(&seen, "b starts behind nobody: not ended");
+    told(&seen, "b: Starting, on disk InArchiveRecovery, standby.signal, timeline 1 after [], says None, rows None");
+    told(&seen, "b streams: true");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use matriarch_core::view::postgres::{Cluster, DataDir, Process, Sql, Upstream};
 use matriarch_sim::fault::{What, Where};
 use matriarch_sim::net::{End, Plane};
 use matriarch_sim::node::NodeId;
+use matriarch_sim::postgres::OnDisk;
 use matriarch_sim::postgres::wal::{Record, Serial};
 use matriarch_sim::world::Due;
 use matriarch_tests::Model;
@@ -26,6 +27,8 @@ pub(crate) struct ModelServers {
     paused: Option<usize>,
     /// Commits that backends without a postmaster were asked for.
     orphans: u64,
+    /// How deep the WAL is in which another file begins.
+    next_file: u64,
 }
 
 /// Rows from here on are those of backends without a postmaster.
@@ -33,7 +36,18 @@ const ORPHANS: u64 = 1 << 32;
 
 impl ModelServers {
     pub(crate) fn new() -> Self {
-        Self { model: Model::new(1, 3, 1, 1000), rows: BTreeMap::new(), waiting: Vec::new(), paused: None, orphans: 0 }
+        Self {
+            model: Model::new(1, 3, 1, 1000),
+            rows: BTreeMap::new(),
+            waiting: Vec::new(),
+            paused: None,
+            orphans: 0,
+            next_file: 0,
+        }
+    }
+
+    fn on_disk(&mut self, server: usize) -> &mut OnDisk {
+        self.model.world.nodes[server].server.cluster_mut().expect("a cluster")
     }
 
     /// Whoever waited longest was acknowledged first.
@@ -129,6 +143,13 @@ impl Servers for ModelServers {
             }
             // The model makes none unless it is told to.
             Blow::HoldCheckpoints => {}
+            Blow::NextWalFile => self.next_file = self.on_disk(server).end.depth,
+            Blow::LoseWalFile => {
+                let end = self.on_disk(server).end;
+                let kept = self.model.world.wal.on_the_way(end, self.next_file);
+                let on_disk = self.on_disk(server);
+                (on_disk.end, on_disk.flushed, on_disk.replayed) = (kept, kept, kept);
+            }
         }
     }
 

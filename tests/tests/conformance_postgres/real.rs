@@ -1,8 +1,6 @@
 //! Real servers, without agents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use matriarch::postgres::{Divergence, Postgres, proc};
@@ -11,12 +9,13 @@ use matriarch_core::action::PostgresAction;
 use matriarch_core::event::PostgresDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::postgres::{Cluster, DataDir, Process, Sql, Upstream};
+use matriarch_tests::CommitLoop;
 use matriarch_tests::single::base;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::NoTls;
 
 use crate::facts::name;
 use crate::node::{Node, any_time, pid_of};
@@ -27,8 +26,8 @@ pub(crate) struct RealServers {
     nodes: Vec<Node>,
     /// Commits without an answer yet, by their row.
     waiting: BTreeMap<u64, JoinHandle<bool>>,
-    /// Commits that the busy backend of a server has made.
-    busy: Arc<AtomicUsize>,
+    /// Backends that live on without a postmaster.
+    orphan: Option<CommitLoop>,
     /// What stands still.
     held: BTreeSet<usize>,
     /// Stopped: it holds its postmaster up until it goes.
@@ -40,14 +39,7 @@ impl RealServers {
     pub(crate) fn new() -> Self {
         let base = base();
         let nodes = (0..3).map(|server| Node::new(base.path(), &name(server).to_string())).collect();
-        Self {
-            nodes,
-            waiting: BTreeMap::new(),
-            busy: Arc::default(),
-            held: BTreeSet::new(),
-            checkpointer: None,
-            _base: base,
-        }
+        Self { nodes, waiting: BTreeMap::new(), orphan: None, held: BTreeSet::new(), checkpointer: None, _base: base }
     }
 
     /// The postmaster and all of its processes.
@@ -59,29 +51,6 @@ impl RealServers {
     async fn signal(&self, server: usize, signal: Signal) {
         for pid in self.processes(server).await {
             let _ = proc::signal(pid, signal);
-        }
-    }
-
-    /// A backend that commits for as long as it lives, and asks nobody.
-    async fn begin_busy(&mut self, server: usize) {
-        let socket = self.nodes[server].client_config();
-        let (client, mut connection) = socket.connect(NoTls).await.unwrap();
-        let busy = Arc::clone(&self.busy);
-        tokio::spawn(async move {
-            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-                if let AsyncMessage::Notice(_) = message {
-                    busy.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        client.batch_execute("CREATE TABLE busy (n int)").await.unwrap();
-        tokio::spawn(async move {
-            let endless = "DO $$ BEGIN LOOP INSERT INTO busy VALUES (1); COMMIT; RAISE NOTICE 'committed'; \
-                           END LOOP; END $$";
-            let _ = client.batch_execute(endless).await;
-        });
-        while self.busy.load(Ordering::Relaxed) == 0 {
-            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -147,9 +116,12 @@ impl Servers for RealServers {
     }
 
     async fn orphan_commits(&mut self, _server: usize) -> bool {
-        let before = self.busy.load(Ordering::Relaxed);
+        let Some(orphan) = &self.orphan else { return false };
+        // What it told before is heard by then.
+        sleep(COMMIT_MAX).await;
+        let before = orphan.count();
         let more = async {
-            while self.busy.load(Ordering::Relaxed) == before {
+            while orphan.count() == before {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -197,7 +169,11 @@ impl Servers for RealServers {
                 }
             }
             Blow::Behead => {
-                self.begin_busy(server).await;
+                let orphan = CommitLoop::start(&self.nodes[server].client_config()).await.unwrap();
+                while orphan.count() == 0 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                self.orphan = Some(orphan);
                 let pid = pid_of(self.process(server).await);
                 let exit = self.nodes[server].postgres.watch_exit(pid);
                 proc::signal(pid.0, Signal::KILL).unwrap();
@@ -214,6 +190,12 @@ impl Servers for RealServers {
             Blow::PauseReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_pause()").await),
             Blow::ResumeReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_resume()").await),
             Blow::HoldCheckpoints => self.stop_checkpointer(server).await,
+            Blow::NextWalFile => drop(self.nodes[server].run("SELECT pg_switch_wal()").await),
+            Blow::LoseWalFile => {
+                let node = &self.nodes[server];
+                let cluster = node.cluster().await;
+                node.lose_wal(cluster.min_recovery_timeline, cluster.min_recovery);
+            }
         }
     }
 

@@ -203,6 +203,31 @@ pub(crate) async fn standbys<S: Servers>(s: &mut Script<S>) {
     s.order(B, PostgresAction::Compare(upstream)).await;
 }
 
+pub(crate) async fn waiting<S: Servers>(s: &mut Script<S>) {
+    s.begin(A).await;
+    s.copy(B, A).await;
+    s.commit(A).await;
+    s.befalls(A, Blow::NextWalFile).await;
+    s.commit(A).await;
+    s.level(B, A).await;
+    s.stop(B, StopMode::Fast).await;
+    s.befalls(B, Blow::LoseWalFile).await;
+    let upstream = s.servers.upstream(A);
+    for stopped in [true, false] {
+        s.order_within(2 * TRIES, B, PostgresAction::Start(StartAs::Standby(None))).await;
+        s.look(B).await;
+        s.order(B, PostgresAction::Compare(upstream.clone())).await;
+        if stopped {
+            s.stop(B, StopMode::Fast).await;
+            s.look(B).await;
+        }
+    }
+    s.order(B, PostgresAction::Follow(Some(upstream))).await;
+    s.until("b streams", B, crate::facts::streams).await;
+    s.level(B, A).await;
+    s.look(B).await;
+}
+
 pub(crate) async fn unwritten_checkpoint<S: Servers>(s: &mut Script<S>) {
     s.begin(A).await;
     s.copy(B, A).await;
