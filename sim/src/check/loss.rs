@@ -52,7 +52,16 @@ impl World {
         let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
         let lines = &keys.history.lines;
         let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
-        plain_lag || (told && origin.is_some_and(began))
+        plain_lag || (told && origin.is_some_and(began) && !self.are_twins_by_hand(mine, published))
+    }
+
+    /// The two part where an operator began one of two timelines of one number. Those that begin at one position look
+    /// alike to whoever compares, so nobody can know what lies beyond. Core begins none such.
+    fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
+        let parted = self.wal.shared(one, other).depth;
+        let holds = |begun: &Place| self.wal.contains(one, *begun) || self.wal.contains(other, *begun);
+        let by_hand = |begun: &Place| begun.depth > parted && holds(begun);
+        self.wal.are_twins(one, other) && self.checks.hand_made.iter().any(by_hand)
     }
 
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.

@@ -3,11 +3,11 @@
 
 use matriarch_core::action::{Action, StoreAction};
 use matriarch_core::effects::{Effects, Order, Wake};
-use matriarch_core::id::{LeaseId, OpId, Revision, SystemId};
+use matriarch_core::id::{LeaseId, OpId, Revision, SystemId, Timeline};
 use matriarch_core::reason::Reason;
 use matriarch_core::state::Pledge;
 use matriarch_core::view::postgres::ControlState;
-use matriarch_core::view::store::LeaderKey;
+use matriarch_core::view::store::{HistoryLine, LeaderKey};
 
 use crate::fault::Plan;
 use crate::node::NodeId;
@@ -61,6 +61,21 @@ fn key(world: &World) -> LeaderKey {
 
 fn on_disk(world: &mut World, node: NodeId) -> &mut OnDisk {
     world.nodes[node.0].server.cluster_mut().unwrap()
+}
+
+/// The leader and a standby begin timelines of one number at one position; the standby's may be an operator's doing.
+fn begin_twins(world: &mut World, by_hand: bool) -> (NodeId, NodeId) {
+    let (leader, node) = (leader(world), standby(world));
+    let at = on_disk(world, node).end;
+    for server in [leader, node] {
+        let begun = world.wal.fork(at, Timeline(2));
+        let end = world.wal.append(begun, Record::EndOfRecovery);
+        on_disk(world, server).end = end;
+        if by_hand && server == node {
+            world.checks.hand_made.push(end);
+        }
+    }
+    (leader, node)
 }
 
 fn leaves_recovery(world: &mut World, node: NodeId) {
@@ -223,6 +238,37 @@ fn s2_a_failover_that_gives_up_more_than_is_allowed() {
 }
 
 #[test]
+fn s2_a_failover_to_another_timeline_of_one_number() {
+    let loses = |by_hand: bool| {
+        broken(move |world| {
+            let (old, new) = begin_twins(world, by_hand);
+            world.settings.maximum_lag_bytes = 0;
+            let end = on_disk(world, old).end;
+            world.checks.published = Some(end);
+            let line = HistoryLine {
+                timeline: Timeline(1),
+                end: world.wal.lsn(world.wal.origin(end).unwrap()),
+                reason: String::new(),
+                timestamp: None,
+                leader: None,
+            };
+            let epoch = key(world).created;
+            let put = |world: &mut World, action| {
+                let (from, known) = (world.names[old.0].clone(), Known::default());
+                world.store.apply(world.now, &Request::Order { action: Box::new(action), from, known });
+            };
+            let revision = world.store.keys().history.revision;
+            put(world, StoreAction::PutHistory { epoch, revision, lines: vec![line] });
+            let (position, timeline) = (world.wal.lsn(end), Timeline(2));
+            put(world, StoreAction::PutStatus { epoch, position, timeline, slots: vec![], retain: vec![] });
+            world.check_loss(new);
+        })
+    };
+    assert_eq!(loses(false), Some("S2"));
+    assert_eq!(loses(true), None, "an operator began it, and nobody can tell them apart");
+}
+
+#[test]
 fn s20_a_switchover_that_loses() {
     let handed = |behind: u64| {
         broken(move |world| {
@@ -285,7 +331,7 @@ fn s15_wal_that_does_not_continue_what_is_there() {
             let pid = |world: &World, node: NodeId| world.nodes[node.0].server.postmaster.as_ref().unwrap().pid;
             let mine = on_disk(world, node).end;
             let at = if forked { Place { depth: mine.depth - 1, ..mine } } else { mine };
-            let branch = world.wal.fork(at, matriarch_core::id::Timeline(7));
+            let branch = world.wal.fork(at, Timeline(7));
             let one = world.wal.append(branch, Record::EndOfRecovery);
             let to = world.wal.append(one, Record::Commit(Serial(1_000_000)));
             world.wal_arrives(node, pid(world, node), (from, pid(world, from)), to);
