@@ -53,6 +53,7 @@ fn configured(state: &mut State, at: Instant, config: crate::config::Config) {
 pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     let Some(in_flight) = state.ops.end(op) else { return };
     failed(state, at, &in_flight.action);
+    state.memory.promotion_in_doubt |= matches!(in_flight.action, Action::Postgres(PostgresAction::Promote { .. }));
     // A disk that hangs is as good as one that takes nothing.
     if let Action::Host(HostAction::WriteEpoch(_)) = &in_flight.action {
         state.memory.epoch_failing.get_or_insert(in_flight.since);

@@ -3,7 +3,7 @@
 use super::failed;
 use crate::action::{Action, PeerAction};
 use crate::event::PeerEvent;
-use crate::id::Revision;
+use crate::id::{Member, Revision};
 use crate::op::Outcome;
 use crate::state::{PositionAsked, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
@@ -50,14 +50,14 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
 
 /// Answers of members that are gone are forgotten: nothing grows without bound. Not that one of them is a running
 /// primary without its key: a holder that is cut off from the store loses its member record as well, before its tenure.
-/// Nor that it did not answer: it would be asked again as fast as its questions fail.
+/// Nor what came of asking the last holder: it would be asked again as fast as it answers.
 fn keep_members_only(state: &mut State) {
     let Some(cluster) = &state.store.cluster else { return };
     let vanished = state.store.vanished.as_ref().map(|vanished| &vanished.who);
-    let members = &cluster.value.members;
+    let concerns = |name: &Member| cluster.value.members.contains_key(name) || vanished == Some(name);
     let leaderless = state.memory.leaderless;
     state.peers.answers.retain(|name, seen| {
-        members.contains_key(name) || (seen.value.primary && leaderless.is_some_and(|since| seen.asked >= since))
+        concerns(name) || (seen.value.primary && leaderless.is_some_and(|since| seen.asked >= since))
     });
-    state.peers.unreachable.retain(|name, _| members.contains_key(name) || vanished == Some(name));
+    state.peers.unreachable.retain(|name, _| concerns(name));
 }

@@ -32,8 +32,8 @@ fn stopped(view: &View<'_>) -> Verdict {
         }
         (Some(_), Some(upstream)) => {
             let reason = Reason::StartingStandby { of: upstream.member.clone() };
-            let upstream = (!view.config().nostream).then_some(upstream);
-            Verdict::order(reason, Action::Postgres(PostgresAction::Start(StartAs::Standby(upstream))))
+            let start = PostgresAction::Start(StartAs::Standby(wanted(view, upstream)));
+            Verdict::order(reason, Action::Postgres(start))
         }
         (Some(leader), None) => Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() }),
         (None, _) => {
@@ -64,10 +64,10 @@ fn running(view: &View<'_>) -> Verdict {
         return Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() });
     };
     if let Some(PostgresAction::Start(how)) = view.controlling() {
-        let wanted = (!view.config().nostream).then_some(&upstream);
+        let wanted = wanted(view, upstream.clone());
         // A server that was started before there was a leader may wait for WAL that only the leader has, and would be
         // waited for until its start is given up.
-        let elsewhere = matches!(how, StartAs::Standby(from) if from.as_ref() != wanted);
+        let elsewhere = matches!(how, StartAs::Standby(from) if *from != wanted);
         return if elsewhere && view.phase() == Some(Phase::Starting) {
             turn_to(view, upstream)
         } else {
@@ -78,7 +78,7 @@ fn running(view: &View<'_>) -> Verdict {
         return Verdict::order(Reason::TurningTo { who: upstream.member }, Action::Postgres(PostgresAction::Restart));
     }
     let Some(sql) = view.sql() else { return starting(view, upstream) };
-    let wanted = (!view.config().nostream).then(|| upstream.clone());
+    let wanted = wanted(view, upstream.clone());
     // Turning takes a moment, the next answer as well; and a receiver may call its sender by another name.
     let turning = view.state.memory.followed == wanted && view.at.since(view.state.memory.turned) < STREAM_PATIENCE;
     let right = match (&wanted, &sql.receiver) {
@@ -99,8 +99,7 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
     if view.phase() == Some(Phase::Ready) {
         return Verdict::wait(Reason::Observing);
     }
-    let wanted = (!view.config().nostream).then_some(&upstream);
-    if view.state.memory.followed.as_ref() == wanted {
+    if view.state.memory.followed == wanted(view, upstream.clone()) {
         let since = view.state.memory.starting_since.unwrap_or(view.at);
         return Verdict::wait(Reason::CrashRecovery {
             since_ms: super::ms(view.at.since(since)),
@@ -112,8 +111,12 @@ fn starting(view: &View<'_>, upstream: Upstream) -> Verdict {
 
 fn turn_to(view: &View<'_>, upstream: Upstream) -> Verdict {
     let who = upstream.member.clone();
-    let wanted = (!view.config().nostream).then_some(upstream);
-    Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted)))
+    Verdict::order(Reason::TurningTo { who }, Action::Postgres(PostgresAction::Follow(wanted(view, upstream))))
+}
+
+/// Whom PostgreSQL is to stream from.
+fn wanted(view: &View<'_>, upstream: Upstream) -> Option<Upstream> {
+    (!view.config().nostream).then_some(upstream)
 }
 
 /// `host:port`, as a WAL receiver names its sender.

@@ -76,7 +76,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 enum Wish {
     /// Nothing: it races as any other.
     None,
-    /// It is the candidate of a switchover, which loses nothing.
+    /// It is the candidate of a switchover, and the key was not released to it. It races as any other, before its equals.
+    Preferred,
+    /// It is the candidate of a switchover that the key was released to, which loses nothing.
     Switchover,
     /// It is the candidate of a failover: what that loses the operator has accepted.
     Failover,
@@ -85,7 +87,7 @@ enum Wish {
 impl Wish {
     /// Whoever is asked for does not wait for other candidates; only a primary that still writes concerns it.
     fn concerns(self, record: &MemberRecord) -> bool {
-        self == Self::None || record.serves()
+        matches!(self, Self::None | Self::Preferred) || record.serves()
     }
 }
 
@@ -96,10 +98,10 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
     };
     let me = &view.config().me;
     if request.candidate.as_ref() == Some(me) {
-        return Ok(match request.leader {
+        return Ok(match &request.leader {
             None => Wish::Failover,
-            Some(_) if holds_what_was_released(view, cluster) => Wish::Switchover,
-            Some(_) => Wish::None,
+            Some(leader) if holds_what_was_released(view, cluster, leader) => Wish::Switchover,
+            Some(_) => Wish::Preferred,
         });
     }
     // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
@@ -117,11 +119,14 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
     Err(Verdict::wait(Reason::CandidateIsOther { who }))
 }
 
-/// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes with that.
+/// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes in one
+/// transaction with that and with its own record. A position from before says nothing: it may have died since.
 /// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
-fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView) -> bool {
-    let released = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
-    view.position().is_some_and(|mine| mine.flushed > released && left_at(cluster, &mine).is_none())
+fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Member) -> bool {
+    let Some(status) = &cluster.status else { return false };
+    let released = cluster.members.get(leader).is_some_and(|key| key.revision == status.revision);
+    let holds = |mine: &Position| mine.flushed > status.optime && left_at(cluster, mine).is_none();
+    released && view.position().as_ref().is_some_and(holds)
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
@@ -229,14 +234,14 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
         if answer.barred {
             continue;
         }
-        if wish != Wish::None {
+        if matches!(wish, Wish::Switchover | Wish::Failover) {
             continue;
         }
         let relation = mine.history.relation(mine.flushed, &answer.history, answer.flushed);
         if let Some(reason) = behind(view, cluster, (name, answer), mine, relation) {
             return Some(reason);
         }
-        let first = relation == Relation::Equal && goes_first(view, name, record);
+        let first = wish == Wish::None && relation == Relation::Equal && goes_first(view, name, record);
         if first && view.at < began + RACE_WINDOW + EQUALS_PATIENCE {
             return Some(Reason::PeerGoesFirst { who: name.clone() });
         }

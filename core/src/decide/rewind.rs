@@ -21,7 +21,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     // Also a server that crashed is compared before it is touched: to recover it by itself would write a checkpoint,
     // and what held no more than the leader would have diverged by that.
-    if !suspicious(view, dir, &upstream) || (compared.is_some() && !doubtful(view)) {
+    if !suspicious(view, dir) || (compared.is_some() && !doubtful(view)) {
         return None;
     }
     let reason = Reason::ComparingHistories { with: upstream.member.clone() };
@@ -43,12 +43,13 @@ fn recover(view: &View<'_>) -> Verdict {
 /// A stopped server is compared before it starts: it may have been a primary, or have received more than the winner.
 /// A running one only if it cannot stream. One that is not consistent yet does not tell; perhaps it waits for WAL of a
 /// primary that is gone and that nobody has.
-fn suspicious(view: &View<'_>, dir: &Cluster, upstream: &Upstream) -> bool {
+fn suspicious(view: &View<'_>, dir: &Cluster) -> bool {
     let memory = &view.state.memory;
     match view.phase() {
         None => view.dead() && !dir.backup_label,
         Some(Phase::Starting) => {
-            let turned = memory.followed.as_ref() == Some(upstream) && view.controlling().is_none();
+            let pointed = memory.followed.is_some() && memory.followed == view.upstream();
+            let turned = pointed && view.controlling().is_none();
             turned && view.at.since(memory.turned) >= STREAM_PATIENCE
         }
         Some(Phase::Ready | Phase::Stopping) => {

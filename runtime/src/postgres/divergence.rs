@@ -13,7 +13,7 @@ use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 
 use super::control_data::{self, ControlData};
 use super::settings::Settings;
-use super::sql::Monitor;
+use super::sql::{Monitor, SqlFailure};
 use super::waldump::{self, End};
 use super::walsender::WalSender;
 use super::{files, proc};
@@ -113,10 +113,8 @@ async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<L
             Ok(Seen { value: sql, .. }) => {
                 (sql.timeline, if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed })
             }
-            Err(silent) => {
-                let control = control_of(settings).await?;
-                must_reach(&control).ok_or_else(|| silent.to_string())?
-            }
+            Err(SqlFailure::NotAccepting(why)) => must_reach(&control_of(settings).await?).ok_or(why)?,
+            Err(failure) => return Err(failure.to_string()),
         }
     };
     let seen = Arc::clone(settings);
@@ -127,11 +125,14 @@ async fn local_position(settings: &Arc<Settings>, monitor: &Monitor) -> Result<L
     Ok(Local { history, position })
 }
 
+fn recovers(control: &ControlData) -> bool {
+    matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery)
+}
+
 /// Up to where a standby must replay before it answers: its minimum recovery point.
 fn must_reach(control: &ControlData) -> Option<(Timeline, Lsn)> {
-    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
     let known = control.min_recovery != Lsn(0) && control.min_recovery_timeline != Timeline(0);
-    (recovering && known).then_some((control.min_recovery_timeline, control.min_recovery))
+    (recovers(control) && known).then_some((control.min_recovery_timeline, control.min_recovery))
 }
 
 /// A standby that stopped holds everything up to its minimum recovery point; what it has received beyond that is found
@@ -141,8 +142,7 @@ async fn stopped_position(settings: &Arc<Settings>, control: ControlData) -> Res
     if let Some(known) = must_reach(&control) {
         return Ok(known);
     }
-    let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
-    let (timeline, last) = if recovering || control.state == ControlState::ShutDown {
+    let (timeline, last) = if recovers(&control) || control.state == ControlState::ShutDown {
         (control.checkpoint_timeline, control.checkpoint)
     } else {
         let seen = Arc::clone(settings);

@@ -53,9 +53,10 @@ pub(super) fn clear(data_dir: &Path, timeline: Timeline) -> io::Result<()> {
     clear_from(data_dir, newest(data_dir, timeline).next())
 }
 
-/// Removes the files of ours in a row from this number on.
+/// Removes the files of ours in a row from this number on. A true one ends it.
 fn clear_from(data_dir: &Path, first: Timeline) -> io::Result<()> {
-    let beyond = row(data_dir, Timeline(first.0 - 1)).map(|(number, _)| number).collect::<Vec<_>>();
+    let ours = row(data_dir, Timeline(first.0 - 1)).take_while(|(_, left_out)| *left_out);
+    let beyond = ours.map(|(number, _)| number).collect::<Vec<_>>();
     // From the end: what remains if this is interrupted is still a row.
     for number in beyond.into_iter().rev() {
         files::remove(&ready(data_dir, number))?;
@@ -171,6 +172,10 @@ mod tests {
         leave_out(directory.path(), Timeline(1), Timeline(5), None).unwrap();
         assert_eq!(inodes(), given);
         assert!(!ready.exists(), "it is not archived twice");
+        // And it comes to pass.
+        add(directory.path(), 5);
+        clear_from(directory.path(), Timeline(5)).unwrap();
+        assert!(path(directory.path(), Timeline(5)).exists(), "PostgreSQL's own");
     }
 
     #[test]

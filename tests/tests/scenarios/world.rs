@@ -17,7 +17,7 @@ use matriarch_core::view::guard::Armed;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::postgres::{Cluster, ControlState, DataDir, Process, Sql};
 use matriarch_core::view::store::{
-    ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord,
+    ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, MemberRecord, StatusKey,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -217,12 +217,15 @@ impl World {
         self.changed();
     }
 
-    /// One transaction tells that it is stopped and deletes the key.
+    /// One transaction tells that it is stopped and where, and deletes the key.
     pub(crate) fn leader_releases(&mut self) {
+        let revision = Revision(self.keys.revision.0 + 1);
         let leader = self.keys.leader.take().map(|leader| leader.member);
         if let Some(key) = leader.and_then(|leader| self.keys.members.get_mut(&leader)) {
-            key.record.state = "stopped".into();
+            (key.revision, key.record.state) = (revision, "stopped".into());
         }
+        let before = self.keys.status.take().unwrap_or_default();
+        self.keys.status = Some(StatusKey { revision, optime: Lsn(HERE.0 - 1), ..before });
         self.changed();
     }
 

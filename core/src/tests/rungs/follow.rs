@@ -220,6 +220,10 @@ fn a_standby_that_does_not_become_consistent_is_compared_and_brought_onto_the_le
     let late = node.later(3_000);
     concludes(&late, Rung::Rewind, "comparing_histories", Fate::Keep, &[compare]);
     concludes(&diverged(late.clone()), Rung::Rewind, "diverged", Fate::Keep, &[stop(StopMode::Fast)]);
+    let cascade = late.clone().config(|config| config.replicatefrom = Some(Member::new("c")));
+    assert_eq!(cascade.concludes().1, "turning_to");
+    let cascade = cascade.with(|state| state.memory.followed = Some(upstream("c")));
+    assert_eq!(cascade.concludes().1, "comparing_histories", "with the leader, whomever it follows");
     let elsewhere = late.clone().doing(start_standby(None), 10);
     assert_eq!(elsewhere.concludes().1, "turning_to", "it is pointed to the leader first");
     let none = late.with(|state| {

@@ -303,6 +303,15 @@ fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
     assert_eq!(node("c").concludes().1, "asking_lease", "c does not say that it serves");
 }
 
+/// The key left with a release, by which the leader's record and the status were written.
+fn released_by(leader: &str, node: Node) -> Node {
+    node.cluster(|cluster| {
+        let revision = Revision(100);
+        cluster.members.get_mut(&Member::new(leader)).unwrap().revision = revision;
+        cluster.status.get_or_insert_default().revision = revision;
+    })
+}
+
 fn asked_for(leader: Option<&str>, candidate: Option<&str>) -> Node {
     let request = failover(leader, candidate);
     Node::racing()
@@ -314,7 +323,8 @@ fn asked_for(leader: Option<&str>, candidate: Option<&str>) -> Node {
 fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_while() {
     let mut node = asked_for(Some("b"), Some("a"));
     node.state.peers.answers.clear();
-    assert_eq!(node.concludes().1, "asking_lease");
+    assert_eq!(released_by("b", node.clone()).concludes().1, "asking_lease");
+    assert_eq!(node.concludes().1, "collecting_positions", "the leader died before it released the key");
     assert_eq!(asked_for(Some("b"), Some("c")).concludes().1, "candidate_is_other");
     assert_eq!(asked_for(Some("a"), None).concludes().1, "candidate_is_other");
     assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
@@ -341,7 +351,7 @@ fn who_comes_late_to_a_race_asks_as_well() {
 fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers() {
     for leader in [Some("b"), None] {
         let serving = |node: Node| {
-            node.cluster(|cluster| {
+            released_by("b", node).cluster(|cluster| {
                 cluster.members.get_mut(&Member::new("b")).unwrap().record.role = "primary".into();
             })
         };
@@ -372,10 +382,26 @@ fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_
             let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
             (record.role, record.state) = ("primary".into(), "stopped".into());
         });
+    node = released_by("b", node);
     node.state.peers.answers.clear();
     let (_, verdict) = node.decide();
     assert_eq!(verdict.reason.code(), "asking_lease");
     assert!(matches!(&verdict.orders[..], [Action::Store(StoreAction::GrantTenure { .. })]), "{verdict:?}");
+}
+
+/// The bug: the leader died before it released anything, and its candidate took over at once with what it had, though
+/// another lives that holds more.
+#[test]
+fn a_candidate_whose_leader_died_takes_over_from_none_that_holds_more_and_before_its_equals() {
+    let answered = |position| {
+        let mut node = asked_for(Some("b"), Some("a"));
+        let now = node.now;
+        let told = answer(position, Some(Revision(101)));
+        node.state.peers.answers.insert(Member::new("c"), Seen::new(told, now, now));
+        node.config(|config| config.failover_priority = 0).concludes().1
+    };
+    assert_eq!(answered(Lsn(HERE.0 + 8)), "behind_peer");
+    assert_eq!(answered(HERE), "asking_lease");
 }
 
 /// A switchover loses nothing; what a failover to this very node loses the operator has accepted.
@@ -407,7 +433,7 @@ fn a_candidate_that_the_key_was_not_released_to_races_as_any_other() {
             };
             cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
         });
-        node = node.dir(Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() });
+        node = released_by("b", node.dir(Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() }));
         node.state.peers.answers.clear();
         node.concludes().1
     };
