@@ -201,7 +201,6 @@ mod tests {
 
     use matriarch_core::config::Config;
     use matriarch_core::event::GuardEvent;
-
     use matriarch_core::record::{Encoder, Header, Origin};
 
     use super::*;

@@ -192,18 +192,13 @@ fn missing(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> 
 /// When the last of those who are still to answer was asked. Not the beginning of the round: a node that stood back for
 /// the operator's candidate, or whose PostgreSQL was not ready, comes late and asks then.
 fn last_asked(view: &View<'_>, wish: Wish, began: Instant) -> Instant {
-    let unheard = rivals(view).filter(|(name, record)| {
-        wish.concerns(record) && told(view, name, began).is_none() && !unreachable(view, name, began)
-    });
-    let asked = unheard.map(|(name, _)| {
+    let asked = unheard(view, wish, began).map(|(name, _)| {
         view.state.ops.in_lane(&Lane::Peer(name.clone())).map_or(view.at, |in_flight| in_flight.since)
     });
     asked.max().unwrap_or(began)
 }
 
 fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> Vec<Action> {
-    let concerned = rivals(view).filter(|(_, record)| wish.concerns(record));
-    let unasked = concerned.filter(|(name, _)| told(view, name, began).is_none() && !unreachable(view, name, began));
     let ask = |(name, record): (&Member, &MemberRecord)| {
         Action::Peer(PeerAction::AskPosition {
             member: name.clone(),
@@ -212,7 +207,14 @@ fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -
             absent_at,
         })
     };
-    unasked.map(ask).collect()
+    unheard(view, wish, began).map(ask).collect()
+}
+
+/// Those concerned who have neither answered in this round nor were found unreachable.
+fn unheard<'a>(view: &View<'a>, wish: Wish, began: Instant) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+    rivals(view).filter(move |(name, record)| {
+        wish.concerns(record) && told(view, name, began).is_none() && !unreachable(view, name, began)
+    })
 }
 
 /// Why this node must not campaign; `None`: it may.

@@ -83,13 +83,14 @@ pub(super) fn leave_out(
         let shown = data_dir.display();
         format!("the history files in {shown}/pg_wal cannot be written: {error}; free space or correct their owner")
     };
-    let newest = newest(data_dir, current);
-    if newest >= wanted {
-        return Err(format!("PostgreSQL knows of timeline {newest}, and timeline {wanted} is what is reserved"));
-    }
+    let counts_beyond = |known: Timeline| {
+        let refusal = format!("PostgreSQL knows of timeline {known}, and timeline {wanted} is what is reserved");
+        if known >= wanted { Err(refusal) } else { Ok(known) }
+    };
+    let newest_known = counts_beyond(newest(data_dir, current))?;
     clear_from(data_dir, wanted).map_err(failed)?;
     let mode = Some(files::file_mode(data_dir));
-    let numbers = std::iter::successors(Some(newest.next()), |number| Some(number.next()));
+    let numbers = std::iter::successors(Some(newest_known.next()), |number| Some(number.next()));
     for number in numbers.take_while(|number| *number < wanted) {
         let (file, ready) = (path(data_dir, number), ready(data_dir, number));
         if !file.exists() {
@@ -103,7 +104,9 @@ pub(super) fn leave_out(
             files::write(&ready, b"", mode, run_as).map_err(failed)?;
         }
     }
-    Ok(())
+    // The row may reach now what lay beyond a gap in it: a true file that came from an archive, or that of the promotion
+    // that has come to pass meanwhile.
+    counts_beyond(newest(data_dir, current)).map(|_| ())
 }
 
 #[cfg(test)]
@@ -176,6 +179,14 @@ mod tests {
         add(directory.path(), 5);
         clear_from(directory.path(), Timeline(5)).unwrap();
         assert!(path(directory.path(), Timeline(5)).exists(), "PostgreSQL's own");
+    }
+
+    #[test]
+    fn a_true_file_beyond_a_gap_is_not_counted_beyond() {
+        let directory = directory(&[4]);
+        let refusal = leave_out(directory.path(), Timeline(1), Timeline(4), None).unwrap_err();
+        assert!(refusal.contains("knows of timeline 4"), "{refusal}");
+        assert!(!is_left_out(&path(directory.path(), Timeline(4))));
     }
 
     #[test]

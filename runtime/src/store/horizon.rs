@@ -101,12 +101,14 @@ impl Horizon {
         let mut state = self.state();
         let believed_since = sent.rollbacks < state.floor.rollbacks;
         let floor = if believed_since { state.floor.standing } else { sent.standing };
-        let was = format!(
-            "revision {} in raft term {}, was {} in {}",
-            told.revision, told.raft_term, floor.revision, floor.raft_term
-        );
+        let was = || {
+            format!(
+                "revision {} in raft term {}, was {} in {}",
+                told.revision, told.raft_term, floor.revision, floor.raft_term
+            )
+        };
         if believed_since && told.is_before(floor) {
-            return Err(Fault::Ambiguous(format!("{host}: behind: {was}")));
+            return Err(Fault::Ambiguous(format!("{host}: behind: {}", was())));
         }
         if !told.is_before(floor) && !state.past_hosts.contains(host) {
             state.floor.standing = state.floor.standing.raised_to(told);
@@ -117,7 +119,7 @@ impl Horizon {
         state.past_hosts.insert(host.to_owned());
         let patience = state.tenure_limit.unwrap_or(PATIENCE);
         let since = *state.past_since.get_or_insert_with(|| {
-            let seconds = patience.as_secs_f32();
+            let (was, seconds) = (was(), patience.as_secs_f32());
             tracing::warn!(
                 host,
                 "the store answers from the past ({was}): was it restored from a backup? If nothing else answers, it is \
@@ -126,7 +128,7 @@ impl Horizon {
             now
         });
         if now.since(since) < patience {
-            return Err(Fault::Ambiguous(format!("{host}: behind: {was}")));
+            return Err(Fault::Ambiguous(format!("{host}: behind: {}", was())));
         }
         tracing::warn!(host, revision = told.revision, "the store went back, and is believed from here on");
         state.floor = Floor { standing: told, rollbacks: state.floor.rollbacks + 1 };

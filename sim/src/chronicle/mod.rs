@@ -199,7 +199,8 @@ impl Chronicle {
         match &order.action {
             Action::Guard(action) => story.asked_guard.push((action.clone(), index)),
             action if action.lane().is_some() => _ = story.open.insert(order.op, index),
-            _ => {}
+            // It is handed over at once, and ends there.
+            _ => story.orders[index].end = Some((us(at), Came::Done, None)),
         }
     }
 

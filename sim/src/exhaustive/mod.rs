@@ -3,8 +3,8 @@
 //! number of states; what must hold is checked in each of them.
 //!
 //! The large world draws delays; here there are none: messages come in the order in which they were sent and time passes
-//! only when none is left, unless a fault of the path's budget makes one late. So all schedules are covered in which at
-//! most so many messages overtake or outlive others.
+//! only when none is left, unless a fault of the path's budget makes one late. So the schedules are covered in which at most
+//! so many messages are late or lost, each until what it would meet has happened; what is left out says decision 15.
 
 mod agent;
 mod canonical;

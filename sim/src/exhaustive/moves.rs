@@ -381,7 +381,6 @@ impl Message {
             Self::Tick { node: n }
             | Self::Reply { node: n, .. }
             | Self::Watch { node: n, .. }
-            | Self::Observe { node: n, .. }
             | Self::Look { node: n }
             | Self::Write { node: n, .. }
             | Self::Order { node: n, .. }
@@ -389,8 +388,9 @@ impl Message {
             | Self::GuardReached { node: n }
             | Self::GuardWakes { node: n }
             | Self::Answer { node: n, .. } => *n == node,
-            // It sends to both, or what one server does flows to the other.
+            // It sends to both, or what one server does flows to the other, or it looks at what flows.
             Self::Request { .. }
+            | Self::Observe { .. }
             | Self::Question { .. }
             | Self::Execute { .. }
             | Self::Server { .. }

@@ -156,7 +156,7 @@ pub fn search(options: &Options, progress: &mut dyn FnMut(&Report)) -> Report {
         level = if cut_short { Vec::new() } else { next };
         search.report.depth += u32::from(!level.is_empty());
     }
-    search.report.closed = !cut_short;
+    search.report.closed = !cut_short && options.within == u32::MAX;
     search.report.broken = search.dead_end(&root);
     search.report.took = began.elapsed();
     search.report
@@ -164,8 +164,8 @@ pub fn search(options: &Options, progress: &mut dyn FnMut(&Report)) -> Report {
 
 struct Search {
     seen: Vec<Seen>,
-    /// The states by their numbers, and the faults that were left.
-    known: HashMap<u128, (u32, u8)>,
+    /// The states by their numbers. How many faults may still come is a part of a state.
+    known: HashMap<u128, u32>,
     report: Report,
 }
 
@@ -207,16 +207,13 @@ impl Search {
                 return Some((what, broken));
             }
             let number = fingerprint(&after);
-            let known = self.known.get(&number).copied();
-            let to = match known {
-                // With more faults to come there is more to see.
-                Some((to, left)) if left >= after.faults => to,
-                _ => {
-                    let to = self.note(&after, id, what);
-                    self.known.insert(number, (to, after.faults));
-                    next.push((to, after));
-                    to
-                }
+            let to = if let Some(known) = self.known.get(&number) {
+                *known
+            } else {
+                let to = self.note(&after, id, what);
+                self.known.insert(number, to);
+                next.push((to, after));
+                to
             };
             if what == usual {
                 self.seen[id as usize].next = to;

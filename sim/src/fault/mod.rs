@@ -193,7 +193,7 @@ impl What {
         self.place_mut().copied()
     }
 
-    /// Where a fault strikes, if it may strike anywhere.
+    /// The same, to be changed.
     pub fn place_mut(&mut self) -> Option<&mut Where> {
         match self {
             Self::KillPostmaster(place, _)

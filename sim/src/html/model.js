@@ -57,7 +57,7 @@ const RUNGS = { leader: "leads", follow: "follows", fence: "yields", isolated: "
 
 // Orders by what they are drawn as. What agents do all the time is routine, unless it goes wrong.
 const ROUTINE = new Set(["observe", "look", "read", "put_member", "put_status", "keep_session", "renew", "arm"]);
-const STORE = new Set(["grant_tenure", "acquire", "take_over", "renew", "release", "revoke", "grant_session",
+const STORE = new Set(["grant_tenure", "reserve", "acquire", "take_over", "renew", "release", "revoke", "grant_session",
   "keep_session", "put_member", "put_status", "put_history", "put_failover", "clear_failover", "read",
   "race_initialize", "complete_initialize", "abandon_initialize"]);
 const GUARD = new Set(["arm", "disarm", "hold", "resume", "fire", "kill_orphans", "start_guard"]);
