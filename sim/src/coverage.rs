@@ -70,6 +70,7 @@ const RARE: &[&str] = &[
     "reason guard_silent",
     "reason newer_branch",
     "reason cluster_known",
+    "reason cluster_published",
     "reason member_has_data",
     "abandon_initialize refused",
     "abandon_initialize unknown",
@@ -111,6 +112,7 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("grant_session refused", UNGUARDED),
     ("grant_tenure refused", UNGUARDED),
     ("read refused", UNGUARDED),
+    ("revoke refused", "a lease that is gone is as good as revoked"),
 ];
 
 /// Counts, by name.
