@@ -1,7 +1,9 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
 mod births;
+mod facts;
 mod holds;
+mod orders;
 mod positions;
 mod proof;
 mod properties;
