@@ -2,11 +2,14 @@
 
 mod births;
 mod facts;
+mod guarded;
 mod holds;
+mod keys;
 mod orders;
 mod positions;
 mod proof;
 mod properties;
+mod published;
 mod races;
 mod random;
 mod reconcilers;

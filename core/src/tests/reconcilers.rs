@@ -14,11 +14,11 @@ use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, Slot, Sql};
 use crate::view::store::MemberRecord;
 
-fn ordered(mut node: Node) -> Vec<Action> {
+pub(super) fn ordered(mut node: Node) -> Vec<Action> {
     actions(&node.tick())
 }
 
-fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
+pub(super) fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
     ordered(node).iter().any(wanted)
 }
 
