@@ -22,4 +22,5 @@ mod rungs;
 mod safety;
 mod timeline_numbers;
 mod unserving;
+mod wakes;
 mod walk;
