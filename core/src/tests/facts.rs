@@ -2,13 +2,13 @@
 
 use crate::action::{Action, HostAction, Lane, PostgresAction};
 use crate::event::{Event, HostEvent, PostgresDone, PostgresEvent};
-use crate::id::{Lsn, OpId, Pid, Revision};
+use crate::id::{Lsn, OpId, Pid, Revision, SystemId};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::state::{Memory, Pledge};
 use crate::testing::*;
 use crate::time::{Instant, Seen};
-use crate::view::postgres::{DataDir, Phase, Process, Sql, StartAs};
+use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs};
 
 fn ended(node: &Node, outcome: Outcome<PostgresDone>) -> Event {
     Event::Postgres(PostgresEvent::Completed { op: node.op(&Lane::PgControl), outcome })
@@ -107,6 +107,25 @@ fn an_answer_of_postgresql_is_old_once_anything_changed() {
     let mut node = Node::standby().later(1);
     node.step(data(DataDir::Cluster(standby_dir())));
     assert!(node.view().fresh_sql().is_none());
+}
+
+#[test]
+fn what_was_compared_as_a_standby_is_true_while_it_is_one_and_what_was_ours_stays_ours() {
+    let looked = |mut node: Node, data: DataDir| {
+        node.state.memory.compared = Some((THEIR_EPOCH, None));
+        node.step(Event::Postgres(PostgresEvent::DataSeen(data)));
+        (node.state.memory.compared.is_some(), node.state.memory.owned)
+    };
+    let moved = || DataDir::Cluster(Cluster { min_recovery: Lsn(HERE.0 + 8), ..standby_dir() });
+    let primary = || DataDir::Cluster(primary_dir(ControlState::ShuttingDown));
+    assert_eq!(looked(Node::stopped(), moved()), (true, true));
+    assert_eq!(looked(Node::stopped(), primary()), (false, true));
+    assert_eq!(looked(Node::stopped().dir(primary_dir(ControlState::ShutDown)), primary()), (true, true));
+    let owned = |owned: bool, data| looked(Node::stopped().with(|state| state.memory.owned = owned), data).1;
+    let foreign = || DataDir::Foreign("half removed".into());
+    let other = || DataDir::Cluster(Cluster { system_id: SystemId(1), ..standby_dir() });
+    assert!(owned(true, foreign()) && !owned(false, foreign()));
+    assert!(owned(true, other()) && !owned(false, other()) && owned(true, moved()));
 }
 
 #[test]

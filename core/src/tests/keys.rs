@@ -337,7 +337,7 @@ fn a_release_that_was_refused_or_not_answered_spends_the_tenure_as_one_that_was_
         epoch: EPOCH,
         position: HERE,
         timeline: crate::id::Timeline(1),
-        slots: Default::default(),
+        slots: Vec::new(),
         retain: Vec::new(),
     };
     let told = ended(Node::primary().later(7), status, written());

@@ -300,7 +300,7 @@ fn a_candidate_that_does_not_wait_before_it_answers_is_not_asked_as_fast_as_that
 
 #[test]
 fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_without_its_key() {
-    let kept = |change: fn(&mut Node)| {
+    let kept = |change: &dyn Fn(&mut Node)| {
         let mut node = Node::racing();
         let gone = Member::new("gone");
         node.state.peers.answers.insert(gone.clone(), Seen::new(answer(HERE, None), at(5), at(6)));
@@ -315,20 +315,20 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
         crate::absorb::absorb(&mut node.state, at(8), Event::Peer(event));
         (node.state.peers.answers.contains_key(&gone), node.state.peers.unreachable.contains_key(&gone))
     };
-    fn primary_since(node: &mut Node, leaderless: Option<u64>) {
+    let primary_since = |node: &mut Node, leaderless: Option<u64>| {
         node.state.peers.answers.get_mut(&Member::new("gone")).expect("it answered").value.primary = true;
         node.state.memory.leaderless = leaderless.map(at);
-    }
-    assert_eq!(kept(|_| ()), (false, false));
-    assert_eq!(kept(|node| node.state.memory.leaderless = Some(at(5))), (false, false), "a standby");
-    assert_eq!(kept(|node| primary_since(node, Some(5))), (true, false));
-    assert_eq!(kept(|node| primary_since(node, Some(6))), (false, false), "it answered while somebody led");
-    assert_eq!(kept(|node| primary_since(node, None)), (false, false));
+    };
+    assert_eq!(kept(&|_| ()), (false, false));
+    assert_eq!(kept(&|node| node.state.memory.leaderless = Some(at(5))), (false, false), "a standby");
+    assert_eq!(kept(&|node| primary_since(node, Some(5))), (true, false));
+    assert_eq!(kept(&|node| primary_since(node, Some(6))), (false, false), "it answered while somebody led");
+    assert_eq!(kept(&|node| primary_since(node, None)), (false, false));
     let vanished = |node: &mut Node| {
         let who = Member::new("gone");
         node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: false });
     };
-    assert_eq!(kept(vanished), (true, true));
+    assert_eq!(kept(&vanished), (true, true));
 }
 
 #[test]

@@ -17,12 +17,15 @@ use crate::view::store::Vanished;
 /// What is waited for ends then; everything else later, or long ago.
 const END: Instant = Instant(1_000_000_000_000 + 1_000_000);
 
+/// Sets what was last heard, or began, to an instant.
+type Since = fn(&mut State, Instant);
+
 /// When the agent is woken, where `wait` of what was last heard ends at [`END`].
-fn wakes(node: Node, wait: Duration, since: fn(&mut State, Instant)) -> Option<Instant> {
+fn wakes(node: Node, wait: Duration, since: Since) -> Option<Instant> {
     node.with(|state| since(state, END.back(wait))).tick().wake.at
 }
 
-fn assert_wakes(node: Node, waits: &[(&str, Duration, fn(&mut State, Instant))]) {
+fn assert_wakes(node: Node, waits: &[(&str, Duration, Since)]) {
     assert!(node.clone().tick().wake.at.is_none_or(|at| at > END), "nothing else ends so soon");
     for (what, wait, since) in waits {
         assert_eq!(wakes(node.clone(), *wait, *since), Some(END), "{what}");
@@ -48,13 +51,13 @@ fn idle(node: Node) -> Node {
 
 #[test]
 fn a_tenure_wakes_its_agent() {
-    let confirm: fn(&mut State, Instant) = |state, at| armed_for(state, at);
+    let confirm: Since = |state, at| armed_for(state, at);
     assert_wakes(idle(Node::primary()), &[("the renewal", seconds(10), confirm)]);
     let renewing = idle(Node::primary()).doing(renewal(), 0);
     let limit = Bounds::default();
-    let whole = seconds(30) - limit.drift(seconds(30)) - limit.stop_cost;
+    let whole = seconds(30).saturating_sub(limit.drift(seconds(30)) + limit.stop_cost);
     assert_wakes(renewing.clone(), &[("its end", whole, confirm)]);
-    let acknowledged: fn(&mut State, Instant) = |state, at| {
+    let acknowledged: Since = |state, at| {
         state.guard.armed = Some(Armed { tenure: OURS, at });
     };
     assert_wakes(renewing.clone(), &[("the end of what the guard acknowledged", Duration::ZERO, acknowledged)]);
@@ -89,7 +92,7 @@ fn a_search_for_a_tenure_or_a_key_wakes_the_agent() {
             state.tenure = Tenure::Adopting { deadline: at };
         })],
     );
-    let suspended: fn(&mut State, Instant) = |state, since| {
+    let suspended: Since = |state, since| {
         let was = Held { lease: OURS, epoch: EPOCH, ttl: seconds(30), confirmed: at(0) };
         state.tenure = Tenure::Suspended { was, since };
     };
@@ -106,9 +109,9 @@ fn a_guard_that_is_waited_for_wakes_the_agent() {
             state.guard.gone = Some(at);
         })],
     );
-    let asked: fn(&mut State, Instant) = |state, at| state.guard_asked.start = Some(at);
+    let asked: Since = |state, at| state.guard_asked.start = Some(at);
     assert_wakes(standby(), &[("one that is started", config::RETRY_PAUSE, asked)]);
-    let fire: fn(&mut State, Instant) = |state, at| state.guard_asked.fire = Some(at);
+    let fire: Since = |state, at| state.guard_asked.fire = Some(at);
     assert_wakes(standby(), &[("one that is to fire", config::FIRE_LIMIT, fire)]);
 }
 
@@ -116,7 +119,7 @@ fn a_guard_that_is_waited_for_wakes_the_agent() {
 fn a_primary_that_hears_nobody_wakes() {
     let primary = idle(Node::primary());
     let config = primary.state.config.clone();
-    let waits: [(&str, Duration, fn(&mut State, Instant)); 3] = [
+    let waits: [(&str, Duration, Since); 3] = [
         ("the store is asked", contact_patience(&config), heard),
         ("everyone is asked", peers_patience(&config), heard),
         ("isolation", config.isolation_timeout, heard),
@@ -134,7 +137,7 @@ fn a_primary_that_hears_nobody_wakes() {
 #[test]
 fn a_race_wakes_its_agent() {
     let racing = idle(Node::racing()).config(|config| config.nofailover = true).published();
-    let began: fn(&mut State, Instant) = |state, at| state.memory.race = Some((Revision(101), at));
+    let began: Since = |state, at| state.memory.race = Some((Revision(101), at));
     assert_wakes(
         racing.clone(),
         &[
@@ -147,7 +150,7 @@ fn a_race_wakes_its_agent() {
     let ask = Action::Peer(PeerAction::AskPosition { member, api_url, pledges: true, absent_at: Revision(101) });
     let asking = |ms| racing.clone().doing(ask.clone(), ms).with(|state| began(state, at(0).back(millis(500))));
     assert_eq!(asking(149).tick().wake.at, Some(END), "who came late to it waits for its own questions");
-    let told: fn(&mut State, Instant) = |state, heard| {
+    let told: Since = |state, heard| {
         let record = Some(record("b"));
         state.store.vanished = Some(Vanished { heard, who: Member::new("b"), record, released: false });
     };
@@ -159,7 +162,7 @@ fn a_race_wakes_its_agent() {
             ("the wait for the next one", seconds(1), told),
         ],
     );
-    let leaderless: fn(&mut State, Instant) = |state, at| state.memory.leaderless = Some(at);
+    let leaderless: Since = |state, at| state.memory.leaderless = Some(at);
     assert_wakes(
         without.clone(),
         &[
@@ -167,13 +170,13 @@ fn a_race_wakes_its_agent() {
             ("who is ahead", config::AHEAD_PATIENCE, leaderless),
         ],
     );
-    let gave_up: fn(&mut State, Instant) = |state, at| state.memory.gave_up = Some(at);
+    let gave_up: Since = |state, at| state.memory.gave_up = Some(at);
     assert_wakes(without, &[("who gave up", seconds(60), gave_up)]);
 }
 
 #[test]
 fn a_server_that_is_waited_for_wakes_the_agent() {
-    let died: fn(&mut State, Instant) = |state, at| state.memory.dead_since = Some(at);
+    let died: Since = |state, at| state.memory.dead_since = Some(at);
     let handing_over = idle(Node::handing_over()).doing(renewal(), 0);
     assert_wakes(
         handing_over,
@@ -193,11 +196,11 @@ fn a_server_that_is_waited_for_wakes_the_agent() {
     let promoting = idle(Node::primary().dir(standby_dir()).sql(standby_sql(None)).doing(promotion(), 0));
     let limit = crate::decide::promotion_limit(&promoting.state.config);
     assert_wakes(promoting, &[("a promotion", limit, |state, at| state.memory.promoting_since = Some(at))]);
-    let starting: fn(&mut State, Instant) = |state, at| state.memory.starting_since = Some(at);
+    let starting: Since = |state, at| state.memory.starting_since = Some(at);
     assert_wakes(idle(Node::primary().phase(Phase::Starting)), &[("a start", seconds(300), starting)]);
     let standby = idle(Node::standby().phase(Phase::Starting));
     assert_ne!(wakes(standby, seconds(300), starting), Some(END), "a standby has all the time");
-    let failed: fn(&mut State, Instant) = |state, at| state.memory.recovery_failed = Some((at, "no".into()));
+    let failed: Since = |state, at| state.memory.recovery_failed = Some((at, "no".into()));
     assert_wakes(idle(Node::standby()), &[("the next recovery", config::RECOVERY_PAUSE, failed)]);
 }
 
@@ -249,7 +252,7 @@ fn what_is_published_or_asked_for_every_while_wakes_the_agent() {
             (session.kept, session.published_at, session.status_at) = (at(0), at(0), at(0));
         })
     };
-    let kept: fn(&mut State, Instant) = |state, at| state.session.kept = at;
+    let kept: Since = |state, at| state.session.kept = at;
     assert_wakes(
         far(standby()),
         &[
@@ -279,7 +282,7 @@ fn what_is_published_or_asked_for_every_while_wakes_the_agent() {
 
 #[test]
 fn a_failure_wakes_the_agent_after_each_pause_that_it_may_cause() {
-    let failed: fn(&mut State, Instant) = |state, at| {
+    let failed: Since = |state, at| {
         state.memory.failed.insert("control".into(), at);
     };
     let pauses = [millis(20), millis(50), millis(200), config::RETRY_PAUSE];
