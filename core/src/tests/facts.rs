@@ -146,6 +146,21 @@ fn an_answer_of_postgresql_is_taken_unless_a_newer_one_is_known_or_it_is_dead() 
     assert_eq!(knows(&unseen), Some(1));
 }
 
+/// The bug would be a tenure for as long as a restore command hangs.
+#[test]
+fn a_promotion_is_waited_for_from_when_it_last_replayed_more() {
+    let waits = |replayed: u64, asked: u64| {
+        let mut node = Node::primary().dir(standby_dir()).sql(standby_sql(None)).later(10);
+        node.state.memory.promoting_since = Some(at(4));
+        let sql = Sql { replayed: Lsn(replayed), ..standby_sql(None) };
+        let event = told(&node, sql, at(asked));
+        crate::absorb::absorb(&mut node.state, at(10), event);
+        node.state.memory.promoting_since
+    };
+    assert_eq!([HERE.0 - 1, HERE.0, HERE.0 + 1].map(|lsn| waits(lsn, 6)), [at(4), at(4), at(6)].map(Some));
+    assert_eq!(waits(HERE.0 + 1, 3), Some(at(4)), "asked before it began");
+}
+
 #[test]
 fn a_question_to_postgresql_without_an_answer_is_not_repeated_at_once() {
     let observe = Action::Postgres(PostgresAction::Observe);
