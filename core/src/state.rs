@@ -200,6 +200,8 @@ pub struct Memory {
     pub store_doubt: bool,
     /// Since when the epoch file cannot be written.
     pub epoch_failing: Option<Instant>,
+    /// A write of the epoch file came to nothing that is known: it may be what was there, or what was written.
+    pub epoch_in_doubt: bool,
     /// Since when a promotion was ordered under this tenure and nothing was replayed.
     pub promoting_since: Option<Instant>,
     /// Promotions under this tenure that certainly did not happen.

@@ -113,6 +113,10 @@ impl World {
 
     /// One step of core, and everything that it orders.
     pub fn step(&mut self, node: NodeId, event: Event) {
+        if let Some(heard) = &mut self.scripted {
+            heard.push((node, event));
+            return;
+        }
         let Some(agent) = self.nodes[node.0].agent.as_ref().filter(|agent| !agent.left) else { return };
         let boot = agent.boot;
         let mut at = self.clock(node);

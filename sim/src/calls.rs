@@ -6,7 +6,7 @@ use std::time::Duration;
 use matriarch_core::action::{PeerAction, StoreAction};
 use matriarch_core::event::{PeerEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Member, OpId, RequestId, Revision};
-use matriarch_core::op::Outcome;
+use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
 use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
@@ -93,6 +93,13 @@ impl World {
             self.store_waiting.push(what);
             return;
         }
+        // etcd keeps no lease alive whose time is over: whoever asks waits until it has come to ending it.
+        if let Request::KeepAlive(lease) = request
+            && self.store.is_over(*lease, self.now)
+        {
+            self.later(ms(10), what);
+            return;
+        }
         let reply = self.store.apply(self.now, request);
         if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply)
             && let StoreAction::PutStatus { position, .. } | StoreAction::Release { position, .. } = &**action
@@ -120,6 +127,7 @@ impl World {
 
     /// What waited for the store to answer again is asked again; whoever asked may have given up.
     pub fn store_answers_again(&mut self) {
+        self.wait_for_the_next_end();
         for what in std::mem::take(&mut self.store_waiting) {
             self.later(Duration::from_millis(1), what);
         }
@@ -231,6 +239,10 @@ impl World {
             Reply::Kept(_) => Outcome::Done(StoreDone::SessionKept),
             Reply::Done(done) => Outcome::Done(*done),
             Reply::Refused(refusal) => Outcome::Refused(refusal),
+            Reply::Instead(view) => {
+                agent.mirrors(ClusterView::clone(&view), admitted.unwrap_or_default());
+                Outcome::Refused(Refusal::Conflict)
+            }
         };
         let Some(call) = agent.calls.remove(&number) else { return };
         if let (StoreAction::Renew { lease, .. }, Outcome::Refused(_)) = (&call.action, &outcome) {
@@ -255,12 +267,7 @@ impl World {
     /// What was read is laid over what is known: the newest counts.
     fn mirrored(&mut self, node: NodeId, outcome: Outcome<StoreDone>, rollbacks: u64) -> Outcome<StoreDone> {
         let Some(agent) = &mut self.nodes[node.0].agent else { return outcome };
-        let mut newest = |view: ClusterView| {
-            if (rollbacks, view.revision) > (agent.mirror.rollbacks, agent.mirror.revision) {
-                agent.mirror = Rc::new(ClusterView { rollbacks, ..view });
-            }
-            ClusterView::clone(&agent.mirror)
-        };
+        let mut newest = |view| agent.mirrors(view, rollbacks);
         match outcome {
             Outcome::Done(StoreDone::Read(view)) => Outcome::Done(StoreDone::Read(newest(view))),
             Outcome::Done(StoreDone::Acquired(view)) => Outcome::Done(StoreDone::Acquired(newest(view))),

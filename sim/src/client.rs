@@ -80,6 +80,11 @@ impl World {
     /// A commit reaches its server.
     pub fn commit_arrives(&mut self, client: usize) {
         let node = self.clients[client].node;
+        if self.nodes[node.0].server.stands_still() {
+            // It is in the server's socket, and is read when its processes go on.
+            self.nodes[node.0].deferred.push(Due::Commit(client));
+            return;
+        }
         self.clients[client].waiting = None;
         if !self.nodes[node.0].server.can_acknowledge() {
             self.ledger.failed += 1;

@@ -140,7 +140,7 @@ impl World {
                     return;
                 }
                 if self.mutant != Some(Mutant::OrphansLive) {
-                    self.nodes[node.0].server.orphans = None;
+                    self.orphans_end(node);
                 }
                 self.guard_says(node, GuardEvent::OrphansDead);
             }

@@ -14,7 +14,7 @@ use crate::check::Tool;
 use crate::mutant::Mutant;
 use crate::node::{Job, Message, NodeId, Stage};
 use crate::postgres::Disk;
-use crate::postgres::wal::Record;
+use crate::postgres::wal::{Place, Record};
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
@@ -22,6 +22,9 @@ type Done = Outcome<PostgresDone>;
 
 /// For how long the executor waits for a start before it tells that the outcome is unknown (`pg_ctl_timeout`).
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for what a dead postmaster left behind (the runtime's constant of this name).
+const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
 
 fn refused(why: &str) -> Done {
     Outcome::Refused(Refusal::Failed(why.into()))
@@ -32,9 +35,14 @@ impl World {
     pub fn begin_job(&mut self, node: NodeId, op: OpId, action: PostgresAction, under: Option<Armed>) {
         let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
         let takes = self.first_stage(&action);
+        let brings = match &action {
+            PostgresAction::Rewind(upstream) => self.upstream(&upstream.member),
+            _ => None,
+        };
+        let brings = brings.and_then(|from| self.nodes[from.0].server.cluster()).map(|on_disk| on_disk.flushed);
         if let Some(agent) = &mut self.nodes[node.0].agent {
-            let job = Job { action: action.clone(), under, stage: Stage::Preparing, pid, signal_aside: false };
-            agent.jobs.insert(op, job);
+            let stage = Stage::Preparing;
+            agent.jobs.insert(op, Job { action: action.clone(), under, stage, pid, signal_aside: false, brings });
         }
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
@@ -146,8 +154,8 @@ impl World {
                 }
             }
             PostgresAction::Promote { timeline } => self.begin_promotion(node, op, &job, *timeline),
-            other => {
-                let done = self.at_the_end(node, other.clone());
+            _ => {
+                let done = self.at_the_end(node, &job);
                 self.job_done(node, op, done);
             }
         }
@@ -204,6 +212,11 @@ impl World {
             self.job_done(node, op, Outcome::Refused(Refusal::NotOurTenure));
             return;
         }
+        if self.nodes[node.0].server.is_primary() {
+            // It is what it is to become.
+            self.job_done(node, op, Outcome::Done(PostgresDone::Done));
+            return;
+        }
         let ready = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.phase == Phase::Ready);
         if !ready {
             self.job_done(node, op, refused("the server is not in standby mode"));
@@ -222,17 +235,22 @@ impl World {
 
     /// PostgreSQL has changed: work that waited for that may be over.
     pub fn poll_jobs(&mut self, node: NodeId) {
+        self.stop_kills_orphans(node);
         let server = &self.nodes[node.0].server;
         let pm = server.postmaster.as_ref();
         let running = pm.map(|pm| pm.pid);
         let ready = pm.is_some_and(|pm| pm.phase == Phase::Ready);
         let primary = ready && pm.is_some_and(|pm| !pm.in_recovery);
         let Some(agent) = &self.nodes[node.0].agent else { return };
-        let mut messages = Vec::new();
+        let (mut messages, mut left) = (Vec::new(), Vec::new());
         for (op, job) in &agent.jobs {
             let message = match (job.stage, &job.action) {
                 (Stage::Starting, _) if running != job.pid => Message::JobDone(*op, refused("it did not come up")),
                 (Stage::Starting, _) if ready => Message::JobDone(*op, Outcome::Done(PostgresDone::Done)),
+                (Stage::Stopping, _) if running.is_none() && server.orphans.is_some() => {
+                    left.push(*op);
+                    continue;
+                }
                 (Stage::Stopping, PostgresAction::Restart) if running.is_none() => Message::Job(*op),
                 (Stage::Stopping, PostgresAction::Stop(_)) if running.is_none() => {
                     Message::JobDone(*op, Outcome::Done(PostgresDone::Done))
@@ -250,6 +268,20 @@ impl World {
         for message in messages {
             let wait = Duration::from_micros(self.host_random.between(50, 1000));
             self.tell(node, wait, message);
+        }
+        for op in left {
+            let still = Outcome::Unknown("processes of a dead postmaster still live".into());
+            self.tell(node, ORPHAN_PATIENCE, Message::JobDone(op, still));
+        }
+    }
+
+    /// An immediate stop ends with SIGKILL what a dead postmaster left behind.
+    fn stop_kills_orphans(&mut self, node: NodeId) {
+        let host = &mut self.nodes[node.0];
+        let Some(agent) = host.agent.as_ref().filter(|_| host.server.postmaster.is_none()) else { return };
+        let kills = |job: &Job| job.stage == Stage::Stopping && job.action == PostgresAction::Stop(StopMode::Immediate);
+        if agent.jobs.values().any(kills) {
+            host.server.orphans = None;
         }
     }
 
@@ -284,7 +316,8 @@ impl World {
     }
 
     /// What work comes to that is one stage.
-    fn at_the_end(&mut self, node: NodeId, action: PostgresAction) -> Done {
+    fn at_the_end(&mut self, node: NodeId, job: &Job) -> Done {
+        let action = job.action.clone();
         if let Some(failed) = self.tool_fails(node, &action) {
             return failed;
         }
@@ -314,7 +347,7 @@ impl World {
                 self.recovers_alone(node);
                 done
             }
-            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream),
+            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream, job.brings),
             PostgresAction::Compare(upstream) => self.compared(node, &upstream),
             PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
             // A change of the configuration and a signal: a server that is not consistent yet obeys as well.
@@ -345,14 +378,12 @@ impl World {
             }
             PostgresAction::CreateSlot(_) if self.mutant == Some(Mutant::SlotsNotMade) => done,
             PostgresAction::CreateSlot(name) => {
-                let pm = self.nodes[node.0].server.postmaster.as_mut();
-                pm.map(|pm| pm.slots.insert(name));
+                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.insert(name));
                 done
             }
             PostgresAction::DropSlot(name) => {
                 self.check_slot_dropped(node, &name);
-                let pm = self.nodes[node.0].server.postmaster.as_mut();
-                pm.map(|pm| pm.slots.remove(&name));
+                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));
                 done
             }
             _ => done,
@@ -413,7 +444,7 @@ impl World {
     }
 
     /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.
-    fn rewound(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+    fn rewound(&mut self, node: NodeId, upstream: &Upstream, brings: Option<Place>) -> Done {
         let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
         let source = from.filter(|from| self.nodes[from.0].server.is_primary() && self.nodes[from.0].server.is_ready());
         let source = source.and_then(|from| self.nodes[from.0].server.cluster().cloned());
@@ -435,12 +466,16 @@ impl World {
         self.check_replaced(node, &upstream.member, Tool::Rewind);
         let Some(on_disk) = self.nodes[node.0].server.cluster_mut() else { return refused("there is no cluster") };
         let shared = self.wal.shared(source.end, on_disk.end);
-        on_disk.end = self.wal.on_the_way(source.end, shared.depth);
-        on_disk.flushed = on_disk.end;
-        (on_disk.replayed, on_disk.consistent) = (on_disk.end, source.end);
+        // The WAL files of the source come with it. What was written into them meanwhile may not, and it is consistent with
+        // that only: it waits for it if the source is gone.
+        let brought = brings.map_or(0, |brings| self.wal.shared(source.flushed, brings).depth).max(shared.depth);
+        on_disk.end = self.wal.on_the_way(source.flushed, brought);
+        (on_disk.flushed, on_disk.consistent) = (on_disk.end, source.end);
+        on_disk.replayed = self.wal.on_the_way(source.flushed, shared.depth);
         (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
         (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);
         on_disk.newest = on_disk.newest.max(source.newest);
+        on_disk.slots.clear();
         self.coverage.count("rewind");
         Outcome::Done(PostgresDone::Done)
     }

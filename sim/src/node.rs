@@ -179,6 +179,8 @@ pub struct Job {
     pub pid: Option<Pid>,
     /// It has put the signal file aside, to put it back at its end.
     pub signal_aside: bool,
+    /// The WAL that a rewind brings: what its source had written when it began.
+    pub brings: Option<Place>,
 }
 
 /// How far work on PostgreSQL is.
@@ -397,6 +399,14 @@ impl Agent {
             looks: (0, 0),
             left: false,
         }
+    }
+
+    /// A view goes into the copy of the keys, unless that is newer; the copy.
+    pub fn mirrors(&mut self, view: ClusterView, rollbacks: u64) -> ClusterView {
+        if (rollbacks, view.revision) > (self.mirror.rollbacks, self.mirror.revision) {
+            self.mirror = Rc::new(ClusterView { rollbacks, ..view });
+        }
+        ClusterView::clone(&self.mirror)
     }
 }
 

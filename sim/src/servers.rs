@@ -20,7 +20,12 @@ impl World {
             .is_some_and(|c| matches!(c.state, ControlState::ShutDown | ControlState::ShutDownInRecovery));
         let pid = server.fork(now, as_standby);
         if let Some(on_disk) = server.cluster_mut() {
-            on_disk.state = ControlState::StartingUp;
+            // What was shut down as a primary stays so until it is in production.
+            on_disk.state = match on_disk.state {
+                _ if on_disk.standby => ControlState::InArchiveRecovery,
+                ControlState::ShutDown => ControlState::ShutDown,
+                _ => ControlState::InCrashRecovery,
+            };
         }
         let takes = self.takes(if clean { self.pace.start } else { self.pace.recovery });
         self.later(takes, Due::Server { node, pid, what: ServerStep::Recovered });
@@ -149,7 +154,10 @@ impl World {
         if pm.in_recovery {
             if let Some(on_disk) = server.cluster_mut() {
                 on_disk.state = ControlState::ShutDownInRecovery;
-                on_disk.consistent = on_disk.replayed;
+                // What it must reach it must reach after the stop as well.
+                if self.wal.contains(on_disk.replayed, on_disk.consistent) {
+                    on_disk.consistent = on_disk.replayed;
+                }
             }
             self.gone(node);
             return;
@@ -261,6 +269,7 @@ impl World {
     /// What a dead postmaster left behind ends by itself.
     pub fn orphans_end(&mut self, node: NodeId) {
         self.nodes[node.0].server.orphans = None;
+        self.poll_jobs(node);
     }
 
     /// The guard's SIGCONT: whoever else has stopped them, they go on.

@@ -55,6 +55,8 @@ pub enum Reply {
     Done(Box<StoreDone>),
     /// It was not done.
     Refused(Refusal),
+    /// A guard did not hold, and this is what is there instead, read in the same transaction.
+    Instead(Rc<ClusterView>),
     /// The lease lives, and was granted for so long.
     Kept(Duration),
 }
@@ -92,6 +94,9 @@ struct Lease {
     ttl: Duration,
     until: Time,
 }
+
+/// What a leader of the store adds to the ttl of every lease when it begins: its election timeout.
+pub const EXTENSION: Duration = Duration::from_secs(1);
 
 /// The keys and leases.
 #[derive(Clone, Debug, Serialize)]
@@ -159,10 +164,16 @@ impl Store {
         self.leases.iter().map(|(id, lease)| (*id, lease.until)).min_by_key(|(id, until)| (*until, *id))
     }
 
-    /// Another member of the store leads now: it gives every lease its whole ttl again (etcd's `lessor.Promote`).
+    /// The lease is there, and its time is over.
+    pub fn is_over(&self, lease: LeaseId, now: Time) -> bool {
+        self.lease_until(lease).is_some_and(|until| until <= now)
+    }
+
+    /// A member of the store begins to lead: it gives every lease its whole ttl again, and a little more (etcd's
+    /// `lessor.Promote`).
     pub fn refresh_leases(&mut self, now: Time) {
         for lease in self.leases.values_mut() {
-            lease.until = now + lease.ttl;
+            lease.until = now + lease.ttl + EXTENSION;
         }
     }
 
@@ -262,9 +273,7 @@ impl Store {
                 Reply::done(StoreDone::Granted { lease, ttl })
             }
             StoreAction::Revoke { lease } => {
-                if !self.leases.contains_key(lease) {
-                    return Reply::Refused(Refusal::LeaseGone);
-                }
+                // Of one that is gone already as well: what was wanted is so.
                 self.end(*lease, Gone::Revoked);
                 Reply::done(StoreDone::Revoked)
             }
@@ -330,7 +339,10 @@ impl Store {
             _ => false,
         };
         if !unguarded && !self.allows(action, from, known) {
-            return Reply::Refused(Refusal::Conflict);
+            return match action {
+                StoreAction::PutMember { .. } => Reply::Instead(Rc::clone(&self.shared)),
+                _ => Reply::Refused(Refusal::Conflict),
+            };
         }
         let put = |record: &_, lease| MemberKey { revision: next, lease, record: Clone::clone(record) };
         let keys = &mut self.keys;
@@ -496,7 +508,7 @@ mod tests {
         let mut store = Store::new(Duration::from_secs(1));
         let a = lease(&mut store);
         store.refresh_leases(Time::from_ms(2000));
-        assert_eq!(store.lease_until(a), Some(Time::from_ms(5000)));
-        assert_eq!(store.next_end(), Some((a, Time::from_ms(5000))));
+        assert_eq!(store.lease_until(a), Some(Time::from_ms(6000)));
+        assert_eq!(store.next_end(), Some((a, Time::from_ms(6000))));
     }
 }

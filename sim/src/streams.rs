@@ -76,7 +76,9 @@ impl World {
             !self.net.is_cut((Plane::Replication, back, there)) && !self.net.is_cut((Plane::Replication, there, back));
         let source = &self.nodes[from.0].server;
         let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
-        let theirs = source.cluster().map(|on_disk| on_disk.flushed);
+        // `primary_slot_name` is its own name.
+        let slot = self.names[node.0].as_str();
+        let theirs = source.cluster().filter(|on_disk| on_disk.slots.contains(slot)).map(|on_disk| on_disk.flushed);
         let Some(theirs) = theirs.filter(|theirs| reachable && accepts && self.wal.contains(*theirs, mine)) else {
             self.later(ms(self.pace.reconnect), again);
             return;

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
-use matriarch_core::event::Request;
+use matriarch_core::event::{Event, Request};
 use matriarch_core::id::{Member, Pid, Revision};
 use matriarch_core::time::{Duration, Instant};
 
@@ -302,6 +302,8 @@ pub struct World {
     pub trace: Trace,
     /// Steps of core.
     pub steps: u64,
+    /// A script drives the world: agents decide nothing, and what they would have been told is here.
+    pub scripted: Option<Vec<(NodeId, Event)>>,
 }
 
 /// A member of the store.
@@ -359,6 +361,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             steps: 0,
+            scripted: None,
             nodes,
             settings,
             plan,

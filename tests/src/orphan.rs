@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use matriarch::clock;
 use matriarch_core::time::Instant;
-use tokio_postgres::{AsyncMessage, NoTls};
-
-use crate::Node;
+use tokio_postgres::{AsyncMessage, Config, NoTls};
 
 /// A procedure that commits and says so after each time, and what was heard of it.
 pub struct CommitLoop {
@@ -17,13 +15,13 @@ pub struct CommitLoop {
 }
 
 impl CommitLoop {
-    /// Starts the loop on a node. It never ends by itself and never sleeps, which would let it see its postmaster's
+    /// Starts the loop on a server. It never ends by itself and never sleeps, which would let it see its postmaster's
     /// death.
     ///
     /// # Errors
     /// The server refuses or is not there.
-    pub async fn start(node: &Node) -> Result<Self, tokio_postgres::Error> {
-        let (client, mut connection) = node.client_config().connect(NoTls).await?;
+    pub async fn start(server: &Config) -> Result<Self, tokio_postgres::Error> {
+        let (client, mut connection) = server.connect(NoTls).await?;
         let heard: Arc<Mutex<Vec<Instant>>> = Arc::default();
         let notes = Arc::clone(&heard);
         tokio::spawn(async move {

@@ -15,7 +15,7 @@ async fn an_orphan_never_commits_beside_a_primary() {
     let cluster = Cluster::start(Plan::default()).await;
     let ledger = Ledger::start(&cluster).await;
     let primary = cluster.healed(HEAL_LIMIT).await;
-    let orphan = CommitLoop::start(&cluster.nodes[primary]).await.expect("the primary lets clients in");
+    let orphan = CommitLoop::start(&cluster.nodes[primary].client_config()).await.expect("the primary lets clients in");
     wait_until("the loop commits", SERVICE_LIMIT, async || orphan.count() > 100).await;
     let fault = Mark::now();
     cluster.nodes[primary].postmaster().expect("a primary runs").kill();

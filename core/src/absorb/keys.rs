@@ -79,8 +79,8 @@ fn leader_told(told: &mut Option<(Revision, MemberRecord)>, epoch: Revision, rec
     }
 }
 
-/// A position that is published with a release says how far others have to be, and no other one is written after it. One
-/// that could not serve has published nothing of its own.
+/// What is published with the release of a key by one that stopped cleanly is where its shutdown checkpoint begins. One
+/// that crashed, or could not serve, has published nothing of the kind.
 fn stopped_and_released(cluster: &ClusterView, who: &Member) -> bool {
     let last = cluster.members.get(who).filter(|key| key.record.state == "stopped");
     last.zip(cluster.status.as_ref()).is_some_and(|(key, status)| key.revision == status.revision)

@@ -57,6 +57,7 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     // A disk that hangs is as good as one that takes nothing.
     if let Action::Host(HostAction::WriteEpoch(_)) = &in_flight.action {
         state.memory.epoch_failing.get_or_insert(in_flight.since);
+        state.memory.epoch_in_doubt = true;
     }
     if let Action::Store(action) = &in_flight.action {
         store_unknown(state, action);
@@ -64,7 +65,8 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     if let Action::Peer(PeerAction::AskPosition { member, .. } | PeerAction::AskStatus { member, .. }) =
         &in_flight.action
     {
-        state.peers.unreachable.insert(member.clone(), at);
+        // The race: this agent stood still, and the answer waits behind this step. A round that begins now asks again.
+        state.peers.unreachable.insert(member.clone(), in_flight.deadline.min(at));
     }
 }
 
@@ -127,7 +129,7 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
     let Action::Host(action) = &in_flight.action else { return };
     match (action, outcome) {
         (HostAction::WriteEpoch(file), Outcome::Done(())) => {
-            state.memory.epoch_failing = None;
+            (state.memory.epoch_failing, state.memory.epoch_in_doubt) = (None, false);
             // The race: the store went back while an epoch of its lost future was on its way to the disk.
             let lost = *file != file.void() && state.tenure.held().is_none_or(|held| held.epoch != file.epoch);
             if !(lost && state.memory.void_due) {
@@ -137,6 +139,7 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
         }
         (HostAction::WriteEpoch(_), _) => {
             state.memory.epoch_failing.get_or_insert(at);
+            state.memory.epoch_in_doubt |= matches!(outcome, Outcome::Unknown(_));
             failed(state, at, &in_flight.action);
         }
         (HostAction::WritePledge(promised), Outcome::Done(())) => {

@@ -7,6 +7,7 @@ use crate::action::{Action, PostgresAction, StoreAction};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{DataDir, StopMode, Upstream};
+use crate::view::store::MemberRecord;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     // Asked to stop, with nothing to hand over: whether the store answers, or somebody is there to clone from, is
@@ -90,14 +91,16 @@ fn lead_without_data(view: &View<'_>) -> Verdict {
 
 /// A running replica that offers itself (`clonefrom`), or else the leader; the leader alone if the operator said so.
 fn clone_source(view: &View<'_>) -> Option<Upstream> {
-    let (_, leader, _) = view.serving_leader()?;
+    let (_, leader, led) = view.serving_leader()?;
     // Before the cluster is complete there is no role to clone with.
     view.cluster()?.system_id()?;
     let memory = &view.state.memory;
     if memory.reinit && memory.reinit_from_leader {
         return Some(leader);
     }
-    let offers = |record: &crate::view::store::MemberRecord| record.clonefrom && record.state == "running";
+    // One that follows somebody who was promoted by hand, or that does not stream, may hold what is nobody's.
+    let follows = |record: &MemberRecord| record.timeline == led.timeline && record.replication_state == "streaming";
+    let offers = |record: &MemberRecord| record.clonefrom && record.state == "running" && follows(record);
     let other = view.others().find(|(name, key)| offers(&key.record) && **name != leader.member);
     Some(other.map_or(leader, |(name, key)| Upstream {
         member: name.clone(),

@@ -115,12 +115,13 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
                 | ControlState::InProduction
                 | ControlState::InCrashRecovery
         );
-    // Or the tenure was about to be handed over, and nobody took it. A file that is void names no store.
+    // Or the tenure was about to be handed over, and nobody took it: it was forgotten, or that is not known. A file that
+    // is void names no store.
     let store = view.cluster().map(|cluster| cluster.store);
-    let kept = view
-        .state
-        .epoch_file
-        .is_some_and(|file| file.epoch == Revision(0) && Some(file.store) == store && file.system_id == dir.system_id);
+    let kept = view.state.epoch_file.is_some_and(|file| {
+        let ours = file.epoch == Revision(0) || file.epoch == held.epoch;
+        ours && Some(file.store) == store && file.system_id == dir.system_id
+    });
     if was_primary && (view.unfinished_bootstrap() || kept) && !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }
@@ -139,9 +140,8 @@ fn forgetting(view: &View<'_>, held: &Held) -> bool {
 
 fn epoch_on_disk(view: &View<'_>, held: &Held, dir: &Cluster) -> bool {
     let store = view.cluster().map(|cluster| cluster.store);
-    view.state
-        .epoch_file
-        .is_some_and(|file| file.epoch == held.epoch && Some(file.store) == store && file.system_id == dir.system_id)
+    let known = view.state.epoch_file.filter(|_| !view.state.memory.epoch_in_doubt);
+    known.is_some_and(|file| file.epoch == held.epoch && Some(file.store) == store && file.system_id == dir.system_id)
 }
 
 fn write_epoch(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {

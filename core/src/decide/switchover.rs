@@ -172,7 +172,7 @@ fn leave(view: &View<'_>) -> Verdict {
     if view.phase().is_some() {
         return Verdict::order(Reason::ShuttingDown, Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
     }
-    let stopped = |state: &str| matches!(state, "stopped" | "start failed");
+    let stopped = |state: &str| matches!(state, "stopped" | "crashed" | "start failed");
     let told = view.state.session.published.as_ref().is_none_or(|record| stopped(&record.state));
     let patience = view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(2));
     let revoked = view.state.spent.is_none();

@@ -243,7 +243,8 @@ fn a_last_holder_is_asked_where_it_last_told() {
 /// A release by one that could not serve publishes nothing of its own, and later records are of later revisions.
 #[test]
 fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_one_revision() {
-    for (state, later, released) in [("stopped", 0, true), ("start failed", 0, false), ("stopped", 1, false)] {
+    let cases = [("stopped", 0, true), ("start failed", 0, false), ("crashed", 0, false), ("stopped", 1, false)];
+    for (state, later, released) in cases {
         let mut node = Node::standby();
         let mut view = node.state.store.cluster.clone().unwrap().value;
         let revision = Revision(view.revision.0 + 1);

@@ -135,6 +135,11 @@ fn a_member_record_says_in_patronis_words_what_the_node_is() {
     assert_eq!(words(Node::primary()), is("running", "primary"));
     assert_eq!(words(Node::standby()), is("running", "replica"));
     assert_eq!(words(Node::stopped()), is("stopped", "replica"));
+    for state in [ControlState::InProduction, ControlState::InArchiveRecovery, ControlState::ShuttingDown] {
+        assert_eq!(words(Node::stopped().dir(primary_dir(state))).0, "crashed");
+    }
+    let cloned = Cluster { backup_label: true, ..primary_dir(ControlState::InProduction) };
+    assert_eq!(words(Node::stopped().dir(cloned)).0, "stopped", "it never ran here");
     assert_eq!(words(Node::stopped().with(|state| state.memory.start_failures = 1)), is("start failed", "replica"));
     let rewinding = Action::Postgres(PostgresAction::Rewind(upstream("b")));
     assert_eq!(words(Node::stopped().doing(rewinding, 1)), is("stopped", "replica"));

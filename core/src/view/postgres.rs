@@ -73,6 +73,14 @@ pub struct Cluster {
     pub newest_timeline: Timeline,
 }
 
+impl Cluster {
+    /// Where nothing runs on it: its server did not stop, it died. Copies of what runs elsewhere look like that as well.
+    pub fn crashed(&self) -> bool {
+        let stopped = matches!(self.state, ControlState::ShutDown | ControlState::ShutDownInRecovery);
+        !stopped && !self.backup_label && self.tainted.is_none()
+    }
+}
+
 /// `pg_control`'s cluster state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -1,8 +1,12 @@
-//! L1: a healed world serves; and how long nobody served.
+//! L1: a healed world serves; and how long nobody served. Where a restored store tells of a leader's position that nobody
+//! holds any more, and no loss is allowed, an operator has to say who leads.
 
 use std::time::Duration;
 
-use crate::node::NodeId;
+use matriarch_core::id::Lsn;
+
+use crate::node::{Node, NodeId};
+use crate::postgres::wal::Place;
 use crate::time::{Time, ms};
 use crate::world::World;
 
@@ -39,7 +43,7 @@ impl World {
 
     /// L1: within its bound the healed world serves, and goes on to.
     pub(super) fn check_service(&mut self) {
-        let Some(healed) = self.healed else { return };
+        let Some(healed) = self.healed.filter(|_| !self.nobody_may_lead()) else { return };
         // A store that went back is not believed for a ttl, and its old keys last another.
         let disbelief = if self.plan.restores_the_store() { 2 * self.settings.ttl_ms } else { 0 };
         let bound = healed + ms(self.settings.serving_bound_ms() + disbelief) + self.slower_by();
@@ -56,6 +60,28 @@ impl World {
             }
             Some(_) => {}
         }
+    }
+
+    /// A restored store tells of a position, and everybody who may lead lacks more of that than may be given up.
+    fn nobody_may_lead(&self) -> bool {
+        let status = self.store.keys().status.as_ref().filter(|_| self.checks.restored.is_some());
+        let Some(told) = status else { return false };
+        let lines = &self.store.keys().history.lines;
+        let lacks = |place: Place| {
+            let history = self.wal.history(place);
+            // Two timelines may have one number: they ended the one before at different places.
+            let parted = lines.iter().filter_map(|line| {
+                let own = history.end_of(line.timeline)??;
+                (own != line.end).then_some(own.min(line.end))
+            });
+            let held = parted.min().unwrap_or_else(|| match history.end_of(told.timeline) {
+                Some(None) => self.wal.lsn(place),
+                Some(Some(end)) => end,
+                None => Lsn(0),
+            });
+            told.optime.bytes_ahead_of(held) > self.settings.maximum_lag_bytes
+        };
+        self.nodes.iter().filter(|node| !node.config.nofailover).filter_map(Node::place).all(lacks)
     }
 
     /// How long nobody served, for a report.
@@ -93,5 +119,20 @@ mod tests {
             world.nodes[node.0].server.orphans = Some(Orphans { count: 1, write: true });
         };
         assert_eq!(healed(orphans), Some("L1"), "whom nobody can connect to");
+        let restored = |world: &mut World, node: NodeId| {
+            world.gone(node);
+            (world.checks.restored, world.settings.maximum_lag_bytes) = (Some(world.now), 1000);
+        };
+        assert_eq!(healed(restored), Some("L1"), "others hold what it tells of");
+        let beyond = |world: &mut World, node: NodeId| {
+            let end = on_disk(world, node).end;
+            world.gone(node);
+            (world.checks.restored, world.settings.maximum_lag_bytes) = (Some(world.now), 0);
+            for node in &mut world.nodes {
+                let on_disk = node.server.cluster_mut().unwrap();
+                on_disk.end = Place { depth: end.depth - 100, ..end };
+            }
+        };
+        assert_eq!(healed(beyond), None, "nobody does, and nothing may be given up");
     }
 }

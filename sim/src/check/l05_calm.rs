@@ -10,7 +10,7 @@ use crate::coverage::kind;
 use crate::node::NodeId;
 use crate::world::World;
 
-/// So many orders of one kind a node gives in a second at most.
+/// So many orders of one kind a node gives in a second at most, or to one peer.
 const A_SECOND_MAX: u32 = 60;
 
 impl World {
@@ -18,22 +18,27 @@ impl World {
     pub(super) fn count_orders(&mut self, node: NodeId, effects: &Effects) {
         // What others ask for they are answered.
         let own = effects.orders.iter().filter(|order| !matches!(order.action, Action::Answer(..)));
-        self.count_busy(node, own.map(|order| kind(&order.action)));
+        let peers = self.nodes.len() as u32 - 1;
+        let counted = own.map(|order| match order.action {
+            Action::Peer(_) => (kind(&order.action), peers * A_SECOND_MAX),
+            _ => (kind(&order.action), A_SECOND_MAX),
+        });
+        self.count_busy(node, counted);
         if self.healed.is_some_and(|healed| self.now.since(healed) > Duration::from_secs(120)) {
             self.checks.calm_orders += effects.orders.len() as u64;
         }
     }
 
-    fn count_busy(&mut self, node: NodeId, kinds: impl Iterator<Item = &'static str>) {
+    fn count_busy(&mut self, node: NodeId, kinds: impl Iterator<Item = (&'static str, u32)>) {
         let busy = &mut self.checks.busy[node.0];
         if self.now.since(busy.0) >= Duration::from_secs(1) {
             *busy = (self.now, BTreeMap::new());
         }
-        for kind in kinds {
+        for (kind, at_most) in kinds {
             let times = busy.1.entry(kind).or_default();
             *times += 1;
-            if *times > A_SECOND_MAX {
-                let what = format!("{} orders {kind} {A_SECOND_MAX} times within a second", self.names[node.0]);
+            if *times > at_most {
+                let what = format!("{} orders {kind} {times} times within a second", self.names[node.0]);
                 self.violated("L5", what);
                 break;
             }
@@ -65,7 +70,7 @@ mod tests {
         let ordered = |times: u32, apart: Duration| {
             broken(move |world| {
                 for _ in 0..times {
-                    world.count_busy(NodeId(0), ["read"].into_iter());
+                    world.count_busy(NodeId(0), [("read", A_SECOND_MAX)].into_iter());
                     world.now = world.now + apart;
                 }
             })

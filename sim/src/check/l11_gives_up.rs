@@ -10,12 +10,12 @@ use crate::world::World;
 const STAGES_MS: u64 = 30_000;
 
 impl World {
-    /// After everything: since when the holder of the leader key does not serve.
+    /// After everything: since when the holder of the leader key does not serve and another could.
     pub(super) fn check_gives_up(&mut self) {
         let key = self.store.keys().leader.as_ref().map(|key| (key.created, key.member.clone()));
         let holder = key.as_ref().and_then(|(_, member)| self.named(member));
         let idle = holder.filter(|holder| !self.nodes[holder.0].server.can_acknowledge());
-        let (Some((created, _)), Some(holder)) = (key, idle) else {
+        let (Some((created, _)), Some(holder)) = (key, idle.filter(|holder| self.has_heirs(*holder))) else {
             self.checks.idle = None;
             return;
         };
@@ -29,11 +29,14 @@ impl World {
         if self.now.since(since) <= self.idle_bound() || !awake || !self.is_quiet(holder, 10_000) {
             return;
         }
-        let mut heirs = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
-        if heirs.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir)) {
-            let what = format!("{} leads since {since} at least and does not serve", self.names[holder.0]);
-            self.violated("L11", what);
-        }
+        let what = format!("{} leads since {since} at least and does not serve", self.names[holder.0]);
+        self.violated("L11", what);
+    }
+
+    /// Another could take over.
+    fn has_heirs(&self, holder: NodeId) -> bool {
+        let mut others = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
+        others.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir))
     }
 
     fn idle_bound(&self) -> Duration {

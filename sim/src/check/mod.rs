@@ -122,6 +122,10 @@ pub struct Checks {
     history: Revision,
     /// Where the timelines began.
     begun: BTreeMap<Timeline, Place>,
+    /// When the members' records were last deleted.
+    pub keys_gone: Option<Time>,
+    /// Where a leader ended that stopped cleanly and released its key.
+    released: Option<Place>,
     /// Since when a primary has no guard, beside an agent that is awake.
     guardless: [Option<Time>; NODES_MAX],
     /// Promotions that were under way when what was reserved for them was lost.
@@ -162,7 +166,8 @@ impl Checks {
 
     /// The store went back: what was published, pledged and given away since then never happened.
     pub fn restored(&mut self, now: Time) {
-        (self.restored, self.published, self.handed_over) = (Some(now), None, None);
+        (self.restored, self.published) = (Some(now), None);
+        (self.handed_over, self.released) = (None, None);
         self.pledged = [None; NODES_MAX];
         self.disturbed(None, now);
     }

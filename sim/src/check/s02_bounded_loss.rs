@@ -34,7 +34,16 @@ impl World {
         let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
         let lines = &keys.history.lines;
         let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
-        plain_lag || (told && origin.is_some_and(began))
+        plain_lag || (told && origin.is_some_and(began) && !self.are_twins_by_hand(mine, published))
+    }
+
+    /// The two part where an operator began one of two timelines of one number. Those that begin at one position look
+    /// alike to whoever compares, so nobody can know what lies beyond. Core begins none such.
+    fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
+        let parted = self.wal.shared(one, other).depth;
+        let holds = |begun: &Place| self.wal.contains(one, *begun) || self.wal.contains(other, *begun);
+        let by_hand = |begun: &Place| begun.depth > parted && holds(begun);
+        self.wal.are_twins(one, other) && self.checks.hand_made.iter().any(by_hand)
     }
 
     /// A leader has published its position; or, with a release, what another had published, which is beyond its own.
@@ -59,6 +68,11 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::postgres::wal::Record;
+    use crate::store::{Known, Request};
+    use matriarch_core::action::StoreAction;
+    use matriarch_core::id::Timeline;
+    use matriarch_core::view::store::HistoryLine;
 
     #[test]
     fn a_failover_that_gives_up_more_than_is_allowed() {
@@ -89,5 +103,52 @@ mod tests {
         mine.end = Place { depth: end.depth - 2, ..end };
         world.note_published(new, world.wal.lsn(end));
         assert_eq!(world.checks.published, published);
+    }
+
+    /// The leader and a standby begin timelines of one number at one position; the standby's may be an operator's doing.
+    fn begin_twins(world: &mut World, by_hand: bool) -> (NodeId, NodeId) {
+        let (leader, node) = (leader(world), standby(world));
+        let at = on_disk(world, node).end;
+        for server in [leader, node] {
+            let begun = world.wal.fork(at, Timeline(2));
+            let end = world.wal.append(begun, Record::EndOfRecovery);
+            on_disk(world, server).end = end;
+            if by_hand && server == node {
+                world.checks.hand_made.push(end);
+            }
+        }
+        (leader, node)
+    }
+
+    #[test]
+    fn a_failover_to_another_timeline_of_one_number() {
+        let loses = |by_hand: bool| {
+            broken(move |world| {
+                let (old, new) = begin_twins(world, by_hand);
+                world.settings.maximum_lag_bytes = 0;
+                let end = on_disk(world, old).end;
+                world.checks.published = Some(end);
+                let line = HistoryLine {
+                    timeline: Timeline(1),
+                    end: world.wal.lsn(world.wal.origin(end).unwrap()),
+                    reason: String::new(),
+                    timestamp: None,
+                    leader: None,
+                };
+                let epoch = key(world).created;
+                let put = |world: &mut World, action| {
+                    let (from, known) = (world.names[old.0].clone(), Known::default());
+                    world.store.apply(world.now, &Request::Order { action: Box::new(action), from, known });
+                };
+                let revision = world.store.keys().history.revision;
+                put(world, StoreAction::PutHistory { epoch, revision, lines: vec![line] });
+                let (position, timeline) = (world.wal.lsn(end), Timeline(2));
+                put(world, StoreAction::PutStatus { epoch, position, timeline, slots: vec![], retain: vec![] });
+                let mine = on_disk(world, new).end;
+                world.check_loss(new, mine);
+            })
+        };
+        assert_eq!(loses(false), Some("S2"));
+        assert_eq!(loses(true), None, "an operator began it, and nobody can tell them apart");
     }
 }

@@ -21,7 +21,8 @@ impl World {
     /// A commit can be acknowledged there, and Matriarch answers for it: not in the moment that a guard needs to wake
     /// after a suspend, nor where an operator has just made a primary of a server by hand.
     pub(super) fn writes_by_rule(&self, node: NodeId) -> bool {
-        self.nodes[node.0].server.can_acknowledge() && !self.is_waking(node) && !self.is_by_hand(node)
+        let writes = self.nodes[node.0].server.can_acknowledge() && !self.is_foreign(node);
+        writes && !self.is_waking(node) && !self.is_by_hand(node)
     }
 
     /// What an operator did by hand is the agent's to undo, as soon as it sees it, if it is there.

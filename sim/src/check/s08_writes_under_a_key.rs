@@ -3,6 +3,7 @@
 use matriarch_core::action::PostgresAction;
 use matriarch_core::view::guard::Armed;
 
+use crate::fault::FOREIGN;
 use crate::node::NodeId;
 use crate::world::World;
 
@@ -28,7 +29,7 @@ impl World {
     /// A server accepts writes from now on: S8, and what its coming means for what others hold.
     pub fn became_writable(&mut self, node: NodeId) {
         self.coverage.count("serves");
-        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) {
+        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) || self.is_foreign(node) {
             return;
         }
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
@@ -44,6 +45,12 @@ impl World {
             self.check_handover(node, mine);
             self.check_loss(node, mine);
         }
+    }
+
+    /// An operator put another cluster's data there.
+    pub(super) fn is_foreign(&self, node: NodeId) -> bool {
+        let end = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end);
+        end.is_some_and(|end| self.wal.system(end) == FOREIGN)
     }
 }
 
@@ -72,6 +79,12 @@ mod tests {
             world.became_writable(node);
         });
         assert_eq!(own, None, "it may take its own back");
+        let foreign = broken(|world| {
+            let node = standby(world);
+            world.nodes[node.0].server.initdb(&mut world.wal, FOREIGN);
+            world.became_writable(node);
+        });
+        assert_eq!(foreign, None, "what is not this cluster's");
     }
 
     #[test]

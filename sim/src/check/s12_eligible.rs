@@ -109,9 +109,8 @@ impl World {
         let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline.0 > 0);
         let newer = told && self.wal.timeline(theirs) > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
-        let handed_over = self.checks.handed_over.map(|(_, place)| place);
-        let published = handed_over.or(self.checks.published);
-        let kept = |place| published.map_or(0, |published| self.wal.shared(place, published).depth);
+        let published = self.checks.released.or(self.checks.published)?;
+        let kept = |place| self.wal.shared(place, published).depth;
         let counts = newer && kept(theirs) >= kept(mine);
         let too_much = patient || bytes > self.settings.maximum_lag_bytes;
         (counts && too_much).then(|| format!("holds {bytes} bytes of a newer branch"))
@@ -218,21 +217,22 @@ mod tests {
 
     #[test]
     fn a_campaign_that_gives_up_a_newer_branch() {
-        let parted = |patient: bool, published: bool| {
+        let parted = |patient: bool, published: Option<u64>| {
             broken(move |world| {
                 let node = standby(world);
                 let end = world.nodes[node.0].place().unwrap();
                 let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(7));
                 let theirs = world.wal.append(fork, Record::EndOfRecovery);
-                world.checks.published = published.then_some(end);
+                world.checks.published = published.map(|before| Place { depth: end.depth - before, ..end });
                 if let Some(why) = world.gives_up(end, theirs, patient) {
                     world.violated("S12", why);
                 }
             })
         };
-        assert_eq!(parted(true, false), Some("S12"));
-        assert_eq!(parted(true, true), None, "it left what the leaders told, and this node did not");
-        assert_eq!(parted(false, false), None, "it had its time, and little is given up");
+        assert_eq!(parted(true, Some(2)), Some("S12"));
+        assert_eq!(parted(true, Some(0)), None, "it left what the leaders told, and this node did not");
+        assert_eq!(parted(true, None), None, "nobody knows what they told");
+        assert_eq!(parted(false, Some(2)), None, "it had its time, and little is given up");
     }
 
     fn wins(change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {

@@ -1,9 +1,15 @@
 //! S18: a cluster is born once; and once more where its key was deleted and nobody was left who knew of it: no agent that
-//! had seen its name, no record of a member that had data, nothing that it had published.
+//! had seen its name and had had time to tell of itself, no record of a member that had data, nothing that it had published.
+
+use std::time::Duration;
 
 use matriarch_core::id::SystemId;
 
+use crate::time::ms;
 use crate::world::World;
+
+/// How long members may take until they have published their records again.
+const TOLD_WITHIN: Duration = ms(3000);
 
 impl World {
     /// S18: the system identifier is published once and stays.
@@ -20,8 +26,10 @@ impl World {
     }
 
     fn is_known(&self, system: SystemId) -> bool {
-        let agents = self.nodes.iter().filter_map(|node| node.agent.as_ref());
-        agents.into_iter().any(|agent| agent.state.memory.knew == Some(system))
+        let mut agents = self.nodes.iter().filter_map(|node| node.agent.as_ref());
+        // The race: all keys are deleted, and a node whose agent has just started asks before anybody has told of itself.
+        let told = self.checks.keys_gone.is_none_or(|gone| self.now.since(gone) > TOLD_WITHIN);
+        (told && agents.any(|agent| agent.state.memory.knew == Some(system)))
             || self.store.keys().members.values().any(|key| key.record.has_data())
             || self.store.keys().was_published().is_some()
     }
@@ -33,6 +41,7 @@ mod tests {
     use super::*;
     use crate::store::hands::Key;
     use crate::store::{Known, Request};
+    use crate::time::Time;
     use matriarch_core::action::StoreAction;
 
     #[test]
@@ -62,5 +71,15 @@ mod tests {
         assert_eq!(completed(false, |_| ()), None, "the same once more");
         assert_eq!(completed(true, deleted), Some("S18"), "agents know its name");
         assert_eq!(completed(true, forgotten), None, "nobody does");
+        let all = |world: &mut World| {
+            world.store.delete_all();
+            world.checks.keys_gone = Some(world.now);
+        };
+        assert_eq!(completed(true, all), None, "nobody has had time to tell of it");
+        let long_ago = |world: &mut World| {
+            world.store.delete_all();
+            world.checks.keys_gone = Some(Time(world.now.0 - 3_000_000_001));
+        };
+        assert_eq!(completed(true, long_ago), Some("S18"));
     }
 }

@@ -1,5 +1,7 @@
 //! S20: a switchover loses nothing.
 
+use matriarch_core::view::postgres::ControlState;
+
 use crate::node::NodeId;
 use crate::postgres::wal::Place;
 use crate::store::Gone;
@@ -8,6 +10,9 @@ use crate::world::World;
 impl World {
     /// A leader that has been told by a candidate that it holds everything gives the key away for it.
     pub(super) fn note_handover(&mut self, holder: NodeId, how: Gone) {
+        let on_disk = self.nodes[holder.0].server.cluster();
+        let clean = on_disk.filter(|on_disk| how == Gone::Released && on_disk.state == ControlState::ShutDown);
+        self.checks.released = clean.map(|on_disk| on_disk.end);
         if how == Gone::Released
             && let Some(decided) = self.checks.hands_over[holder.0]
         {
@@ -18,6 +23,7 @@ impl World {
 
     /// Another server serves: what was handed over is there.
     pub(super) fn check_handover(&mut self, node: NodeId, mine: Place) {
+        self.checks.released = None;
         let Some((since, place)) = self.checks.handed_over.take() else { return };
         // Whoever was to take over may be cut off from the store, and another comes first.
         let quiet = self.checks.struck.is_empty() && self.checks.quiet_since.iter().all(|quiet| *quiet < since);

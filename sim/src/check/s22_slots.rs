@@ -22,8 +22,9 @@ impl World {
     /// When all is over.
     pub(super) fn check_slots(&mut self) {
         let Some(leading) = self.leading().filter(|_| self.healed.is_some()) else { return };
-        let Some(pm) = &self.nodes[leading.0].server.postmaster else { return };
-        let missing = pm.senders.keys().find(|member| !pm.slots.contains(self.names[member.0].as_str()));
+        let server = &self.nodes[leading.0].server;
+        let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
+        let missing = pm.senders.keys().find(|member| !on_disk.slots.contains(self.names[member.0].as_str()));
         if let Some(missing) = missing {
             let what = format!("{} streams from {} without a slot", self.names[missing.0], self.names[leading.0]);
             self.violated("S22", what);
@@ -63,7 +64,7 @@ mod tests {
                 let (node, from) = (standby(world), leader(world));
                 world.healed = Some(Time(0));
                 let slot = world.names[node.0].as_str().to_owned();
-                world.nodes[from.0].server.postmaster.as_mut().unwrap().slots.remove(&slot);
+                on_disk(world, from).slots.remove(&slot);
                 if !streams {
                     world.receiver_ends(node);
                 }

@@ -65,6 +65,7 @@ impl World {
         let outcome = match reply {
             Reply::Done(done) => Outcome::Done(*done),
             Reply::Refused(refusal) => Outcome::Refused(refusal),
+            Reply::Instead(_) => Outcome::Refused(Refusal::Conflict),
             Reply::Kept(_) => Outcome::Done(StoreDone::SessionKept),
         };
         let waits = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.boot == boot);

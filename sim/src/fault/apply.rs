@@ -13,7 +13,7 @@ use crate::time::{Time, ms};
 use crate::world::{Due, World};
 
 /// The system identifier of data that are another cluster's.
-const FOREIGN: matriarch_core::id::SystemId = matriarch_core::id::SystemId(u64::MAX >> 1);
+pub const FOREIGN: matriarch_core::id::SystemId = matriarch_core::id::SystemId(u64::MAX >> 1);
 
 impl World {
     /// Every fault of the plan waits for its time or its order.

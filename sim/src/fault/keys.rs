@@ -85,6 +85,9 @@ impl World {
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
         }
+        if key == Key::Members {
+            self.checks.keys_gone = Some(self.now);
+        }
         if key == Key::Record {
             self.forget_reserved();
         }
@@ -94,6 +97,7 @@ impl World {
     pub(super) fn keys_deleted(&mut self) {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
+        self.checks.keys_gone = Some(self.now);
         self.checks.forget_published();
         self.forget_reserved();
         self.store_changed();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Settings;
 use crate::store::hands::Key;
 
+pub use apply::FOREIGN;
 pub use host::host_of;
 pub use keys::Dynamic;
 

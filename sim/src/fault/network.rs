@@ -73,8 +73,11 @@ impl World {
                 self.watches_break(NodeId(node), member);
             }
         }
-        let able = self.members.iter().filter(|member| member.up && !member.frozen).count();
-        let lost = self.store_leader.is_some_and(|leader| !self.members[leader].up || self.members[leader].frozen);
+        // One alone that stands still loses its lead to nobody: it goes on as if nothing had been.
+        let alone = self.members.len() == 1;
+        let leads = |member: &StoreMember| member.up && (alone || !member.frozen);
+        let able = self.members.iter().filter(|member| leads(member)).count();
+        let lost = self.store_leader.is_some_and(|leader| !leads(&self.members[leader]));
         if lost || able * 2 <= self.members.len() {
             self.store_leader = None;
         }

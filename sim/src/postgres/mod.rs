@@ -49,6 +49,8 @@ pub struct OnDisk {
     pub tainted: Option<&'static str>,
     /// The highest timeline that it has seen a history file of.
     pub newest: Timeline,
+    /// Its slots. A copy gets none of them.
+    pub slots: BTreeSet<String>,
 }
 
 impl OnDisk {
@@ -88,8 +90,6 @@ pub struct Postmaster {
     pub stream: Option<Stream>,
     /// What was received is about to be made sure of.
     pub flushing: bool,
-    /// Its slots.
-    pub slots: BTreeSet<String>,
     /// Those that stream from it.
     pub senders: BTreeMap<NodeId, Outgoing>,
 }
@@ -263,7 +263,7 @@ impl Server {
             reply_age: Some(now.since(outgoing.heard)),
             ..Sender::default()
         });
-        let slots = pm.slots.iter().map(|name| Slot {
+        let slots = on_disk.slots.iter().map(|name| Slot {
             name: name.clone(),
             physical: true,
             active: pm.senders.keys().any(|to| names[to.0].as_str() == name),
@@ -309,6 +309,7 @@ impl Server {
             upstream: None,
             tainted: None,
             newest: Timeline(1),
+            slots: BTreeSet::new(),
         });
     }
 
@@ -322,6 +323,7 @@ impl Server {
             standby: true,
             upstream: None,
             tainted: None,
+            slots: BTreeSet::new(),
             ..source.clone()
         });
     }
@@ -344,7 +346,6 @@ impl Server {
             since: now,
             stream: None,
             flushing: false,
-            slots: BTreeSet::new(),
             senders: BTreeMap::new(),
         });
         (self.held, self.frozen) = (false, false);

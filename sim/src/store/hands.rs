@@ -173,6 +173,9 @@ mod tests {
         world.store.restore(&backup, now);
         assert_eq!((world.store.keys().revision, world.store.keys().leader.clone()), (then, leader.clone()));
         let lease = leader.unwrap().lease;
-        assert_eq!(world.store.lease_until(lease), Some(now + std::time::Duration::from_secs(30)));
+        assert_eq!(
+            world.store.lease_until(lease),
+            Some(now + std::time::Duration::from_secs(30) + crate::store::EXTENSION)
+        );
     }
 }

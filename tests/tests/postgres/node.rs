@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use matriarch::postgres::{Allowance, Postgres, control_data, files, proc, slot_name, tools};
-use matriarch_core::id::{LeaseId, Member};
+use matriarch_core::id::{LeaseId, Lsn, Member, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, DataDir, Process, Sql, StartAs, Upstream};
@@ -15,6 +15,9 @@ use rustix::process::Signal;
 use tokio_postgres::NoTls;
 
 use super::LONG;
+
+/// What a file of WAL holds.
+pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// One node: a directory for everything it has, and its PostgreSQL.
 pub(super) struct Node {
@@ -78,11 +81,17 @@ impl Node {
         }
     }
 
-    pub(super) async fn connect(&self) -> tokio_postgres::Client {
+    /// How clients reach it.
+    pub(super) fn client_config(&self) -> tokio_postgres::Config {
         let settings = self.postgres.settings();
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.home).port(settings.port).user("postgres").dbname("postgres");
-        let (client, connection) = config.password(SUPERUSER_PASSWORD).connect(NoTls).await.unwrap();
+        config.password(SUPERUSER_PASSWORD);
+        config
+    }
+
+    pub(super) async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = self.client_config().connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
@@ -104,6 +113,19 @@ impl Node {
         done(standby.postgres.start(StartAs::Standby(Some(self.upstream())), &any_time()).await);
         until(async || standby.sql().await.receiver.is_some_and(|r| r.streaming)).await;
         standby
+    }
+
+    /// Removes the file of WAL that holds this position, and those after it.
+    pub(super) fn lose_wal(&self, timeline: Timeline, from: Lsn) {
+        let segment = from.0 / SEGMENT_BYTES;
+        let first = format!("{:08X}{:08X}{:08X}", timeline.0, segment >> 8, segment & 0xFF);
+        for entry in std::fs::read_dir(self.data_dir().join("pg_wal")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.len() == first.len() && name >= first {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     pub(super) async fn cluster(&self) -> matriarch_core::view::postgres::Cluster {

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use matriarch::postgres::Divergence;
-use matriarch_core::id::{Lsn, Timeline};
+use matriarch_core::id::Timeline;
 use matriarch_core::view::postgres::{Phase, Process, StartAs, StopMode};
 use matriarch_tests::single::base;
 
 use super::LONG;
-use super::node::{Node, any_time, done, until};
-
-/// What is written between two of PostgreSQL's WAL files.
-const SEGMENT_BYTES: u64 = 16 << 20;
+use super::node::{Node, SEGMENT_BYTES, any_time, done, until};
 
 /// It has replayed beyond where the new primary began its timeline, and must replay further before it answers: it can
 /// stream nothing, and tells nothing either. As after a rewind to a primary that died then.
@@ -33,14 +30,7 @@ async fn what_it_must_reach_is_compared_where_it_does_not_answer() {
     done(new.postgres.promote(Timeline(2), &any_time()).await);
     let at = new.cluster().await.history.ancestors[0].end;
 
-    let last = Lsn(all.0 / SEGMENT_BYTES * SEGMENT_BYTES);
-    for entry in std::fs::read_dir(waiting.data_dir().join("pg_wal")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.len() == 24 && name >= format!("{:08X}{:08X}{:08X}", 1, last.0 >> 32, (last.0 >> 24) & 0xFF) {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    waiting.lose_wal(Timeline(1), all);
     let allowance = any_time();
     let start = waiting.postgres.start(StartAs::Standby(Some(new.upstream())), &allowance);
     assert!(tokio::time::timeout(Duration::from_secs(3), start).await.is_err(), "it is not consistent");

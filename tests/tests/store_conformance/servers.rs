@@ -22,6 +22,7 @@ pub(crate) fn free_port() -> u16 {
 /// A server process with its data directory.
 pub(crate) struct Server {
     pub(crate) host: String,
+    command: Command,
     child: Child,
     /// Deleted when the server is gone.
     dir: Option<TempDir>,
@@ -47,10 +48,10 @@ impl Server {
                     command.args([flag, &url(port)]);
                 }
             }
-            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-            let child = child.unwrap_or_else(|error| panic!("cannot start etcd ({error}); tests/run installs it"));
-            let host = format!("127.0.0.1:{client}");
-            Self { host, child, dir: Some(dir) }
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut server = Self::spawn(format!("127.0.0.1:{client}"), command);
+            server.dir = Some(dir);
+            server
         };
         ports.iter().enumerate().map(start).collect()
     }
@@ -66,13 +67,26 @@ impl Server {
     /// The embedded store on a data directory.
     pub(crate) fn embedded_on(data: &Path) -> Self {
         let host = format!("127.0.0.1:{}", free_port());
-        Self { child: embedded_child(&host, data), host, dir: None }
+        let command = embedded_command(&host, data);
+        Self::spawn(host, command)
+    }
+
+    fn spawn(host: String, mut command: Command) -> Self {
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {command:?} ({error}); tests/run installs etcd"));
+        Self { host, command, child, dir: None }
     }
 
     /// Kills an embedded store and starts it again, on the same address and data.
     pub(crate) fn restart_embedded(&mut self, data: &Path) {
         self.kill();
-        self.child = embedded_child(&self.host, data);
+        self.command = embedded_command(&self.host, data);
+        self.start_again();
+    }
+
+    /// Starts what was killed again, on what it left.
+    pub(crate) fn start_again(&mut self) {
+        self.child = self.command.spawn().unwrap();
     }
 
     /// SIGSTOP, and waits until every thread stands still: the signal is one thread's first, and the others may go on
@@ -105,11 +119,12 @@ impl Server {
 }
 
 /// The embedded store in another process of this test's binary, since it has to be stopped and killed.
-fn embedded_child(host: &str, data: &Path) -> Child {
+fn embedded_command(host: &str, data: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "embedded_store_of_a_test", "--nocapture"]);
     command.env("STORE_LISTEN", host).env("STORE_DATA", data);
-    command.stdout(Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::null());
+    command
 }
 
 impl Drop for Server {

@@ -434,10 +434,10 @@ impl All {
             PostgresAction::Freeze => self.point_to(node, None),
             PostgresAction::Checkpoint if server.is_primary() => drop(server.write(wal, Record::Checkpoint)),
             PostgresAction::CreateSlot(name) => {
-                server.postmaster.as_mut().map(|pm| pm.slots.insert(name));
+                server.cluster_mut().map(|on_disk| on_disk.slots.insert(name));
             }
             PostgresAction::DropSlot(name) => {
-                server.postmaster.as_mut().map(|pm| pm.slots.remove(&name));
+                server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));
             }
             _ => {}
         }

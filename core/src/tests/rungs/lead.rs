@@ -1,6 +1,10 @@
 //! From no data to a primary that serves: bootstrap and leader.
 
 use super::*;
+use crate::action::Lane;
+use crate::event::{Event, HostEvent};
+use crate::op::Outcome;
+use crate::view::store::{ClusterView, MemberRecord};
 
 // --- bootstrap ------------------------------------------------------------------------------------------------------
 
@@ -9,7 +13,7 @@ fn unborn() -> Node {
 }
 
 /// No cluster, and no member that has data.
-fn nobody_was_born(cluster: &mut crate::view::store::ClusterView) {
+fn nobody_was_born(cluster: &mut ClusterView) {
     cluster.initialize = None;
     for key in cluster.members.values_mut() {
         (key.record.position, key.record.timeline) = (Lsn(0), crate::id::Timeline(0));
@@ -55,6 +59,14 @@ fn an_empty_node_is_cloned_from_whoever_offers_itself_or_from_the_leader() {
         }
     });
     assert_eq!(offered.wants(), [clone("c")]);
+    // The bug: it had followed one that was promoted by hand, and a node was cloned from what nobody else held.
+    let astray: [fn(&mut MemberRecord); 2] =
+        [|record| record.timeline = crate::id::Timeline(2), |record| record.replication_state = String::new()];
+    for change in astray {
+        let change =
+            |cluster: &mut ClusterView| change(&mut cluster.members.get_mut(&Member::new("c")).unwrap().record);
+        assert_eq!(offered.clone().cluster(change).wants(), [clone("b")]);
+    }
     let tainted = led(Node::stopped()).dir(Cluster { tainted: Some("rewinding".into()), ..standby_dir() });
     concludes(&tainted, Rung::Bootstrap, "tainted", Fate::Keep, &[clone("b")]);
     let reinit = Node::standby().with(|state| state.memory.reinit = true);
@@ -132,6 +144,18 @@ fn nothing_starts_while_the_epoch_is_being_forgotten_on_disk() {
     let forgets = Node::primary().dead().doing(writes(Revision(0)), 5);
     concludes(&forgets, Rung::Leader, "writing_epoch", Fate::Keep, &[]);
     assert_eq!(Node::primary().dead().doing(writes(file.epoch), 5).concludes().1, "restart_in_place");
+}
+
+/// The bug: the host was suspended while a tenure was being forgotten on disk, nobody took it, and the write, given up by
+/// its deadline, came to be after PostgreSQL had been started in place under what had been there.
+#[test]
+fn what_a_write_of_the_epoch_left_on_disk_is_not_known_before_another_one() {
+    let mut node = Node::primary().dead().with(|state| state.memory.epoch_in_doubt = true);
+    let writes = Action::Host(HostAction::WriteEpoch(node.state.epoch_file.unwrap()));
+    concludes(&node, Rung::Leader, "writing_epoch", Fate::Keep, &[writes]);
+    node.tick();
+    node.step(Event::Host(HostEvent::Completed { op: node.op(&Lane::Host), outcome: Outcome::Done(()) }));
+    assert_eq!(node.concludes().1, "restart_in_place");
 }
 
 #[test]

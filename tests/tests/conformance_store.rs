@@ -1,0 +1,131 @@
+//! The simulator's store against a real etcd: one script drives both, and what can be observed must be the same. The
+//! real one is asked as the agent asks it, so the orders of core mean the same to both as well.
+//!
+//! What the adapter relies on, whichever server speaks the protocol, is in `store_conformance`.
+
+#[path = "conformance_store/etcd.rs"]
+mod etcd;
+#[path = "conformance_store/model.rs"]
+mod model;
+#[path = "conformance_store/scripts.rs"]
+mod scripts;
+#[path = "store_conformance/servers.rs"]
+#[expect(dead_code, reason = "the embedded store is started by other tests")]
+mod servers;
+
+use std::time::Duration;
+
+use matriarch_core::action::StoreAction;
+use matriarch_core::event::StoreDone;
+use matriarch_core::op::Outcome;
+use matriarch_core::view::store::ClusterView;
+
+use etcd::Etcd;
+use model::ModelStore;
+use scripts::Script;
+
+/// Whoever asks gives up after so long.
+const GIVE_UP: Duration = Duration::from_millis(1500);
+
+/// Which members stand still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Frozen {
+    Leader,
+    Followers,
+}
+
+/// Those who ask: two that write and know of the keys what they have read, and one that watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Who {
+    A,
+    B,
+    Watcher,
+}
+
+/// A store, and what a script can do to it.
+trait Store {
+    /// An order of core's, and what came of it within a time.
+    async fn order(&mut self, who: Who, action: StoreAction, limit: Duration) -> Outcome<StoreDone>;
+    /// Time passes.
+    async fn pass(&mut self, time: Duration);
+    /// How much of it has passed since some instant.
+    fn now(&self) -> Duration;
+    /// What the watch has told since it was last asked.
+    async fn watched(&mut self) -> Vec<ClusterView>;
+    /// An operator deletes the leader key.
+    async fn delete_leader(&mut self);
+    /// SIGSTOP to members.
+    async fn freeze(&mut self, which: Frozen);
+    /// SIGCONT to them.
+    async fn thaw(&mut self);
+    /// All members are killed.
+    async fn kill(&mut self);
+    /// They are started again.
+    async fn start_again(&mut self);
+}
+
+/// Runs a script on both; what it observed.
+macro_rules! on_both {
+    ($script:path, $members:expr) => {{
+        let mut script = Script::new(ModelStore::new($members));
+        $script(&mut script).await;
+        let expected = script.told;
+        let mut script = Script::new(Etcd::start($members).await);
+        $script(&mut script).await;
+        same(&script.told, &expected);
+        script.told
+    }};
+}
+
+#[track_caller]
+fn same(real: &[String], model: &[String]) {
+    let at = real.iter().zip(model).take_while(|(real, model)| real == model).count();
+    let both = real[..at].join("\n");
+    assert_eq!(real.get(at), model.get(at), "the real store (left) is not as the model (right), after\n{both}");
+}
+
+#[track_caller]
+fn told(told: &[String], what: &str) {
+    assert!(told.iter().any(|line| line.contains(what)), "nothing was seen of: {what}\n{}", told.join("\n"));
+}
+
+#[tokio::test]
+async fn keys_are_guarded_and_live_under_leases() {
+    let seen = on_both!(scripts::keys, 1);
+    told(&seen, "a takes the leader key: @");
+    told(&seen, "b takes it too: Conflict");
+    told(&seen, "a puts its record under a lease that is gone, knowing the keys: LeaseGone");
+}
+
+#[tokio::test]
+async fn leases_end_in_their_time() {
+    let seen = on_both!(scripts::expiry, 1);
+    told(&seen, "its end was not before its ttl: true");
+    told(&seen, "a is too late to keep it: LeaseGone");
+}
+
+#[tokio::test]
+async fn a_store_that_stood_still_has_lost_no_time() {
+    let seen = on_both!(scripts::frozen, 1);
+    told(&seen, "b reads in vain: unknown");
+    told(&seen, "a keeps a lease whose time is over: LeaseGone");
+}
+
+#[tokio::test]
+async fn what_was_asked_in_vain_is_done_when_the_quorum_is_back() {
+    let seen = on_both!(scripts::late, 3);
+    told(&seen, "a writes in vain: unknown");
+    told(&seen, "it was written after all: true");
+}
+
+#[tokio::test]
+async fn a_store_that_starts_again_gives_leases_their_time_again() {
+    let seen = on_both!(scripts::restart, 1);
+    told(&seen, "the key outlived the time of its lease: true");
+}
+
+#[tokio::test]
+async fn a_store_that_elects_gives_leases_their_time_again() {
+    let seen = on_both!(scripts::election, 3);
+    told(&seen, "the key outlived the time of its lease: true");
+}
