@@ -343,3 +343,16 @@ fn a_release_that_was_refused_or_not_answered_spends_the_tenure_as_one_that_was_
     let told = ended(Node::primary().later(7), status, written());
     assert_eq!(told.session.status_at, at(7));
 }
+
+/// The proof of a renewal is a reading of the keys: as new as its question, where that is newer.
+#[test]
+fn a_renewal_makes_the_keys_no_newer_that_was_sent_no_later_than_they_were_read() {
+    let heard = |asked: u64| {
+        let mut node = Node::primary().later(9);
+        node.state.store.cluster.as_mut().expect("it was seen").asked = at(asked);
+        let renew = StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(10) };
+        let proven = Outcome::Done(StoreDone::Renewed { ttl: seconds(30), revision: Revision(100) });
+        ended(node.later(1), renew, proven).store.cluster.map(|seen| (seen.asked, seen.heard))
+    };
+    assert_eq!([0, 5].map(heard), [Some((at(0), at(0))), Some((at(5), at(0)))]);
+}
