@@ -49,7 +49,9 @@ fn who_gives_up_because_it_cannot_serve_or_has_no_guard_stands_back_for_a_while(
     });
     assert_eq!(unguarded.concludes().1, "guard_missing");
     assert_eq!(gives_up(unguarded), (true, false));
-    let leaving = Node::handing_over().with(|state| state.leaving = true);
+    let leaving = Node::handing_over().cluster(|cluster| cluster.failover = None);
+    let leaving = leaving.with(|state| (state.leaving, state.store.answered) = (true, at(5_000))).later(5_000);
+    assert_eq!(leaving.concludes().1, "releasing_to_nobody");
     assert_eq!(gives_up(leaving), (false, false), "it could serve");
     assert_eq!(gives_up(Node::primary()), (false, false));
     // A wish to give up ends with the tenure.
