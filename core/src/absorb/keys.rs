@@ -107,10 +107,9 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
     let leader = seen.value.leader.as_ref();
     let granted = state.granted.filter(|g| leader.is_some_and(|l| l.lease == g.lease) && state.spent != Some(g.lease));
     if let (Some(granted), Some(leader)) = (granted, leader) {
-        let held = Held { lease: granted.lease, epoch: leader.created, ttl: granted.ttl, confirmed: granted.asked };
-        let known = state.tenure.held().is_some_and(|held| held.lease == granted.lease);
-        if !known && leader.member == state.config.me {
-            state.tenure = Tenure::Held(held);
+        if leader.member == state.config.me {
+            let (lease, epoch) = (granted.lease, leader.created);
+            state.tenure = Tenure::Held(Held { lease, epoch, ttl: granted.ttl, confirmed: granted.asked });
             state.granted = None;
         }
         return;

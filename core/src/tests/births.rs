@@ -162,6 +162,21 @@ fn a_void_epoch_is_put_on_disk_and_one_of_the_lost_future_that_is_on_its_way_the
     assert!(!node.state.memory.void_due);
 }
 
+/// It may end after the next tenure began, and before that was written.
+#[test]
+fn an_epoch_of_the_lost_future_is_not_believed_beside_a_tenure_that_began_since() {
+    for (epoch, believed) in [(Revision(71), false), (EPOCH, true)] {
+        let file = EpochFile { epoch, ..epoch_file() };
+        let mut node = Node::primary().with(|state| {
+            (state.memory.void_due, state.epoch_file) = (true, Some(epoch_file().void()));
+        });
+        node = node.doing(Action::Host(HostAction::WriteEpoch(file)), 5);
+        let op = node.op(&Lane::Host);
+        node.step(Event::Host(HostEvent::Completed { op, outcome: Outcome::Done(()) }));
+        assert_eq!(node.state.epoch_file == Some(file), believed);
+    }
+}
+
 #[test]
 fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a_member() {
     let mut node = Node::stopped().with(|state| state.postgres.data = DataDir::Empty);

@@ -256,3 +256,89 @@ fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_
         assert_eq!(node.state.store.vanished.as_ref().map(|vanished| vanished.released), Some(released), "{state}");
     }
 }
+
+/// What came of a question to `b` that was put just now, 5 ms after `b` last answered.
+fn answered(question: PeerAction, outcome: Outcome<PeerAnswer>, asked: u64) -> Node {
+    let b = Member::new("b");
+    let mut node = Node::standby().later(10);
+    node.state.peers.answers.insert(b.clone(), Seen::new(answer(HERE, None), at(5), at(6)));
+    node.state.peers.unreachable.insert(b.clone(), at(1));
+    node = node.doing(Action::Peer(question), 2);
+    let op = node.op(&Lane::Peer(b.clone()));
+    let event = Event::Peer(PeerEvent::Answered { op, member: b, outcome, asked: at(asked) });
+    crate::absorb::absorb(&mut node.state, node.now, event);
+    node
+}
+
+fn asks_status() -> PeerAction {
+    PeerAction::AskStatus { member: Member::new("b"), api_url: String::new() }
+}
+
+#[test]
+fn a_newer_answer_takes_the_place_of_an_older_one_and_none_leaves_what_was_known() {
+    let known = |node: &Node| node.state.peers.answers[&Member::new("b")].value.flushed;
+    let unreachable = |node: &Node| node.state.peers.unreachable.get(&Member::new("b")).copied();
+    let new = || Outcome::Done(answer(Lsn(1), None));
+    for (asked, flushed) in [(4, HERE), (5, Lsn(1)), (6, Lsn(1))] {
+        let node = answered(asks_status(), new(), asked);
+        assert_eq!((known(&node), unreachable(&node)), (flushed, None), "{asked}");
+        assert_eq!(node.state.peers.answered, at(asked));
+    }
+    for outcome in [Outcome::Unknown("no answer".into()), Outcome::Refused(Refusal::Failed("no".into()))] {
+        let node = answered(asks_status(), outcome, 8);
+        assert_eq!((known(&node), unreachable(&node)), (HERE, Some(at(8))), "since it was asked");
+        assert!(node.state.memory.failed.contains_key("peer"));
+    }
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_before_it_answers_is_not_asked_as_fast_as_that() {
+    let (member, api_url) = (Member::new("b"), String::new());
+    let awaits = PeerAction::AwaitReplay { member, api_url, pledges: false, beyond: HERE, deadline: seconds(1) };
+    let failed = |question| answered(question, Outcome::Done(answer(HERE, None)), 8).state.memory.failed;
+    assert!(failed(awaits).contains_key("await") && failed(asks_status()).is_empty());
+}
+
+#[test]
+fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_without_its_key() {
+    let kept = |change: &dyn Fn(&mut Node)| {
+        let mut node = Node::racing();
+        let gone = Member::new("gone");
+        node.state.peers.answers.insert(gone.clone(), Seen::new(answer(HERE, None), at(5), at(6)));
+        node.state.peers.unreachable.insert(gone.clone(), at(5));
+        change(&mut node);
+        let event = PeerEvent::Answered {
+            op: OpId::UNASKED,
+            member: Member::new("b"),
+            outcome: Outcome::Done(answer(HERE, None)),
+            asked: at(7),
+        };
+        crate::absorb::absorb(&mut node.state, at(8), Event::Peer(event));
+        (node.state.peers.answers.contains_key(&gone), node.state.peers.unreachable.contains_key(&gone))
+    };
+    let primary_since = |node: &mut Node, leaderless: Option<u64>| {
+        node.state.peers.answers.get_mut(&Member::new("gone")).expect("it answered").value.primary = true;
+        node.state.memory.leaderless = leaderless.map(at);
+    };
+    assert_eq!(kept(&|_| ()), (false, false));
+    assert_eq!(kept(&|node| node.state.memory.leaderless = Some(at(5))), (false, false), "a standby");
+    assert_eq!(kept(&|node| primary_since(node, Some(5))), (true, false));
+    assert_eq!(kept(&|node| primary_since(node, Some(6))), (false, false), "it answered while somebody led");
+    assert_eq!(kept(&|node| primary_since(node, None)), (false, false));
+    let vanished = |node: &mut Node| {
+        let who = Member::new("gone");
+        node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: false });
+    };
+    assert_eq!(kept(&vanished), (true, true));
+}
+
+#[test]
+fn only_a_question_about_keys_that_were_not_seen_has_them_read() {
+    let doubts = |absent_at: i64, doubted: bool| {
+        let mut node = Node::standby().with(|state| state.memory.store_doubt = doubted);
+        crate::absorb::absorb(&mut node.state, at(1), asked(absent_at));
+        node.state.memory.store_doubt
+    };
+    assert_eq!([99, 100, 101].map(|absent_at| doubts(absent_at, false)), [false, false, true]);
+    assert!(doubts(99, true) && doubts(101, true), "another doubt is not put at rest by it");
+}
