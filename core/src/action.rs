@@ -100,8 +100,10 @@ pub enum StoreAction {
         /// The lease.
         lease: LeaseId,
     },
-    /// Write the system identifier, and the dynamic configuration if there is none.
+    /// Write the system identifier, and the dynamic configuration if there is none, if this tenure still leads.
     CompleteInitialize {
+        /// The epoch.
+        epoch: Revision,
         /// The system identifier.
         system_id: SystemId,
         /// `mod_revision` of `initialize`, 0 if absent.

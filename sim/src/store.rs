@@ -427,8 +427,8 @@ impl Store {
             }
             StoreAction::RaceInitialize { .. } => keys.initialize.is_none() && keys.leader.is_none(),
             StoreAction::AbandonInitialize { initialize: mine } => initialize == *mine,
-            StoreAction::CompleteInitialize { initialize: mine, .. } => {
-                initialize == *mine && keys.config_revision == known.config
+            StoreAction::CompleteInitialize { epoch, initialize: mine, .. } => {
+                leads(epoch) && initialize == *mine && keys.config_revision == known.config
             }
             StoreAction::PutStatus { epoch, .. } => leads(epoch),
             StoreAction::Reserve { epoch, record, .. } => {

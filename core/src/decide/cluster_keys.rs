@@ -17,7 +17,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     // has started since knows of no cluster.
     let known = view.state.memory.knew == Some(dir.system_id);
     if uninitialised && known {
-        return Some(complete(cluster, dir.system_id));
+        return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let sql = view.sql().filter(|_| view.is_primary())?;
     if let Some(request) = &cluster.failover {
@@ -30,7 +30,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     if (uninitialised && view.state.memory.roles_created) || (!uninitialised && cluster.config_revision == Revision(0))
     {
-        return Some(complete(cluster, dir.system_id));
+        return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
     let due = view.at.since(view.state.session.status_at) >= view.config().loop_wait;
@@ -54,9 +54,9 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
 }
 
 /// `initialize` and, if it is absent, `config`.
-fn complete(cluster: &ClusterView, system_id: SystemId) -> (Action, Reason) {
+fn complete(cluster: &ClusterView, epoch: Revision, system_id: SystemId) -> (Action, Reason) {
     let initialize = cluster.initialize.map(|initialize| initialize.revision).unwrap_or_default();
-    let complete = StoreAction::CompleteInitialize { system_id, initialize, config: cluster.config_revision };
+    let complete = StoreAction::CompleteInitialize { epoch, system_id, initialize, config: cluster.config_revision };
     (Action::Store(complete), Reason::ClusterKeysDue)
 }
 

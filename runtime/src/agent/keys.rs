@@ -275,14 +275,15 @@ impl Keys {
                 vec![unchanged(key::INITIALIZE, initialize)],
                 vec![Operation::Delete(self.key(key::INITIALIZE))],
             ),
-            StoreAction::CompleteInitialize { system_id, initialize, config } => {
+            StoreAction::CompleteInitialize { epoch, system_id, initialize, config } => {
                 let mut operations = vec![self.put(key::INITIALIZE, system_id.to_string())];
                 // Also one that is there and cannot be used has no revision: what is replaced is what is known of it.
                 let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(_, revision)| Revision(revision));
                 if config == Revision(0) {
                     operations.push(self.put(key::CONFIG, self.first_config.clone()));
                 }
-                guarded(vec![unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)], operations)
+                let keys = [unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)];
+                guarded([as_leader(epoch)].into_iter().chain(keys).collect(), operations)
             }
             StoreAction::PutStatus { epoch, position, timeline, slots, retain } => guarded(
                 vec![as_leader(epoch)],

@@ -40,7 +40,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::store::hands::Key;
-    use crate::store::{Known, Request};
+    use crate::store::{Known, Request, Unguarded};
     use crate::time::Time;
     use matriarch_core::action::StoreAction;
 
@@ -54,7 +54,9 @@ mod tests {
                 let initialize = keys.initialize.map(|initialize| initialize.revision).unwrap_or_default();
                 let (system, config) = (world.checks.system.unwrap_or_default(), keys.config_revision);
                 let system_id = if other { SystemId(99) } else { system };
-                let action = Box::new(StoreAction::CompleteInitialize { system_id, initialize, config });
+                world.store.unguarded = Some(Unguarded::Initialize);
+                let epoch = matriarch_core::id::Revision(0);
+                let action = Box::new(StoreAction::CompleteInitialize { epoch, system_id, initialize, config });
                 let known = Known { config, ..Known::default() };
                 world.store.apply(world.now, &Request::Order { action, from: world.names[0].clone(), known });
                 world.store_changed();

@@ -190,14 +190,6 @@ async fn birth<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
     s.order("b gives up what it has not", B, StoreAction::AbandonInitialize { initialize: other }).await;
     s.order("a gives it up", A, StoreAction::AbandonInitialize { initialize }).await;
     s.order("b may initialise", B, StoreAction::RaceInitialize { lease: b }).await;
-    let initialize = s.look().await.initialize.unwrap().revision;
-    let complete = |initialize| StoreAction::CompleteInitialize {
-        system_id: SystemId(7_000_000_000_000_000_000),
-        initialize,
-        config: Revision(0),
-    };
-    s.order("a has initialised, it says", A, complete(other)).await;
-    s.order("b has initialised", B, complete(initialize)).await;
     s.look().await;
 }
 
@@ -222,7 +214,17 @@ async fn leadership<S: Store>(s: &mut Script<S>) -> LeaseId {
 }
 
 async fn leaders_keys<S: Store>(s: &mut Script<S>) {
-    let epoch = epoch(&s.look().await);
+    let seen = s.look().await;
+    let (epoch, initialize) = (epoch(&seen), seen.initialize.unwrap().revision);
+    let complete = |epoch, initialize| StoreAction::CompleteInitialize {
+        epoch,
+        system_id: SystemId(7_000_000_000_000_000_000),
+        initialize,
+        config: Revision(0),
+    };
+    s.order("a has initialised what it does not know", A, complete(epoch, Revision(initialize.0 - 1))).await;
+    s.order("a tenure that is none has initialised", B, complete(Revision(epoch.0 + 1), initialize)).await;
+    s.order("a has initialised", A, complete(epoch, initialize)).await;
     let status = |epoch| StoreAction::PutStatus {
         epoch,
         position: Lsn(0x0100_0000),
