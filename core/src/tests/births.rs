@@ -12,7 +12,7 @@ use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir};
-use crate::view::store::{ClusterView, Initialize};
+use crate::view::store::{ClusterView, HistoryLine, Initialize};
 
 const INITDB: Action = Action::Postgres(PostgresAction::Initdb);
 /// The lease of our own member record.
@@ -194,13 +194,16 @@ fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a
     assert!(!asks(&actions(&fresh.tick())));
     assert_eq!(fresh.concludes().1, "member_has_data");
     // The bug: `initialize` alone was deleted while the node that had the data was away, and another made a new cluster.
-    for optime in [0, 8] {
+    for (optime, line, published) in [(0, 0, false), (8, 0, true), (0, 8, true)] {
         let mut fresh = unborn();
         let mut view = without_keys(101);
         view.status = Some(crate::view::store::StatusKey { optime: Lsn(optime), ..Default::default() });
+        let (timeline, end) = (Timeline(1), Lsn(line));
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+        view.history.lines = vec![line];
         fresh.set_cluster(view);
-        assert_eq!(asks(&actions(&fresh.tick())), optime == 0);
-        assert_eq!(fresh.concludes().1, if optime == 0 { "no_cluster_yet" } else { "cluster_published" });
+        assert_eq!(asks(&actions(&fresh.tick())), !published);
+        assert_eq!(fresh.concludes().1, if published { "cluster_published" } else { "no_cluster_yet" });
     }
 }
 
@@ -212,6 +215,7 @@ fn no_cluster_is_made_beside_the_data_of_a_member_that_is_only_starting() {
         ("starting", "demoted", true),
         ("stopped", "replica", true),
         ("stopped", "uninitialized", false),
+        ("unknown", "uninitialized", true),
         ("running custom bootstrap script", "", false),
     ] {
         let mut fresh = unborn();

@@ -191,7 +191,7 @@ fn a_last_holder_without_a_record_is_asked_once() {
     let stepped_down = answer(Lsn(HERE.0 - 8), None);
     let busy = Refusal::Failed("too many questions wait for it".into());
     for outcome in [Outcome::Refused(busy), Outcome::Done(stepped_down)] {
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: false };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: None };
         let mut node = Node::racing().with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             cluster.members.remove(&Member::new("b"));
         });
@@ -210,14 +210,18 @@ fn a_last_holder_without_a_record_is_asked_once() {
 
 /// The bug: a leader that heard nothing of the store for a moment did not rewrite its record, which somebody had deleted or
 /// overwritten with what cannot be read; then its key was lost as well. Nobody knew any more whom to ask, and another was
-/// promoted beside it. Or all keys went at once.
+/// promoted beside it. Or all keys went at once, or with a store that was restored from before it led.
 #[test]
 fn a_last_holder_is_asked_where_it_last_told() {
     let garbled: fn(&mut ClusterView) = |cluster| {
         cluster.members.get_mut(&Member::new("b")).unwrap().record = MemberRecord::default();
     };
     let deleted: fn(&mut ClusterView) = |cluster| drop(cluster.members.remove(&Member::new("b")));
-    for (spoil, at_once) in [(garbled, false), (deleted, false), (deleted, true)] {
+    let lost: fn(&mut ClusterView) = |cluster| {
+        cluster.rollbacks += 1;
+        cluster.members.clear();
+    };
+    for (spoil, at_once) in [(garbled, false), (deleted, false), (deleted, true), (lost, true)] {
         let mut node = Node::standby();
         let mut view = node.state.store.cluster.clone().unwrap().value;
         let mut hears = |change: &dyn Fn(&mut ClusterView)| {
@@ -243,17 +247,28 @@ fn a_last_holder_is_asked_where_it_last_told() {
 /// A release by one that could not serve publishes nothing of its own, and later records are of later revisions.
 #[test]
 fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_one_revision() {
-    let cases = [("stopped", 0, true), ("start failed", 0, false), ("crashed", 0, false), ("stopped", 1, false)];
-    for (state, later, released) in cases {
+    let cases = [
+        ("stopped", "primary", 0, true),
+        ("stopped", "replica", 0, false),
+        ("start failed", "primary", 0, false),
+        ("crashed", "primary", 0, false),
+        ("stopped", "primary", 1, false),
+    ];
+    for (state, role, later, released) in cases {
         let mut node = Node::standby();
         let mut view = node.state.store.cluster.clone().unwrap().value;
         let revision = Revision(view.revision.0 + 1);
         (view.revision, view.leader) = (Revision(revision.0 + later), None);
         view.status.get_or_insert_default().revision = revision;
         let key = view.members.get_mut(&Member::new("b")).unwrap();
-        (key.revision, key.record.state) = (view.revision, state.into());
+        key.revision = view.revision;
+        (key.record.state, key.record.role) = (state.into(), role.into());
         node.step(Event::Store(StoreEvent::Watched(Seen::new(view, node.now, node.now))));
-        assert_eq!(node.state.store.vanished.as_ref().map(|vanished| vanished.released), Some(released), "{state}");
+        assert_eq!(
+            node.state.store.vanished.as_ref().and_then(|vanished| vanished.released),
+            released.then_some(revision),
+            "{state}"
+        );
     }
 }
 
@@ -327,7 +342,7 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
     assert_eq!(kept(&|node| primary_since(node, None)), (false, false));
     let vanished = |node: &mut Node| {
         let who = Member::new("gone");
-        node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: false });
+        node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: None });
     };
     assert_eq!(kept(&vanished), (true, true));
 }
