@@ -388,3 +388,22 @@ fn what_may_have_brought_up_a_postmaster_may_have_left_orphans() {
         assert_eq!(counted(Node::stopped(), PostgresAction::Rewind(upstream("b")), outcome), Some(0));
     }
 }
+
+/// What is on disk after a write without an answer is known again only by one that was done.
+#[test]
+fn a_write_of_the_epoch_without_an_answer_leaves_it_in_doubt_until_one_is_done() {
+    let doubt = |before: bool, outcome| {
+        let mut node = Node::primary().with(|state| state.memory.epoch_in_doubt = before);
+        node = node.doing(Action::Host(HostAction::WriteEpoch(epoch_file())), 0);
+        let op = node.op(&Lane::Host);
+        let event = Event::Host(HostEvent::Completed { op, outcome });
+        crate::absorb::absorb(&mut node.state, at(1), event);
+        (node.state.memory.epoch_in_doubt, node.state.memory.epoch_failing.is_some())
+    };
+    let refused = || Outcome::Refused(Refusal::Failed("read-only".into()));
+    assert_eq!([doubt(false, refused()), doubt(true, refused())], [(false, true), (true, true)]);
+    for before in [false, true] {
+        assert_eq!(doubt(before, Outcome::Unknown("no answer".into())), (true, true));
+        assert_eq!(doubt(before, Outcome::Done(())), (false, false));
+    }
+}

@@ -357,3 +357,14 @@ fn only_a_question_about_keys_that_were_not_seen_has_them_read() {
     assert_eq!([99, 100, 101].map(|absent_at| doubts(absent_at, false)), [false, false, true]);
     assert!(doubts(99, true) && doubts(101, true), "another doubt is not put at rest by it");
 }
+
+#[test]
+fn a_position_is_final_of_who_leads_receives_nothing_or_has_pledged_since() {
+    let is_final = |primary, receives, pledge: Option<i64>| {
+        let told = PeerAnswer { primary, receives, pledge: pledge.map(Revision), ..answer(HERE, None) };
+        told.is_final(Revision(101))
+    };
+    assert!(is_final(true, true, None) && is_final(false, false, None), "a pledge adds nothing to either");
+    assert!(!is_final(false, true, None));
+    assert_eq!([100, 101, 102].map(|at| is_final(false, true, Some(at))), [false, true, true]);
+}

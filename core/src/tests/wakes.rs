@@ -252,6 +252,9 @@ fn what_is_published_or_asked_for_every_while_wakes_the_agent() {
             (session.kept, session.published_at, session.status_at) = (at(0), at(0), at(0));
         })
     };
+    let asked: Since = |state, asked| {
+        (state.postgres.sql.as_mut().expect("it answered").asked, state.memory.changed) = (asked, asked);
+    };
     let kept: Since = |state, at| state.session.kept = at;
     assert_wakes(
         far(standby()),
@@ -260,9 +263,7 @@ fn what_is_published_or_asked_for_every_while_wakes_the_agent() {
             ("the member record", seconds(60), |state, at| state.session.published_at = at),
             ("the status", seconds(60), |state, at| state.session.status_at = at),
             ("the store", seconds(60), |state, at| state.store.cluster.as_mut().expect("it was seen").asked = at),
-            ("PostgreSQL", seconds(60), |state, asked| {
-                (state.postgres.sql.as_mut().expect("it answered").asked, state.memory.changed) = (asked, asked);
-            }),
+            ("PostgreSQL", seconds(60), asked),
         ],
     );
     let unsettled = idle(Node::racing()).config(|config| config.nofailover = true).published();
@@ -278,6 +279,8 @@ fn what_is_published_or_asked_for_every_while_wakes_the_agent() {
     assert_ne!(wakes(lease, seconds(200), kept), Some(END));
     let put = Action::Store(crate::action::StoreAction::KeepSession { lease: LeaseId(100) });
     assert_ne!(wakes(far(standby()).doing(put, 0), seconds(200), kept), Some(END));
+    let observing = far(standby()).doing(Action::Postgres(PostgresAction::Observe), 0);
+    assert_ne!(wakes(observing, seconds(60), asked), Some(END));
 }
 
 #[test]
