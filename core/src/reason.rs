@@ -100,9 +100,9 @@ reasons! {
     /// The keys are gone, the cluster need not be.
     ClusterKnown { system_id: SystemId } => "cluster_known", "the store holds no cluster any more, but this agent has known one there ({system_id}): no other is made in its place; if it is gone for good, restart this agent";
     /// Somebody has data.
-    MemberHasData { who: Member } => "member_has_data", "there is no cluster in the store, but {who} runs PostgreSQL: none is made beside its data";
+    MemberHasData { who: Member } => "member_has_data", "there is no cluster in the store, but {who} has data: none is made beside them";
     /// An operator removed `initialize` alone, and whoever has the data is not there.
-    ClusterPublished { lsn: Lsn } => "cluster_published", "there is no cluster in the store, but what one has published is (up to {lsn}): none is made in its place; if it is gone for good, remove all its keys";
+    ClusterPublished { lsn: Lsn } => "cluster_published", "there is no cluster in the store, but what one has published is (up to {lsn}): none is made in its place; if it is gone for good, remove `status` and `history` as well";
     /// The data directory is empty and nobody can be cloned from.
     NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
     /// The clone is ordered.

@@ -14,8 +14,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
             let held = held || state.guard.held || state.guard_asked.hold;
             let hold_in_doubt = state.guard.hold_in_doubt || state.guard_asked.hold;
-            state.guard =
-                GuardFacts { present: true, since: at, armed, held, hold_in_doubt, fired, ..Default::default() };
+            state.guard = GuardFacts { present: true, since: at, armed, held, hold_in_doubt, ..Default::default() };
             state.guard_asked = crate::state::GuardAsked::default();
             if let Some(tenure) = fired.filter(|_| armed.is_none()) {
                 spent_by_guard(state, tenure);
@@ -48,7 +47,6 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             state.guard_asked.resume = false;
         }
         GuardEvent::Fired { tenure } => {
-            state.guard.fired = Some(tenure);
             state.guard.armed = None;
             (state.guard.held, state.guard.hold_in_doubt) = (false, false);
             state.guard.stuck = 0;

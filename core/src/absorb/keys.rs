@@ -11,27 +11,30 @@ use crate::view::store::{ClusterView, MemberRecord, Vanished};
 
 /// The keys as of a revision. An older one than is known says nothing new.
 pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
+    let mut back = false;
     if let Some(known) = state.store.cluster.as_ref().map(|known| &known.value) {
         let new = &seen.value;
         if new.store == known.store && (new.rollbacks, new.revision) < (known.rollbacks, known.revision) {
             return;
         }
-        if new.store != known.store || new.rollbacks > known.rollbacks {
-            went_back(state);
-        }
+        back = new.store != known.store || new.rollbacks > known.rollbacks;
+    }
+    // Who led in a lost future may lead yet, and is asked where it told there.
+    let told = state.memory.leader_told.take();
+    if back {
+        went_back(state);
     }
     authority(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
     let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
     match (before, &seen.value.leader) {
         (_, Some(leader)) => {
-            leader_told(&mut state.memory.leader_told, leader.created, seen.value.leader_record());
+            state.memory.leader_told = leader_told(told.filter(|_| !back), leader.created, seen.value.leader_record());
             state.store.vanished = None;
             state.memory.race = None;
             state.memory.leaderless = None;
         }
         (Some(leader), None) => {
-            let told = state.memory.leader_told.take().filter(|(epoch, _)| *epoch == leader.created);
             let (who, record) = (leader.member, told.map(|(_, record)| record));
             let released = stopped_and_released(&seen.value, &who);
             state.store.vanished = Some(Vanished { heard: seen.heard, who, record, released });
@@ -69,21 +72,26 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
 ///
 /// The race: its record is deleted, or overwritten with what cannot be read, and it hears nothing of the store for a
 /// moment, neither of that nor that its key is gone as well. It lives, and is to be asked where it last told.
-fn leader_told(told: &mut Option<(Revision, MemberRecord)>, epoch: Revision, record: Option<&MemberRecord>) {
-    if told.as_ref().is_some_and(|(of, _)| *of != epoch) {
-        *told = None;
-    }
-    let news = record.filter(|record| record.can_be_asked());
-    if let Some(record) = news.filter(|news| told.as_ref().is_none_or(|(_, known)| known != *news)) {
-        *told = Some((epoch, record.clone()));
+fn leader_told(
+    told: Option<(Revision, MemberRecord)>,
+    epoch: Revision,
+    record: Option<&MemberRecord>,
+) -> Option<(Revision, MemberRecord)> {
+    let told = told.filter(|(of, _)| *of == epoch);
+    match record.filter(|record| record.can_be_asked()) {
+        Some(news) if told.as_ref().is_none_or(|(_, known)| known != news) => Some((epoch, news.clone())),
+        _ => told,
     }
 }
 
-/// What is published with the release of a key by one that stopped cleanly is where its shutdown checkpoint begins. One
-/// that crashed, or could not serve, has published nothing of the kind.
-fn stopped_and_released(cluster: &ClusterView, who: &Member) -> bool {
-    let last = cluster.members.get(who).filter(|key| key.record.state == "stopped");
-    last.zip(cluster.status.as_ref()).is_some_and(|(key, status)| key.revision == status.revision)
+/// The revision of the status that one wrote with the release of its key which had stopped cleanly as a primary: what is
+/// published then is where its shutdown checkpoint begins. One that crashed, or could not serve, has published nothing of
+/// the kind.
+fn stopped_and_released(cluster: &ClusterView, who: &Member) -> Option<Revision> {
+    let stopped = |record: &MemberRecord| record.state == "stopped" && record.role == "primary";
+    let last = cluster.members.get(who).filter(|key| stopped(&key.record));
+    let status = last.zip(cluster.status.as_ref()).filter(|(key, status)| key.revision == status.revision);
+    status.map(|(_, status)| status.revision)
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
@@ -98,7 +106,7 @@ fn went_back(state: &mut State) {
     state.session.lease = None;
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
-    (memory.leader_told, memory.written) = (None, Revision(0));
+    memory.written = Revision(0);
 }
 
 /// What the leader key says about our tenure. It can only end it, or begin the one that was asked for; it never
@@ -107,10 +115,9 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
     let leader = seen.value.leader.as_ref();
     let granted = state.granted.filter(|g| leader.is_some_and(|l| l.lease == g.lease) && state.spent != Some(g.lease));
     if let (Some(granted), Some(leader)) = (granted, leader) {
-        let held = Held { lease: granted.lease, epoch: leader.created, ttl: granted.ttl, confirmed: granted.asked };
-        let known = state.tenure.held().is_some_and(|held| held.lease == granted.lease);
-        if !known && leader.member == state.config.me {
-            state.tenure = Tenure::Held(held);
+        if leader.member == state.config.me {
+            let (lease, epoch) = (granted.lease, leader.created);
+            state.tenure = Tenure::Held(Held { lease, epoch, ttl: granted.ttl, confirmed: granted.asked });
             state.granted = None;
         }
         return;

@@ -66,7 +66,7 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
         &in_flight.action
     {
         // The race: this agent stood still, and the answer waits behind this step. A round that begins now asks again.
-        state.peers.unreachable.insert(member.clone(), in_flight.deadline.min(at));
+        state.peers.unreachable.insert(member.clone(), in_flight.deadline);
     }
 }
 

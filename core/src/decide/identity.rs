@@ -35,8 +35,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
                 return None;
             }
             let reason = Reason::SystemIdMismatch { ours: dir.system_id, cluster };
-            // An order that is on its way when the agent leaves may not arrive.
-            if view.armed_for_nobody() && view.foreign() {
+            // What this agent knew the next one would not: without the key nothing would keep that from leading with these.
+            // And an order that is on its way when the agent leaves may not arrive.
+            let alone_knows = view.cluster()?.system_id().is_none();
+            if alone_knows || view.armed_for_nobody() && view.foreign() {
                 return Some(Verdict::wait(reason).fate(Fate::LetLapse));
             }
             reason

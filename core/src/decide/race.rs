@@ -336,7 +336,8 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
         // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with
         // no more than that. What is published with the release is where the shutdown checkpoint begins.
         Some(end) => {
-            let released = view.state.store.vanished.as_ref().is_some_and(|vanished| vanished.released);
+            let released =
+                view.state.store.vanished.as_ref().is_some_and(|last| last.released == Some(status.revision));
             end.filter(|end| *end < status.optime || (*end == status.optime && released))
         }
     });

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
+use crate::view::postgres::Slot;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if !view.config().use_slots {
@@ -35,8 +36,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let gone_for_long = |name: &String| {
         view.state.memory.member_slots.get(name).is_some_and(|wanted_at| view.at.since(*wanted_at) >= ttl)
     };
-    let gone = sql.slots.iter().find(|slot| slot.physical && !slot.active && gone_for_long(&slot.name));
-    if let Some(gone) = gone.filter(|slot| !wanted.contains(&slot.name)) {
+    let unused = |slot: &&Slot| slot.physical && !slot.active && !wanted.contains(&slot.name);
+    if let Some(gone) = sql.slots.iter().filter(unused).find(|slot| gone_for_long(&slot.name)) {
         let reason = Reason::SlotObsolete { slot: gone.name.clone() };
         return Some((Action::Postgres(PostgresAction::DropSlot(gone.name.clone())), reason));
     }

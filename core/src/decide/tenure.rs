@@ -83,7 +83,8 @@ fn harmless(view: &View<'_>) -> bool {
 
 /// The epoch file names no tenure any more: the next agent takes none up by it.
 pub(super) fn forget(view: &View<'_>) -> Option<Action> {
-    let file = view.state.epoch_file.filter(|file| file.epoch != Revision(0))?;
+    let doubt = view.state.memory.epoch_in_doubt;
+    let file = view.state.epoch_file.filter(|file| file.epoch != Revision(0) || doubt)?;
     Some(Action::Host(HostAction::WriteEpoch(EpochFile { epoch: Revision(0), ..file })))
 }
 
@@ -114,7 +115,9 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
     let status = view.cluster().and_then(|cluster| cluster.status.as_ref());
     let published = status.map_or((Lsn(0), Timeline(0)), |status| (status.optime, status.timeline));
     let ours = (checkpoint, super::cluster_keys::told_timeline(view));
-    let (position, timeline) = if clean || checkpoint >= published.0 { ours } else { published };
+    // A cluster that was never completed has nothing to publish: others would wait for it.
+    let born = view.system_id().is_some();
+    let (position, timeline) = if born && (clean || checkpoint >= published.0) { ours } else { published };
     let release = StoreAction::Release {
         lease: held.lease,
         epoch: held.epoch,

@@ -12,7 +12,7 @@ use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir};
-use crate::view::store::{ClusterView, Initialize};
+use crate::view::store::{ClusterView, HistoryLine, Initialize};
 
 const INITDB: Action = Action::Postgres(PostgresAction::Initdb);
 /// The lease of our own member record.
@@ -162,6 +162,21 @@ fn a_void_epoch_is_put_on_disk_and_one_of_the_lost_future_that_is_on_its_way_the
     assert!(!node.state.memory.void_due);
 }
 
+/// It may end after the next tenure began, and before that was written.
+#[test]
+fn an_epoch_of_the_lost_future_is_not_believed_beside_a_tenure_that_began_since() {
+    for (epoch, believed) in [(Revision(71), false), (EPOCH, true)] {
+        let file = EpochFile { epoch, ..epoch_file() };
+        let mut node = Node::primary().with(|state| {
+            (state.memory.void_due, state.epoch_file) = (true, Some(epoch_file().void()));
+        });
+        node = node.doing(Action::Host(HostAction::WriteEpoch(file)), 5);
+        let op = node.op(&Lane::Host);
+        node.step(Event::Host(HostEvent::Completed { op, outcome: Outcome::Done(()) }));
+        assert_eq!(node.state.epoch_file == Some(file), believed);
+    }
+}
+
 #[test]
 fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a_member() {
     let mut node = Node::stopped().with(|state| state.postgres.data = DataDir::Empty);
@@ -179,13 +194,16 @@ fn no_cluster_is_made_in_the_place_of_one_that_was_known_or_beside_the_data_of_a
     assert!(!asks(&actions(&fresh.tick())));
     assert_eq!(fresh.concludes().1, "member_has_data");
     // The bug: `initialize` alone was deleted while the node that had the data was away, and another made a new cluster.
-    for optime in [0, 8] {
+    for (optime, line, published) in [(0, 0, false), (8, 0, true), (0, 8, true)] {
         let mut fresh = unborn();
         let mut view = without_keys(101);
         view.status = Some(crate::view::store::StatusKey { optime: Lsn(optime), ..Default::default() });
+        let (timeline, end) = (Timeline(1), Lsn(line));
+        let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+        view.history.lines = vec![line];
         fresh.set_cluster(view);
-        assert_eq!(asks(&actions(&fresh.tick())), optime == 0);
-        assert_eq!(fresh.concludes().1, if optime == 0 { "no_cluster_yet" } else { "cluster_published" });
+        assert_eq!(asks(&actions(&fresh.tick())), !published);
+        assert_eq!(fresh.concludes().1, if published { "cluster_published" } else { "no_cluster_yet" });
     }
 }
 
@@ -197,6 +215,7 @@ fn no_cluster_is_made_beside_the_data_of_a_member_that_is_only_starting() {
         ("starting", "demoted", true),
         ("stopped", "replica", true),
         ("stopped", "uninitialized", false),
+        ("unknown", "uninitialized", true),
         ("running custom bootstrap script", "", false),
     ] {
         let mut fresh = unborn();

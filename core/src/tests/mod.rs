@@ -1,10 +1,15 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
 mod births;
+mod facts;
+mod guarded;
 mod holds;
+mod keys;
+mod orders;
 mod positions;
 mod proof;
 mod properties;
+mod published;
 mod races;
 mod random;
 mod reconcilers;
@@ -15,6 +20,10 @@ mod rejoin;
 mod requests;
 mod rungs;
 mod safety;
+mod slots;
+mod steps;
 mod timeline_numbers;
 mod unserving;
+mod views;
+mod wakes;
 mod walk;

@@ -191,7 +191,7 @@ fn a_last_holder_without_a_record_is_asked_once() {
     let stepped_down = answer(Lsn(HERE.0 - 8), None);
     let busy = Refusal::Failed("too many questions wait for it".into());
     for outcome in [Outcome::Refused(busy), Outcome::Done(stepped_down)] {
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: false };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: None };
         let mut node = Node::racing().with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             cluster.members.remove(&Member::new("b"));
         });
@@ -210,14 +210,18 @@ fn a_last_holder_without_a_record_is_asked_once() {
 
 /// The bug: a leader that heard nothing of the store for a moment did not rewrite its record, which somebody had deleted or
 /// overwritten with what cannot be read; then its key was lost as well. Nobody knew any more whom to ask, and another was
-/// promoted beside it. Or all keys went at once.
+/// promoted beside it. Or all keys went at once, or with a store that was restored from before it led.
 #[test]
 fn a_last_holder_is_asked_where_it_last_told() {
     let garbled: fn(&mut ClusterView) = |cluster| {
         cluster.members.get_mut(&Member::new("b")).unwrap().record = MemberRecord::default();
     };
     let deleted: fn(&mut ClusterView) = |cluster| drop(cluster.members.remove(&Member::new("b")));
-    for (spoil, at_once) in [(garbled, false), (deleted, false), (deleted, true)] {
+    let lost: fn(&mut ClusterView) = |cluster| {
+        cluster.rollbacks += 1;
+        cluster.members.clear();
+    };
+    for (spoil, at_once) in [(garbled, false), (deleted, false), (deleted, true), (lost, true)] {
         let mut node = Node::standby();
         let mut view = node.state.store.cluster.clone().unwrap().value;
         let mut hears = |change: &dyn Fn(&mut ClusterView)| {
@@ -243,16 +247,113 @@ fn a_last_holder_is_asked_where_it_last_told() {
 /// A release by one that could not serve publishes nothing of its own, and later records are of later revisions.
 #[test]
 fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_one_revision() {
-    let cases = [("stopped", 0, true), ("start failed", 0, false), ("crashed", 0, false), ("stopped", 1, false)];
-    for (state, later, released) in cases {
+    let cases = [
+        ("stopped", "primary", 0, true),
+        ("stopped", "replica", 0, false),
+        ("start failed", "primary", 0, false),
+        ("crashed", "primary", 0, false),
+        ("stopped", "primary", 1, false),
+    ];
+    for (state, role, later, released) in cases {
         let mut node = Node::standby();
         let mut view = node.state.store.cluster.clone().unwrap().value;
         let revision = Revision(view.revision.0 + 1);
         (view.revision, view.leader) = (Revision(revision.0 + later), None);
         view.status.get_or_insert_default().revision = revision;
         let key = view.members.get_mut(&Member::new("b")).unwrap();
-        (key.revision, key.record.state) = (view.revision, state.into());
+        key.revision = view.revision;
+        (key.record.state, key.record.role) = (state.into(), role.into());
         node.step(Event::Store(StoreEvent::Watched(Seen::new(view, node.now, node.now))));
-        assert_eq!(node.state.store.vanished.as_ref().map(|vanished| vanished.released), Some(released), "{state}");
+        assert_eq!(
+            node.state.store.vanished.as_ref().and_then(|vanished| vanished.released),
+            released.then_some(revision),
+            "{state}"
+        );
     }
+}
+
+/// What came of a question to `b` that was put just now, 5 ms after `b` last answered.
+fn answered(question: PeerAction, outcome: Outcome<PeerAnswer>, asked: u64) -> Node {
+    let b = Member::new("b");
+    let mut node = Node::standby().later(10);
+    node.state.peers.answers.insert(b.clone(), Seen::new(answer(HERE, None), at(5), at(6)));
+    node.state.peers.unreachable.insert(b.clone(), at(1));
+    node = node.doing(Action::Peer(question), 2);
+    let op = node.op(&Lane::Peer(b.clone()));
+    let event = Event::Peer(PeerEvent::Answered { op, member: b, outcome, asked: at(asked) });
+    crate::absorb::absorb(&mut node.state, node.now, event);
+    node
+}
+
+fn asks_status() -> PeerAction {
+    PeerAction::AskStatus { member: Member::new("b"), api_url: String::new() }
+}
+
+#[test]
+fn a_newer_answer_takes_the_place_of_an_older_one_and_none_leaves_what_was_known() {
+    let known = |node: &Node| node.state.peers.answers[&Member::new("b")].value.flushed;
+    let unreachable = |node: &Node| node.state.peers.unreachable.get(&Member::new("b")).copied();
+    let new = || Outcome::Done(answer(Lsn(1), None));
+    for (asked, flushed) in [(4, HERE), (5, Lsn(1)), (6, Lsn(1))] {
+        let node = answered(asks_status(), new(), asked);
+        assert_eq!((known(&node), unreachable(&node)), (flushed, None), "{asked}");
+        assert_eq!(node.state.peers.answered, at(asked));
+    }
+    for outcome in [Outcome::Unknown("no answer".into()), Outcome::Refused(Refusal::Failed("no".into()))] {
+        let node = answered(asks_status(), outcome, 8);
+        assert_eq!((known(&node), unreachable(&node)), (HERE, Some(at(8))), "since it was asked");
+        assert!(node.state.memory.failed.contains_key("peer"));
+    }
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_before_it_answers_is_not_asked_as_fast_as_that() {
+    let (member, api_url) = (Member::new("b"), String::new());
+    let awaits = PeerAction::AwaitReplay { member, api_url, pledges: false, beyond: HERE, deadline: seconds(1) };
+    let failed = |question| answered(question, Outcome::Done(answer(HERE, None)), 8).state.memory.failed;
+    assert!(failed(awaits).contains_key("await") && failed(asks_status()).is_empty());
+}
+
+#[test]
+fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_without_its_key() {
+    let kept = |change: &dyn Fn(&mut Node)| {
+        let mut node = Node::racing();
+        let gone = Member::new("gone");
+        node.state.peers.answers.insert(gone.clone(), Seen::new(answer(HERE, None), at(5), at(6)));
+        node.state.peers.unreachable.insert(gone.clone(), at(5));
+        change(&mut node);
+        let event = PeerEvent::Answered {
+            op: OpId::UNASKED,
+            member: Member::new("b"),
+            outcome: Outcome::Done(answer(HERE, None)),
+            asked: at(7),
+        };
+        crate::absorb::absorb(&mut node.state, at(8), Event::Peer(event));
+        (node.state.peers.answers.contains_key(&gone), node.state.peers.unreachable.contains_key(&gone))
+    };
+    let primary_since = |node: &mut Node, leaderless: Option<u64>| {
+        node.state.peers.answers.get_mut(&Member::new("gone")).expect("it answered").value.primary = true;
+        node.state.memory.leaderless = leaderless.map(at);
+    };
+    assert_eq!(kept(&|_| ()), (false, false));
+    assert_eq!(kept(&|node| node.state.memory.leaderless = Some(at(5))), (false, false), "a standby");
+    assert_eq!(kept(&|node| primary_since(node, Some(5))), (true, false));
+    assert_eq!(kept(&|node| primary_since(node, Some(6))), (false, false), "it answered while somebody led");
+    assert_eq!(kept(&|node| primary_since(node, None)), (false, false));
+    let vanished = |node: &mut Node| {
+        let who = Member::new("gone");
+        node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: None });
+    };
+    assert_eq!(kept(&vanished), (true, true));
+}
+
+#[test]
+fn only_a_question_about_keys_that_were_not_seen_has_them_read() {
+    let doubts = |absent_at: i64, doubted: bool| {
+        let mut node = Node::standby().with(|state| state.memory.store_doubt = doubted);
+        crate::absorb::absorb(&mut node.state, at(1), asked(absent_at));
+        node.state.memory.store_doubt
+    };
+    assert_eq!([99, 100, 101].map(|absent_at| doubts(absent_at, false)), [false, false, true]);
+    assert!(doubts(99, true) && doubts(101, true), "another doubt is not put at rest by it");
 }

@@ -395,6 +395,36 @@ fn a_release_after_a_crash_does_not_lower_the_published_position() {
     assert_eq!(told, Some(optime), "{ordered:?}");
 }
 
+/// A first start that fails publishes nothing: whoever tried again would wait for a cluster that never was.
+#[test]
+fn a_leader_of_a_cluster_that_was_never_completed_publishes_no_position() {
+    let published = |born: bool| {
+        let dir = primary_dir(crate::view::postgres::ControlState::ShutDown);
+        let node = Node::primary().dead().dir(dir).with(forgotten).with(|state| state.memory.start_failures = 3);
+        let mut node = node.cluster(|cluster| cluster.initialize = cluster.initialize.filter(|_| born));
+        let ordered = actions(&node.tick());
+        ordered.iter().find_map(|order| match order {
+            Action::Store(StoreAction::Release { position, .. }) => Some(*position > Lsn(0)),
+            _ => None,
+        })
+    };
+    assert_eq!((published(true), published(false)), (Some(true), Some(false)));
+}
+
+/// What a write left behind that nobody answered is written again before anybody else is let in.
+#[test]
+fn a_tenure_is_not_taken_for_forgotten_while_it_is_not_known_what_is_on_disk() {
+    for doubt in [false, true] {
+        let mut node = Node::handing_over().with(forgotten).with(|state| {
+            state.memory.epoch_in_doubt = doubt;
+            state.peers.answers.insert(Member::new("b"), Seen::new(answer(HERE, None), at(0), at(0)));
+        });
+        let ordered = actions(&node.tick());
+        let releases = ordered.iter().any(|action| matches!(action, Action::Store(StoreAction::Release { .. })));
+        assert_eq!((ordered.contains(&forgets()), releases), (doubt, !doubt), "{ordered:?}");
+    }
+}
+
 #[test]
 fn a_hand_over_that_nobody_took_goes_on_under_its_tenure() {
     let mut node = Node::handing_over().cluster(|cluster| cluster.failover = None).with(forgotten);

@@ -1,8 +1,9 @@
 //! What goes beside the verdict: tenure, member record, keys of the cluster, history, slots, parameters, observations.
 
+use super::slots::slots;
 use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::Config;
-use crate::event::{Event, GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
+use crate::event::{Event, GuardEvent, PostgresEvent, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
@@ -11,14 +12,14 @@ use crate::testing::*;
 use crate::time::Duration;
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
-use crate::view::postgres::{Cluster, ControlState, Slot, Sql};
+use crate::view::postgres::{Cluster, ControlState, Sql};
 use crate::view::store::MemberRecord;
 
-fn ordered(mut node: Node) -> Vec<Action> {
+pub(super) fn ordered(mut node: Node) -> Vec<Action> {
     actions(&node.tick())
 }
 
-fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
+pub(super) fn orders(node: Node, wanted: impl Fn(&Action) -> bool) -> bool {
     ordered(node).iter().any(wanted)
 }
 
@@ -239,66 +240,6 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
         state.memory.failed.insert(crate::absorb::kind(&puts[0]).into(), at(0).back(seconds(1)));
     });
     assert_eq!((tells(known), tells(node), tells(failing)), (Some(Timeline(2)), None, Some(Timeline(0))));
-}
-
-fn slots(names: &[(&str, bool, bool)]) -> Sql {
-    let slot = |&(name, active, lost): &(&str, bool, bool)| Slot {
-        name: name.to_owned(),
-        physical: true,
-        active,
-        lost,
-        ..Slot::default()
-    };
-    Sql { slots: names.iter().map(slot).collect(), ..primary_sql() }
-}
-
-#[test]
-fn a_primary_keeps_a_slot_for_every_member_and_none_for_itself() {
-    let create = |name: &str| Action::Postgres(PostgresAction::CreateSlot(name.to_owned()));
-    let drop = |name: &str| Action::Postgres(PostgresAction::DropSlot(name.to_owned()));
-    assert_eq!(ordered(Node::primary().sql(slots(&[("b", true, false)]))), [create("c")]);
-    let own = [("a", false, false), ("b", true, false), ("c", true, false)];
-    assert_eq!(ordered(Node::primary().sql(slots(&own))), [drop("a")]);
-    let lost = [("b", false, true), ("c", true, false)];
-    assert_eq!(ordered(Node::primary().sql(slots(&lost))), [drop("b")]);
-    let off = Node::primary().sql(slots(&[])).config(|config| config.use_slots = false);
-    assert_eq!(ordered(off), []);
-    let nostream = Node::primary().sql(slots(&[("c", true, false)])).cluster(|cluster| {
-        cluster.members.get_mut(&Member::new("b")).unwrap().record.nostream = true;
-    });
-    assert_eq!(ordered(nostream), []);
-}
-
-#[test]
-fn the_slot_of_a_member_that_is_gone_is_dropped_after_a_while_and_a_strangers_never() {
-    let ours = [("b", true, false), ("c", true, false), ("gone", false, false), ("backup_tool", false, false)];
-    let remembering = |status: &[&str]| {
-        let retain = status.iter().map(|name| (*name).to_owned()).collect();
-        Node::primary().sql(slots(&ours)).cluster(|cluster| {
-            cluster.status = Some(crate::view::store::StatusKey { retain, ..Default::default() });
-        })
-    };
-    let dropped = |node: &mut Node| {
-        let orders = actions(&node.tick());
-        orders.into_iter().find(|action| matches!(action, Action::Postgres(PostgresAction::DropSlot(_))))
-    };
-    let mut node = remembering(&["b", "c", "gone"]).config(|config| config.member_slots_ttl = millis(500));
-    assert_eq!(dropped(&mut node), None);
-    node.now = node.now + millis(499);
-    assert_eq!(dropped(&mut node), None);
-    node.now = node.now + millis(1);
-    assert_eq!(dropped(&mut node), Some(Action::Postgres(PostgresAction::DropSlot("gone".into()))));
-}
-
-#[test]
-fn a_slot_is_not_made_twice_because_the_answer_is_from_before_it_was_made() {
-    let mut node = Node::primary().sql(slots(&[("b", true, false)]));
-    node.tick();
-    let op = node.op(&Lane::PgControl);
-    node.now = node.now + millis(5);
-    let outcome = Outcome::Done(PostgresDone::Done);
-    let effects = node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
-    assert_eq!(actions(&effects), [Action::Postgres(PostgresAction::Observe)]);
 }
 
 #[test]

@@ -195,15 +195,16 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
     node.state.peers.answers.insert(Member::new("b"), told);
     let effects = node.tick();
     assert!(actions(&effects).iter().any(|action| matches!(action, Action::Store(StoreAction::PutFailover { .. }))));
-    let (op, outcome) = (node.op(&Lane::Publish), Outcome::Done(StoreDone::Written));
-    node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
-    let written: Vec<bool> = node
-        .state
-        .requests
-        .values()
-        .map(|pending| matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. }))
-        .collect();
-    assert_eq!(written, [true, false]);
+    let op = node.op(&Lane::Publish);
+    // Without an answer it may have been written: what comes of it is waited for, and it is not written once more.
+    for outcome in [Outcome::Done(StoreDone::Written), Outcome::Unknown("no answer".into())] {
+        let mut node = node.clone();
+        node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
+        let written = |pending: &crate::state::Pending| {
+            matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. })
+        };
+        assert_eq!(node.state.requests.values().map(written).collect::<Vec<_>>(), [true, false]);
+    }
 }
 
 fn wanted(in_ms: i64) -> ScheduledRestart {
@@ -297,4 +298,55 @@ fn a_scheduled_restart_is_void_after_another_start_or_long_after_its_time() {
     assert!(node.state.scheduled_restart.is_some());
     passes(&mut node, 1);
     assert_eq!(node.state.scheduled_restart, None);
+}
+
+/// What a member said, or that it said nothing, before the operator asked is no answer.
+#[test]
+fn a_candidate_is_good_by_what_it_told_since_the_operator_asked() {
+    let told = |answered: Option<(u64, bool)>, unreachable: Option<u64>| {
+        let mut node = Node::primary().later(10);
+        let b = Member::new("b");
+        if let Some((ms, barred)) = answered {
+            let answer = crate::view::peers::PeerAnswer { barred, ..answer(HERE, None) };
+            node.state.peers.answers.insert(b.clone(), Seen::new(answer, at(ms), at(ms)));
+        }
+        node.state.peers.unreachable.extend(unreachable.map(|ms| (b, at(ms))));
+        let effects = node.step(Event::Operator(RequestId(1), asks(Some("a"), Some("b"), true)));
+        let writes = actions(&effects).iter().any(|a| matches!(a, Action::Store(StoreAction::PutFailover { .. })));
+        let questions = actions(&effects).iter().any(|a| matches!(a, Action::Peer(_)));
+        (writes, questions, answers(&effects).len())
+    };
+    assert_eq!(told(None, None), (false, true, 0));
+    assert_eq!(told(Some((9, false)), Some(9)), (false, true, 0));
+    assert_eq!(told(Some((10, false)), None), (true, false, 0));
+    assert_eq!(told(Some((10, true)), None), (false, false, 1));
+    assert_eq!(told(None, Some(10)), (false, false, 1));
+}
+
+#[test]
+fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
+    let answered = |refused: bool, after_ms: u64| {
+        let Request::Move(request) = asks(Some("a"), Some("b"), true) else { panic!("it is a move") };
+        let kind = crate::state::PendingKind::Move {
+            request: MoveRequest { refused, ..request },
+            old: Some(Member::new("a")),
+            written: false,
+        };
+        let mut node = Node::primary();
+        node.state.requests.insert(RequestId(1), crate::state::Pending { kind, since: at(0) });
+        node.state.store.answered = at(after_ms);
+        if let crate::lease::Tenure::Held(held) = &mut node.state.tenure {
+            held.confirmed = at(after_ms);
+        }
+        let now = at(after_ms);
+        let told = Seen::new(answer(HERE, None), now, now);
+        node.state.peers.answers.insert(Member::new("b"), told);
+        match answers(&node.later(after_ms).tick()).remove(&RequestId(1)) {
+            Some(Answer::Text { status, body }) => Some((status, body)),
+            _ => None,
+        }
+    };
+    let failed = Some((503, "failed to write failover key into DCS".to_owned()));
+    assert_eq!((answered(false, 0), answered(true, 0)), (None, failed.clone()));
+    assert_eq!((answered(false, 19_999), answered(false, 20_000)), (None, failed));
 }

@@ -19,8 +19,6 @@ pub struct GuardFacts {
     pub held: bool,
     /// The last hold left something running, or was not answered by the guard that it was asked of.
     pub hold_in_doubt: bool,
-    /// It has fired, and every process of PostgreSQL was dead then.
-    pub fired: Option<LeaseId>,
     /// Processes that it could not kill yet.
     pub stuck: u32,
 }

@@ -31,8 +31,8 @@ pub struct Vanished {
     pub who: Member,
     /// What it had told of itself: whoever deletes its key may have deleted its record as well, and it may live.
     pub record: Option<MemberRecord>,
-    /// It had stopped and released the key: its record and the status were written with that.
-    pub released: bool,
+    /// It had stopped cleanly and released the key: the revision of the status that was written with that.
+    pub released: Option<Revision>,
 }
 
 /// The keys of the cluster at one revision.
@@ -162,7 +162,8 @@ impl MemberRecord {
 
     /// It has a data directory. One whose server is stopped or only starting tells no position.
     pub fn has_data(&self) -> bool {
-        self.was_born() || !matches!(self.role.as_str(), "uninitialized" | "")
+        // Whose agent has not looked at its directory yet says that it has none.
+        self.was_born() || self.state == "unknown" || !matches!(self.role.as_str(), "uninitialized" | "")
     }
 
     /// Its data are those of a cluster that was completed: nobody has data to run on or to stand by with before.

@@ -42,6 +42,8 @@ pub(super) async fn check(settings: &Arc<Settings>, monitor: &Monitor, upstream:
     let compared = async {
         let control = control_of(settings).await?;
         let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
+        // First: what it tells from here on it tells as a primary.
+        let stands_by = sender.in_recovery().await?;
         let identity = sender.identify_system().await?;
         if identity.system_id != control.system_id {
             let (theirs, ours) = (identity.system_id, control.system_id);
@@ -51,7 +53,7 @@ pub(super) async fn check(settings: &Arc<Settings>, monitor: &Monitor, upstream:
                 upstream.member
             ));
         }
-        if sender.in_recovery().await? {
+        if stands_by {
             return Err(format!("{} is a standby: it does not lead, whatever its keys say", upstream.member));
         }
         let theirs = sender.timeline_history(identity.timeline).await?;

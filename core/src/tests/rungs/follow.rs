@@ -131,7 +131,7 @@ fn a_stopped_standby_starts_behind_its_leader() {
 #[test]
 fn a_stopped_standby_without_a_leader_starts_alone_after_a_moment() {
     concludes(&Node::stopped(), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
-    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: false };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: None };
     let node = Node::stopped().with(|state| state.store.vanished = Some(vanished));
     concludes(&node, Rung::Follow, "no_source", Fate::Keep, &[]);
     assert_eq!(node.later(1_000).concludes().1, "starting_alone");
@@ -231,4 +231,60 @@ fn a_standby_that_does_not_become_consistent_is_compared_and_brought_onto_the_le
     });
     assert_eq!(none.concludes().1, "starting", "then it waits for what the leader sends");
     assert_eq!(none.later(60_000).concludes().1, "comparing_histories");
+}
+
+#[test]
+fn a_standby_is_turned_where_its_receiver_or_without_one_its_settings_are_not_of_the_last_order() {
+    let follows = |mut sql: crate::view::postgres::Sql, upstream_set: bool, followed: Option<&str>, nostream: bool| {
+        sql.upstream_set = upstream_set;
+        let node = Node::standby().sql(sql).config(|config| config.nostream = nostream).with(|state| {
+            (state.memory.followed, state.memory.streamed) = (followed.map(upstream), at(4_000));
+        });
+        node.later(4_000).concludes().1 == "following"
+    };
+    let (receives, none) = (|| standby_sql(Some("b")), || standby_sql(None));
+    assert!(follows(receives(), true, Some("b"), false) && follows(receives(), true, Some("c"), false));
+    assert!(follows(none(), true, Some("b"), false));
+    assert!(!follows(none(), true, Some("c"), false) && !follows(none(), false, Some("b"), false));
+    assert!(follows(none(), false, None, true));
+    assert!(!follows(none(), true, None, true) && !follows(receives(), false, None, true));
+    // Turning takes a moment, and no longer.
+    let turned = |ms| {
+        let node = Node::standby().sql(standby_sql(Some("c"))).with(|state| state.memory.turned = at(0));
+        node.later(ms).concludes().1
+    };
+    assert_eq!([2_999, 3_000].map(turned), ["following", "turning_to"]);
+}
+
+#[test]
+fn a_clone_that_did_not_reach_consistency_is_started_and_not_compared() {
+    let clone = Cluster { backup_label: true, ..standby_dir() };
+    assert_eq!(Node::standby().dead().dir(clone).decide().0, Rung::Follow);
+}
+
+#[test]
+fn a_comparison_is_repeated_once_it_streamed_since_or_after_a_while() {
+    let compares = |compared_ms: u64, streamed_ms: u64, now_ms: u64| {
+        let node =
+            compared(Node::standby().sql(crate::view::postgres::Sql { upstream_set: true, ..standby_sql(None) }));
+        let node = node.with(|state| {
+            (state.memory.compared_at, state.memory.streamed) = (Some(at(compared_ms)), at(streamed_ms));
+        });
+        node.later(now_ms).concludes().1 == "comparing_histories"
+    };
+    assert!(compares(1, 2, 10_000));
+    assert!(!compares(2, 2, 10_000) && !compares(3, 2, 10_000));
+    assert!(compares(3, 2, 60_003) && !compares(3, 2, 60_002));
+}
+
+#[test]
+fn nobody_is_cloned_that_tells_no_position_or_no_timeline() {
+    for (timeline, position) in [(1, 0), (0, 0x300_0000)] {
+        let node = rewind_failed(stopped_beside_b()).config(|config| config.clone_when_diverged = true);
+        let node = node.cluster(|cluster| {
+            let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
+            (record.timeline, record.position) = (crate::id::Timeline(timeline), Lsn(position));
+        });
+        concludes(&node, Rung::Rewind, "cannot_rewind", Fate::Keep, &[]);
+    }
 }

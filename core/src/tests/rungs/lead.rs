@@ -230,3 +230,46 @@ fn a_new_cluster_gets_its_roles() {
     let node = Node::primary().cluster(|cluster| cluster.initialize = None).with(|s| s.memory.roles_created = false);
     concludes(&node, Rung::Leader, "creating_roles", Fate::Keep, &[Action::Postgres(PostgresAction::CreateRoles)]);
 }
+
+/// Nobody took it. A file that is void names no store.
+#[test]
+fn a_tenure_that_was_to_be_handed_over_is_gone_on_with_in_place_where_it_was_given_away() {
+    use crate::id::StoreId;
+    let given_away = crate::event::EpochFile { epoch: Revision(0), ..epoch_file() };
+    let dead = |file| Node::primary().dead().with(|state| state.epoch_file = Some(file)).concludes().1;
+    assert_eq!(dead(given_away), "writing_epoch");
+    for file in [
+        crate::event::EpochFile { epoch: Revision(1), ..given_away },
+        crate::event::EpochFile { store: StoreId(2), ..given_away },
+        crate::event::EpochFile { system_id: SystemId(1), ..given_away },
+        given_away.void(),
+    ] {
+        assert_eq!(dead(file), "start_to_promote", "{file:?}");
+    }
+}
+
+#[test]
+fn roles_are_created_once_and_in_a_new_cluster_only() {
+    let reason = |initialised: bool, created: bool| {
+        let node = Node::primary().with(|state| state.memory.roles_created = created).cluster(|cluster| {
+            cluster.initialize = cluster.initialize.filter(|_| initialised);
+        });
+        node.concludes().1
+    };
+    assert_eq!(reason(false, false), "creating_roles");
+    assert_eq!([(true, false), (false, true), (true, true)].map(|(i, c)| reason(i, c)), ["tenure_held"; 3]);
+}
+
+#[test]
+fn a_checkpoint_is_written_for_the_timeline_that_has_none_and_again_after_a_second() {
+    let writes = |timeline: u32, checkpoint: u32, checkpointed: Option<u64>| {
+        let sql = crate::view::postgres::Sql { timeline: crate::id::Timeline(timeline), ..primary_sql() };
+        let checkpoint_timeline = crate::id::Timeline(checkpoint);
+        let dir = Cluster { checkpoint_timeline, ..primary_dir(ControlState::InProduction) };
+        let node = Node::primary().dir(dir).sql(sql).config(|config| config.use_slots = false);
+        let node = node.with(|state| state.memory.checkpointed = checkpointed.map(at)).later(1_000);
+        node.wants().contains(&Action::Postgres(PostgresAction::Checkpoint))
+    };
+    assert!(writes(2, 1, None) && !writes(2, 2, None) && !writes(0, 1, None));
+    assert!(writes(2, 1, Some(0)) && !writes(2, 1, Some(1)));
+}

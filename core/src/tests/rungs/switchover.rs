@@ -164,3 +164,47 @@ fn a_held_tenure_of_two_seconds_is_renewed_in_time() {
     assert_eq!(node.clone().later(1_745).decide().0, Rung::Leader);
     assert_eq!(node.later(1_746).concludes().1, "tenure_expired");
 }
+
+#[test]
+fn a_request_is_a_wish_for_this_leader_if_it_names_anybody_but_this_node() {
+    let hands_over = |leader: Option<&str>, candidate: Option<&str>| {
+        moving().cluster(|cluster| cluster.failover = Some(failover(leader, candidate))).decide().0 == Rung::Switchover
+    };
+    assert!(hands_over(Some("a"), Some("b")) && hands_over(None, Some("b")) && hands_over(Some("a"), None));
+    assert!(!hands_over(None, None) && !hands_over(Some("c"), Some("b")) && !hands_over(None, Some("a")));
+}
+
+#[test]
+fn a_primary_that_crashed_on_its_way_down_hands_nothing_over() {
+    let crashed = Node::handing_over().dir(primary_dir(ControlState::InProduction));
+    assert_eq!(crashed.concludes().1, "restart_in_place");
+}
+
+#[test]
+fn a_hand_over_does_not_wait_for_what_only_drains() {
+    let draining = |ms| {
+        let node = moving().phase(Phase::Stopping).dir(primary_dir(ControlState::ShutDown));
+        node.with(|state| (state.memory.drained_since, state.store.answered) = (Some(at(0)), at(ms))).later(ms)
+    };
+    concludes(&draining(5_000), Rung::Switchover, "stopping_for_handover", Fate::Keep, &[stop(StopMode::Immediate)]);
+    assert_eq!(draining(4_999).wants(), []);
+}
+
+#[test]
+fn a_checkpoint_before_the_stop_is_not_older_than_half_a_minute() {
+    let code = |age_ms| {
+        let node = b_answers(moving().later(age_ms), |_| ());
+        node.with(|state| state.memory.checkpointed = Some(at(0))).with(renewed).concludes().1
+    };
+    assert_eq!([25_000, 29_999].map(code), ["stopping_for_handover"; 2]);
+    assert_eq!(code(30_000), "checkpoint_before_stop");
+}
+
+/// The tenure is held for as long as these tests take, and the store has answered.
+fn renewed(state: &mut crate::state::State) {
+    let now = at(29_000);
+    let ttl = seconds(30);
+    state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl, confirmed: now });
+    state.guard.armed = Some(Armed { tenure: OURS, at: state.config.bounds.arm_at(now, ttl) });
+    state.store.answered = now;
+}

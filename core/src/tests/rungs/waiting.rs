@@ -30,6 +30,8 @@ fn the_data_of_another_cluster_halt_the_agent_also_when_the_key_does_not_tell_of
             .cluster(|cluster| cluster.initialize = None)
             .with(|state| state.memory.knew = knew);
         assert_eq!(node.concludes().0, rung, "{knew:?}");
+        // The bug: it left, as where the key tells, and the next agent knew nothing and let them lead.
+        assert!(rung != Rung::Identity || node.decide().1.orders.is_empty(), "it stays, since it alone knows");
     }
 }
 

@@ -1,0 +1,127 @@
+//! What a node tells of itself in its member record, and a leader in the history.
+
+use super::reconcilers::{ordered, orders};
+use crate::action::{Action, StoreAction};
+use crate::id::{Lsn, Timeline};
+use crate::lease::Tenure;
+use crate::testing::*;
+use crate::timeline::{Ancestor, History};
+use crate::view::postgres::{Cluster, ControlState, Phase, Sql};
+use crate::view::store::{HistoryLine, MemberRecord};
+
+#[test]
+fn a_member_record_says_what_the_node_has_and_whether_it_streams() {
+    let record = |node: Node| crate::decide::members::record(&node.view());
+    let says = |node: Node| {
+        let MemberRecord { position, received, replayed, replication_state, .. } = record(node);
+        (position.0, received.0, replayed.0, replication_state == "streaming")
+    };
+    let standby =
+        |received, replayed| Sql { received: Lsn(received), replayed: Lsn(replayed), ..standby_sql(Some("b")) };
+    assert_eq!(says(Node::standby().sql(standby(5, 4))), (5, 5, 4, true));
+    assert_eq!(says(Node::standby().sql(standby(0, 4))), (4, 0, 4, true), "restored from an archive");
+    assert_eq!(says(Node::primary().sql(Sql { flushed: Lsn(9), ..primary_sql() })), (9, 0, 0, false));
+    let waits = |mut sql: Sql| {
+        sql.receiver.as_mut().expect("it has one").streaming = false;
+        sql
+    };
+    assert!(!says(Node::standby().sql(waits(standby(5, 4)))).3 && !says(Node::standby().sql(standby_sql(None))).3);
+    let promoted = Sql { receiver: standby(5, 4).receiver, ..primary_sql() };
+    assert!(!says(Node::primary().sql(promoted)).3, "a receiver that is not gone yet");
+    assert_eq!(says(Node::standby().phase(Phase::Stopping)), (0, 0, 0, false), "what it told is old");
+}
+
+#[test]
+fn a_member_record_calls_primary_who_leads_and_demoted_who_only_was_one() {
+    let role = |node: Node| crate::decide::members::record(&node.view()).role;
+    let without_tenure = |node: Node| node.with(|state| state.tenure = Tenure::None);
+    assert_eq!(role(Node::primary().dead()), "primary", "about to start again");
+    assert_eq!(role(without_tenure(Node::primary().dead())), "demoted");
+    let signal = |node: Node| node.dir(standby_dir());
+    assert_eq!(role(signal(Node::primary())), "primary", "promoted since the directory was looked at");
+    assert_eq!(role(without_tenure(signal(Node::primary()))), "replica");
+    assert_eq!(role(signal(Node::primary().dead())), "replica", "it has won and was not promoted yet");
+    assert_eq!(role(Node::primary().sql(standby_sql(None))), "demoted");
+}
+
+#[test]
+fn a_checkpoint_is_pending_from_a_promotion_to_the_first_checkpoint_on_its_timeline() {
+    let pending = |sql: Sql, checkpoint: u32| {
+        let dir = Cluster { checkpoint_timeline: Timeline(checkpoint), ..primary_dir(ControlState::InProduction) };
+        crate::decide::members::record(&Node::primary().dir(dir).sql(sql).view()).checkpoint_pending
+    };
+    let on = |timeline: u32| Sql { timeline: Timeline(timeline), ..primary_sql() };
+    assert!(pending(on(2), 1) && !pending(on(2), 2));
+    assert!(!pending(on(0), 1), "which timeline it is on is not known");
+    assert!(!pending(Sql { in_recovery: true, ..on(2) }, 1), "a standby has no checkpoints of its own");
+}
+
+#[test]
+fn a_position_that_moved_is_told_with_the_next_record_and_the_lease_kept_a_third_of_its_ttl() {
+    let published = |received: u64, replayed: u64| {
+        let sql =
+            |received, replayed| Sql { received: Lsn(received), replayed: Lsn(replayed), ..standby_sql(Some("b")) };
+        let before = Node::standby().sql(sql(9, 5)).published();
+        ordered(before.sql(sql(received, replayed)).later(9_999))
+    };
+    assert_eq!([published(9, 5), published(9, 8), published(12, 8)], [const { Vec::new() }; 3]);
+    let keep = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. }));
+    let short = |ms| Node::standby().with(|state| state.session.ttl = seconds(3)).later(ms);
+    assert!(!orders(short(999), keep) && orders(short(1_000), keep));
+}
+
+/// A primary on timeline 3, and the lines that it writes to the history beside these.
+fn history_beside(lines: Vec<HistoryLine>, change: impl FnOnce(Node) -> Node) -> Option<Vec<HistoryLine>> {
+    let ancestors = vec![ended(1, 16), ended(2, 32)];
+    let dir = Cluster {
+        checkpoint_timeline: Timeline(3),
+        history: History { ancestors, timeline: Timeline(3) },
+        ..primary_dir(ControlState::InProduction)
+    };
+    let node = Node::primary().dir(dir).sql(Sql { timeline: Timeline(3), ..primary_sql() });
+    let node = change(node.cluster(|cluster| cluster.history.lines = lines)).published();
+    ordered(node).into_iter().find_map(|action| match action {
+        Action::Store(StoreAction::PutHistory { lines, .. }) => Some(lines),
+        _ => None,
+    })
+}
+
+fn ended(timeline: u32, end: u64) -> Ancestor {
+    Ancestor { timeline: Timeline(timeline), end: Lsn(end), reason: "promoted".into() }
+}
+
+fn line(timeline: u32, end: u64, leader: Option<&str>) -> HistoryLine {
+    let Ancestor { timeline, end, reason } = ended(timeline, end);
+    HistoryLine { timeline, end, reason, timestamp: None, leader: leader.map(Into::into) }
+}
+
+#[test]
+fn the_history_keeps_who_began_what_and_no_more_lines_than_it_may() {
+    let (first, second) = (|| line(1, 16, Some("b")), || line(2, 32, Some("a")));
+    let beside = |lines: Vec<HistoryLine>| history_beside(lines, |node| node);
+    assert_eq!(beside(vec![]), Some(vec![line(1, 16, None), second()]));
+    assert_eq!(beside(vec![first()]), Some(vec![first(), second()]));
+    assert_eq!(beside(vec![first(), second()]), None);
+    for other in [line(2, 32, None), line(2, 33, Some("c")), line(4, 32, Some("c"))] {
+        assert_eq!(beside(vec![first(), other]), Some(vec![first(), second()]), "not of this history, or of nobody");
+    }
+    for other in [line(1, 17, Some("c")), line(3, 16, Some("c"))] {
+        assert_eq!(beside(vec![other]), Some(vec![line(1, 16, None), second()]));
+    }
+    let keeping = |lines: usize| {
+        let written = history_beside(vec![first()], |node| node.config(|config| config.max_timelines_history = lines));
+        written.expect("it is due").len()
+    };
+    assert_eq!([0, 1, 2, 3].map(keeping), [2, 1, 2, 2]);
+}
+
+#[test]
+fn the_history_is_written_by_who_leads_and_knows_it_whole() {
+    let writes = |change: fn(Node) -> Node| history_beside(vec![], change).is_some();
+    assert!(writes(|node| node));
+    assert!(!writes(|node| node.with(|state| state.guard.armed = None)), "no authority");
+    assert!(!writes(|node| node.sql(Sql { timeline: Timeline(3), ..standby_sql(None) })), "not promoted yet");
+    assert!(!writes(|node| node.sql(Sql { timeline: Timeline(4), ..primary_sql() })), "the directory is of before");
+    let first = |node: Node| node.dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
+    assert!(!writes(first), "nothing has ended");
+}

@@ -1,0 +1,273 @@
+//! What is read off the facts: who this node is, what it may do, where it is, and whom it can turn to.
+
+use crate::action::{Action, PostgresAction};
+use crate::id::{LeaseId, Lsn, Member, SystemId};
+use crate::testing::*;
+use crate::time::{Instant, WallMillis};
+use crate::view::guard::Armed;
+use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sender, Sql, StartAs};
+use crate::view::store::{FailoverKey, MemberRecord};
+
+fn restart() -> Action {
+    Action::Postgres(PostgresAction::Restart)
+}
+
+fn start_primary() -> Action {
+    Action::Postgres(PostgresAction::Start(StartAs::Primary))
+}
+
+fn start_standby() -> Action {
+    Action::Postgres(PostgresAction::Start(StartAs::Standby(None)))
+}
+
+#[test]
+fn clients_that_want_to_write_are_right_with_authority_and_without_a_hold_only() {
+    assert!(Node::primary().view().leads());
+    assert!(!Node::primary().with(|state| state.guard.held = true).view().leads());
+    assert!(!Node::primary().with(|state| state.guard.armed = None).view().leads());
+    assert!(!Node::standby().view().leads());
+    let until = Node::primary().state.guard.armed.expect("it is armed").at;
+    let mut last = Node::primary();
+    last.now = until.back(crate::time::Duration::from_nanos(1));
+    assert!(last.view().authority());
+    last.now = until;
+    assert!(!last.view().authority(), "its instant has come");
+    let other = Armed { tenure: THEIRS, at: until };
+    assert!(!Node::primary().with(|state| state.guard.armed = Some(other)).view().authority());
+}
+
+#[test]
+fn a_postgresql_in_doubt_is_one_that_may_write() {
+    let writes = |node: Node| node.view().may_write();
+    assert!(writes(Node::primary()) && !writes(Node::standby()));
+    assert!(writes(Node::primary().with(|state| state.postgres.sql = None)), "it has not answered");
+    assert!(!writes(Node::standby().with(|state| state.postgres.sql = None)));
+    assert!(writes(Node::primary().sql(standby_sql(None))), "no signal file: it ends its recovery by itself");
+    assert!(writes(Node::standby().sql(primary_sql())), "promoted since the directory was looked at");
+    assert!(writes(Node::standby().with(|state| state.memory.promotion = true)));
+    assert!(writes(Node::standby().doing(promotion(), 0)));
+    // The postmaster may be seen before the signal file that was written for it.
+    let unsignalled = || Node::primary().sql(standby_sql(None)).with(|state| state.memory.as_standby = true);
+    assert!(!writes(unsignalled()) && writes(unsignalled().sql(primary_sql())));
+    // No postmaster is seen: what is being started counts.
+    assert!(!writes(Node::primary().dead()) && writes(Node::primary().dead().doing(start_primary(), 0)));
+    assert!(!writes(Node::primary().dead().doing(start_standby(), 0)));
+    assert!(writes(Node::primary().dead().doing(restart(), 0)) && !writes(Node::stopped().doing(restart(), 0)));
+}
+
+#[test]
+fn the_dead_are_absent_to_the_last_process_and_are_not_being_started() {
+    let dead = |node: Node| node.view().dead();
+    assert!(dead(Node::stopped()) && !dead(Node::standby()));
+    assert!(!dead(Node::standby().with(|state| state.postgres.orphans = Some(0))));
+    assert!(!dead(Node::stopped().with(|state| state.postgres.orphans = Some(1))));
+    assert!(!dead(Node::stopped().with(|state| state.postgres.orphans = None)));
+    for starts in [start_primary(), start_standby(), restart()] {
+        assert!(!dead(Node::stopped().doing(starts, 0)));
+    }
+    assert!(dead(Node::stopped().doing(Action::Postgres(PostgresAction::Rewind(upstream("b"))), 0)));
+}
+
+#[test]
+fn a_standby_in_doubt_is_one_that_may_receive() {
+    let receives = |node: Node| node.view().may_receive();
+    assert!(receives(Node::standby()) && !receives(Node::standby().sql(standby_sql(None))));
+    let old = Node::standby().sql(standby_sql(None)).with(|state| state.memory.changed = at(1));
+    assert!(receives(old));
+    assert!(!receives(Node::stopped()));
+}
+
+#[test]
+fn the_words_for_what_postgresql_does_are_patronis() {
+    let word = |node: Node| node.view().postgres_state();
+    let doing = |action| word(Node::stopped().doing(Action::Postgres(action), 0));
+    assert_eq!(doing(PostgresAction::Clone(upstream("b"))), "creating replica");
+    assert_eq!(doing(PostgresAction::Initdb), "initializing new cluster");
+    assert_eq!(doing(PostgresAction::Restart), "restarting");
+    assert_eq!(doing(PostgresAction::Rewind(upstream("b"))), "stopped");
+    let failed = |failures| word(Node::stopped().with(|state| state.memory.start_failures = failures));
+    assert_eq!([0, 1, 2].map(failed), ["stopped", "start failed", "start failed"]);
+    let phases = [Phase::Starting, Phase::Ready, Phase::Stopping].map(|phase| word(Node::standby().phase(phase)));
+    assert_eq!(phases, ["starting", "running", "stopping"]);
+    assert_eq!(word(Node::stopped().with(|state| state.postgres.process = Process::Unknown)), "unknown");
+}
+
+#[test]
+fn a_server_drains_whose_shutdown_checkpoint_is_written_and_hangs_after_a_while() {
+    let stopping = |state| Node::primary().phase(Phase::Stopping).dir(primary_dir(state));
+    assert!(stopping(ControlState::ShutDown).view().drained());
+    assert!(!stopping(ControlState::ShuttingDown).view().drained());
+    assert!(!stopping(ControlState::ShutDown).phase(Phase::Ready).view().drained());
+    let hangs = |ms| {
+        let node = stopping(ControlState::ShutDown).with(|state| state.memory.drained_since = Some(at(0)));
+        node.later(ms).view().drain_hangs()
+    };
+    assert_eq!([4_999, 5_000, 6_000].map(hangs), [None, Some(seconds(5)), Some(seconds(6))]);
+}
+
+#[test]
+fn a_node_is_where_its_server_says_or_its_control_file() {
+    let flushed = |node: Node| node.view().position().map(|position| position.flushed.0);
+    let standby = |received, replayed| Sql { received: Lsn(received), replayed: Lsn(replayed), ..standby_sql(None) };
+    assert_eq!(flushed(Node::standby().sql(standby(7, 5))), Some(7));
+    assert_eq!(flushed(Node::standby().sql(standby(0, 5))), Some(5), "restored from an archive");
+    assert_eq!(flushed(Node::primary().sql(Sql { flushed: Lsn(9), ..primary_sql() })), Some(9));
+    let dir = |state, checkpoint, min_recovery| Cluster {
+        state,
+        checkpoint: Lsn(checkpoint),
+        min_recovery: Lsn(min_recovery),
+        ..standby_dir()
+    };
+    assert_eq!(flushed(Node::stopped().dir(dir(ControlState::ShutDown, 3, 4))), Some(3), "a primary that stopped");
+    assert_eq!(flushed(Node::stopped().dir(dir(ControlState::ShutDownInRecovery, 3, 4))), Some(4));
+    assert_eq!(flushed(Node::stopped().dir(dir(ControlState::InArchiveRecovery, 5, 4))), Some(5));
+    assert_eq!(flushed(Node::stopped().dir(dir(ControlState::InArchiveRecovery, 0, 0))), None, "nowhere");
+    let tainted = Cluster { tainted: Some("a rewind began".into()), ..standby_dir() };
+    assert_eq!(flushed(Node::stopped().dir(tainted)), None);
+}
+
+#[test]
+fn who_may_not_lead_says_so_to_who_asks() {
+    let barred = |node: Node| node.view().own_answer().barred;
+    assert!(!barred(Node::standby()) && barred(Node::standby().config(|config| config.nofailover = true)));
+    let data = |data| barred(Node::stopped().with(|state| state.postgres.data = data));
+    assert!(data(DataDir::Empty) && !data(DataDir::Unknown), "one that was not looked at may hold the most of all");
+    let replayed = |nostream: bool, from: Option<&str>| {
+        let node = Node::standby().config(|config| config.nostream = nostream);
+        node.with(|state| state.memory.streamed_from = from.map(Member::new)).view().own_answer().replayed
+    };
+    assert_eq!([replayed(false, Some("b")), replayed(false, Some("c")), replayed(false, None)], [HERE, Lsn(0), Lsn(0)]);
+    assert_eq!(replayed(true, None), HERE, "one that never streams is taken at its word");
+    let pledged = |frozen, on_disk, leads: bool| {
+        let absent_at = crate::id::Revision(101);
+        let node = Node::racing().with(|state| {
+            state.pledge = Some(crate::state::Pledge { absent_at, since: at(0), frozen, on_disk });
+        });
+        let node = if leads { node.cluster(|cluster| *cluster = led_by("b", 101)) } else { node };
+        node.view().own_answer().pledge.is_some()
+    };
+    assert!(pledged(true, true, false));
+    assert!(!pledged(false, true, false) && !pledged(true, false, false) && !pledged(true, true, true));
+}
+
+#[test]
+fn data_of_another_cluster_are_foreign_unless_this_node_is_starting_them() {
+    let foreign = |node: Node| node.view().foreign();
+    let other = |node: Node| node.dir(Cluster { system_id: SystemId(1), ..primary_dir(ControlState::InProduction) });
+    assert!(!foreign(Node::primary()) && foreign(other(Node::primary())));
+    assert!(!foreign(other(Node::primary()).doing(start_primary(), 0)));
+    assert!(foreign(other(Node::primary()).doing(start_standby(), 0)));
+    let keyless = |node: Node| node.cluster(|cluster| cluster.initialize = None);
+    assert!(!foreign(keyless(other(Node::primary()))), "no cluster is known");
+    assert!(foreign(keyless(other(Node::primary())).with(|state| state.memory.knew = Some(SYSTEM))));
+    let armed = |tenure, present| {
+        let node = Node::primary().with(|state| {
+            (state.guard.armed, state.guard.present) = (Some(Armed { tenure, at: at(1) }), present);
+        });
+        node.view().armed_for_nobody()
+    };
+    assert!(armed(LeaseId(0), true) && !armed(OURS, true) && !armed(LeaseId(0), false));
+}
+
+#[test]
+fn who_runs_and_may_lead_and_can_be_asked_may_take_over() {
+    let electable = |change: fn(&mut MemberRecord)| {
+        let node = Node::primary().cluster(|cluster| {
+            change(&mut cluster.members.get_mut(&Member::new("b")).expect("b is a member").record);
+        });
+        node.view().electable_others().iter().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(electable(|_| ()), ["b", "c"]);
+    assert_eq!(electable(|record| record.nofailover = true), ["c"]);
+    assert_eq!(electable(|record| record.state = "starting".into()), ["c"]);
+    assert_eq!(electable(|record| record.api_url.clear()), ["c"]);
+}
+
+#[test]
+fn the_last_contact_is_the_latest_of_all() {
+    let sender = |age_ms: Option<u64>| Sender { reply_age: age_ms.map(millis), ..Sender::default() };
+    let contact = |ages: &[Option<u64>]| {
+        let node = Node::primary().sql(Sql { senders: ages.iter().copied().map(sender).collect(), ..primary_sql() });
+        node.view().last_contact()
+    };
+    assert_eq!(contact(&[]).walsender, Instant::ZERO);
+    assert_eq!(contact(&[Some(30), None, Some(20)]).walsender, at(0).back(millis(20)));
+    for (store, peer, walsender) in [(3, 2, 1), (1, 3, 2), (2, 1, 3)] {
+        let contact = crate::view::Contact { store: at(store), peer: at(peer), walsender: at(walsender) };
+        assert_eq!(contact.latest(), at(3));
+    }
+}
+
+#[test]
+fn a_request_is_due_at_its_time_and_not_wanted_any_more_long_after() {
+    let scheduled_in = |ms: i64| {
+        let node = Node::primary().later(20_000);
+        let request = FailoverKey { scheduled_at: Some(WallMillis(1_020_000 + ms)), ..failover(Some("a"), None) };
+        let node = node.cluster(|cluster| cluster.failover = Some(request.clone()));
+        let view = node.view();
+        (view.schedule_left(&request), view.due_failover().is_some(), view.schedule_missed(&request))
+    };
+    assert_eq!(scheduled_in(1), (Some(millis(1)), false, false));
+    assert_eq!(scheduled_in(0), (None, true, false));
+    assert_eq!(scheduled_in(-15_000), (None, true, false), "1.5 times loop_wait");
+    assert_eq!(scheduled_in(-15_001), (None, false, true));
+    assert!(Node::handing_over().view().due_failover().is_some(), "at once");
+}
+
+#[test]
+fn a_standby_streams_from_whom_its_tag_names_while_that_runs_and_from_the_leader_otherwise() {
+    let from = |name: &str, change: fn(&mut MemberRecord)| {
+        let node = Node::standby().config(|config| config.replicatefrom = Some(Member::new(name)));
+        let node = node.cluster(|cluster| {
+            if let Some(key) = cluster.members.get_mut(&Member::new(name)) {
+                change(&mut key.record);
+            }
+        });
+        node.view().upstream().map(|upstream| upstream.member.as_str().to_owned())
+    };
+    assert_eq!(from("c", |_| ()).as_deref(), Some("c"));
+    assert_eq!(from("c", |record| record.state = "stopped".into()).as_deref(), Some("b"));
+    assert_eq!(from("z", |_| ()).as_deref(), Some("b"));
+    assert_eq!(from("a", |_| ()).as_deref(), Some("b"), "not from itself");
+    // Where it does not say where it is, nobody can stream from it.
+    assert_eq!(from("b", |record| record.host.clear()), None);
+    assert_eq!(from("b", |record| record.port = 0), None);
+    assert_eq!(Node::primary().view().upstream(), None, "who leads follows nobody");
+    let over = Node::primary().with(|state| state.tenure = crate::lease::Tenure::None);
+    assert_eq!(over.view().upstream(), None, "nor who led, while its key is still there");
+    assert!(over.view().serving_leader().is_none());
+    let serves = Node::standby().view().serving_leader().map(|(epoch, upstream, _)| (epoch, upstream.member));
+    assert_eq!(serves, Some((THEIR_EPOCH, Member::new("b"))));
+    let promoting = Node::standby().cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).expect("b").record.role = "replica".into();
+    });
+    assert!(promoting.view().serving_leader().is_none());
+}
+
+#[test]
+fn a_record_says_that_its_member_serves_was_born_and_has_data() {
+    let says = |change: fn(&mut MemberRecord)| {
+        let mut record = record("b");
+        change(&mut record);
+        (record.serves(), record.was_born(), record.has_data())
+    };
+    let nothing = |record: &mut MemberRecord| {
+        (record.position, record.timeline, record.role) = (Lsn(0), crate::id::Timeline(0), String::new());
+    };
+    assert_eq!(says(|_| ()), (false, true, true));
+    assert_eq!(says(|record| record.role = "primary".into()), (true, true, true));
+    assert_eq!(says(|record| record.role = "master".into()), (true, true, true));
+    assert_eq!(says(|record| (record.role, record.state) = ("primary".into(), "starting".into())), (false, true, true));
+    assert_eq!(says(nothing), (false, false, false));
+    let with = |change: fn(&mut MemberRecord)| {
+        let mut record = record("b");
+        nothing(&mut record);
+        change(&mut record);
+        (record.was_born(), record.has_data())
+    };
+    assert_eq!(with(|record| record.role = "uninitialized".into()), (false, false));
+    assert_eq!(with(|record| record.role = "demoted".into()), (false, true));
+    assert_eq!(with(|record| record.role = "replica".into()), (true, true));
+    assert_eq!(with(|record| record.position = HERE), (true, true));
+    assert_eq!(with(|record| record.timeline = crate::id::Timeline(1)), (true, true));
+}
