@@ -1,5 +1,6 @@
 //! L2: every member follows in the end. Known and open (`docs/simulator.md`): one whose WAL has left the history on which
-//! it must become consistent, which no WAL of anybody brings back.
+//! it must become consistent, which no WAL of anybody brings back. What is left of a cluster that S18 allowed another to be
+//! born in the place of follows nobody: it is the operator's.
 
 use crate::node::NodeId;
 use crate::world::World;
@@ -11,6 +12,10 @@ impl World {
         let Some(theirs) = self.nodes[leading.0].place() else { return };
         for index in (0..self.nodes.len()).filter(|index| *index != leading.0) {
             let node = &self.nodes[index];
+            if self.is_of_an_earlier_birth(NodeId(index)) {
+                self.coverage.count("data of an earlier birth");
+                continue;
+            }
             if node.agent.is_none() {
                 let what = format!("the agent of {} has left and did not come back", self.names[index]);
                 self.violated(self.liveness("L2"), what);
@@ -38,6 +43,12 @@ impl World {
         }
     }
 
+    /// Its data are of the cluster that was there before the one that the store names. Others' data are removed in the end.
+    fn is_of_an_earlier_birth(&self, node: NodeId) -> bool {
+        let system = self.nodes[node.0].server.cluster().map(|on_disk| self.wal.system(on_disk.end));
+        system.is_some_and(|system| self.checks.system.is_some_and(|born| born != system)) && !self.is_foreign(node)
+    }
+
     /// What its files hold parts from what it must reach before it gets there.
     fn is_lost(&self, node: NodeId) -> bool {
         self.nodes[node.0].server.cluster().is_some_and(|on_disk| {
@@ -51,8 +62,9 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::fault::FOREIGN;
     use crate::postgres::wal::{Place, Record};
-    use matriarch_core::id::Timeline;
+    use matriarch_core::id::{SystemId, Timeline};
     use matriarch_core::view::postgres::ControlState;
 
     /// What a standby says of its receiver is what core knows its source by: otherwise it is turned to it for ever.
@@ -73,6 +85,16 @@ mod tests {
         };
         assert_eq!(checked(World::receiver_ends), Some("L2"));
         assert_eq!(checked(World::agent_gone), Some("L2"));
+        let left_with = |system| {
+            broken(move |world| {
+                let node = standby(world);
+                on_disk(world, node).end = world.wal.begin(system);
+                world.agent_gone(node);
+                world.check_members();
+            })
+        };
+        assert_eq!(left_with(SystemId(99)), None, "another cluster was born in its place");
+        assert_eq!(left_with(FOREIGN), Some("L2"), "an operator removes what was put there");
         let lag = |world: &mut World, node: NodeId| {
             let mine = on_disk(world, node);
             mine.end = Place { depth: mine.end.depth - 1, ..mine.end };

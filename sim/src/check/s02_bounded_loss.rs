@@ -1,5 +1,8 @@
 //! S2: a failover gives up no more than `maximum_lag_on_failover` of what was published.
 
+use matriarch_core::id::Lsn;
+use matriarch_core::timeline::Relation;
+
 use crate::node::{Node, NodeId};
 use crate::postgres::wal::Place;
 use crate::world::World;
@@ -8,11 +11,12 @@ impl World {
     /// Another server serves: what was published is there, or as much of it as must be.
     pub(super) fn check_loss(&mut self, node: NodeId, mine: Place) {
         if let Some(place) = self.checks.published {
-            let shared = self.wal.shared(mine, place);
-            let lost = self.wal.lsn(place).bytes_ahead_of(self.wal.lsn(shared));
-            if lost > 0 {
+            let shared = self.wal.lsn(self.wal.shared(mine, place));
+            if self.wal.lsn(place) > shared {
                 self.coverage.count("failover with loss");
             }
+            let parted = if self.are_twins_by_hand(mine, place) { self.seems_shared(mine, place) } else { shared };
+            let lost = self.wal.lsn(place).bytes_ahead_of(parted);
             if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) {
                 let what = format!(
                     "{} leads without {lost} bytes that were published, {} are allowed",
@@ -34,20 +38,34 @@ impl World {
         let told = keys.status.as_ref().is_some_and(|status| status.timeline == self.wal.timeline(published));
         let lines = &keys.history.lines;
         let began = |(timeline, end)| lines.iter().any(|line| (line.timeline, line.end) == (timeline, end));
-        plain_lag || (told && origin.is_some_and(began) && !self.are_twins_by_hand(mine, published))
+        plain_lag || (told && origin.is_some_and(began))
     }
 
-    /// The two part where an operator began one of two timelines of one number. Those that begin at one position look
-    /// alike to whoever compares, so nobody can know what lies beyond. Core begins none such.
+    /// The two part where timelines of one number begin at one position, one of them by an operator's doing. Nobody can
+    /// tell those apart by number and position. Core begins none such.
     fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
-        let parted = self.wal.shared(one, other).depth;
-        let holds = |begun: &Place| self.wal.contains(one, *begun) || self.wal.contains(other, *begun);
-        let by_hand = |begun: &Place| begun.depth > parted && holds(begun);
-        self.wal.are_twins(one, other) && self.checks.hand_made.iter().any(by_hand)
+        let shared = self.wal.shared(one, other);
+        let begun = |goal| self.wal.on_the_way(goal, shared.depth + 1);
+        let (one, other) = (begun(one), begun(other));
+        let begins = |begun: Place| begun.branch != shared.branch && begun.depth == shared.depth + 1;
+        let by_hand = |begun: Place| self.checks.hand_made.iter().any(|made| made.branch == begun.branch);
+        begins(one)
+            && begins(other)
+            && self.wal.timeline(one) == self.wal.timeline(other)
+            && (by_hand(one) || by_hand(other))
+    }
+
+    /// How far the two seem to be one to whoever compares numbers and positions.
+    fn seems_shared(&self, mine: Place, published: Place) -> Lsn {
+        let (at, other) = (self.wal.lsn(mine), self.wal.lsn(published));
+        match self.wal.history(mine).relation(at, &self.wal.history(published), other) {
+            Relation::Diverged { at } => at,
+            Relation::Equal | Relation::Ahead | Relation::Behind => at.min(other),
+        }
     }
 
     /// A leader has published its position; or, with a release, what another had published, which is beyond its own.
-    pub fn note_published(&mut self, node: NodeId, position: matriarch_core::id::Lsn) {
+    pub fn note_published(&mut self, node: NodeId, position: Lsn) {
         let Some(end) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         if self.wal.lsn(end) >= position {
             self.checks.published = Some(self.wal.back_to(end, position));
@@ -66,13 +84,14 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
-    use super::*;
-    use crate::postgres::wal::Record;
-    use crate::store::{Known, Request};
     use matriarch_core::action::StoreAction;
     use matriarch_core::id::Timeline;
     use matriarch_core::view::store::HistoryLine;
+
+    use super::super::testing::*;
+    use super::*;
+    use crate::postgres::wal::{Record, Serial};
+    use crate::store::{Known, Request};
 
     #[test]
     fn a_failover_that_gives_up_more_than_is_allowed() {
@@ -91,6 +110,76 @@ mod tests {
         assert_eq!(loses(1 << 20), None);
     }
 
+    /// The standby's timeline of the number that the leader's has, and how it came about.
+    #[derive(Clone, Copy, Default)]
+    struct Twin {
+        by_hand: bool,
+        /// An operator began another one on top of it.
+        later_by_hand: bool,
+        begins_earlier: u64,
+        commits: u32,
+    }
+
+    /// Where the standby is.
+    fn begin(world: &mut World, node: NodeId, twin: Twin) -> Place {
+        let end = on_disk(world, node).end;
+        let mut at = world.wal.fork(Place { depth: end.depth - twin.begins_earlier, ..end }, Timeline(2));
+        at = world.wal.append(at, Record::EndOfRecovery);
+        if twin.by_hand {
+            world.checks.hand_made.push(at);
+        }
+        for serial in 0..twin.commits {
+            at = world.wal.append(at, Record::Commit(Serial(1_000_000 + u64::from(serial))));
+        }
+        if twin.later_by_hand {
+            let later = world.wal.fork(at, Timeline(3));
+            at = world.wal.append(later, Record::EndOfRecovery);
+            world.checks.hand_made.push(at);
+        }
+        on_disk(world, node).end = at;
+        at
+    }
+
+    /// The leader tells how far it is, and where its timeline began.
+    fn publishes(world: &mut World, node: NodeId, end: Place) {
+        let (epoch, from) = (key(world).created, world.names[node.0].clone());
+        let (revision, origin) = (world.store.keys().history.revision, world.wal.origin(end).unwrap());
+        let (timeline, end_of_first) = (world.wal.timeline(origin), world.wal.lsn(origin));
+        let (reason, timestamp, leader) = (String::new(), None, None);
+        let lines = vec![HistoryLine { timeline, end: end_of_first, reason, timestamp, leader }];
+        let (position, timeline) = (world.wal.lsn(end), world.wal.timeline(end));
+        let status = StoreAction::PutStatus { epoch, position, timeline, slots: vec![], retain: vec![] };
+        for action in [StoreAction::PutHistory { epoch, revision, lines }, status] {
+            let (from, known) = (from.clone(), Known::default());
+            world.store.apply(world.now, &Request::Order { action: Box::new(action), from, known });
+        }
+        world.checks.published = Some(end);
+    }
+
+    #[test]
+    fn a_failover_to_another_timeline_of_one_number() {
+        let loses = |twin: Twin| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                let (theirs, mine) = (on_disk(world, old).end, on_disk(world, new).end);
+                assert_eq!(theirs, mine);
+                world.settings.maximum_lag_bytes = 0;
+                let end = begin(world, old, Twin { commits: 1, ..Twin::default() });
+                publishes(world, old, end);
+                let mine = begin(world, new, twin);
+                world.check_loss(new, mine);
+            })
+        };
+        let by_hand = Twin { by_hand: true, commits: 1, ..Twin::default() };
+        assert_eq!(loses(by_hand), None, "nobody can tell them apart");
+        assert_eq!(loses(Twin { by_hand: false, ..by_hand }), Some("S2"), "core begins none such");
+        assert_eq!(loses(Twin { commits: 0, ..by_hand }), Some("S2"), "it is behind by its position alone");
+        assert_eq!(loses(Twin { begins_earlier: 1, ..by_hand }), Some("S2"), "where they began tells them apart");
+        let later = Twin { by_hand: false, later_by_hand: true, ..by_hand };
+        assert_eq!(loses(later), Some("S2"), "what an operator began is none of the two");
+        assert_eq!(loses(Twin { later_by_hand: true, ..by_hand }), None);
+    }
+
     #[test]
     fn a_release_that_publishes_again_what_another_had_published() {
         let mut world = steady();
@@ -103,52 +192,5 @@ mod tests {
         mine.end = Place { depth: end.depth - 2, ..end };
         world.note_published(new, world.wal.lsn(end));
         assert_eq!(world.checks.published, published);
-    }
-
-    /// The leader and a standby begin timelines of one number at one position; the standby's may be an operator's doing.
-    fn begin_twins(world: &mut World, by_hand: bool) -> (NodeId, NodeId) {
-        let (leader, node) = (leader(world), standby(world));
-        let at = on_disk(world, node).end;
-        for server in [leader, node] {
-            let begun = world.wal.fork(at, Timeline(2));
-            let end = world.wal.append(begun, Record::EndOfRecovery);
-            on_disk(world, server).end = end;
-            if by_hand && server == node {
-                world.checks.hand_made.push(end);
-            }
-        }
-        (leader, node)
-    }
-
-    #[test]
-    fn a_failover_to_another_timeline_of_one_number() {
-        let loses = |by_hand: bool| {
-            broken(move |world| {
-                let (old, new) = begin_twins(world, by_hand);
-                world.settings.maximum_lag_bytes = 0;
-                let end = on_disk(world, old).end;
-                world.checks.published = Some(end);
-                let line = HistoryLine {
-                    timeline: Timeline(1),
-                    end: world.wal.lsn(world.wal.origin(end).unwrap()),
-                    reason: String::new(),
-                    timestamp: None,
-                    leader: None,
-                };
-                let epoch = key(world).created;
-                let put = |world: &mut World, action| {
-                    let (from, known) = (world.names[old.0].clone(), Known::default());
-                    world.store.apply(world.now, &Request::Order { action: Box::new(action), from, known });
-                };
-                let revision = world.store.keys().history.revision;
-                put(world, StoreAction::PutHistory { epoch, revision, lines: vec![line] });
-                let (position, timeline) = (world.wal.lsn(end), Timeline(2));
-                put(world, StoreAction::PutStatus { epoch, position, timeline, slots: vec![], retain: vec![] });
-                let mine = on_disk(world, new).end;
-                world.check_loss(new, mine);
-            })
-        };
-        assert_eq!(loses(false), Some("S2"));
-        assert_eq!(loses(true), None, "an operator began it, and nobody can tell them apart");
     }
 }
