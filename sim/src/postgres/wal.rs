@@ -224,7 +224,10 @@ impl Wal {
         let mut place = at;
         while let Some(origin) = self.origin(place) {
             let (timeline, end) = (self.timeline(origin), self.lsn(origin));
-            ancestors.push(Ancestor { timeline, end, reason: "no recovery target specified".into() });
+            // Where two logs of one number parted there is no file that tells of it.
+            if timeline != self.timeline(place) {
+                ancestors.push(Ancestor { timeline, end, reason: "no recovery target specified".into() });
+            }
             place = origin;
         }
         ancestors.reverse();
@@ -274,6 +277,16 @@ mod tests {
         assert_eq!(wal.shared(left, right).depth, 2);
         assert_ne!(wal.history(left), wal.history(right));
         assert!(wal.are_twins(left, right) && !wal.are_twins(left, end));
+    }
+
+    #[test]
+    fn a_log_that_parts_under_one_number_leaves_no_trace_in_the_history() {
+        let mut wal = Wal::default();
+        let first = wal.begin(SystemId(1));
+        let end = commits(&mut wal, first, 3);
+        let other = wal.append(Place { depth: end.depth - 1, ..end }, Record::Commit(Serial(9)));
+        assert!(other.branch != end.branch && !wal.contains(end, other));
+        assert_eq!(wal.history(other), wal.history(end));
     }
 
     #[test]
