@@ -62,7 +62,7 @@ const OPERATIONS: [&str; 33] = [
 const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
 
 const PATRONI: &str = "no Patroni went before a simulated agent";
-const SLOTS: &str = "simulated standbys have no slots, and no member is away for half an hour";
+const SLOTS: &str = "no member of a simulated cluster is away for half an hour";
 const UNGUARDED: &str = "nothing guards it";
 const HEARD: &str = "the simulated executor hears how every job ends, or is dead";
 /// What fewer than one seed in two thousand reaches: whether it is seen proves nothing.
