@@ -6,6 +6,7 @@
 //! panic; the logs of every process are then printed.
 
 mod cluster;
+pub mod conformance;
 mod demo;
 pub mod guarded;
 mod ledger;

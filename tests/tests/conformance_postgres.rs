@@ -19,6 +19,7 @@ use matriarch_core::action::PostgresAction;
 use matriarch_core::event::PostgresDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::postgres::{Cluster, Process, Sql, Upstream};
+use matriarch_tests::conformance::{same, told};
 
 use facts::Script;
 use model::ModelServers;
@@ -86,21 +87,9 @@ macro_rules! on_both {
         let expected = script.told;
         let mut script = Script::new(RealServers::new());
         $script(&mut script).await;
-        same(&script.told, &expected);
+        same("the real servers", &script.told, &expected);
         script.told
     }};
-}
-
-#[track_caller]
-fn same(real: &[String], model: &[String]) {
-    let at = real.iter().zip(model).take_while(|(real, model)| real == model).count();
-    let both = real[..at].join("\n");
-    assert_eq!(real.get(at), model.get(at), "the real servers (left) are not as the model (right), after\n{both}");
-}
-
-#[track_caller]
-fn told(told: &[String], what: &str) {
-    assert!(told.iter().any(|line| line.contains(what)), "nothing was seen of: {what}\n{}", told.join("\n"));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use matriarch_core::action::StoreAction;
 use matriarch_core::event::StoreDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::store::ClusterView;
+use matriarch_tests::conformance::{same, told};
 
 use etcd::Etcd;
 use model::ModelStore;
@@ -72,21 +73,9 @@ macro_rules! on_both {
         let expected = script.told;
         let mut script = Script::new(Etcd::start($members).await);
         $script(&mut script).await;
-        same(&script.told, &expected);
+        same("the real store", &script.told, &expected);
         script.told
     }};
-}
-
-#[track_caller]
-fn same(real: &[String], model: &[String]) {
-    let at = real.iter().zip(model).take_while(|(real, model)| real == model).count();
-    let both = real[..at].join("\n");
-    assert_eq!(real.get(at), model.get(at), "the real store (left) is not as the model (right), after\n{both}");
-}
-
-#[track_caller]
-fn told(told: &[String], what: &str) {
-    assert!(told.iter().any(|line| line.contains(what)), "nothing was seen of: {what}\n{}", told.join("\n"));
 }
 
 #[tokio::test]

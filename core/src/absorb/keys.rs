@@ -88,10 +88,8 @@ fn leader_told(
 /// published then is where its shutdown checkpoint begins. One that crashed, or could not serve, has published nothing of
 /// the kind.
 fn stopped_and_released(cluster: &ClusterView, who: &Member) -> Option<Revision> {
-    let stopped = |record: &MemberRecord| record.state == "stopped" && record.role == "primary";
-    let last = cluster.members.get(who).filter(|key| stopped(&key.record));
-    let status = last.zip(cluster.status.as_ref()).filter(|(key, status)| key.revision == status.revision);
-    status.map(|(_, status)| status.revision)
+    let (record, status) = cluster.released_by(who)?;
+    (record.state == "stopped" && record.role == "primary").then_some(status.revision)
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by

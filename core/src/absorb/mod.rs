@@ -55,9 +55,9 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     failed(state, at, &in_flight.action);
     state.memory.promotion_in_doubt |= matches!(in_flight.action, Action::Postgres(PostgresAction::Promote { .. }));
     // A disk that hangs is as good as one that takes nothing.
-    if let Action::Host(HostAction::WriteEpoch(_)) = &in_flight.action {
+    if let Action::Host(HostAction::WriteEpoch(file)) = &in_flight.action {
         state.memory.epoch_failing.get_or_insert(in_flight.since);
-        state.memory.epoch_in_doubt = true;
+        doubt_epoch(state, *file);
     }
     if let Action::Store(action) = &in_flight.action {
         store_unknown(state, action);
@@ -68,6 +68,12 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
         // The race: this agent stood still, and the answer waits behind this step. A round that begins now asks again.
         state.peers.unreachable.insert(member.clone(), in_flight.deadline);
     }
+}
+
+/// Whether this was written is not known. Where nothing was known to be there, it may be what is to be forgotten.
+fn doubt_epoch(state: &mut State, file: crate::event::EpochFile) {
+    state.memory.epoch_in_doubt = true;
+    state.epoch_file.get_or_insert(file);
 }
 
 /// An operation lost its lane to another: its outcome is unknown, and nobody will tell it.
@@ -137,9 +143,11 @@ fn host(state: &mut State, at: Instant, op: OpId, outcome: &Outcome<()>) {
                 state.memory.void_due = false;
             }
         }
-        (HostAction::WriteEpoch(_), _) => {
+        (HostAction::WriteEpoch(file), _) => {
             state.memory.epoch_failing.get_or_insert(at);
-            state.memory.epoch_in_doubt |= matches!(outcome, Outcome::Unknown(_));
+            if matches!(outcome, Outcome::Unknown(_)) {
+                doubt_epoch(state, *file);
+            }
             failed(state, at, &in_flight.action);
         }
         (HostAction::WritePledge(promised), Outcome::Done(())) => {

@@ -123,10 +123,9 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
 /// transaction with that and with its own record. A position from before says nothing: it may have died since.
 /// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
 fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Member) -> bool {
-    let Some(status) = &cluster.status else { return false };
-    let released = cluster.members.get(leader).is_some_and(|key| key.revision == status.revision);
+    let Some((_, status)) = cluster.released_by(leader) else { return false };
     let holds = |mine: &Position| mine.flushed > status.optime && left_at(view, cluster, mine).is_none();
-    released && view.position().as_ref().is_some_and(holds)
+    view.position().as_ref().is_some_and(holds)
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store

@@ -317,6 +317,7 @@ fn an_epoch_write_that_never_ends_counts_as_failed_from_its_beginning() {
     node.tick();
     assert_eq!(node.state.memory.epoch_failing, Some(began));
     assert!(node.state.memory.epoch_in_doubt, "it may come to be yet");
+    assert!(node.state.epoch_file.is_some(), "and would have to be forgotten then");
     assert_eq!(node.concludes().1, "releasing");
 }
 

@@ -255,6 +255,12 @@ impl ClusterView {
         self.initialize.and_then(|i| i.system_id)
     }
 
+    /// The record and the status of this member, where one transaction wrote both: it released the key.
+    pub fn released_by(&self, member: &Member) -> Option<(&MemberRecord, &StatusKey)> {
+        let both = self.members.get(member).zip(self.status.as_ref());
+        both.filter(|(key, status)| key.revision == status.revision).map(|(key, status)| (&key.record, status))
+    }
+
     /// Up to where a cluster that lived here has published its WAL, in `status` or `history`.
     pub fn was_published(&self) -> Option<Lsn> {
         let status = self.status.as_ref().map(|status| status.optime);
