@@ -16,6 +16,7 @@ pub mod digest;
 pub mod effects;
 pub mod event;
 pub mod explain;
+pub mod horizon;
 pub mod id;
 pub mod lease;
 pub mod op;

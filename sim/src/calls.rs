@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use matriarch_core::action::{PeerAction, StoreAction};
 use matriarch_core::event::{PeerEvent, StoreDone, StoreEvent};
+use matriarch_core::horizon::Standing;
 use matriarch_core::id::{Member, OpId, RequestId, Revision};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
@@ -12,7 +13,6 @@ use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
-use crate::horizon::Standing;
 use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
@@ -54,7 +54,7 @@ impl World {
         self.calls += 1;
         let number = self.calls;
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
-        let (member, floor) = (agent.member, agent.horizon.floor);
+        let (member, floor) = (agent.member, agent.horizon.floor());
         agent.calls.insert(number, Call { op, action, asked, member, floor, kept: None });
         self.tell(node, deadline, Message::TimedOut { call: number });
         self.send_call(node, number);
@@ -65,7 +65,7 @@ impl World {
         let from = self.names[node.0].clone();
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(call) = agent.calls.get_mut(&number) else { return };
-        call.floor = agent.horizon.floor;
+        call.floor = agent.horizon.floor();
         let known = Known {
             member: agent.mirror.members.get(&from).map_or(Revision(0), |key| key.revision),
             config: agent.mirror.config_revision,
@@ -114,7 +114,8 @@ impl World {
 
     /// What the store tells of itself.
     fn standing(&self) -> Standing {
-        Standing { term: self.term, revision: self.store.keys().revision }
+        let keys = self.store.keys();
+        Standing { store_id: keys.store, raft_term: self.term, revision: keys.revision }
     }
 
     /// A member serves only what the leading one agrees to.
@@ -227,7 +228,7 @@ impl World {
             )
             | (_, Reply::Kept(_)) => Some(0),
             (StoreAction::Renew { .. }, _) if call.kept.is_none() => Some(0),
-            _ => agent.horizon.admit(call.floor, told, call.member, heard),
+            _ => agent.horizon.admit(call.floor, told, call.member, heard).believed.ok(),
         };
         let outcome = match reply {
             _ if admitted.is_none() => Outcome::Unknown("the store answers from the past".into()),

@@ -14,7 +14,6 @@ pub mod exhaustive;
 pub mod fault;
 pub mod guard;
 mod guards;
-pub mod horizon;
 pub mod html;
 mod jobs;
 pub mod mutant;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use matriarch_core::action::{PostgresAction, StoreAction};
 use matriarch_core::config::Config;
 use matriarch_core::event::{EpochFile, Event};
+use matriarch_core::horizon::{Floor, Horizon, Standing};
 use matriarch_core::id::{LeaseId, Lsn, Member, OpId, Pid, RequestId, Revision};
 use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
@@ -16,7 +17,6 @@ use matriarch_core::view::postgres::Process;
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
-use crate::horizon::{Floor, Horizon, Standing};
 use crate::postgres::Server;
 use crate::postgres::wal::Place;
 use crate::settings::Settings;
@@ -123,7 +123,7 @@ pub struct Agent {
     /// The revision of the configuration that it goes by.
     pub config_seen: Revision,
     /// How far it knows the store to have come.
-    pub horizon: Horizon,
+    pub horizon: Horizon<usize>,
     /// The member of the store that is asked first.
     pub member: usize,
     /// Its watches.
@@ -376,9 +376,11 @@ impl Node {
 impl Agent {
     /// An agent that has just been started.
     pub fn new(boot: u32, config: Config, at: Instant, first_member: usize) -> Self {
+        let mut horizon = Horizon::default();
+        horizon.allow_tenure(config.ttl);
         Self {
             boot,
-            horizon: Horizon::new(config.ttl),
+            horizon,
             config_seen: Revision(0),
             state: State::new(config, at),
             wake: 0,

@@ -4,6 +4,7 @@ mod births;
 mod facts;
 mod guarded;
 mod holds;
+mod horizon;
 mod keys;
 mod orders;
 mod positions;

@@ -14,7 +14,7 @@ use matriarch_core::time::Instant as Moment;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::horizon::Horizon;
+use super::horizon::{Horizon, standing};
 use super::keep_alive;
 use super::member::{Fault, Member, entry, header};
 use super::renew;
@@ -164,7 +164,7 @@ impl EtcdStore {
             let floor = shared.horizon.floor();
             let asked = shared.clock.now();
             let reply = client.txn(request.clone()).await.map_err(|error| member.fault(error))?;
-            let told = header(&member.host, reply.header())?.into();
+            let told = standing(header(&member.host, reply.header())?);
             let rollbacks = shared.horizon.admit(floor, told, &member.host, shared.clock.now())?;
             transacted(&member.host, transaction, &reply, rollbacks, (asked, shared.clock.now()))
         };
@@ -266,7 +266,7 @@ impl Shared {
         let asked = self.clock.now();
         let reply = client.get(key, Some(options)).await.map_err(|error| member.fault(error))?;
         let heard = self.clock.now();
-        let told = header(&member.host, reply.header())?.into();
+        let told = standing(header(&member.host, reply.header())?);
         let rollbacks = self.horizon.admit(floor, told, &member.host, heard)?;
         Ok(Answered { reply, asked, heard, rollbacks })
     }

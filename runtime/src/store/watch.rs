@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Entry;
 use super::etcd::Shared;
+use super::horizon::standing;
 use super::member::{Fault, Member, entry};
 
 /// Events that wait for a slow reader before the watch itself waits.
@@ -214,7 +215,7 @@ async fn judge(common: &Common, member: &Member, from: i64, reply: &WatchRespons
         return Err(Ended::Lost(format!("{host}: revision {from} is compacted, the oldest is {compacted}")));
     }
     // A member of an earlier raft term lags behind an election, or was restored: another one is asked.
-    if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.is_current(head.into())) {
+    if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.is_current(standing(head))) {
         return Err(Ended::Failed);
     }
     let revision = reply.header().map_or(0, etcd_client::ResponseHeader::revision);

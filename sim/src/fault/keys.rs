@@ -132,7 +132,7 @@ impl World {
         config.loop_wait = ms(new.loop_wait_ms);
         config.retry_timeout = ms(new.retry_timeout_ms);
         config.maximum_lag_on_failover_bytes = new.maximum_lag_bytes;
-        agent.horizon.tenure_limit = agent.horizon.tenure_limit.max(config.ttl);
+        agent.horizon.allow_tenure(config.ttl);
         if agent.state.config != *config {
             let event = Event::Configured(config.clone());
             self.step(node, event);

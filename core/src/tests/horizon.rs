@@ -1,0 +1,158 @@
+//! A store that answers from the past, and when it is believed.
+
+use core::time::Duration;
+
+use crate::horizon::{Horizon, News, Standing};
+use crate::id::{Revision, StoreId};
+use crate::time::Instant;
+
+fn told(store_id: u64, raft_term: u64, revision: i64) -> Standing {
+    Standing { store_id: StoreId(store_id), raft_term, revision: Revision(revision) }
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::ZERO + Duration::from_secs(seconds)
+}
+
+fn ask(horizon: &mut Horizon<&'static str>, seconds: u64, answer: Standing) -> Option<u64> {
+    horizon.admit(horizon.floor(), answer, "e1", at(seconds)).believed.ok()
+}
+
+/// Every ten seconds in between the same is told, and not believed.
+fn tells(horizon: &mut Horizon<&'static str>, seconds: std::ops::Range<u64>, answer: Standing) {
+    for seconds in seconds.step_by(10) {
+        assert_eq!(ask(horizon, seconds, answer), None, "{seconds}");
+    }
+}
+
+/// Tenures last for 30 seconds, and the store has told how far it is.
+fn informed() -> Horizon<&'static str> {
+    let mut horizon = Horizon::default();
+    horizon.allow_tenure(Duration::from_secs(30));
+    assert_eq!(ask(&mut horizon, 0, told(1, 4, 100)), Some(0));
+    horizon
+}
+
+#[test]
+fn the_past_is_believed_when_it_was_all_that_answered_for_as_long_as_a_tenure() {
+    let mut horizon = informed();
+    horizon.allow_tenure(Duration::from_secs(3));
+    for past in [told(1, 4, 99), told(1, 3, 200)] {
+        assert_eq!(ask(&mut horizon, 1, past), None);
+        assert_eq!(horizon.is_current(past), past.raft_term == 4, "a watch may lag in revisions");
+    }
+    tells(&mut horizon, 1..31, told(1, 4, 99));
+    // A member that knows of the present answers: the other one is wrong, and the time begins anew.
+    assert_eq!(horizon.admit(horizon.floor(), told(1, 4, 101), "e2", at(30)).believed.ok(), Some(0));
+    tells(&mut horizon, 59..89, told(1, 2, 50));
+    assert_eq!(ask(&mut horizon, 88, told(1, 2, 50)), None);
+    assert_eq!(ask(&mut horizon, 89, told(1, 2, 50)), Some(1));
+    assert_eq!(ask(&mut horizon, 89, told(1, 2, 51)), Some(1));
+    assert!(horizon.is_current(told(1, 2, 51)));
+}
+
+#[test]
+fn a_silence_of_half_a_tenure_begins_the_time_anew() {
+    let mut horizon = informed();
+    let past = told(1, 2, 50);
+    for seconds in [1, 16] {
+        assert_eq!(ask(&mut horizon, seconds, past), None);
+    }
+    assert_eq!(
+        ask(&mut horizon, 32, past),
+        None,
+        "16 seconds: others may have led in that past, and been lost with it"
+    );
+    tells(&mut horizon, 33..62, past);
+    assert_eq!(ask(&mut horizon, 62, past), Some(1));
+}
+
+#[test]
+fn a_store_that_answers_now_and_then_is_believed_all_the_same() {
+    let mut horizon = informed();
+    let past = told(1, 2, 50);
+    for seconds in [100, 150, 200] {
+        assert_eq!(ask(&mut horizon, seconds, past), None, "silent for longer than 15 and 30 seconds: {seconds}");
+    }
+    assert_eq!(ask(&mut horizon, 250, past), Some(1));
+}
+
+#[test]
+fn a_store_that_is_restored_once_more_begins_the_time_anew() {
+    let mut horizon = informed();
+    tells(&mut horizon, 1..31, told(1, 2, 50));
+    assert_eq!(ask(&mut horizon, 30, told(1, 2, 40)), None, "another past, in which nobody knows of the first one");
+    tells(&mut horizon, 31..60, told(1, 2, 45));
+    assert_eq!(ask(&mut horizon, 60, told(1, 2, 45)), Some(1));
+}
+
+#[test]
+fn answers_of_one_past_that_overtake_each_other_are_no_other_past() {
+    let mut horizon = informed();
+    tells(&mut horizon, 1..21, told(1, 2, 50));
+    let asked = horizon.floor();
+    assert_eq!(ask(&mut horizon, 25, told(1, 2, 52)), None);
+    assert_eq!(horizon.admit(asked, told(1, 2, 51), "e1", at(25)).believed.ok(), None);
+    assert_eq!(ask(&mut horizon, 31, told(1, 2, 52)), Some(1));
+}
+
+#[test]
+fn answers_that_overtake_each_other_are_no_past() {
+    let mut horizon = Horizon::default();
+    let asked = horizon.floor();
+    assert_eq!(ask(&mut horizon, 0, told(1, 4, 100)), Some(0));
+    assert_eq!(horizon.admit(asked, told(1, 4, 90), "e1", at(0)).believed.ok(), Some(0));
+    assert_eq!(ask(&mut horizon, 0, told(1, 4, 99)), None, "the floor did not sink");
+}
+
+#[test]
+fn what_was_asked_before_the_past_was_believed_begins_no_time_anew() {
+    let mut horizon = informed();
+    tells(&mut horizon, 1..31, told(1, 2, 50));
+    let sent = horizon.floor();
+    assert_eq!(ask(&mut horizon, 31, told(1, 2, 60)), Some(1));
+    assert_eq!(horizon.admit(sent, told(1, 2, 61), "e1", at(32)).believed.ok(), Some(1));
+    assert_eq!(horizon.admit(sent, told(1, 2, 59), "e1", at(32)).believed.ok(), None, "older than what is believed");
+    assert_eq!(ask(&mut horizon, 33, told(1, 2, 62)), Some(1), "and nothing is begun by that either");
+    assert_eq!(
+        horizon.admit(sent, told(1, 5, 101), "e2", at(34)).believed.ok(),
+        Some(1),
+        "a member that knows of the future"
+    );
+    assert_eq!(ask(&mut horizon, 35, told(1, 2, 63)), None);
+}
+
+#[test]
+fn another_store_is_the_past_and_one_that_passes_the_floor_stays_it() {
+    let mut horizon = Horizon::default();
+    horizon.allow_tenure(Duration::from_secs(30));
+    assert_eq!(ask(&mut horizon, 0, told(1, 2, 100)), Some(0));
+    tells(&mut horizon, 1..31, told(2, 2, 300));
+    assert!(!horizon.is_current(told(2, 2, 300)));
+    assert_eq!(ask(&mut horizon, 31, told(2, 2, 301)), Some(1));
+    assert_eq!(ask(&mut horizon, 40, told(2, 2, 290)), None, "restored, with the raft term that it had");
+    assert_eq!(ask(&mut horizon, 41, told(2, 2, 310)), None, "and written to since");
+    tells(&mut horizon, 50..70, told(2, 2, 310));
+    assert_eq!(ask(&mut horizon, 70, told(2, 2, 320)), Some(2));
+}
+
+/// An operator hears of each change once.
+#[test]
+fn what_changes_is_told_once() {
+    let mut horizon = informed();
+    let mut news = |seconds, answer| horizon.admit(horizon.floor(), answer, "e1", at(seconds)).news;
+    let past = told(1, 2, 50);
+    let told = [
+        (1, told(1, 4, 101), None),
+        (2, past, Some(News::Past(Duration::from_secs(30)))),
+        (3, past, None),
+        (20, past, Some(News::Silence)),
+        (21, told(1, 2, 40), Some(News::PastAgain)),
+        (40, told(1, 2, 40), None),
+        (51, told(1, 2, 40), Some(News::Believed)),
+        (52, told(1, 2, 41), None),
+    ];
+    for (seconds, answer, expected) in told {
+        assert_eq!(news(seconds, answer), expected, "{seconds}");
+    }
+}
