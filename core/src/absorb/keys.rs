@@ -26,16 +26,19 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     }
     authority(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
-    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
-    match (before, &seen.value.leader) {
+    let before = state.store.cluster.as_ref().map(|known| &known.value);
+    let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
+    let before = before.and_then(|before| before.leader.as_ref()).map(|leader| leader.member.clone());
+    let led = unseen.clone().or(before);
+    match (led, &seen.value.leader) {
         (_, Some(leader)) => {
             state.memory.leader_told = leader_told(told.filter(|_| !back), leader.created, seen.value.leader_record());
             state.store.vanished = None;
             state.memory.race = None;
             state.memory.leaderless = None;
         }
-        (Some(leader), None) => {
-            let (who, record) = (leader.member, told.map(|(_, record)| record));
+        (Some(who), None) => {
+            let record = told.map(|(_, record)| record).filter(|_| unseen.is_none());
             let released = stopped_and_released(&seen.value, &who);
             state.store.vanished = Some(Vanished { heard: seen.heard, who, record, released });
             state.memory.race = Some((seen.value.revision, seen.heard));
@@ -46,7 +49,8 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         (None, None) => {}
     }
     if seen.value.leader.is_none() {
-        state.memory.leaderless = state.memory.leaderless.or(Some(seen.heard));
+        let since = state.memory.leaderless.filter(|_| unseen.is_none());
+        state.memory.leaderless = since.or(Some(seen.heard));
     }
     if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
         && leader.created > pledge.absent_at
@@ -66,6 +70,16 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         state.memory.initdb_failed = false;
         state.memory.gave_up = Some(heard);
     }
+}
+
+/// Who took the key after `before` and has lost it again.
+///
+/// The race: a node hears nothing of the store while the key is released to another, and ends with that one's lease. It is
+/// absent in both views, but not the same absence: what was told, and how long was waited, concerns the leader before.
+fn led_unseen<'a>(before: &ClusterView, now: &'a ClusterView) -> Option<&'a Member> {
+    let record = now.epoch.as_ref().filter(|record| record.store == now.store && before.store == now.store)?;
+    let since = before.revision < record.epoch && record.epoch <= now.revision;
+    (since && now.leader.is_none()).then_some(&record.member)
 }
 
 /// Remembers what the leader of this epoch tells of itself.

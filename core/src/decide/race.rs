@@ -151,9 +151,14 @@ fn receives(view: &View<'_>) -> bool {
     view.sql().is_some_and(|sql| sql.receiver.is_some()) && !pledged
 }
 
+/// Everybody else, and the last holder.
+fn others<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+    view.others().map(|(name, key)| (name, &key.record)).chain(unrecorded(view))
+}
+
+/// Those who can be asked.
 fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-    let recorded = view.others().map(|(name, key)| (name, &key.record));
-    recorded.chain(unrecorded(view)).filter(|(_, record)| record.can_be_asked())
+    others(view).filter(|(_, record)| record.can_be_asked())
 }
 
 /// The last holder, where its record is gone as well, or does not say whom to ask. The race: somebody deletes all keys
@@ -226,7 +231,8 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     if let Some(who) = primary_without_record(view, cluster) {
         return Some(Reason::PrimaryAlive { who });
     }
-    for (name, record) in rivals(view) {
+    // What one has answered counts also when its record was garbled since.
+    for (name, record) in others(view) {
         let Some(answer) = told(view, name, began) else { continue };
         // Whatever keeps it from taking over does not keep it from being the primary that it is.
         if answer.primary {

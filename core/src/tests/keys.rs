@@ -10,7 +10,7 @@ use crate::state::{Granted, Pledge, State};
 use crate::testing::*;
 use crate::time::Instant;
 use crate::view::postgres::{DataDir, Process, StartAs};
-use crate::view::store::{ClusterView, LeaderKey};
+use crate::view::store::{ClusterView, EpochRecord, LeaderKey, Vanished};
 
 /// The lease of a campaign.
 const NEXT: LeaseId = LeaseId(9);
@@ -355,4 +355,33 @@ fn a_renewal_makes_the_keys_no_newer_that_was_sent_no_later_than_they_were_read(
         ended(node.later(1), renew, proven).store.cluster.map(|seen| (seen.asked, seen.heard))
     };
     assert_eq!([0, 5].map(heard), [Some((at(0), at(0))), Some((at(5), at(0)))]);
+}
+
+/// The bug: a node heard nothing of the store while the key was released to the operator's candidate and ended with that
+/// one's lease. It took the two absences for one, and had waited long enough for the candidate before it was gone.
+#[test]
+fn who_led_unseen_was_the_last_leader() {
+    let seen = |epoch: Option<EpochRecord>| {
+        let mut node = Node::racing().with(|state| {
+            state.memory.leaderless = Some(at(0));
+            state.memory.leader_told = Some((Revision(90), record("b")));
+            let record = Some(crate::testing::record("b"));
+            state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), record, released: None });
+        });
+        node = node.later(500);
+        let mut view = cluster(130);
+        view.epoch = epoch;
+        node.step(watched(&node, view));
+        let memory = &node.state.memory;
+        let last = node.state.store.vanished.as_ref().map(|last| (last.who.to_string(), last.record.is_some()));
+        (memory.leaderless == Some(node.now), memory.race.map(|(absent_at, _)| absent_at.0), last.unwrap())
+    };
+    let led = |name: &str, epoch| Some(epoch_record(name, Revision(epoch)));
+    assert_eq!(seen(led("c", 110)), (true, Some(130), ("c".into(), false)));
+    let same = (false, Some(101), ("b".into(), true));
+    assert_eq!(seen(None), same);
+    assert_eq!(seen(led("c", 90)), same, "before what was seen");
+    assert_eq!(seen(led("c", 140)), same, "no revision of this store yet");
+    let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
+    assert_eq!(seen(other), same, "copied from another store");
 }

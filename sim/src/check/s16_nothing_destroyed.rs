@@ -2,7 +2,7 @@
 //! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
 //! given up by that election. A standby that is cloned from instead is one of that leader: it holds nothing that the
 //! leader does not, and what it lacks comes from the leader, if that serves; where an operator asked for the clone, it is
-//! his word that gives up what only this node holds of a leader that just died. A directory that a rewind has begun to write is cloned, never rewound again or started.
+//! his word that gives up what only this node holds of a leader that just died, or before the next one serves. A directory that a rewind has begun to write is cloned, never rewound again or started.
 
 use matriarch_core::id::Member;
 
@@ -69,7 +69,7 @@ impl World {
         let server = &self.nodes[leader.0].server;
         let (serves, end) = (server.is_primary(), server.cluster().map(|on_disk| on_disk.end));
         let Some(end) = end.filter(|end| leader != source && self.wal.contains(*end, theirs)) else {
-            return leader == source && serves;
+            return leader == source && (serves || by_word);
         };
         serves || by_word || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
     }

@@ -519,3 +519,21 @@ fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() 
     assert!(!asks(|state| state.config.nofailover = true));
     assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
 }
+
+/// The bug: who had answered was forgotten when its member record was overwritten with what cannot be read, just before
+/// the key was asked for; and what it held more was given up.
+#[test]
+fn what_a_peer_answered_counts_also_after_its_record_was_garbled() {
+    let node = granted(Node::racing()).with(|state| {
+        let now = state.store.answered;
+        let told = answer(Lsn(HERE.0 + 8), Some(Revision(101)));
+        state.peers.answers.insert(Member::new("b"), Seen::new(told, now, now));
+    });
+    assert_eq!(node.concludes().1, "behind_peer");
+    let garbled = node.cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record = crate::view::store::MemberRecord::default();
+    });
+    assert_eq!(garbled.concludes().1, "behind_peer");
+    let ended = garbled.cluster(|cluster| drop(cluster.members.remove(&Member::new("b"))));
+    assert_eq!(ended.concludes().1, "campaigning", "it does not reach the store and could not take the key");
+}
