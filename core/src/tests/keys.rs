@@ -365,7 +365,7 @@ fn who_led_unseen_was_the_last_leader() {
         let mut node = Node::racing().with(|state| {
             state.memory.leaderless = Some(at(0));
             state.memory.leader_told = Some((Revision(90), record("b")));
-            let record = Some(crate::testing::record("b"));
+            let record = Some(record("b"));
             state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), record, released: None });
         });
         node = node.later(500);
