@@ -335,18 +335,19 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
         None => Some(end),
     });
     let status = cluster.status.as_ref().filter(|status| status.timeline > Timeline(0));
-    let published = status.and_then(|status| match mine.history.end_of(status.timeline) {
-        // Two timelines may begin at one position, and the lines name ancestors only.
-        None => told.rev().find(|(timeline, _)| *timeline < status.timeline).map(|(_, end)| end),
-        // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with
-        // no more than that. What is published with the release is where the shutdown checkpoint begins.
-        Some(end) => {
-            let released =
-                view.state.store.vanished.as_ref().is_some_and(|last| last.released == Some(status.revision));
-            end.filter(|end| *end < status.optime || (*end == status.optime && released))
-        }
+    // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with no more
+    // than that. What is published with the release is where the shutdown checkpoint begins.
+    let published = status.and_then(|status| {
+        let released = view.state.store.vanished.as_ref().is_some_and(|last| last.released == Some(status.revision));
+        let end = mine.history.end_of(status.timeline)??;
+        (end < status.optime || (end == status.optime && released)).then_some(end)
     });
-    let left = ended.chain(published);
+    // Several timelines may begin at one position, and the lines name ancestors only: the first that is not this node's
+    // began where it went another way.
+    let mut leaders = told.clone().map(|(timeline, _)| timeline).chain(status.map(|status| status.timeline));
+    let foreign = leaders.find(|timeline| mine.history.end_of(*timeline).is_none());
+    let parted = foreign.and_then(|foreign| told.rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
+    let left = ended.chain(published).chain(parted);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

@@ -233,6 +233,17 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
     assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
     assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
     assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+    // The bug: two leaders further on, it was measured from where the second of them began, beyond what it held, and had
+    // left nothing.
+    let second = |flushed| {
+        node(4, flushed).cluster(|cluster| {
+            let first = cluster.history.lines[0].clone();
+            let line = HistoryLine { timeline: crate::id::Timeline(3), end: Lsn(HERE.0 + (1 << 20)), ..first };
+            cluster.history.lines.push(line);
+        })
+    };
+    assert_eq!(second(HERE.0).concludes().1, "branch_left");
+    assert_eq!(second(HERE.0 - 0x40).concludes().1, "lag_too_large");
 }
 
 /// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
