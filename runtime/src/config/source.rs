@@ -91,7 +91,7 @@ pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, Stri
 }
 
 /// Loads what a command-line client needs: the store, and how to reach the API. It takes a node's own file as well as
-/// `patronictl.yaml`, in which the sections of a node are missing.
+/// `patronictl.yaml`, in which the sections of a node are missing. Without a file the environment has to say it all.
 ///
 /// # Errors
 /// As [`load`].
@@ -107,8 +107,8 @@ pub fn load_client(
     let scope = build.text("scope").map(str::to_owned);
     let namespace = build.text("namespace").unwrap_or(NAMESPACE).to_owned();
     let failed = problems.iter().any(|p| p.severity == Severity::Error);
-    match etcd3 {
-        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
+    match etcd3.zip(ctl) {
+        Some((etcd3, ctl)) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
         _ => Err(ConfigError { text: render(&problems, &sources), problems }),
     }
 }
@@ -128,11 +128,14 @@ fn gather(
 ) -> Result<Gathered, ConfigError> {
     let mut sources = Sources::default();
     let mut problems = Vec::new();
-    let env: Vec<(String, String)> = env.into_iter().collect();
+    let environment: Vec<(String, String)> = env.into_iter().collect();
     let (mut root, variables) = match path.filter(|p| p.exists()) {
-        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(env)),
-        None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, &text, &mut sources, &mut problems)?, EnvOverrides::default()),
+        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(environment)),
+        None => match environment.iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
+            Some((name, text)) => (parse_mapping(name, text, &mut sources, &mut problems)?, EnvOverrides::default()),
+            None if purpose == Purpose::Client => {
+                (Node { value: Value::Map(Vec::new()), ..Node::default() }, env_overrides(environment))
+            }
             None => return Err(empty(path)),
         },
     };

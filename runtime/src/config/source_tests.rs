@@ -1,5 +1,7 @@
 #[path = "refusal_tests.rs"]
 mod refusals;
+#[path = "tls_tests.rs"]
+mod tls;
 
 use std::time::Duration;
 

@@ -253,7 +253,7 @@ async fn ask(
     loop {
         tries += 1;
         let auth = ctl.settings.auth.as_ref();
-        match http::request(method.clone(), &url, auth, body.map(Value::to_string), limit).await {
+        match ctl.members.request(method.clone(), &url, auth, body.map(Value::to_string), limit).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.is_ambiguous() || tries == TRIES => {
                 return failed(format!("{endpoint} on member {}: {error}", target.name));

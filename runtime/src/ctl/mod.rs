@@ -23,14 +23,18 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::{ClusterRead, read_cluster};
 use crate::clock;
+use crate::http::Client;
 use crate::net::Connector;
 use crate::store::EtcdStore;
+use crate::tls::ClientSlot;
 use console::Console;
 use format::Format;
 use settings::Settings;
 
 /// How long the store may take to answer. Then the command fails, and names what it tried.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to connect to a member, whose answer to a restart may take hours.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// `patronictl`, or `matriarch` with one of its commands.
 #[derive(Parser, Clone, Debug)]
@@ -321,8 +325,14 @@ async fn execute_with(
         ));
     }
     let settings = Settings::load(&args.options, env)?;
-    let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), Connector::tcp(STORE_LIMIT / 3));
-    let ctl = Ctl { settings, store, console };
+    let to_store = Connector::tcp(STORE_LIMIT / 3);
+    let to_store = match &settings.store_tls {
+        Some(tls) => to_store.over_tls(ClientSlot::new(tls.clone())),
+        None => to_store,
+    };
+    let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), to_store);
+    let members = Client::with_tls(Connector::tcp(CONNECT_LIMIT), ClientSlot::new(settings.members_tls.clone()));
+    let ctl = Ctl { settings, store, members, console };
     match args.command {
         CtlCommand::List(list) => show::list(ctl, list).await,
         CtlCommand::Topology { clusters, watch, .. } => show::topology(ctl, &clusters, watch).await,
@@ -340,6 +350,8 @@ async fn execute_with(
 struct Ctl<'a> {
     settings: Settings,
     store: EtcdStore,
+    /// To the REST APIs.
+    members: Client,
     console: Console<'a>,
 }
 

@@ -219,7 +219,7 @@ async fn post(ctl: &Ctl<'_>, cluster: &ClusterRead, plan: &Plan) -> Result<(u16,
     let limit = limit(cluster);
     let send = async |action: &str| {
         let url = format!("{base}/{action}");
-        http::request(Method::POST, &url, auth, Some(body.clone()), limit).await
+        ctl.members.request(Method::POST, &url, auth, Some(body.clone()), limit).await
     };
     let answer = send(plan.action).await?;
     let legacy = answer.0 == 501 && plan.action == "switchover";
