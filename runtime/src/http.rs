@@ -167,11 +167,16 @@ fn build(
     Ok((address, secure, request.map_err(|error| bad(&error.to_string()))?))
 }
 
+/// What hyper says, and why: that a server wants a certificate stands in the cause.
+fn with_cause(error: hyper::Error) -> String {
+    std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
 /// The connection is driven beside the exchange, not in a task of its own: it ends with the deadline.
 async fn exchange(stream: BoxStream, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(with_cause)?;
     let answer = async move {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(with_cause)?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
@@ -181,7 +186,7 @@ async fn exchange(stream: BoxStream, request: Request<Full<Bytes>>) -> Result<(u
     let broken = tokio::select! {
         biased;
         answered = &mut answer => return answered,
-        ended = connection => ended.err().map(|error| error.to_string()),
+        ended = connection => ended.err().map(with_cause),
     };
     // The connection has ended: whatever it brought is with the answer already, which cannot wait for more.
     let answered: Result<_, String> = answer.await;

@@ -95,6 +95,13 @@ fn a_file_that_cannot_be_used_is_named_with_its_key_and_line() {
 }
 
 #[test]
+fn files_that_only_ctl_reads_are_validated() {
+    let text = sample().replace("bootstrap:\n", "ctl:\n  cacert: /missing/ca.pem\n\nbootstrap:\n");
+    assert!(loaded(&text, &[]).is_ok());
+    assert!(validated(&text).contains("ctl.cacert: cannot read /missing/ca.pem"));
+}
+
+#[test]
 fn what_has_no_effect_on_tls_is_said() {
     let files = Certificates::make();
     let warned = |text: &str| -> Vec<(String, bool)> {

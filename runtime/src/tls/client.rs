@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, ClientConfig};
 use tokio_rustls::TlsConnector;
 
 use super::pem::{Bundle, Identity, certificates};
@@ -96,6 +96,16 @@ impl Client {
     }
 }
 
+/// The way out, where there is a usual one.
+fn advice(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; no authority that is trusted here has signed it: name its authority's file under `cacert`"
+        }
+        _ => "",
+    }
+}
+
 /// A client's TLS that can be replaced: connections that are made afterwards have the new one.
 #[derive(Clone, Debug)]
 pub struct ClientSlot(Arc<Mutex<Client>>);
@@ -132,6 +142,7 @@ impl ClientSlot {
         let client = self.current();
         let connected = tokio::time::timeout(HANDSHAKE_MAX, client.connect(address, stream)).await;
         let connected = connected.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")));
-        connected.map_err(|error| io::Error::new(error.kind(), format!("no TLS with {address}: {error}")))
+        connected
+            .map_err(|error| io::Error::new(error.kind(), format!("no TLS with {address}: {error}{}", advice(&error))))
     }
 }

@@ -170,7 +170,7 @@ pub(crate) async fn serve_node(shared: Shared, authentication: Option<Credential
     serve_with(shared, ApiSettings { authentication, ..settings() }).await
 }
 
-pub(super) fn settings() -> ApiSettings {
+pub(crate) fn settings() -> ApiSettings {
     ApiSettings {
         authentication: None,
         allowlist: Allowlist::default(),

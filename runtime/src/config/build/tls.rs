@@ -97,7 +97,8 @@ impl Build<'_, '_> {
         if identity.is_none() {
             self.needs_certificate(&CTL);
         }
-        let trust = match (self.purpose == Purpose::Client && !insecure, &identity) {
+        // A file that only ctl reads is validated as well.
+        let trust = match (self.purpose != Purpose::Run && !insecure, &identity) {
             (true, _) => Trust::Name,
             (false, Some(_)) => Trust::Chain,
             (false, None) => Trust::Anyone,
