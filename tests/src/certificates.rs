@@ -10,14 +10,21 @@ use crate::tools::run;
 pub struct Certificates(PathBuf);
 
 impl Certificates {
+    /// What makes them: `SCRIPT DIRECTORY`.
+    pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certificates");
+
+    /// Those that [`Self::SCRIPT`] has made in `dir`.
+    pub fn made_in(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
     /// Makes them in `dir`, for servers with these addresses beside the loopback one. Every account may read the keys.
     pub(crate) fn make(dir: &Path, addresses: &[String]) -> Self {
         let dir = dir.join("certificates");
         let target = dir.display().to_string();
         let names: Vec<String> = addresses.iter().map(|address| format!("IP:{address}")).collect();
         let arguments: Vec<&str> = [target.as_str()].into_iter().chain(names.iter().map(String::as_str)).collect();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/certificates");
-        run(script, &arguments).unwrap_or_else(|why| panic!("{why} (tests/run installs openssl)"));
+        run(Self::SCRIPT, &arguments).unwrap_or_else(|why| panic!("{why} (tests/run installs openssl)"));
         run("chmod", &["-R", "a+rX", &target]).unwrap_or_else(|why| panic!("{why}"));
         Self(dir)
     }

@@ -10,6 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig};
 use tokio_rustls::TlsConnector;
 
+use super::binding::server_end_point;
 use super::pem::{Bundle, Identity, certificates};
 use super::verify::{Authorities, Servers};
 use super::{Client, Part, Settings, Unusable, provider};
@@ -85,14 +86,24 @@ impl Settings for ClientSettings {
 }
 
 impl Client {
-    /// Shakes hands with the server at `address` (`host:port`). May take for ever.
-    async fn connect(&self, address: &str, stream: BoxStream) -> io::Result<BoxStream> {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+    /// Shakes hands with a server, and tells what a login there can be bound to (`tls-server-end-point`). May take for
+    /// ever.
+    ///
+    /// # Errors
+    /// It speaks no TLS, or its certificate is not trusted.
+    pub async fn connect_bound(&self, host: &str, stream: BoxStream) -> io::Result<(BoxStream, Option<Vec<u8>>)> {
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await?;
-        Ok(Box::new(stream))
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let end_point = shown.and_then(server_end_point);
+        Ok((Box::new(stream), end_point))
+    }
+
+    async fn connect(&self, address: &str, stream: BoxStream) -> io::Result<BoxStream> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(self.connect_bound(host, stream).await?.0)
     }
 }
 

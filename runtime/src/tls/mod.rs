@@ -3,6 +3,7 @@
 //! The provider is `ring`, the versions are 1.2 and 1.3. What a certificate is verified against, and what Patroni's keys
 //! mean for that, is told where it is decided ([`Trust`], [`VerifyClient`]).
 
+mod binding;
 mod ciphers;
 mod client;
 mod pem;
