@@ -205,7 +205,9 @@ async fn refuse_namesake(
     let record = read.entry.as_ref().and_then(|entry| entry.text());
     let record: serde_json::Value = record.and_then(|record| serde_json::from_str(record).ok()).unwrap_or_default();
     match record.get("api_url").and_then(|url| url.as_str()) {
-        Some(api_url) if api_url != setup::api_url(local) && namesake::is_alive(&peers, api_url).await => {
+        Some(api_url)
+            if !namesake::is_ours(api_url, &setup::api_url(local)) && namesake::is_alive(&peers, api_url).await =>
+        {
             bail!("{}", namesake::refusal(&local.name, api_url))
         }
         _ => Ok(Namesake::none(peers)),

@@ -198,10 +198,8 @@ impl<'a> Build<'a, '_> {
         given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    pub(super) fn ctl(&mut self, restapi: Option<Credentials>) -> Option<Ctl> {
-        let insecure = self.flag("ctl.insecure").unwrap_or(false);
-        let authentication = self.credentials("ctl").or(restapi);
-        Some(Ctl { authentication, tls: self.ctl_tls(insecure)? })
+    fn ctl(&mut self, restapi: Option<Credentials>) -> Option<Ctl> {
+        Some(Ctl { authentication: self.credentials("ctl").or(restapi), tls: self.ctl_tls()? })
     }
 
     fn postgresql(&mut self) -> Option<Postgresql> {

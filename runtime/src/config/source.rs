@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::build::Build;
 use super::check::{Purpose, check};
 use super::env::{EnvOverrides, env_overrides};
-use super::local::{Ctl, Etcd3, LocalConfig, NAMESPACE};
+use super::local::{Credentials, Etcd3, LocalConfig, NAMESPACE};
 use super::report::{Problem, Severity, Sources, is_secret_name, render};
 use super::yaml::{self, Duplicate, Node, Span, Value};
+use crate::tls::ClientSettings;
 
 /// Largest file that is read; a configuration is a few kilobytes.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -53,8 +54,10 @@ pub struct ClientConfig {
     pub namespace: String,
     /// The store.
     pub etcd3: Etcd3,
-    /// How to reach the API.
-    pub ctl: Ctl,
+    /// Credentials for the API of every member.
+    pub authentication: Option<Credentials>,
+    /// TLS towards members; the files are not read yet.
+    pub members: ClientSettings,
 }
 
 /// Why a configuration may not be used; displays as the whole text for the operator.
@@ -103,12 +106,13 @@ pub fn load_client(
     let mut build = Build { root: &root, purpose: Purpose::Client, problems: &mut problems };
     let etcd3 = build.etcd3();
     let restapi = build.credentials("restapi");
-    let ctl = build.ctl(restapi);
+    let authentication = build.credentials("ctl").or(restapi);
+    let members = build.ctl_tls_settings();
     let scope = build.text("scope").map(str::to_owned);
     let namespace = build.text("namespace").unwrap_or(NAMESPACE).to_owned();
     let failed = problems.iter().any(|p| p.severity == Severity::Error);
-    match etcd3.zip(ctl) {
-        Some((etcd3, ctl)) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
+    match etcd3 {
+        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, authentication, members }),
         _ => Err(ConfigError { text: render(&problems, &sources), problems }),
     }
 }

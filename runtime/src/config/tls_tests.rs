@@ -50,7 +50,7 @@ fn agents_and_ctl_trust_members_as_patronis_do() {
         let env = [("PATRONI_CTL_INSECURE".to_owned(), insecure.to_owned())];
         let path = write(&dir, "node.yml", &text);
         assert_eq!(load(Some(&path), env.clone()).unwrap().config.ctl.tls.settings().trust, agent);
-        assert_eq!(load_client(Some(&path), env).unwrap().ctl.tls.settings().trust, ctl);
+        assert_eq!(load_client(Some(&path), env).unwrap().members.trust, ctl);
     }
 }
 
@@ -99,6 +99,14 @@ fn files_that_only_ctl_reads_are_validated() {
     let text = sample().replace("bootstrap:\n", "ctl:\n  cacert: /missing/ca.pem\n\nbootstrap:\n");
     assert!(loaded(&text, &[]).is_ok());
     assert!(validated(&text).contains("ctl.cacert: cannot read /missing/ca.pem"));
+}
+
+#[test]
+fn ctl_reads_no_files_before_it_needs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "etcd3: {host: h}\nctl: {certfile: /missing/c.pem, cacert: /missing/ca.pem}\n";
+    let client = load_client(Some(&write(&dir, "ctl.yaml", text)), []).unwrap();
+    assert!(crate::tls::Client::load(client.members).is_err());
 }
 
 #[test]

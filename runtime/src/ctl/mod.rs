@@ -23,10 +23,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::{ClusterRead, read_cluster};
 use crate::clock;
-use crate::http::Client;
+use crate::http::{Client, HttpError};
 use crate::net::Connector;
 use crate::store::EtcdStore;
-use crate::tls::ClientSlot;
+use crate::tls::{self, ClientSlot};
 use console::Console;
 use format::Format;
 use settings::Settings;
@@ -331,8 +331,7 @@ async fn execute_with(
         None => to_store,
     };
     let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), to_store);
-    let members = Client::with_tls(Connector::tcp(CONNECT_LIMIT), ClientSlot::new(settings.members_tls.clone()));
-    let ctl = Ctl { settings, store, members, console };
+    let ctl = Ctl { settings, store, console };
     match args.command {
         CtlCommand::List(list) => show::list(ctl, list).await,
         CtlCommand::Topology { clusters, watch, .. } => show::topology(ctl, &clusters, watch).await,
@@ -350,8 +349,6 @@ async fn execute_with(
 struct Ctl<'a> {
     settings: Settings,
     store: EtcdStore,
-    /// To the REST APIs.
-    members: Client,
     console: Console<'a>,
 }
 
@@ -360,6 +357,17 @@ impl Ctl<'_> {
     fn cluster_name(&self, named: Option<String>) -> Result<String, CtlError> {
         let name = named.or_else(|| self.settings.scope.clone());
         name.map_or_else(|| failed("No cluster was named, and the configuration has no scope"), Ok)
+    }
+
+    /// The way to the REST APIs of members. The files of certificates are read for it, unless no URL needs them.
+    fn members(&self, api_url: &str) -> Result<Client, HttpError> {
+        let connector = Connector::tcp(CONNECT_LIMIT);
+        if !api_url.starts_with("https:") {
+            return Ok(Client::new(connector));
+        }
+        let tls = tls::Client::load(self.settings.members_tls.clone());
+        let tls = tls.map_err(|why| HttpError::Url { url: api_url.to_owned(), why: why.to_string() })?;
+        Ok(Client::with_tls(connector, ClientSlot::new(tls)))
     }
 
     /// Reads a cluster.

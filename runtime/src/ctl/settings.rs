@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CtlError, CtlOptions, failed};
 use crate::config::{Credentials, load_client};
-use crate::tls;
+use crate::tls::{self, ClientSettings};
 
 /// The port of etcd.
 const ETCD_PORT: u16 = 2379;
@@ -30,7 +30,7 @@ pub(super) struct Settings {
     /// For the unsafe endpoints of members.
     pub(super) auth: Option<Credentials>,
     /// TLS to members that have it.
-    pub(super) members_tls: tls::Client,
+    pub(super) members_tls: ClientSettings,
 }
 
 impl Settings {
@@ -68,8 +68,8 @@ impl Settings {
             store_tls: client.etcd3.tls,
             namespace: namespace.flatten().unwrap_or(client.namespace),
             scope: client.scope,
-            auth: client.ctl.authentication,
-            members_tls: client.ctl.tls,
+            auth: client.authentication,
+            members_tls: client.members,
         })
     }
 }

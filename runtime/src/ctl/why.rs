@@ -54,7 +54,8 @@ pub(super) async fn why(
 async fn ask(ctl: &Ctl<'_>, api_url: &str) -> Result<Value, String> {
     let base = http::base_url(api_url).ok_or("it has no REST API in the store")?;
     let url = format!("{base}/why");
-    let told = ctl.members.request(Method::GET, &url, None, None, LIMIT).await;
+    let members = ctl.members(base).map_err(|error| error.to_string())?;
+    let told = members.request(Method::GET, &url, None, None, LIMIT).await;
     let (status, body) = told.map_err(|error| format!("no answer: {error}"))?;
     let document: Option<Value> = serde_json::from_str(&body).ok();
     // Patroni takes the unknown path for a health check and answers with its status.

@@ -92,7 +92,19 @@ impl Build<'_, '_> {
     /// TLS towards the REST API of members. As with Patroni agents take any server, unless they have a certificate of
     /// their own: then an authority must have signed the server's, whatever its name. ctl verifies both, unless it is
     /// told to be `insecure`: then it does as the agents.
-    pub(super) fn ctl_tls(&mut self, insecure: bool) -> Option<Client> {
+    pub(super) fn ctl_tls(&mut self) -> Option<Client> {
+        let settings = self.ctl_tls_settings();
+        let names = match self.path(CTL.authorities) {
+            Some(_) => CTL,
+            None => Names { authorities: RESTAPI.authorities, ..CTL },
+        };
+        self.load(&names, settings)
+    }
+
+    /// As [`Self::ctl_tls`], with the files not read: most commands need the store only, and a person may not be allowed
+    /// to read them.
+    pub(in super::super) fn ctl_tls_settings(&mut self) -> ClientSettings {
+        let insecure = self.flag("ctl.insecure").unwrap_or(false);
         let identity = self.identity(&CTL);
         if identity.is_none() {
             self.needs_certificate(&CTL);
@@ -103,12 +115,8 @@ impl Build<'_, '_> {
             (false, Some(_)) => Trust::Chain,
             (false, None) => Trust::Anyone,
         };
-        let names = match self.path(CTL.authorities) {
-            Some(_) => CTL,
-            None => Names { authorities: RESTAPI.authorities, ..CTL },
-        };
-        let authorities = self.path(names.authorities);
-        self.load(&names, ClientSettings { authorities, identity, trust, speaks: Speaks::Http1 })
+        let authorities = self.path(CTL.authorities).or_else(|| self.path(RESTAPI.authorities));
+        ClientSettings { authorities, identity, trust, speaks: Speaks::Http1 }
     }
 
     /// TLS towards the store, if `https` is spoken with it.
