@@ -19,4 +19,5 @@ pub mod processes;
 pub mod recorder;
 pub mod schedule;
 pub mod store;
+pub mod tls;
 pub mod wire;

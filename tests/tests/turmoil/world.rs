@@ -458,7 +458,7 @@ async fn agent(name: &'static str, members: usize, (node, uses, asks): Beside) -
         promises: node,
         guard,
         asked,
-        reload: Box::new(move || Some(configuration(name, members))),
+        reload: Box::new(move || Box::pin(std::future::ready(Some(configuration(name, members))))),
     };
     live(around, local, effective.core, 15, found).await?;
     Ok(())

@@ -1,6 +1,7 @@
 //! The API over a real socket, in front of a fabricated agent.
 
 pub(crate) mod node;
+mod tls;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -24,8 +24,8 @@ use crate::agent::handle::{Handle, Message, Shared};
 use crate::api::{Allowlist, ApiSettings, ClusterRead, serve};
 use crate::clock;
 use crate::config::Credentials;
-use crate::http::request;
-use crate::net::Listener;
+use crate::http::{Client, request};
+use crate::net::{Connector, Listener};
 use crate::wire::{RawEntry, cluster_view};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -162,6 +162,7 @@ pub(crate) struct Node {
     pub(crate) base: String,
     pub(super) shared: Arc<Mutex<Shared>>,
     pub(super) told: Told,
+    pub(super) settings: watch::Sender<ApiSettings>,
 }
 
 /// Serves a node. Its loop grants every request, and an observation lets replay go on by 512 bytes.
@@ -169,13 +170,15 @@ pub(crate) async fn serve_node(shared: Shared, authentication: Option<Credential
     serve_with(shared, ApiSettings { authentication, ..settings() }).await
 }
 
-pub(super) fn settings() -> ApiSettings {
+pub(crate) fn settings() -> ApiSettings {
     ApiSettings {
         authentication: None,
         allowlist: Allowlist::default(),
+        tls: None,
         extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
         server_tokens: "original".into(),
         fresh: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
+        peers: Client::new(Connector::tcp(LIMIT)),
     }
 }
 
@@ -219,10 +222,11 @@ pub(super) async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
         }
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (_keep, settings) = watch::channel(settings);
-    tokio::spawn(serve(Listener::tcp(listener), Handle::new(Arc::clone(&shared), messages, clock::host()), settings));
-    Node { base, shared, told }
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
+    let (settings, seen) = watch::channel(settings);
+    tokio::spawn(serve(Listener::tcp(listener), Handle::new(Arc::clone(&shared), messages, clock::host()), seen));
+    Node { base, shared, told, settings }
 }
 
 pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
