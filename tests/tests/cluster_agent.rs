@@ -88,6 +88,7 @@ async fn an_agent_started_as_root_is_killed_and_started_again() {
 async fn the_service_manager_hears_how_the_agent_is() {
     let mut cluster = Cluster::start(Plan::default()).await;
     let primary = cluster.healed(HEAL_LIMIT).await;
+    let leader = cluster.nodes[primary].name.clone();
     let node = &mut cluster.nodes[(primary + 1) % 3];
     node.agent().kill();
     node.agent_ended(SERVICE_LIMIT);
@@ -109,8 +110,8 @@ async fn the_service_manager_hears_how_the_agent_is() {
     };
     node.start();
     hears("READY=1").await;
-    let status = hears("STATUS=follow: ").await;
-    assert!(status.contains("follows"), "{status}");
+    let follows = format!("STATUS=follow: this node follows {leader}");
+    assert_eq!(hears(&follows).await, follows);
     node.agent().signal(Signal::HUP);
     hears("RELOADING=1\nMONOTONIC_USEC=").await;
     hears("READY=1").await;
