@@ -71,6 +71,11 @@ impl Node {
         self.dir.join("node.yml")
     }
 
+    /// Where a test that listens as systemd does binds its socket, before it starts the agent.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.dir.join("notify")
+    }
+
     /// What the agent has written to standard error, over all its lives.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
@@ -89,6 +94,9 @@ impl Node {
         let log =
             OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).expect("the agent's log");
         command.current_dir(&self.dir).env("HOME", &self.dir).env("RUST_BACKTRACE", "1");
+        if self.notify_socket().exists() {
+            command.env("NOTIFY_SOCKET", self.notify_socket());
+        }
         command.env("RUST_LOG", std::env::var("MATRIARCH_TEST_LOG").unwrap_or_else(|_| "matriarch=debug".to_owned()));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PATRONI") || name.starts_with("PG")) {
             command.env_remove(name);

@@ -33,6 +33,7 @@ use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report};
 use crate::postgres::Changed;
 use crate::recorder::Recorder;
+use crate::service::ServiceManager;
 use crate::wire;
 use certificates::Slots;
 use feed::{Fed, Mirror};
@@ -103,6 +104,7 @@ pub struct Agent {
     recorder: Recorder,
     api: Arc<watch::Sender<ApiSettings>>,
     fresh: FreshRead,
+    service: ServiceManager,
     ended: Option<Ended>,
 }
 
@@ -136,7 +138,10 @@ impl Agent {
             Some(asked) = sources.asked.recv() => self.asked(asked),
             local = reloaded(&mut self.reloading) => {
                 self.reloading = None;
-                local.and_then(|local| self.reloaded(local))
+                let effects = local.and_then(|local| self.reloaded(local));
+                // Also where the file cannot be used: the manager waits for the end, and the log tells which it was.
+                self.service.ready();
+                effects
             }
             alive = self.namesake.answered() => {
                 self.namesake_answered(alive);
@@ -186,6 +191,7 @@ impl Agent {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
             if self.lanes.is_news(&sentence) {
                 tracing::info!(rung, code, "{sentence}");
+                self.service.status(&format!("{rung}: {sentence}"));
             } else {
                 tracing::debug!(rung, code, "{sentence}");
             }
@@ -291,6 +297,7 @@ impl Agent {
         match asked {
             Asked::Stop => {
                 tracing::info!("asked to stop");
+                self.service.stopping();
                 Some(self.step(Event::ShutdownAsked))
             }
             Asked::Reload => {
@@ -307,6 +314,7 @@ impl Agent {
 
     /// Begins to read the configuration again. What is being read already may have been read too early.
     fn reload(&mut self) {
+        self.service.reloading();
         self.reloading = Some(tokio::spawn((self.reload)()));
     }
 

@@ -23,6 +23,7 @@ use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{Finder, GuardOptions};
 use crate::net::{self, Connector, Listener};
 use crate::postgres::{self, Postgres, Settings, files, tools};
+use crate::service::{self, ServiceManager};
 use crate::store::EtcdStore;
 
 /// How to run an agent.
@@ -94,6 +95,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         promises: Arc::new(Files::new(&state_dir)),
         guard: finder,
         asked: asked_out,
+        service: ServiceManager::at(std::env::var_os(service::SOCKET)),
         reload: Box::new(move || {
             let file = file.clone();
             Box::pin(aside::look(move || reload(file.as_deref())))

@@ -30,6 +30,7 @@ use crate::http::Client;
 use crate::net::{Connector, Listener};
 use crate::postgres::Server;
 use crate::recorder::Recorder;
+use crate::service::ServiceManager;
 use crate::store::EtcdStore;
 
 /// Requests from the REST API that may wait.
@@ -60,6 +61,8 @@ pub struct Surroundings {
     pub asked: mpsc::Receiver<Asked>,
     /// Reads the configuration file again.
     pub reload: Reload,
+    /// Whoever started it and wants to hear how it is.
+    pub service: ServiceManager,
 }
 
 /// Lives in its surroundings until it is told to leave. `found` is the guard and how it greeted; `config` is what
@@ -142,8 +145,10 @@ pub async fn live(
         recorder,
         api,
         fresh,
+        service: around.service,
         ended: None,
     };
+    agent.service.ready();
     agent.live(&mut sources, first).await
 }
 
