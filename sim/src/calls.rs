@@ -102,9 +102,10 @@ impl World {
         }
         let reply = self.store.apply(self.now, request);
         if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply)
-            && let StoreAction::PutStatus { position, .. } | StoreAction::Release { position, .. } = &**action
+            && let StoreAction::PutStatus { position, timeline, .. } | StoreAction::Release { position, timeline, .. } =
+                &**action
         {
-            self.note_published(node, *position);
+            self.note_published(node, *position, *timeline);
         }
         self.store_changed();
         let told = self.standing();
