@@ -3,7 +3,8 @@
 use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
 use crate::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, RequestId, Revision};
-use crate::op::Outcome;
+use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::time::{Seen, WallMillis};
 use crate::view::postgres::{Phase, Sql, StopMode};
@@ -130,6 +131,38 @@ fn a_failover_to_the_leader_fails_and_nothing_untrue_is_said_of_the_cluster() {
     assert_eq!(at_once(silent, asks(None, Some("b"), false)), Some((412, body.to_owned())));
 }
 
+/// Whoever is told that something runs knows Patroni's names for it.
+#[test]
+fn a_new_clone_waits_for_what_runs_unless_it_is_forced() {
+    let asked = |action: &PostgresAction, force: bool| {
+        let node = Node::standby().doing(Action::Postgres(action.clone()), 0);
+        at_once(node, Request::Reinitialize { force, from_leader: false }).expect("it is answered at once")
+    };
+    let cases = [
+        (PostgresAction::Restart, "restart already in progress"),
+        (PostgresAction::Stop(StopMode::Fast), "stopping already in progress"),
+        (PostgresAction::Rewind(upstream("b")), "running pg_rewind already in progress"),
+        (PostgresAction::Freeze, "changing configuration already in progress"),
+    ];
+    for (action, body) in cases {
+        assert_eq!(asked(&action, false), (503, body.into()));
+        assert_eq!(asked(&action, true), (200, "reinitialize started".into()));
+    }
+}
+
+/// The key in our name may turn out to be ours: then this node leads, and a leader is not cloned.
+#[test]
+fn who_may_find_its_own_tenure_yet_is_not_cloned() {
+    let adopting = Tenure::Adopting { deadline: at(1_000) };
+    let asked = |leader: &str, tenure: &Tenure| {
+        let node = Node::standby().cluster(|cluster| *cluster = led_by(leader, 100));
+        let node = node.with(|state| state.tenure = tenure.clone());
+        at_once(node, Request::Reinitialize { force: false, from_leader: false }).expect("it is answered at once").0
+    };
+    assert_eq!(asked("a", &adopting), 503);
+    assert_eq!((asked("b", &adopting), asked("a", &Tenure::None)), (200, 200));
+}
+
 /// An idle standby has nothing else to wake it for `loop_wait`.
 #[test]
 fn a_new_clone_is_begun_in_the_step_that_promises_it() {
@@ -205,6 +238,11 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
         };
         assert_eq!(node.state.requests.values().map(written).collect::<Vec<_>>(), [true, false]);
     }
+    // Another wrote the key first: who asked for this one is told, and the other goes on waiting.
+    let outcome = Outcome::Refused(Refusal::Conflict);
+    let told = answers(&node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now })));
+    let body = "failed to write failover key into DCS".into();
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [(RequestId(1), Answer::Text { status: 503, body })]);
 }
 
 fn wanted(in_ms: i64) -> ScheduledRestart {
@@ -231,6 +269,13 @@ fn passes(node: &mut Node, ms: u64) -> crate::effects::Effects {
 }
 
 const RESTART: Action = Action::Postgres(PostgresAction::Restart);
+
+#[test]
+fn conditions_of_a_restart_hold_for_who_does_not_answer_only_if_there_are_none() {
+    assert!(RestartConditions::default().hold(None));
+    assert!(!RestartConditions { only_pending: true, ..Default::default() }.hold(None));
+    assert!(!RestartConditions { role: Some("replica".into()), ..Default::default() }.hold(None));
+}
 
 #[test]
 fn one_restart_is_scheduled_at_a_time_and_can_be_forgotten() {
@@ -335,7 +380,7 @@ fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
         let mut node = Node::primary();
         node.state.requests.insert(RequestId(1), crate::state::Pending { kind, since: at(0) });
         node.state.store.answered = at(after_ms);
-        if let crate::lease::Tenure::Held(held) = &mut node.state.tenure {
+        if let Tenure::Held(held) = &mut node.state.tenure {
             held.confirmed = at(after_ms);
         }
         let now = at(after_ms);

@@ -214,6 +214,16 @@ fn a_request_is_due_at_its_time_and_not_wanted_any_more_long_after() {
     assert!(Node::handing_over().view().due_failover().is_some(), "at once");
 }
 
+/// Names are not identities: the tenure is its lease.
+#[test]
+fn the_leader_is_another_unless_its_key_is_under_the_lease_that_we_hold() {
+    let other = |node: Node| node.view().other_leader().map(|leader| leader.lease);
+    assert_eq!(other(Node::primary()), None);
+    let namesake = Node::primary().cluster(|cluster| cluster.leader = Some(leader("a", THEIRS, THEIR_EPOCH)));
+    assert_eq!(other(namesake), Some(THEIRS));
+    assert_eq!(other(Node::standby()), Some(THEIRS));
+}
+
 #[test]
 fn a_standby_streams_from_whom_its_tag_names_while_that_runs_and_from_the_leader_otherwise() {
     let from = |name: &str, change: fn(&mut MemberRecord)| {

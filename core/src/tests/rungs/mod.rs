@@ -2,6 +2,7 @@
 
 mod fence;
 mod follow;
+mod ladder;
 mod lead;
 mod race;
 mod switchover;
