@@ -189,7 +189,7 @@ fn moving(candidate: Option<&str>) -> Node {
     node.step(Event::Operator(RequestId(1), asks(Some("b"), candidate, true)));
     for pending in node.state.requests.values_mut() {
         if let crate::state::PendingKind::Move { written, .. } = &mut pending.kind {
-            *written = true;
+            *written = Some(node.now);
         }
     }
     node
@@ -219,6 +219,31 @@ fn the_outcome_of_a_switchover_is_told_in_the_words_of_the_contract() {
     assert_eq!(body_after(moving(Some("c")).later(20_000), pending).as_deref(), Some("Switchover status unknown"));
 }
 
+/// The bug: members took more than half a second to tell their status. By then the keys as they were before the request's
+/// own was written passed for those after it, and the operator heard that it had failed while it was on its way.
+#[test]
+fn a_switchover_has_failed_only_when_its_key_is_gone_from_keys_that_were_seen_since_it_was_written() {
+    for outcome in [Outcome::Done(StoreDone::Written), Outcome::Unknown("no answer".into())] {
+        let mut node = Node::standby();
+        node.step(Event::Operator(RequestId(1), asks(Some("b"), Some("c"), true)));
+        node = node.later(600);
+        node.state.peers.answers.insert(Member::new("c"), Seen::new(answer(HERE, None), node.now, node.now));
+        node.tick();
+        let (op, asked) = (node.op(&Lane::Publish), node.now);
+        node = node.later(10);
+        let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked }));
+        assert!(answers(&effects).is_empty());
+        let unseen = node.clone().later(500);
+        assert!(answers(&unseen.clone().tick()).is_empty(), "nor later by what was seen before");
+        let failed = Some("Switchover failed".to_owned());
+        assert_eq!(body_after(unseen, led_by("b", 110)), failed);
+        let read = Seen::new(led_by("b", 110), node.now, node.now);
+        node.state.store.cluster = Some(read);
+        assert!(answers(&node.clone().later(499).tick()).is_empty(), "a watch may lag");
+        assert_eq!(answers(&node.later(500).tick()).len(), 1);
+    }
+}
+
 #[test]
 fn the_key_of_one_request_is_not_the_key_of_another() {
     let mut node = Node::primary();
@@ -234,7 +259,7 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
         let mut node = node.clone();
         node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
         let written = |pending: &crate::state::Pending| {
-            matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. })
+            matches!(pending.kind, crate::state::PendingKind::Move { written: Some(_), .. })
         };
         assert_eq!(node.state.requests.values().map(written).collect::<Vec<_>>(), [true, false]);
     }
@@ -375,7 +400,7 @@ fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
         let kind = crate::state::PendingKind::Move {
             request: MoveRequest { refused, ..request },
             old: Some(Member::new("a")),
-            written: false,
+            written: None,
         };
         let mut node = Node::primary();
         node.state.requests.insert(RequestId(1), crate::state::Pending { kind, since: at(0) });

@@ -241,7 +241,7 @@ fn what_an_operator_wants_at_a_time_wakes_the_agent_then() {
 
 #[test]
 fn who_asked_for_something_and_waits_wakes_the_agent() {
-    let moves = |state: &mut State, since: Instant| {
+    fn moves(state: &mut State, since: Instant, written: Option<Instant>) {
         let request = MoveRequest {
             switchover: true,
             leader: Some(Member::new("b")),
@@ -249,17 +249,20 @@ fn who_asked_for_something_and_waits_wakes_the_agent() {
             scheduled_at: None,
             refused: false,
         };
-        let kind = PendingKind::Move { request, old: Some(Member::new("b")), written: true };
+        let kind = PendingKind::Move { request, old: Some(Member::new("b")), written };
         state.requests.insert(RequestId(1), Pending { kind, since });
-    };
-    let waits: [(&str, Duration, Since); 3] = [
-        ("the key to be seen", millis(500), moves),
-        ("members to tell their status", seconds(2), moves),
-        ("the outcome of a switchover", seconds(120), moves),
+    }
+    let waits: [(&str, Duration, Since); 2] = [
+        ("the key to be seen", millis(500), |state, written| moves(state, at(0), Some(written))),
+        ("the outcome of a switchover", seconds(120), |state, since| moves(state, since, Some(at(0)))),
     ];
     // The key is there: nothing is answered before the last of these.
     let moving = idle(Node::standby()).cluster(|cluster| cluster.failover = Some(failover(Some("b"), Some("c"))));
-    assert_wakes(moving, &waits);
+    assert_wakes(moving.clone(), &waits);
+    // Of b and c nothing is known, and each is being asked.
+    let ask = |name: &str| Action::Peer(PeerAction::AskStatus { member: Member::new(name), api_url: String::new() });
+    let asking = moving.doing(ask("b"), 0).doing(ask("c"), 0);
+    assert_wakes(asking, &[("members to tell their status", seconds(2), |state, since| moves(state, since, None))]);
     let restarts: Since = |state, since| {
         state.requests.insert(RequestId(1), Pending { kind: PendingKind::Restart { op: None }, since });
     };
