@@ -1,6 +1,6 @@
 //! What operators' requests come to: each is answered once, whatever becomes of what it asks for.
 
-use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, Answer, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, RequestId, Revision};
 use crate::lease::Tenure;
@@ -171,6 +171,49 @@ fn a_new_clone_is_begun_in_the_step_that_promises_it() {
     let effects = node.step(Event::Operator(RequestId(1), request));
     let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
     assert!(effects.orders.iter().any(|order| order.action == stop));
+}
+
+/// The members that an operator's request has this node ask, and whether it writes the request's key.
+fn begun(mut node: Node, request: Request) -> (Vec<String>, bool) {
+    let ordered = actions(&node.step(Event::Operator(RequestId(1), request)));
+    let asked = ordered.iter().filter_map(|action| match action {
+        Action::Peer(PeerAction::AskStatus { member, .. }) => Some(member.as_str().to_owned()),
+        _ => None,
+    });
+    (asked.collect(), ordered.iter().any(|a| matches!(a, Action::Store(StoreAction::PutFailover { .. }))))
+}
+
+#[test]
+fn whoever_may_take_over_is_asked_and_this_node_knows_of_itself() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(begun(Node::primary(), asks(Some("a"), Some("b"), true)), (names(&["b"]), false));
+    assert_eq!(begun(Node::primary(), asks(Some("a"), None, true)), (names(&["b", "c"]), false));
+    let to_this_node = || asks(Some("b"), Some("a"), true);
+    assert_eq!(begun(Node::standby(), to_this_node()), (vec![], true));
+    let body = "switchover is not possible: no good candidates have been found";
+    let barred = Node::standby().config(|config| config.nofailover = true);
+    assert_eq!(at_once(barred, to_this_node()), Some((412, body.into())));
+}
+
+/// Who leads then, and who is good, is not known before its time.
+#[test]
+fn a_switchover_at_a_time_is_written_at_once() {
+    let scheduled = |leader: &str, switchover| {
+        let Request::Move(request) = asks(Some(leader), Some("c"), switchover) else { panic!("it is a move") };
+        let scheduled_at = Some(Schedule { text: "soon".into(), at: WallMillis(1_060_000) });
+        Request::Move(MoveRequest { scheduled_at, ..request })
+    };
+    for leader in ["a", "b"] {
+        assert_eq!(begun(Node::primary(), scheduled(leader, true)), (vec![], true));
+    }
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), scheduled("a", true)));
+    let (op, asked) = (node.op(&Lane::Publish), node.now);
+    let written = StoreEvent::Completed { op, outcome: Outcome::Done(StoreDone::Written), asked };
+    let told = answers(&node.step(Event::Store(written)));
+    let body = "Switchover scheduled".into();
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [(RequestId(1), Answer::Text { status: 202, body })]);
+    assert_eq!(at_once(Node::primary(), scheduled("a", false)), Some((400, "Failover can't be scheduled".into())));
 }
 
 #[test]
