@@ -101,11 +101,19 @@ fn a_last_holder_is_asked_where_it_told_last_of_all() {
         }
         view.leader = view.leader.filter(|_| leads);
         node.step(watched(&node, view));
-        node.state.store.vanished.as_ref().and_then(|vanished| vanished.record.clone()).map(|record| record.host)
+        node.state.memory.lost_records.get(&Member::new("b")).map(|record| record.host.clone())
     };
     hears(101, Some("here"), true);
     hears(102, Some("there"), true);
     assert_eq!(hears(103, None, false), Some("there".into()));
+    // The bug: its record had been deleted before it led, and with its key nobody knew any more where to ask.
+    assert_eq!(hears(104, Some("new"), false), None, "its record tells");
+    hears(105, None, false);
+    hears(106, None, true);
+    assert_eq!(hears(107, None, false), Some("new".into()));
+    // Not for ever.
+    hears(108, Some("newer"), true);
+    assert!(node.state.memory.lost_records.is_empty());
 }
 
 #[test]
@@ -364,24 +372,23 @@ fn who_led_unseen_was_the_last_leader() {
     let seen = |epoch: Option<EpochRecord>| {
         let mut node = Node::racing().with(|state| {
             state.memory.leaderless = Some(at(0));
-            state.memory.leader_told = Some((Revision(90), record("b")));
-            let record = Some(record("b"));
-            state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), record, released: None });
+            state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), released: None });
         });
         node = node.later(500);
         let mut view = cluster(130);
         view.epoch = epoch;
         node.step(watched(&node, view));
         let memory = &node.state.memory;
-        let last = node.state.store.vanished.as_ref().map(|last| (last.who.to_string(), last.record.is_some()));
+        let last = node.state.store.vanished.as_ref().map(|last| last.who.to_string());
         (memory.leaderless == Some(node.now), memory.race.map(|(absent_at, _)| absent_at.0), last.unwrap())
     };
     let led = |name: &str, epoch| Some(epoch_record(name, Revision(epoch)));
-    assert_eq!(seen(led("c", 110)), (true, Some(130), ("c".into(), false)));
-    let same = (false, Some(101), ("b".into(), true));
-    assert_eq!(seen(None), same);
-    assert_eq!(seen(led("c", 90)), same, "before what was seen");
-    assert_eq!(seen(led("c", 140)), same, "no revision of this store yet");
+    assert_eq!(seen(led("c", 110)), (true, Some(130), "c".into()));
+    // The record is another one: what was answered before it was written counts no more, as long as nobody led since.
+    let same = |absent_at| (false, Some(absent_at), "b".into());
+    assert_eq!(seen(None), same(101));
+    assert_eq!(seen(led("c", 90)), same(130), "before what was seen");
+    assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
     let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
-    assert_eq!(seen(other), same, "copied from another store");
+    assert_eq!(seen(other), same(130), "copied from another store");
 }

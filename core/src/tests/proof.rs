@@ -299,7 +299,10 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     state.store.cluster = (!random.one_in(6)).then(|| Seen::new(view, heard, now));
     state.store.answered = random.pick(&[now, now.back(seconds(2)), now.back(seconds(4))]);
     let who = random.pick(&["a", "b"]);
-    let vanished = Vanished { heard, who: Member::new(who), record: (who == "b").then(|| record(who)), released: None };
+    let vanished = Vanished { heard, who: Member::new(who), released: None };
+    if absent && random.one_in(2) {
+        state.memory.lost_records.insert(Member::new("d"), record("d"));
+    }
     state.store.vanished = (absent && random.one_in(2)).then_some(vanished);
     state.memory.race = absent.then_some((Revision(101), heard));
     state.memory.leaderless = absent.then_some(heard);

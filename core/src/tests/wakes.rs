@@ -151,8 +151,7 @@ fn a_race_wakes_its_agent() {
     let asking = |ms| racing.clone().doing(ask.clone(), ms).with(|state| began(state, at(0).back(millis(500))));
     assert_eq!(asking(149).tick().wake.at, Some(END), "who came late to it waits for its own questions");
     let told: Since = |state, heard| {
-        let record = Some(record("b"));
-        state.store.vanished = Some(Vanished { heard, who: Member::new("b"), record, released: None });
+        state.store.vanished = Some(Vanished { heard, who: Member::new("b"), released: None });
     };
     let without = racing.with(|state| began(state, at(0).back(millis(500))));
     assert_wakes(

@@ -131,7 +131,7 @@ fn a_stopped_standby_starts_behind_its_leader() {
 #[test]
 fn a_stopped_standby_without_a_leader_starts_alone_after_a_moment() {
     concludes(&Node::stopped(), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
-    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: None };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
     let node = Node::stopped().with(|state| state.store.vanished = Some(vanished));
     concludes(&node, Rung::Follow, "no_source", Fate::Keep, &[]);
     assert_eq!(node.later(1_000).concludes().1, "starting_alone");
