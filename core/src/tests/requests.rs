@@ -399,6 +399,8 @@ fn a_scheduled_restart_is_void_after_another_start_or_long_after_its_time() {
     let mut node = Node::primary();
     node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 7;
     told(&mut node, Request::ScheduleRestart(wanted(500)));
+    node.tick();
+    assert!(node.state.scheduled_restart.is_some(), "it runs as it did");
     node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 8;
     node.tick();
     assert_eq!(node.state.scheduled_restart, None);

@@ -523,6 +523,7 @@ fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() 
     assert!(asks(|_| ()));
     assert!(!asks(|state| state.spent = Some(LeaseId(6))), "the spent one is revoked first");
     assert!(!asks(|state| state.config.nofailover = true));
+    assert!(!asks(|state| state.config.unsupported = Some("pause".into())));
     assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
 }
 

@@ -41,6 +41,13 @@ fn a_switchover_asks_checkpoints_and_stops() {
 }
 
 #[test]
+fn one_good_candidate_is_enough_for_a_switchover_to_anybody() {
+    let anybody = moving().cluster(|cluster| cluster.failover = Some(failover(Some("a"), None)));
+    assert_eq!(anybody.concludes().1, "asking_candidates");
+    assert_eq!(b_answers(anybody, |_| ()).concludes().1, "stopping_for_handover", "c is not waited for");
+}
+
+#[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
     let bad = [
@@ -147,6 +154,12 @@ fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
     let message = "stopped; PostgreSQL is left as it is, since the cluster asks for pause".into();
     let exit = Action::Host(HostAction::Exit { code: 0, message });
     concludes(&node, Rung::Unsupported, "shutting_down", Fate::Keep, &[exit]);
+    // What it leads, or its guard is armed for, does not live on without it.
+    let armed = node.with(|state| state.guard.armed = Some(Armed { tenure: LeaseId(0), at: at(9_000) }));
+    assert_eq!(armed.concludes().0, Rung::Switchover);
+    let leads = Node::primary().with(|state| (state.leaving, state.guard.armed) = (true, None));
+    let leads = leads.config(|config| config.unsupported = Some("pause".into()));
+    assert_eq!(leads.concludes().0, Rung::Switchover);
 }
 
 #[test]
