@@ -5,6 +5,7 @@ mod follow;
 mod ladder;
 mod lead;
 mod race;
+mod standing_back;
 mod switchover;
 mod waiting;
 
