@@ -106,6 +106,10 @@ fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint()
         |end| b_answers(ours(), move |answer| (answer.history, answer.replayed) = (minted(end), Lsn(u64::MAX)));
     assert_eq!(theirs(100).concludes().1, "handing_over");
     assert_eq!(theirs(90).concludes().1, "awaiting_candidate");
+    let patroni = theirs(90).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.pledges = false;
+    });
+    assert_eq!(patroni.concludes().1, "handing_over", "it tells no more than the number");
 }
 
 #[test]
