@@ -117,7 +117,7 @@ fn a_server_that_knows_of_more_than_was_reserved_waits_for_a_greater_number() {
     assert_eq!(none.wants(), [reserve_of(Revision(0), 2)]);
 }
 
-/// Whoever lost a part of what it held is found by where a tenure began, and not by where it got to since.
+/// The record is of the tenure: it tells where that began, and not where it has got to since.
 #[test]
 fn a_reservation_leaves_standing_where_the_tenure_began() {
     let further = Lsn(HERE.0 + 8);
