@@ -190,6 +190,10 @@ fn the_search_for_a_tenure_ends_where_there_is_nothing_to_adopt() {
     assert!(!searches(Node::standby(), keyless()), "it does not write");
     // A dead primary takes its own tenure up, and no key is as good as none.
     assert!(searches(Node::primary().dead(), led_by("a", 101)) && !searches(Node::primary().dead(), keyless()));
+    // The bug: one that was over, and whose lease could not be revoked yet, was renewed as fast as the store answered when
+    // the cluster no longer asked for what is not built.
+    let spent = Node::primary().dead().with(|state| state.spent = Some(OURS));
+    assert!(!searches(spent, led_by("a", 101)));
     let of_another = |mut view: ClusterView| {
         view.initialize.as_mut().expect("it is there").system_id = Some(SystemId(1));
         view

@@ -146,6 +146,10 @@ fn a_start_beside_a_primary_proves_its_tenure_by_the_epoch_on_disk() {
     let node = adopting(Node::primary());
     let renew = StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(2) };
     concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[Action::Store(renew)]);
+    let over = node.with(|state| state.spent = Some(OURS)).cluster(|cluster| {
+        cluster.epoch = Some(epoch_record("a", EPOCH));
+    });
+    concludes(&over, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
 }
 
 #[test]
