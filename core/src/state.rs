@@ -237,8 +237,8 @@ pub enum PendingKind {
         request: MoveRequest,
         /// Who led when it was asked.
         old: Option<crate::id::Member>,
-        /// The key was written: its revision is newer than this.
-        written: bool,
+        /// When the key was known to be written, or that it may have been.
+        written: Option<Instant>,
     },
     /// A restart.
     Restart {

@@ -325,7 +325,7 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
-    let status = cluster.status.as_ref().filter(|status| status.timeline > Timeline(0));
+    let status = cluster.status.as_ref().filter(|status| status.timeline != Timeline(0));
     // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with no more
     // than that. What is published with the release is where the shutdown checkpoint begins.
     let published = status.and_then(|status| {

@@ -104,6 +104,11 @@ fn answers_that_overtake_each_other_are_no_past() {
     assert_eq!(ask(&mut horizon, 0, told(1, 4, 100)), Some(0));
     assert_eq!(horizon.admit(asked, told(1, 4, 90), "e1", at(0)).believed.ok(), Some(0));
     assert_eq!(ask(&mut horizon, 0, told(1, 4, 99)), None, "the floor did not sink");
+    let mut horizon = Horizon::default();
+    let asked = horizon.floor();
+    assert_eq!(ask(&mut horizon, 0, told(1, 4, 100)), Some(0));
+    assert_eq!(horizon.admit(asked, told(1, 3, 100), "e1", at(0)).believed.ok(), Some(0));
+    assert_eq!(ask(&mut horizon, 0, told(1, 3, 100)), None, "nor by the answer of a member that missed an election");
 }
 
 #[test]

@@ -517,12 +517,15 @@ fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() 
     let asks = |change: fn(&mut crate::state::State)| {
         let mut node = Node::standby();
         node.state.memory.handover_announced = Some(node.now);
-        let mut node = node.with(change);
-        actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
+        let node = node.with(change);
+        let orders = crate::decide::tenure::orders(&node.view(), &node.decide().1);
+        orders.iter().any(|(action, _)| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
     };
     assert!(asks(|_| ()));
     assert!(!asks(|state| state.spent = Some(LeaseId(6))), "the spent one is revoked first");
     assert!(!asks(|state| state.config.nofailover = true));
+    assert!(!asks(|state| state.config.unsupported = Some("pause".into())));
+    assert!(!asks(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) }), "it may have a tenure yet");
     assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
 }
 
