@@ -25,7 +25,7 @@ use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::{ApiSettings, FreshRead};
+use crate::api::{ApiSettings, StoreAccess};
 use crate::clock::{Alarm, Clock};
 use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
@@ -97,7 +97,7 @@ pub struct Agent {
     namesake: Namesake,
     recorder: Recorder,
     api: Arc<watch::Sender<ApiSettings>>,
-    fresh: FreshRead,
+    access: StoreAccess,
     ended: Option<Ended>,
 }
 
@@ -300,9 +300,9 @@ impl Agent {
             tracing::warn!("{key} was changed and stays as it was: restart the agent for it");
         }
         self.local = local;
-        let (local, fresh, api) = (self.local.clone(), self.fresh.clone(), Arc::clone(&self.api));
+        let (local, access, api) = (self.local.clone(), self.access.clone(), Arc::clone(&self.api));
         // Names in the allowlist are looked up: nothing waits for a name server.
-        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, fresh).await) });
+        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, access).await) });
         self.configure()
     }
 

@@ -34,6 +34,8 @@ use crate::store::EtcdStore;
 const MESSAGES_MAX: usize = 64;
 /// Views that may wait; more wait in the watch.
 const VIEWS_MAX: usize = 64;
+/// How long a read or a write of the store may take that an operator asked for through the REST API.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether PostgreSQL's program was replaced: one question about a file.
 const VETTING_PAUSE: Duration = Duration::from_mins(1);
 
@@ -97,8 +99,8 @@ pub async fn live(
     let namesake = refuse_namesake(&store, peers, &base, &local).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
-    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
-    let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone()).await);
+    let access = api::store_access(store.clone(), local.namespace.clone(), local.scope.clone(), OPERATOR_LIMIT);
+    let (api, api_settings) = watch::channel(ApiSettings::new(&local, access.clone()).await);
     let handle = Handle::new(Arc::clone(&shared), messages, Arc::clone(&clock));
     tokio::spawn(api::serve(around.listener, handle, api_settings));
 
@@ -130,7 +132,7 @@ pub async fn live(
         namesake,
         recorder,
         api: Arc::new(api),
-        fresh,
+        access,
         ended: None,
     };
     agent.live(&mut sources, first).await

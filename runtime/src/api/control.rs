@@ -8,24 +8,30 @@ use hyper::body::Incoming;
 use matriarch_core::action::Answer;
 use matriarch_core::event::{MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart};
 use matriarch_core::id::Member;
+use matriarch_core::op::Outcome;
 use matriarch_core::time::WallMillis;
 use serde_json::{Map, Value};
 
 use super::reply::Reply;
-use super::{Api, Call};
+use super::{Api, Call, cluster};
 use crate::agent::handle::Message;
 use crate::config::quantity::{bool_of, int_of};
 use crate::schedule;
+use crate::wire::{failover_json, keys};
 
 type Body = Map<String, Value>;
 
-/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`; `DELETE /restart`.
+/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`, `/sigterm`; `DELETE /restart`,
+/// `/switchover`.
 pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Reply {
     let outcome = match endpoint {
+        "switchover" if call.method == Method::DELETE => cancel_switchover(api).await,
         "switchover" | "failover" => relocate(api, endpoint, call, body).await,
         "restart" if call.method == Method::DELETE => put(api, Request::CancelRestart).await,
         "restart" => restart(api, call, body).await,
         "reinitialize" => reinitialize(api, call, body).await,
+        // Patroni obeys on Windows only, where its own tests know no other way.
+        "sigterm" => Ok(Reply::text(202, "shutdown scheduled")),
         _ => {
             api.handle.tell(Message::Reload).await;
             Ok(Reply::text(202, "reload scheduled"))
@@ -39,6 +45,24 @@ async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Res
     let paused = api.paused();
     let request = move_request(&body, endpoint == "switchover", paused, api.handle.clock().wall())?;
     put(api, Request::Move(request)).await
+}
+
+/// Takes a scheduled switchover back, unless somebody changed the request since it was read: the leader may be about to
+/// act on it.
+async fn cancel_switchover(api: &Api) -> Result<Reply, Reply> {
+    let cluster = cluster::fresh(api).await.map_err(|why| Reply::error_page(503, &why))?;
+    let Some(scheduled) = cluster.view.failover.filter(|request| request.scheduled_at.is_some()) else {
+        return Ok(Reply::text(404, "no switchover is scheduled"));
+    };
+    let put = api.settings.borrow().store.put.clone();
+    match put(keys::FAILOVER, failover_json(None, None, None), Some(scheduled.revision)).await {
+        Outcome::Done(()) => Ok(Reply::text(200, "scheduled switchover deleted")),
+        Outcome::Refused(_) => Err(Reply::error_page(409, "Conflict")),
+        Outcome::Unknown(why) => {
+            let text = format!("It is not known whether the scheduled switchover was deleted: {why}");
+            Err(Reply::error_page(503, &text))
+        }
+    }
 }
 
 /// Checks a body in the order of spec 2.8; the first check that fails answers.

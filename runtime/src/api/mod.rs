@@ -6,6 +6,7 @@
 
 mod allow;
 mod cluster;
+mod configure;
 mod control;
 mod facts;
 #[cfg(feature = "fuzz")]
@@ -44,7 +45,7 @@ use crate::net::{BoxStream, Listener};
 pub use allow::Allowlist;
 use facts::Facts;
 use query::Query;
-pub use read::{ClusterRead, FreshRead, fresh_read, read_cluster};
+pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};
 use reply::Reply;
 
 /// Connections served at once; more wait in the listener's queue.
@@ -53,8 +54,8 @@ const CONNECTIONS_MAX: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the body of its request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// The largest body of a request.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The largest body of a request: a configuration may be as large as a value of etcd.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the API is configured with. All of it can change while it serves.
 #[derive(Clone)]
@@ -67,20 +68,20 @@ pub struct ApiSettings {
     pub extra_headers: Vec<(String, String)>,
     /// `restapi.server_tokens`: `original`, `minimal` or `productonly`.
     pub server_tokens: String,
-    /// A fresh read of the store.
-    pub fresh: FreshRead,
+    /// The store, for what an operator reads and writes.
+    pub store: StoreAccess,
 }
 
 impl ApiSettings {
     /// What the local configuration says. Names in the allowlist are resolved now.
-    pub async fn new(local: &LocalConfig, fresh: FreshRead) -> Self {
+    pub async fn new(local: &LocalConfig, store: StoreAccess) -> Self {
         let restapi = &local.restapi;
         Self {
             authentication: restapi.authentication.clone(),
             allowlist: Allowlist::resolve(&restapi.allowlist, restapi.allowlist_include_members).await,
             extra_headers: restapi.http_extra_headers.clone(),
             server_tokens: restapi.server_tokens.clone(),
-            fresh,
+            store,
         }
     }
 }
@@ -160,10 +161,12 @@ impl Api {
                 peer::position(self, call, body).await
             }
             (&Method::GET, _) => health::check(self, call).await,
-            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload")
-            | (&Method::DELETE, "restart") => {
+            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload" | "sigterm")
+            | (&Method::DELETE, "restart" | "switchover")
+            | (&Method::PATCH | &Method::PUT, "config") => {
                 let reply = match self.denied(call).await {
                     Some(refusal) => refusal,
+                    None if endpoint == "config" => configure::configure(self, call, body).await,
                     None => control::control(self, endpoint, call, body).await,
                 };
                 tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
