@@ -5,6 +5,7 @@
 //! the cluster has healed and asks the ledger for its [`Verdict`]. Everything ends with the [`Cluster`], also in a
 //! panic; the logs of every process are then printed.
 
+mod clients;
 mod cluster;
 pub mod conformance;
 mod demo;
@@ -23,6 +24,7 @@ mod store;
 mod tools;
 mod wait;
 
+pub use clients::{Clients, Said};
 pub use cluster::Cluster;
 pub use demo::{Demo, run_as};
 pub use ledger::{Allowance, Ledger, Mark, Reign, Verdict};
