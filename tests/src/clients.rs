@@ -1,6 +1,8 @@
 //! The two command lines for operators, run against one cluster: Patroni's own and ours.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -30,7 +32,13 @@ pub struct Clients {
     theirs: PathBuf,
     ours: PathBuf,
     config: PathBuf,
+    editor: PathBuf,
 }
+
+/// What an operator does to a configuration in the editor.
+const EDITOR: &str = "#!/bin/sh\nexec sed -i -e 's/^ttl: .*/ttl: 4 # seconds/' -e '/use_pg_rewind/d' \"$1\"\n";
+/// Runs its arguments at a terminal, and ends as they end.
+const AT_A_TERMINAL: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
 
 impl Clients {
     /// For a cluster; `None`, and it is said, where Patroni is not installed.
@@ -45,17 +53,29 @@ impl Clients {
         let config = cluster.nodes[0].dir().with_file_name("patronictl.yaml");
         let yaml = format!("scope: test\netcd3:\n  hosts: [{}]\n", hosts.join(", "));
         std::fs::write(&config, yaml).expect("the clients' configuration");
-        Some(Self { theirs: dir.join("bin/patronictl"), ours: tools::matriarch(), config })
+        let editor = config.with_file_name("editor");
+        std::fs::write(&editor, EDITOR).expect("an editor");
+        std::fs::set_permissions(&editor, Permissions::from_mode(0o755)).expect("an editor that can be started");
+        Some(Self { theirs: dir.join("bin/patronictl"), ours: tools::matriarch(), config, editor })
     }
 
     /// Runs Patroni's.
     pub fn theirs(&self, words: &[&str], input: &str) -> Said {
-        self.run(&self.theirs, words, input)
+        self.run(self.command(&self.theirs, words), input)
     }
 
     /// Runs ours.
     pub fn ours(&self, words: &[&str], input: &str) -> Said {
-        self.run(&self.ours, words, input)
+        self.run(self.command(&self.ours, words), input)
+    }
+
+    /// Runs ours at a terminal, and has it interrupted after so many seconds.
+    pub fn ours_at_a_terminal(&self, words: &[&str], seconds: u32) -> Said {
+        let mut command = Command::new("python3");
+        command.args(["-c", AT_A_TERMINAL, "timeout", "--foreground", "--preserve-status", "-s", "INT"]);
+        let ours = self.command(&self.ours, words);
+        command.arg(seconds.to_string()).arg(ours.get_program()).args(ours.get_args());
+        self.run(command, "")
     }
 
     /// Runs the same with both and holds what they said against each other, each as `mask` leaves it. What is compared
@@ -74,14 +94,19 @@ impl Clients {
         unreachable!("the last attempt returns or fails")
     }
 
-    fn run(&self, program: &Path, words: &[&str], input: &str) -> Said {
+    fn command(&self, program: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.arg("-c").arg(&self.config).args(words).env("LC_ALL", "C.UTF-8").env("PGPASSWORD", SUPERUSER.1);
+        command.arg("-c").arg(&self.config).args(words);
+        command
+    }
+
+    fn run(&self, mut command: Command, input: &str) -> Said {
         for (name, _) in std::env::vars() {
             if name.starts_with("PATRONI") || name == "DCS_URL" || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
+        command.env("LC_ALL", "C.UTF-8").env("PGPASSWORD", SUPERUSER.1).env("EDITOR", &self.editor);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (child, mut pipes) = Child::spawn_piped(&mut command).expect("the client starts");
         let (mut stdin, stdout, stderr) = (pipes.stdin.take(), pipes.stdout.take(), pipes.stderr.take());
@@ -99,7 +124,7 @@ impl Clients {
                 let (output, complaints) = told();
                 Said { output, complaints, status }
             }
-            other => panic!("{} {words:?}: {other:?}: {:?}", program.display(), told()),
+            other => panic!("{command:?}: {other:?}: {:?}", told()),
         }
     }
 }

@@ -56,9 +56,11 @@ async fn both_command_lines_say_the_same() {
     switchovers(&cluster, &clients).await;
     cluster.healed(LIMIT).await;
     looks(&clients);
+    a_view_stays_open(&clients);
     members_are_told(&cluster, &clients).await;
     configurations(&clients);
     queries(&clients);
+    an_error_in_json(&clients);
     refusals(&clients);
 }
 
@@ -104,6 +106,17 @@ fn looks(clients: &Clients) {
     }
 }
 
+/// Painted in place on the terminal's other screen, and left behind on the first.
+fn a_view_stays_open(clients: &Clients) {
+    let table = shape(clients.ours(&["list"], "")).output;
+    let said = clients.ours_at_a_terminal(&["list", "-w", "0.5"], 2);
+    let frames = said.output.matches("\x1b[?2026h\x1b[H+ Cluster: test ").count();
+    assert!(said.output.starts_with("\x1b[?1049h\x1b[?25l") && frames > 1, "{said:?}");
+    let (_, left) = said.output.rsplit_once("\x1b[?25h\x1b[?1049l").unwrap_or_else(|| panic!("{said:?}"));
+    let left = shape(Said { output: left.to_owned(), ..said });
+    assert_eq!((left.output, left.status), (table + "Aborted!\n", 1));
+}
+
 /// Commands that members carry out.
 async fn members_are_told(cluster: &Cluster, clients: &Clients) {
     for words in [&["reload", "test", "--force"][..], &["reload", "test", "n3", "n1", "-r", "replica", "--force"]] {
@@ -115,6 +128,9 @@ async fn members_are_told(cluster: &Cluster, clients: &Clients) {
     let schedule = ["restart", "test", "n3", "--scheduled", LATER, "--pg-version", "99.1", "--force"];
     let flush = ["flush", "test", "n3", "restart", "--force"];
     scheduled(cluster, clients, &schedule, &flush, "scheduled_restart").await;
+    // What is scheduled already is scheduled anew.
+    clients.same(&schedule, "", shape);
+    assert!(clients.ours(&flush, "").output.contains("Success: flush scheduled restart for member n3\n"));
     clients.same(&["flush", "test", "restart", "--force"], "", shape);
     let leader = clients.ours(&["dsn"], "").output;
     assert!(leader.starts_with("host="), "{leader}");
@@ -164,6 +180,9 @@ fn configurations(clients: &Clients) {
         "postgresql.use_slots=null",
     ];
     clients.same(&set, "n\n", unwarned);
+    // By hand: the text that was written is what is shown, comments included.
+    let edited = clients.same(&["edit-config", "test"], "n\n", unwarned);
+    assert!(edited.output.contains("+ttl: 4 # seconds\n"), "{edited:?}");
     assert_eq!(show(), before);
     let theirs = clients.theirs(&set, "y\n");
     let changed = show();
@@ -216,6 +235,14 @@ fn queries(clients: &Clients) {
     }
 }
 
+/// An error has no name and so no place in JSON. We tell it beside.
+fn an_error_in_json(clients: &Clients) {
+    let words = ask(&["-c", "SELECT nothing", "--format", "json"]);
+    let said = clients.same(&words, "", |said| Said { complaints: String::new(), ..said });
+    assert_eq!((said.output.as_str(), said.status), ("[{}]\n", 0));
+    assert_eq!(clients.ours(&words, "").complaints, "ERROR, SQLSTATE: 42703\n");
+}
+
 /// What is refused, with the same words and the same status.
 fn refusals(clients: &Clients) {
     for (words, input) in [
@@ -229,7 +256,13 @@ fn refusals(clients: &Clients) {
         (&["demote-cluster", "test", "--force"], ""),
         (&["reload", "test", "n9", "--force"], ""),
         (&["restart", "test", "n1"], "now\nn\n"),
+        (&["restart", "test", "n1", "--scheduled", LATER], "n\n"),
+        (&["restart", "test", "n1", "--scheduled", LATER, "--pending"], "n\n"),
+        (&["restart", "test", "n1", "--pg-version", "15", "--force"], ""),
+        (&["restart", "test", "n1", "--pg-version", "a.b"], "now\ny\n"),
         (&["reinit", "test", "n9"], ""),
+        (&["switchover", "test", "--scheduled", LATER], "\n\nn\n"),
+        (&["switchover", "test"], "\n\n\nn\n"),
         (&["flush", "test", "n2", "restart", "-r", "standby-leader"], ""),
         (&["switchover", "test", "--leader", "n9", "--force"], ""),
         (&["switchover", "test", "--force", "--scheduled", "tomorrow at noon"], ""),

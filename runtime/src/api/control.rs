@@ -167,7 +167,7 @@ pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Resu
                 _ => return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned()),
             },
             "postgres_version" => {
-                let number = version(&text).map_err(|why| Reply::text(400, why))?;
+                let number = server_version(&text).map_err(|why| Reply::text(400, why))?;
                 filter.conditions.below_version = Some((text, number));
             }
             "timeout" => match int_of(value, Some("s")).and_then(|seconds| u64::try_from(seconds).ok()) {
@@ -182,7 +182,10 @@ pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Resu
 }
 
 /// A version as PostgreSQL's number: `16.1` is 160001, `9.6.3` is 90603.
-fn version(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// Patroni's words for what is none.
+pub fn server_version(text: &str) -> Result<u32, String> {
     let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
     let numbers = numbers.map_err(|_| format!("Invalid PostgreSQL version: {text}"))?;
     let number = |parts: [u32; 3]| {
@@ -285,7 +288,7 @@ mod tests {
         assert_eq!(filter.conditions.below_version, Some(("15.2".to_owned(), 150_002)));
         assert_eq!(filter.limit, Some(Duration::from_mins(2)));
         assert!(filter.conditions.only_pending);
-        assert_eq!(version("9.6.3"), Ok(90_603));
-        assert!(version("429497.0.0").is_err());
+        assert_eq!(server_version("9.6.3"), Ok(90_603));
+        assert!(server_version("429497.0.0").is_err());
     }
 }

@@ -43,6 +43,7 @@ use crate::config::{Credentials, LocalConfig};
 use crate::http::basic_authorization;
 use crate::net::{BoxStream, Listener};
 pub use allow::Allowlist;
+pub use control::server_version;
 use facts::Facts;
 use query::Query;
 pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};

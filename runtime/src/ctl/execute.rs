@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::members::{MemberView, Role};
 use super::relocate::parse_scheduled;
 use super::{Ctl, CtlError, ReinitArgs, ReloadArgs, RestartArgs, failed, local_time, members};
-use crate::api::ClusterRead;
+use crate::api::{ClusterRead, server_version};
 use crate::config::quantity::int_of;
 use crate::http;
 
@@ -83,9 +83,12 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
     if targets.is_empty() {
         return Ok(());
     }
-    confirm(&mut ctl, &targets, args.force, "restart", scheduled_at.as_deref())?;
     if args.any {
         targets = targets.into_iter().choose(&mut rand::rng()).into_iter().collect();
+    }
+    match &scheduled_at {
+        Some(_) if args.pending && !args.force => confirm_pending(&mut ctl)?,
+        _ => confirm(&mut ctl, &targets, args.force, "restart", scheduled_at.as_deref())?,
     }
     let version = match &args.pg_version {
         Some(version) => version.clone(),
@@ -97,6 +100,12 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
     };
     let body = restart_body(&args, &version, scheduled_at.as_deref(), cluster.document.get("pause").is_some())?;
     for target in targets {
+        if scheduled_at.is_some() && args.force && target.scheduled_restart {
+            let (status, text) = ask(&ctl, &target, Method::DELETE, "restart", None, ASK_LIMIT).await?;
+            if status >= 400 {
+                ctl.console.line(&refusal("flush scheduled restart", &target.name, status, &text))?;
+            }
+        }
         let (status, text) = ask(&ctl, &target, Method::POST, "restart", Some(&body), RESTART_LIMIT).await?;
         let name = &target.name;
         ctl.console.line(&match status {
@@ -107,6 +116,13 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
         })?;
     }
     Ok(())
+}
+
+/// Which members wait for a restart is found out at its time.
+fn confirm_pending(ctl: &mut Ctl<'_>) -> Result<(), CtlError> {
+    let question = "The nodes needing a restart will be identified at the scheduled time, and might be different from the \
+                    ones showing pending restart right now. Is this fine?";
+    if ctl.console.confirm(question)? { Ok(()) } else { failed("Aborted scheduled restart") }
 }
 
 fn restart_body(
@@ -121,6 +137,7 @@ fn restart_body(
         put("restart_pending", true.into());
     }
     if !version.is_empty() {
+        server_version(version).map_err(CtlError::Failed)?;
         put("postgres_version", version.into());
     }
     if let Some(at) = scheduled_at {
@@ -250,7 +267,8 @@ pub(super) fn confirm(
     let names = names.join(", ");
     let (question, refusal) = match scheduled_at {
         Some(at) => (
-            format!("Are you sure you want to schedule {action} of members {names} at {at}?"),
+            // As Python shows a time, which is not the form that is sent.
+            format!("Are you sure you want to schedule {action} of members {names} at {}?", at.replacen('T', " ", 1)),
             format!("Aborted scheduled {action}"),
         ),
         None => (format!("Are you sure you want to {action} members {names}?"), format!("Aborted {action}")),

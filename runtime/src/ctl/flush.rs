@@ -50,8 +50,7 @@ async fn switchover(mut ctl: Ctl<'_>, name: &str) -> Result<(), CtlError> {
     };
     for target in leader_first(&cluster) {
         let Some(base) = http::base_url(&target.api_url) else { continue };
-        let (url, auth) = (format!("{base}/switchover"), ctl.settings.auth.as_ref());
-        match http::request(Method::DELETE, &url, auth, None, ASK_LIMIT).await {
+        match ctl.request(Method::DELETE, &format!("{base}/switchover"), None, ASK_LIMIT).await {
             Ok((200, text)) => return ctl.console.line(&format!("Success: {text}")),
             Ok((404, text)) => return ctl.console.line(&format!("Failed: {text}")),
             Ok((status, text)) => {

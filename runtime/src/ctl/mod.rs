@@ -31,9 +31,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use hyper::Method;
 
 use crate::api::{ClusterRead, read_cluster};
 use crate::clock;
+use crate::http::{self, HttpError};
 use crate::net::Connector;
 use crate::store::EtcdStore;
 pub use args::*;
@@ -196,6 +198,17 @@ impl Ctl<'_> {
                 "{why}\ntried: {hosts}; check that the store runs and that -d or section etcd3 names it"
             ))
         })
+    }
+
+    /// Asks a member's REST API, once.
+    async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<String>,
+        limit: Duration,
+    ) -> Result<(u16, String), HttpError> {
+        http::request(method, url, self.settings.auth.as_ref(), body, limit).await
     }
 
     /// Prints the members as `list` does.

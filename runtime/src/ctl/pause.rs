@@ -38,8 +38,7 @@ async fn toggle(mut ctl: Ctl<'_>, args: PauseArgs, pause: bool) -> Result<(), Ct
     let (verb, done) = if pause { ("pause", "paused") } else { ("resume", "resumed") };
     for target in leader_first(&cluster) {
         let Some(base) = http::base_url(&target.api_url) else { continue };
-        let (url, auth) = (format!("{base}/config"), ctl.settings.auth.as_ref());
-        match http::request(Method::PATCH, &url, auth, Some(body.clone()), ASK_LIMIT).await {
+        match ctl.request(Method::PATCH, &format!("{base}/config"), Some(body.clone()), ASK_LIMIT).await {
             Ok((200, _)) if args.wait => return wait(&mut ctl, &name, &cluster, pause).await,
             Ok((200, _)) => return ctl.console.line(&format!("Success: cluster management is {done}")),
             Ok((status, text)) => {

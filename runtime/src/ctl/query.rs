@@ -93,9 +93,11 @@ async fn ask(
         Ok(config) => config,
         Err(why) => return Ok(Err(format!("ERROR, SQLSTATE: {why}"))),
     };
-    let (client, connection) = match config.connect(NoTls).await {
-        Ok(connected) => connected,
-        Err(error) => return Ok(Err(sqlstate(&error))),
+    // The library's own limit is that of the connection: a server that is stopped accepts it, and says nothing.
+    let (client, connection) = match tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return Ok(Err(sqlstate(&error))),
+        Err(_) => return Ok(Err(format!("ERROR, SQLSTATE: no answer within {} s", CONNECT_LIMIT.as_secs()))),
     };
     let connection = tokio::spawn(connection);
     let outcome = match still_has_the_role(&client, args.role).await {

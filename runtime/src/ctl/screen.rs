@@ -160,7 +160,8 @@ impl Marks {
         self.places.clear();
         let (mut table, mut row, mut part) = (String::new(), String::new(), 0);
         for line in text.lines() {
-            let cells = bounds(line);
+            // Before the first table is the time at most, and that it goes on is no news.
+            let cells = if table.is_empty() && !line.starts_with("+ ") { Vec::new() } else { bounds(line) };
             let first = cells.first().map(|bounds| &line[bounds.clone()]).unwrap_or_default();
             if line.starts_with("+ ") {
                 first.clone_into(&mut table);
@@ -226,8 +227,8 @@ fn bounds(line: &str) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    const BEFORE: &str = "+ Cluster: demo (1) -+\n| Member | Role    |\n+--------+---------+\n| n1     | Leader  |\n| n2     | Replica |\n+--------+---------+\n";
-    const AFTER: &str = "+ Cluster: demo (1) -+\n| Member | Role    |\n+--------+---------+\n| n0     | Replica |\n| n1     | Replica |\n| n2     | Replica |\n+--------+---------+\n Maintenance mode: on\n";
+    const BEFORE: &str = "2026-11-28 17:00:00\n+ Cluster: demo (1) -+\n| Member | Role    |\n+--------+---------+\n| n1     | Leader  |\n| n2     | Replica |\n+--------+---------+\n";
+    const AFTER: &str = "2026-11-28 17:00:02\n+ Cluster: demo (1) -+\n| Member | Role    |\n+--------+---------+\n| n0     | Replica |\n| n1     | Replica |\n| n2     | Replica |\n+--------+---------+\n Maintenance mode: on\n";
 
     fn told(marks: &Marks, text: &str, now: Instant) -> Vec<String> {
         let lines = text.lines().enumerate();

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::format::text_of;
 use super::{Ctl, CtlError, members};
-use crate::http;
 use crate::wire::PATRONI_LEVEL;
 
 /// How long a member may take to answer.
@@ -24,14 +23,15 @@ pub(super) async fn of_members(mut ctl: Ctl<'_>, cluster: &str, named: &[String]
     let read = ctl.read(cluster).await?;
     let asked = members::all(&read).filter(|member| !member.api_url().is_empty());
     for member in asked.filter(|member| named.is_empty() || named.iter().any(|name| name == member.name())) {
-        let told = ask(member.api_url()).await.unwrap_or_else(|why| format!("failed to get version: {why}"));
+        let told = ask(&ctl, member.api_url()).await.unwrap_or_else(|why| format!("failed to get version: {why}"));
         ctl.console.line(&format!("{}: {told}", member.name()))?;
     }
     Ok(())
 }
 
-async fn ask(api_url: &str) -> Result<String, String> {
-    let (_, body) = http::request(Method::GET, api_url, None, None, LIMIT).await.map_err(|error| error.to_string())?;
+async fn ask(ctl: &Ctl<'_>, api_url: &str) -> Result<String, String> {
+    let answer = ctl.request(Method::GET, api_url, None, LIMIT).await;
+    let (_, body) = answer.map_err(|error| error.to_string())?;
     let status: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
     let version = status.pointer("/patroni/version").map_or_else(|| "None".to_owned(), text_of);
     let server = status.get("server_version").and_then(Value::as_u64).filter(|number| *number > 0);
