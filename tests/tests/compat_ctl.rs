@@ -54,7 +54,7 @@ async fn both_command_lines_say_the_same() {
     let cluster = Cluster::start(Plan { extra, ..Plan::default() }).await;
     let Some(clients) = Clients::of(&cluster) else { return };
     switchovers(&cluster, &clients).await;
-    cluster.healed(LIMIT).await;
+    settled(&cluster, &clients).await;
     looks(&clients);
     a_view_stays_open(&clients);
     members_are_told(&cluster, &clients).await;
@@ -62,6 +62,16 @@ async fn both_command_lines_say_the_same() {
     queries(&clients);
     an_error_in_json(&clients);
     refusals(&clients);
+}
+
+/// Waits until the cluster is whole, and members' records say so: those follow a moment later.
+async fn settled(cluster: &Cluster, clients: &Clients) {
+    cluster.healed(LIMIT).await;
+    eventually("the members' records tell of a whole cluster", LIMIT, async || {
+        let list = clients.ours(&["list", "-f", "json"], "").output;
+        if list.matches("\"streaming\"").count() == 2 { Ok(()) } else { Err(list) }
+    })
+    .await;
 }
 
 /// Each has the cluster switched over once. Who leads is another one each time, so members' rows are not compared, and
@@ -73,8 +83,9 @@ async fn switchovers(cluster: &Cluster, clients: &Clients) {
         let output = lines.chain(["Successfully", done.lines().next().unwrap_or_default()]).collect();
         shape(Said { output, ..said })
     };
+    settled(cluster, clients).await;
     let theirs = until_done(clients.theirs(&["switchover", "test", "--force"], ""));
-    cluster.healed(LIMIT).await;
+    settled(cluster, clients).await;
     let ours = until_done(clients.ours(&["switchover", "test", "--force"], ""));
     assert_eq!(ours, theirs);
 }
@@ -123,7 +134,7 @@ async fn members_are_told(cluster: &Cluster, clients: &Clients) {
         assert_eq!(clients.same(words, "", shape).status, 0);
     }
     clients.same(&["restart", "test", "n3", "--force", "--timeout", "30"], "", shape);
-    cluster.healed(LIMIT).await;
+    settled(cluster, clients).await;
     // What one schedules, both show and the other takes back.
     let schedule = ["restart", "test", "n3", "--scheduled", LATER, "--pg-version", "99.1", "--force"];
     let flush = ["flush", "test", "n3", "restart", "--force"];
