@@ -94,6 +94,7 @@ mod tests {
         assert_eq!(of(|fnv| fnv.write_u64(0x102)), bytes);
         assert_eq!(of(|fnv| fnv.write_usize(0x102)), bytes);
         assert_eq!(of(|fnv| fnv.write_i64(0x102)), bytes);
+        assert_eq!(of(|fnv| fnv.write_u128(0x102)), of(|fnv| fnv.write(&0x102_u128.to_le_bytes())));
         assert_eq!(of(|fnv| fnv.write_isize(-1)), of(|fnv| fnv.write_u64(u64::MAX)));
         assert_eq!(of(|fnv| fnv.write_i16(-2)), of(|fnv| fnv.write(&[0xFE, 0xFF])));
     }

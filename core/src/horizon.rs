@@ -175,8 +175,14 @@ impl<M: Ord> Horizon<M> {
     }
 
     /// A watch that tells this may go on: it is not of an earlier raft term. Its revision may lag.
+    ///
+    /// The race: the store was restored to a moment ago, and a read was answered when others had written it beyond what
+    /// this agent knew: it was of the present, for all that could be told. The answer to what was asked before it tells
+    /// better. A watch from there on would tell of the past all the while, and a key that is won there would be void once
+    /// it is believed.
     pub fn is_current(&self, told: Standing) -> bool {
         let floor = self.floor.standing;
-        floor.store_id == StoreId(0) || (told.store_id == floor.store_id && told.raft_term >= floor.raft_term)
+        let of_the_store = told.store_id == floor.store_id && told.raft_term >= floor.raft_term;
+        self.past.is_none() && (floor.store_id == StoreId(0) || of_the_store)
     }
 }

@@ -103,12 +103,31 @@ impl Lsn {
         let (high, low) = text.trim().split_once('/')?;
         let high = u32::from_str_radix(high, 16).ok()?;
         let low = u32::from_str_radix(low, 16).ok()?;
-        Some(Self(u64::from(high) << 32 | u64::from(low)))
+        Some(Self((u64::from(high) << 32) + u64::from(low)))
     }
 }
 
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_postgresql_writes_it() {
+        for (text, lsn) in
+            [("0/0", 0), ("0/3000060", 0x300_0060), ("A/1F", 0xA_0000_001F), ("FFFFFFFF/FFFFFFFF", u64::MAX)]
+        {
+            assert_eq!(Lsn::parse(text), Some(Lsn(lsn)));
+            assert_eq!(Lsn(lsn).to_string(), text);
+        }
+        assert_eq!(Lsn::parse(" a/1f\n"), Some(Lsn(0xA_0000_001F)), "as a tool may print it");
+        for text in ["", "1", "1/", "/1", "100000000/0", "0/100000000", "0/1/2", "0/x", "0/-1"] {
+            assert_eq!(Lsn::parse(text), None, "{text:?}");
+        }
     }
 }

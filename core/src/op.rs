@@ -47,3 +47,15 @@ pub enum Refusal {
     /// PostgreSQL, a tool or the host said no; its words.
     Failed(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_have_happened_has_brought_something() {
+        assert_eq!(Outcome::Done(7).done(), Some(7));
+        assert_eq!(Outcome::<i32>::Refused(Refusal::Conflict).done(), None);
+        assert_eq!(Outcome::<i32>::Unknown("no answer".into()).done(), None);
+    }
+}

@@ -161,8 +161,9 @@ pub struct Memory {
     pub handover_announced: Option<Instant>,
     /// When the race began: the leader key absent at this revision.
     pub race: Option<(Revision, Instant)>,
-    /// What the holder of the leader key of this epoch last told of itself.
-    pub leader_told: Option<(Revision, MemberRecord)>,
+    /// What members last told of themselves whose records are gone by now, or say nothing: until there is a leader whose
+    /// record tells how to ask it.
+    pub lost_records: BTreeMap<crate::id::Member, MemberRecord>,
     /// The generation of PostgreSQL's configuration that is in force.
     pub configured: u64,
     /// When a kind of order last failed.
@@ -236,8 +237,8 @@ pub enum PendingKind {
         request: MoveRequest,
         /// Who led when it was asked.
         old: Option<crate::id::Member>,
-        /// The key was written: its revision is newer than this.
-        written: bool,
+        /// When the key was known to be written, or that it may have been.
+        written: Option<Instant>,
     },
     /// A restart.
     Restart {

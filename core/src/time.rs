@@ -80,3 +80,17 @@ impl<T> Seen<T> {
         Self { value, asked, heard }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{at, millis};
+
+    #[test]
+    fn no_time_lies_between_an_instant_and_an_earlier_one() {
+        assert_eq!((at(5) - at(2), at(2) - at(5)), (millis(3), Duration::ZERO));
+        assert_eq!((at(5).since(at(2)), at(2).since(at(5))), (millis(3), Duration::ZERO));
+        assert_eq!((at(2).until(at(5)), at(5).until(at(2))), (millis(3), Duration::ZERO));
+        assert_eq!(Instant(7).back(millis(1)), Instant::ZERO, "nothing is before the host's time began");
+    }
+}

@@ -42,6 +42,20 @@ pub fn target(data: &[u8]) {
     }
 }
 
+/// The first steps of such a run: what each was taken from, when, and the event.
+#[cfg(test)]
+pub(crate) fn first_steps(data: &[u8], number: usize) -> Vec<(State, Instant, Event)> {
+    let mut choices = Choices(data);
+    let mut agent = Agent::new(&mut choices);
+    let mut steps = Vec::new();
+    while steps.len() < number && !choices.is_empty() && !agent.left {
+        let event = agent.event(&mut choices);
+        steps.push((agent.state.clone(), agent.now, event.clone()));
+        agent.take(event);
+    }
+    steps
+}
+
 /// An agent, and what the world knows of its orders.
 struct Agent {
     state: State,

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client: one request, one connection, one deadline. Plain TCP; TLS is not supported yet.
+//! A small HTTP/1.1 client: one request, one connection, one deadline.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::Credentials;
 use crate::net::{BoxStream, Connector};
+use crate::tls::ClientSlot;
 
 /// The largest answer that is read. A cluster document is a few kilobytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -59,7 +60,7 @@ impl HttpError {
     }
 }
 
-/// Sends one request over TCP, as [`Client::request`].
+/// Sends one request over TCP and without TLS, as [`Client::request`].
 ///
 /// # Errors
 /// As there.
@@ -75,12 +76,20 @@ pub async fn request(
 
 /// Sends requests, each over a connection of its own.
 #[derive(Clone)]
-pub struct Client(Connector);
+pub struct Client {
+    plain: Connector,
+    secure: Option<Connector>,
+}
 
 impl Client {
-    /// A client over the connections of `connector`.
+    /// A client over the connections of `connector`. It speaks no TLS: URLs with `https` are errors.
     pub fn new(connector: Connector) -> Self {
-        Self(connector)
+        Self { plain: connector, secure: None }
+    }
+
+    /// As [`Self::new`], with `tls` where the URL says `https`.
+    pub fn with_tls(connector: Connector, tls: ClientSlot) -> Self {
+        Self { secure: Some(connector.clone().over_tls(tls)), plain: connector }
     }
 
     /// Sends one request and reads the whole answer: its status and its body. `deadline` covers everything, connecting
@@ -97,8 +106,13 @@ impl Client {
         deadline: Duration,
     ) -> Result<(u16, String), HttpError> {
         let end = Instant::now() + deadline;
-        let (address, request) = build(method, url, auth, body)?;
-        let connected = tokio::time::timeout_at(end, self.0.connect(&address)).await;
+        let (address, secure, request) = build(method, url, auth, body)?;
+        let connector = match (secure, &self.secure) {
+            (false, _) => &self.plain,
+            (true, Some(connector)) => connector,
+            (true, None) => return Err(unusable(url, "this client speaks no TLS; expected http://host:port/...")),
+        };
+        let connected = tokio::time::timeout_at(end, connector.connect(&address)).await;
         let stream = connected.unwrap_or_else(|_| Err(late(&address))).map_err(HttpError::Connect)?;
         let failed = |why: String| HttpError::Exchange { url: url.to_owned(), why };
         match tokio::time::timeout_at(end, exchange(stream, request)).await {
@@ -119,20 +133,26 @@ pub fn base_url(api_url: &str) -> Option<&str> {
     api_url.get(..scheme.len() + 3 + authority.len())
 }
 
+fn unusable(url: &str, why: &str) -> HttpError {
+    HttpError::Url { url: url.to_owned(), why: why.to_owned() }
+}
+
+/// Where to connect, whether by TLS, and what to send.
 fn build(
     method: Method,
     url: &str,
     auth: Option<&Credentials>,
     body: Option<String>,
-) -> Result<(String, Request<Full<Bytes>>), HttpError> {
-    let bad = |why: &str| HttpError::Url { url: url.to_owned(), why: why.to_owned() };
+) -> Result<(String, bool, Request<Full<Bytes>>), HttpError> {
+    let bad = |why: &str| unusable(url, why);
     let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
-    if uri.scheme_str() == Some("https") {
-        return Err(bad("TLS is not supported yet; the REST API must be reachable by http"));
-    }
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
-    let authority = authority.ok_or_else(|| bad("expected http://host:port/..."))?;
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+    let (secure, usual_port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return Err(bad("expected http://host:port/... or https://host:port/...")),
+    };
+    let authority = uri.authority().ok_or_else(|| bad("names no host"))?;
+    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(usual_port));
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut builder = Request::builder().method(method).uri(path);
     builder = builder.header(HOST, authority.as_str()).header(USER_AGENT, AGENT).header(CONNECTION, "close");
@@ -144,14 +164,19 @@ fn build(
         builder = builder.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
     }
     let request = builder.body(Full::new(Bytes::from(body.unwrap_or_default())));
-    Ok((address, request.map_err(|error| bad(&error.to_string()))?))
+    Ok((address, secure, request.map_err(|error| bad(&error.to_string()))?))
+}
+
+/// What hyper says, and why: that a server wants a certificate stands in the cause.
+fn with_cause(error: hyper::Error) -> String {
+    std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// The connection is driven beside the exchange, not in a task of its own: it ends with the deadline.
 async fn exchange(stream: BoxStream, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(with_cause)?;
     let answer = async move {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(with_cause)?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
@@ -161,7 +186,7 @@ async fn exchange(stream: BoxStream, request: Request<Full<Bytes>>) -> Result<(u
     let broken = tokio::select! {
         biased;
         answered = &mut answer => return answered,
-        ended = connection => ended.err().map(|error| error.to_string()),
+        ended = connection => ended.err().map(with_cause),
     };
     // The connection has ended: whatever it brought is with the answer already, which cannot wait for more.
     let answered: Result<_, String> = answer.await;
@@ -257,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn a_url_that_cannot_be_used_says_why() {
         let https = request(Method::GET, "https://h/x", None, None, Duration::from_secs(1)).await.unwrap_err();
-        assert!(https.to_string().contains("TLS is not supported yet"));
+        assert!(https.to_string().contains("speaks no TLS") && !https.is_ambiguous(), "{https}");
         let bare = request(Method::GET, "h:8008", None, None, Duration::from_secs(1)).await.unwrap_err();
         assert!(!bare.is_ambiguous());
     }

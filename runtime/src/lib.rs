@@ -18,5 +18,7 @@ pub mod postgres;
 pub mod processes;
 pub mod recorder;
 pub mod schedule;
+pub mod service;
 pub mod store;
+pub mod tls;
 pub mod wire;

@@ -12,6 +12,8 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
+use crate::tls::ClientSlot;
+
 /// How long sent bytes may stay unacknowledged before the kernel calls the peer dead (TCP_USER_TIMEOUT). Without it a
 /// peer whose host vanished holds a connection for the kernel's 15 minutes of retransmissions.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
@@ -33,12 +35,16 @@ pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send>
 
 /// Opens connections to `host:port`. Real ones ([`Connector::tcp`]) or those of a simulated network.
 #[derive(Clone)]
-pub struct Connector(Arc<dyn Fn(String) -> Connecting + Send + Sync>);
+pub struct Connector {
+    connect: Arc<dyn Fn(String) -> Connecting + Send + Sync>,
+    /// They are encrypted.
+    secure: bool,
+}
 
 impl Connector {
     /// A connector from a function of the address.
     pub fn new(connect: impl Fn(String) -> Connecting + Send + Sync + 'static) -> Self {
-        Self(Arc::new(connect))
+        Self { connect: Arc::new(connect), secure: false }
     }
 
     /// TCP through [`tcp_connect`]; each attempt may take `limit`.
@@ -51,9 +57,24 @@ impl Connector {
         })
     }
 
+    /// The same connections with TLS over them.
+    #[must_use]
+    pub fn over_tls(self, tls: ClientSlot) -> Self {
+        let connect = move |addr: String| -> Connecting {
+            let (connecting, tls) = (self.connect(&addr), tls.clone());
+            Box::pin(async move { tls.connect(&addr, connecting.await?).await })
+        };
+        Self { connect: Arc::new(connect), secure: true }
+    }
+
+    /// The scheme of a URL that leads through these connections.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
     /// Connects to `addr`, a `host:port`.
     pub fn connect(&self, addr: &str) -> Connecting {
-        (self.0)(addr.to_owned())
+        (self.connect)(addr.to_owned())
     }
 }
 

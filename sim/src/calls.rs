@@ -102,9 +102,10 @@ impl World {
         }
         let reply = self.store.apply(self.now, request);
         if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply)
-            && let StoreAction::PutStatus { position, .. } | StoreAction::Release { position, .. } = &**action
+            && let StoreAction::PutStatus { position, timeline, .. } | StoreAction::Release { position, timeline, .. } =
+                &**action
         {
-            self.note_published(node, *position);
+            self.note_published(node, *position, *timeline);
         }
         self.store_changed();
         let told = self.standing();
@@ -334,9 +335,16 @@ impl World {
 
     /// A watch tells of the keys.
     pub fn watch_tells(&mut self, node: NodeId, watch: usize, view: Rc<ClusterView>) {
-        let heard = self.clock(node);
+        let (heard, told) = (self.clock(node), self.standing());
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
-        if agent.watches[watch].member.is_none() || view.revision <= agent.mirror.revision {
+        if agent.watches[watch].member.is_none() {
+            return;
+        }
+        if !agent.horizon.is_current(told) {
+            self.watch_lost(node, watch);
+            return;
+        }
+        if view.revision <= agent.mirror.revision {
             return;
         }
         // A watch continues the copy that it began with.

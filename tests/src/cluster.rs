@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::lock::MachineLock;
-use crate::{Network, Node, Plan, Store, eventually, wait_until};
+use crate::{Certificates, Network, Node, Plan, Store, eventually, wait_until};
 
 /// Long enough for three nodes that are cloned on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub stores: Vec<Store>,
     /// What it was started from.
     pub plan: Plan,
+    /// The certificates of all, if there is TLS.
+    pub certificates: Option<Arc<Certificates>>,
     network: Network,
     dir: TempDir,
     _lock: MachineLock,
@@ -47,8 +50,9 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("matriarch-test-").tempdir().expect("a directory");
         // The nodes' account must be able to pass.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions of the directory");
-        let stores = Store::start(plan.store, &mut network, dir.path()).await;
-        let mut cluster = Self { nodes: Vec::new(), stores, plan, network, dir, _lock: lock };
+        let certificates = plan.tls.then(|| Arc::new(Certificates::make(dir.path(), &network.addresses())));
+        let stores = Store::start(plan.store, &mut network, dir.path(), certificates.as_deref()).await;
+        let mut cluster = Self { nodes: Vec::new(), stores, plan, certificates, network, dir, _lock: lock };
         for number in 1..=cluster.plan.nodes {
             let name = format!("n{number}");
             cluster.add_node(&name, &name);
@@ -60,9 +64,10 @@ impl Cluster {
     pub fn add_node(&mut self, directory: &str, name: &str) -> &mut Node {
         let number = 11 + u8::try_from(self.nodes.len()).expect("few nodes");
         let host = self.network.add(directory, number);
-        let node = Node::new(directory, host, self.dir.path(), self.plan.as_root);
+        let node = Node::new(directory, host, self.dir.path(), self.plan.as_root, self.certificates.clone());
         let stores: Vec<String> = self.stores.iter().map(|store| store.client.clone()).collect();
-        let yaml = self.plan.yaml(name, node.dir(), &node.host, &stores, &self.network.range());
+        let certificates = self.certificates.as_deref();
+        let yaml = self.plan.yaml(name, node.dir(), &node.host, &stores, &self.network.range(), certificates);
         fs::write(node.config(), yaml).expect("the configuration");
         self.nodes.push(node);
         self.nodes.last_mut().expect("just added")

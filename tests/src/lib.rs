@@ -5,6 +5,7 @@
 //! the cluster has healed and asks the ledger for its [`Verdict`]. Everything ends with the [`Cluster`], also in a
 //! panic; the logs of every process are then printed.
 
+mod certificates;
 mod clients;
 mod cluster;
 pub mod conformance;
@@ -24,6 +25,7 @@ mod store;
 mod tools;
 mod wait;
 
+pub use certificates::Certificates;
 pub use clients::{Clients, Said};
 pub use cluster::Cluster;
 pub use demo::{Demo, run_as};

@@ -58,6 +58,11 @@ impl Network {
         self.subnet.as_ref().map_or_else(|| "127.0.0.1/32".to_owned(), |subnet| format!("{subnet}.0/24"))
     }
 
+    /// The addresses that the first hosts have or will have.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.subnet.iter().flat_map(|subnet| (1..32).map(move |number| format!("{subnet}.{number}"))).collect()
+    }
+
     /// Adds a host. `number` is the last part of its address.
     pub(crate) fn add(&mut self, name: &str, number: u8) -> Host {
         let host = match &self.subnet {

@@ -4,16 +4,19 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
 use matriarch::http;
+use matriarch::net::Connector;
+use matriarch::tls::Speaks;
 use serde_json::Value;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::network::Host;
 use crate::plan::SUPERUSER;
-use crate::{Child, Ended, Process, tools};
+use crate::{Certificates, Child, Ended, Process, tools};
 
 /// What a REST endpoint answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,18 +35,25 @@ pub struct Node {
     pub host: Host,
     dir: PathBuf,
     as_root: bool,
+    certificates: Option<Arc<Certificates>>,
     agent: Option<Child>,
 }
 
 impl Node {
     /// A node in a directory of its own, which is made. Nothing runs yet.
-    pub(crate) fn new(name: &str, host: Host, dir: &Path, as_root: bool) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        host: Host,
+        dir: &Path,
+        as_root: bool,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
         let dir = dir.join(name);
         fs::create_dir(&dir).expect("the node's directory");
         let account = tools::account();
         chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
             .expect("the node's directory is its account's");
-        Self { name: name.to_owned(), host, dir, as_root, agent: None }
+        Self { name: name.to_owned(), host, dir, as_root, certificates, agent: None }
     }
 
     /// The node's directory: configuration, log, sockets, data.
@@ -59,6 +69,11 @@ impl Node {
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("node.yml")
+    }
+
+    /// Where a test that listens as systemd does binds its socket, before it starts the agent.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.dir.join("notify")
     }
 
     /// What the agent has written to standard error, over all its lives.
@@ -79,6 +94,9 @@ impl Node {
         let log =
             OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log")).expect("the agent's log");
         command.current_dir(&self.dir).env("HOME", &self.dir).env("RUST_BACKTRACE", "1");
+        if self.notify_socket().exists() {
+            command.env("NOTIFY_SOCKET", self.notify_socket());
+        }
         command.env("RUST_LOG", std::env::var("MATRIARCH_TEST_LOG").unwrap_or_else(|_| "matriarch=debug".to_owned()));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PATRONI") || name.starts_with("PG")) {
             command.env_remove(name);
@@ -154,11 +172,24 @@ impl Node {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<String>, limit: Duration) -> Answer {
-        let url = format!("http://{}:{}{path}", self.host.address, self.host.port(0, 8008));
-        match http::request(method, &url, None, body, limit).await {
+        let connector = Connector::tcp(limit);
+        let (scheme, client) = match &self.certificates {
+            Some(files) => {
+                let tls = files.client("ca.pem", Some("client"), Speaks::Http1);
+                ("https", http::Client::with_tls(connector, tls))
+            }
+            None => ("http", http::Client::new(connector)),
+        };
+        let url = format!("{scheme}://{}{path}", self.rest_address());
+        match client.request(method, &url, None, body, limit).await {
             Ok((status, body)) => Answer { status, body },
             Err(error) => Answer { status: 0, body: error.to_string() },
         }
+    }
+
+    /// Where the REST API is: `host:port`.
+    pub fn rest_address(&self) -> String {
+        format!("{}:{}", self.host.address, self.host.port(0, 8008))
     }
 
     /// How a client logs in.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::network::Host;
-use crate::tools;
+use crate::{Certificates, tools};
 
 /// Which store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +27,8 @@ pub struct Plan {
     pub ttl: u32,
     /// Start the agents as root, which become another account themselves.
     pub as_root: bool,
+    /// TLS with certificates of both sides, to the store and to the REST API.
+    pub tls: bool,
     /// Laid over every node's YAML: objects are merged, anything else is replaced.
     pub extra: Value,
 }
@@ -34,7 +36,7 @@ pub struct Plan {
 impl Default for Plan {
     /// Three nodes on one etcd member, with the shortest ttl that a single member is trusted with.
     fn default() -> Self {
-        Self { nodes: 3, store: StoreKind::Etcd(1), ttl: 3, as_root: false, extra: json!({}) }
+        Self { nodes: 3, store: StoreKind::Etcd(1), ttl: 3, as_root: false, tls: false, extra: json!({}) }
     }
 }
 
@@ -43,7 +45,15 @@ pub(crate) const SUPERUSER: (&str, &str) = ("postgres", "secret of the superuser
 
 impl Plan {
     /// The configuration of the node `name` in `dir`.
-    pub(crate) fn yaml(&self, name: &str, dir: &Path, host: &Host, hosts: &[String], range: &str) -> String {
+    pub(crate) fn yaml(
+        &self,
+        name: &str,
+        dir: &Path,
+        host: &Host,
+        hosts: &[String],
+        range: &str,
+        certificates: Option<&Certificates>,
+    ) -> String {
         let api = format!("{}:{}", host.address, host.port(0, 8008));
         let server = format!("{}:{}", host.address, host.port(1, 5432));
         let mut yaml = json!({
@@ -83,9 +93,31 @@ impl Plan {
                 "parameters": {"unix_socket_directories": dir},
             },
         });
+        if let Some(certificates) = certificates {
+            lay_over(&mut yaml, &secured(certificates));
+        }
         lay_over(&mut yaml, &self.extra);
         serde_yaml::to_string(&yaml).expect("YAML of JSON")
     }
+}
+
+fn secured(certificates: &Certificates) -> Value {
+    let path = |file: &str| certificates.path(file);
+    json!({
+        "restapi": {
+            "certfile": path("server.pem"),
+            "keyfile": path("server.key"),
+            "cafile": path("ca.pem"),
+            "verify_client": "required",
+        },
+        "ctl": {"certfile": path("client.pem"), "keyfile": path("client.key")},
+        "etcd3": {
+            "protocol": "https",
+            "cacert": path("ca.pem"),
+            "cert": path("client.pem"),
+            "key": path("client.key"),
+        },
+    })
 }
 
 fn lay_over(under: &mut Value, over: &Value) {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use matriarch::http;
 use matriarch::net::Connector;
 use matriarch::store::EtcdStore;
+use matriarch::tls::{ClientSlot, Speaks};
 use matriarch_core::op::Outcome;
 
 use crate::network::{Host, Network, free_port};
 use crate::plan::StoreKind;
-use crate::{Child, Process, eventually, tools};
+use crate::{Certificates, Child, Process, eventually, tools};
 
 /// One store server.
 pub struct Store {
@@ -24,11 +25,19 @@ pub struct Store {
     child: Child,
     data: PathBuf,
     pub(crate) log: PathBuf,
+    tls: Option<ClientSlot>,
 }
 
 impl Store {
     /// Starts the servers of a store and waits until they answer.
-    pub(crate) async fn start(kind: StoreKind, network: &mut Network, dir: &Path) -> Vec<Self> {
+    pub(crate) async fn start(
+        kind: StoreKind,
+        network: &mut Network,
+        dir: &Path,
+        certificates: Option<&Certificates>,
+    ) -> Vec<Self> {
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let tls = certificates.map(|files| files.client("ca.pem", Some("client"), Speaks::Http2));
         let count = match kind {
             StoreKind::Etcd(count) => count,
             StoreKind::Embedded => 1,
@@ -51,7 +60,12 @@ impl Store {
                     let mut command = host.command("etcd", None);
                     command.args(["--name", &format!("e{n}"), "--logger", "zap", "--log-level", "warn"]);
                     command.args(["--initial-cluster", &cluster.join(",")]);
-                    let url = format!("http://{client}");
+                    if let Some(files) = certificates {
+                        command.arg("--cert-file").arg(files.path("server.pem"));
+                        command.arg("--key-file").arg(files.path("server.key"));
+                        command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(files.path("ca.pem"));
+                    }
+                    let url = format!("{scheme}://{client}");
                     command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
                     command.args(["--listen-peer-urls", &peers[n], "--initial-advertise-peer-urls", &peers[n]]);
                     command.arg("--data-dir").arg(&data);
@@ -61,7 +75,7 @@ impl Store {
             let file = File::create(&log).expect("the store's log");
             command.stdin(Stdio::null()).stderr(file.try_clone().expect("the log again")).stdout(file);
             let child = spawn(&mut command);
-            stores.push(Self { host, client, command, child, data, log });
+            stores.push(Self { host, client, command, child, data, log, tls: tls.clone() });
         }
         let connection = Self::connect(&stores);
         eventually("the store answers", Duration::from_secs(30), async || {
@@ -77,7 +91,13 @@ impl Store {
     /// A client of all of them.
     pub fn connect(stores: &[Self]) -> EtcdStore {
         let hosts = stores.iter().map(|store| store.client.clone()).collect();
-        EtcdStore::new(hosts, None, Connector::tcp(Duration::from_secs(1)))
+        let connector = Connector::tcp(Duration::from_secs(1));
+        let tls = stores.first().and_then(|store| store.tls.clone());
+        let connector = match tls {
+            Some(tls) => connector.over_tls(tls),
+            None => connector,
+        };
+        EtcdStore::new(hosts, None, connector)
     }
 
     /// Whether this etcd member leads its cluster, by its own metrics.

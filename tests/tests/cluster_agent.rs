@@ -8,6 +8,7 @@ use matriarch_core::time::WallMillis;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::net::UnixDatagram;
 use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -80,6 +81,43 @@ async fn an_agent_started_as_root_is_killed_and_started_again() {
     cluster.nodes[primary].start();
     nothing_happened(&cluster, ledger, fault, primary, "agent of root killed and started again").await;
     assert_eq!(cluster.nodes[primary].postmaster(), postmaster);
+}
+
+/// With `Type=notify-reload` systemd waits for these words, and `systemctl status` shows the last of them.
+#[tokio::test]
+async fn the_service_manager_hears_how_the_agent_is() {
+    let mut cluster = Cluster::start(Plan::default()).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let leader = cluster.nodes[primary].name.clone();
+    let node = &mut cluster.nodes[(primary + 1) % 3];
+    node.agent().kill();
+    node.agent_ended(SERVICE_LIMIT);
+    let manager = UnixDatagram::bind(node.notify_socket()).unwrap();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(node.notify_socket(), everybody).unwrap();
+    let hears = async |word: &str| {
+        let heard = tokio::time::timeout(SERVICE_LIMIT, async {
+            loop {
+                let mut buffer = [0; 1024];
+                let length = manager.recv(&mut buffer).await.unwrap();
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if text.starts_with(word) {
+                    return text;
+                }
+            }
+        });
+        heard.await.unwrap_or_else(|_| panic!("the agent does not say {word}"))
+    };
+    node.start();
+    hears("READY=1").await;
+    let follows = format!("STATUS=follow: this node follows {leader}");
+    assert_eq!(hears(&follows).await, follows);
+    node.agent().signal(Signal::HUP);
+    hears("RELOADING=1\nMONOTONIC_USEC=").await;
+    hears("READY=1").await;
+    node.agent().signal(Signal::TERM);
+    hears("STOPPING=1").await;
+    assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(0));
 }
 
 /// Another directory, another port, another name: a running agent stays with what runs.

@@ -5,6 +5,8 @@
 mod crashed;
 #[path = "postgres/directory.rs"]
 mod directory;
+#[path = "postgres/encryption.rs"]
+mod encryption;
 #[path = "postgres/node.rs"]
 mod node;
 #[path = "postgres/parameters.rs"]

@@ -19,34 +19,40 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         }
         back = new.store != known.store || new.rollbacks > known.rollbacks;
     }
-    // Who led in a lost future may lead yet, and is asked where it told there.
-    let told = state.memory.leader_told.take();
     if back {
         went_back(state);
     }
+    // Who led in a lost future may lead yet, and is asked where it told there.
+    remember_lost_records(state, &seen.value);
     authority(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
-    let before = state.store.cluster.as_ref().and_then(|known| known.value.leader.clone());
-    match (before, &seen.value.leader) {
-        (_, Some(leader)) => {
-            state.memory.leader_told = leader_told(told.filter(|_| !back), leader.created, seen.value.leader_record());
+    let before = state.store.cluster.as_ref().map(|known| &known.value);
+    let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
+    // Or it was deleted, with whoever may have written it since: what was answered before that says little.
+    let epoch_changed = before.is_some_and(|before| before.epoch != seen.value.epoch);
+    let before = before.and_then(|before| before.leader.as_ref()).map(|leader| leader.member.clone());
+    let led = unseen.clone().or(before);
+    match (led, &seen.value.leader) {
+        (_, Some(_)) => {
             state.store.vanished = None;
             state.memory.race = None;
             state.memory.leaderless = None;
         }
-        (Some(leader), None) => {
-            let (who, record) = (leader.member, told.map(|(_, record)| record));
+        (Some(who), None) => {
             let released = stopped_and_released(&seen.value, &who);
-            state.store.vanished = Some(Vanished { heard: seen.heard, who, record, released });
+            state.store.vanished = Some(Vanished { heard: seen.heard, who, released });
             state.memory.race = Some((seen.value.revision, seen.heard));
             // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
             state.memory.changed = state.memory.changed.max(seen.heard);
         }
-        (None, None) if state.memory.race.is_none() => state.memory.race = Some((seen.value.revision, seen.heard)),
+        (None, None) if state.memory.race.is_none() || epoch_changed => {
+            state.memory.race = Some((seen.value.revision, seen.heard));
+        }
         (None, None) => {}
     }
     if seen.value.leader.is_none() {
-        state.memory.leaderless = state.memory.leaderless.or(Some(seen.heard));
+        let since = state.memory.leaderless.filter(|_| unseen.is_none());
+        state.memory.leaderless = since.or(Some(seen.heard));
     }
     if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
         && leader.created > pledge.absent_at
@@ -68,19 +74,30 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     }
 }
 
-/// Remembers what the leader of this epoch tells of itself.
+/// Who took the key after `before` and has lost it again.
 ///
-/// The race: its record is deleted, or overwritten with what cannot be read, and it hears nothing of the store for a
-/// moment, neither of that nor that its key is gone as well. It lives, and is to be asked where it last told.
-fn leader_told(
-    told: Option<(Revision, MemberRecord)>,
-    epoch: Revision,
-    record: Option<&MemberRecord>,
-) -> Option<(Revision, MemberRecord)> {
-    let told = told.filter(|(of, _)| *of == epoch);
-    match record.filter(|record| record.can_be_asked()) {
-        Some(news) if told.as_ref().is_none_or(|(_, known)| known != news) => Some((epoch, news.clone())),
-        _ => told,
+/// The race: a node hears nothing of the store while the key is released to another, and ends with that one's lease. It is
+/// absent in both views, but not the same absence: what was told, and how long was waited, concerns the leader before.
+fn led_unseen<'a>(before: &ClusterView, now: &'a ClusterView) -> Option<&'a Member> {
+    let record = now.epoch.as_ref().filter(|record| record.store == now.store && before.store == now.store)?;
+    let since = before.revision < record.epoch && record.epoch <= now.revision;
+    (since && now.leader.is_none()).then_some(&record.member)
+}
+
+/// Remembers how to ask whose record is gone.
+///
+/// The race: a leader's record is deleted, or overwritten with what cannot be read, perhaps before it leads, and it hears
+/// nothing of the store for a moment, neither of that nor that its key is gone as well. It lives, and is to be asked where
+/// it last told.
+fn remember_lost_records(state: &mut State, now: &ClusterView) {
+    let lost = &mut state.memory.lost_records;
+    let known = state.store.cluster.iter().flat_map(|known| &known.value.members);
+    for (name, key) in known.filter(|(name, key)| key.record.can_be_asked() && !now.can_be_asked(name)) {
+        lost.insert(name.clone(), key.record.clone());
+    }
+    lost.retain(|name, _| !now.can_be_asked(name));
+    if now.leader_record().is_some_and(MemberRecord::can_be_asked) {
+        lost.clear();
     }
 }
 

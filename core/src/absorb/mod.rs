@@ -60,7 +60,7 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
         doubt_epoch(state, *file);
     }
     if let Action::Store(action) = &in_flight.action {
-        store_unknown(state, action);
+        store_unknown(state, at, action);
     }
     if let Action::Peer(PeerAction::AskPosition { member, .. } | PeerAction::AskStatus { member, .. }) =
         &in_flight.action

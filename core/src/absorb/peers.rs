@@ -50,11 +50,13 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
 
 /// Answers of members that are gone are forgotten: nothing grows without bound. Not that one of them is a running
 /// primary without its key: a holder that is cut off from the store loses its member record as well, before its tenure.
-/// Nor what came of asking the last holder: it would be asked again as fast as it answers.
+/// Nor what came of asking the last holder, or whose record is lost: it would be asked again as fast as it answers.
 fn keep_members_only(state: &mut State) {
     let Some(cluster) = &state.store.cluster else { return };
     let vanished = state.store.vanished.as_ref().map(|vanished| &vanished.who);
-    let concerns = |name: &Member| cluster.value.members.contains_key(name) || vanished == Some(name);
+    let lost = &state.memory.lost_records;
+    let concerns =
+        |name: &Member| cluster.value.members.contains_key(name) || lost.contains_key(name) || vanished == Some(name);
     let leaderless = state.memory.leaderless;
     state.peers.answers.retain(|name, seen| {
         concerns(name) || (seen.value.primary && leaderless.is_some_and(|since| seen.asked >= since))

@@ -4,7 +4,7 @@ use super::{failed, recount_orphans};
 use crate::action::{Action, PostgresAction};
 use crate::config::LIFE_MIN;
 use crate::event::{PostgresDone, PostgresEvent};
-use crate::id::{Lsn, Revision};
+use crate::id::Lsn;
 use crate::op::{Outcome, Refusal};
 use crate::state::{InFlight, Pledge, State};
 use crate::time::{Instant, Seen};
@@ -197,13 +197,12 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Rewind(_), _) => state.memory.rewind_failed = in_flight.leader.zip(refused.clone()),
         (PostgresAction::RecoverSingleUser, _) => state.memory.recovery_failed = refused.map(|why| (at, why)),
         (PostgresAction::Freeze, Outcome::Done(_)) => {
-            let absent_at = state.memory.race.map_or(Revision(0), |(revision, _)| revision);
-            let before = state.pledge.filter(|pledge| pledge.absent_at == absent_at);
-            state.pledge =
-                Some(before.map_or(Pledge { absent_at, since: at, frozen: true, on_disk: false }, |pledge| Pledge {
-                    frozen: true,
-                    ..pledge
-                }));
+            // The race: a leader was seen while the receiver was stopped. It is followed next, and that ends no pledge.
+            if let Some((absent_at, _)) = state.memory.race {
+                let before = state.pledge.filter(|pledge| pledge.absent_at == absent_at);
+                let new = Pledge { absent_at, since: at, frozen: true, on_disk: false };
+                state.pledge = Some(before.map_or(new, |pledge| Pledge { frozen: true, ..pledge }));
+            }
             state.memory.followed = None;
         }
         (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {

@@ -30,7 +30,7 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
                 }
                 Outcome::Unknown(_) => {
                     failed(state, at, &in_flight.action);
-                    store_unknown(state, &action);
+                    store_unknown(state, at, &action);
                 }
             }
         }
@@ -70,7 +70,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
         (StoreAction::PutFailover { .. }, StoreDone::Written) => {
-            crate::procedure::failover_written(state, action, true);
+            crate::procedure::failover_written(state, at, action, true);
         }
         (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
             state.memory.gave_up = Some(at);
@@ -157,7 +157,7 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
                 state.session.lease = None;
             }
         }
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, false),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, at, action, false),
         StoreAction::RaceInitialize { .. } | StoreAction::AbandonInitialize { .. } | StoreAction::Reserve { .. } => {
             state.memory.store_doubt = true;
         }
@@ -173,10 +173,10 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
 
 /// No answer: it may have happened. A release may have: the tenure is spent, never served under again. Everything else
 /// is looked at again before anything is built on it.
-pub(super) fn store_unknown(state: &mut State, action: &StoreAction) {
+pub(super) fn store_unknown(state: &mut State, at: Instant, action: &StoreAction) {
     match action {
         StoreAction::Release { .. } => released(state),
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, action, true),
+        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, at, action, true),
         // With every watch silent nothing else would tell for loop_wait what became of the key.
         StoreAction::Acquire(_)
         | StoreAction::TakeOver { .. }

@@ -206,9 +206,10 @@ fn without_key(view: &View<'_>, reason: Reason, campaign: Action) -> Verdict {
     Verdict::orders(reason, vec![Action::Guard(GuardAction::Hold), campaign])
 }
 
-/// The leader key is of the tenure that the epoch file of this node names.
+/// The leader key is of the tenure that the epoch file of this node names, and that one is not over: it may take long to
+/// revoke its lease, and to forget it on disk.
 pub(crate) fn is_our_key(view: &View<'_>, leader: &LeaderKey) -> bool {
-    ours_by_epoch(view, &leader.member, leader.created)
+    view.state.spent != Some(leader.lease) && ours_by_epoch(view, &leader.member, leader.created)
 }
 
 /// The epoch file of this node names this tenure, in this cluster and this store. The name counts as well: a store that

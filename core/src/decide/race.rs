@@ -133,8 +133,8 @@ fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Memb
 /// a few milliseconds; racing it would turn nothing into a failover.
 fn grace(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     let vanished = view.state.store.vanished.as_ref()?;
-    let recorded = cluster.members.get(&vanished.who).map(|key| &key.record);
-    let holder = recorded.filter(|record| record.can_be_asked()).or(vanished.record.as_ref())?;
+    let recorded = cluster.members.get(&vanished.who).map(|key| &key.record).filter(|record| record.can_be_asked());
+    let holder = recorded.or(view.state.memory.lost_records.get(&vanished.who))?;
     // A holder that says nothing while positions are collected is frozen or gone, and will not take its key back.
     let speaks = told(view, &vanished.who, vanished.heard).is_some();
     let end = vanished.heard + if speaks { VANISH_GRACE } else { RACE_WINDOW };
@@ -151,23 +151,18 @@ fn receives(view: &View<'_>) -> bool {
     view.sql().is_some_and(|sql| sql.receiver.is_some()) && !pledged
 }
 
+/// Everybody else, also those whose record is gone, or does not say whom to ask, since there is no leader. The race:
+/// somebody deletes all keys while a holder hears nothing of the store for a moment. Nobody would know whom to ask, and
+/// another would be promoted beside it.
+fn others<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+    let me = &view.config().me;
+    let lost = view.state.memory.lost_records.iter().filter(move |(name, _)| *name != me);
+    view.others().map(|(name, key)| (name, &key.record)).chain(lost)
+}
+
+/// Those who can be asked.
 fn rivals<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-    let recorded = view.others().map(|(name, key)| (name, &key.record));
-    recorded.chain(unrecorded(view)).filter(|(_, record)| record.can_be_asked())
-}
-
-/// The last holder, where its record is gone as well, or does not say whom to ask. The race: somebody deletes all keys
-/// while the holder hears nothing of the store for a moment. Nobody would know whom to ask, and another would be promoted
-/// beside it.
-fn unrecorded<'a>(view: &View<'a>) -> Option<(&'a Member, &'a MemberRecord)> {
-    let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who != view.config().me)?;
-    let gone = !can_be_asked(view.cluster()?, &vanished.who);
-    vanished.record.as_ref().filter(|_| gone).map(|record| (&vanished.who, record))
-}
-
-/// Its record tells where.
-fn can_be_asked(cluster: &ClusterView, member: &Member) -> bool {
-    cluster.members.get(member).is_some_and(|key| key.record.can_be_asked())
+    others(view).filter(|(_, record)| record.can_be_asked())
 }
 
 fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
@@ -226,13 +221,15 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     if let Some(who) = primary_without_record(view, cluster) {
         return Some(Reason::PrimaryAlive { who });
     }
-    for (name, record) in rivals(view) {
+    // What one has answered counts also when its record was garbled since.
+    for (name, record) in others(view) {
         let Some(answer) = told(view, name, began) else { continue };
         // Whatever keeps it from taking over does not keep it from being the primary that it is.
         if answer.primary {
             return Some(Reason::PrimaryAlive { who: name.clone() });
         }
-        if answer.barred {
+        // Whose record has ended does not reach the store, and could not take the key.
+        if answer.barred || !cluster.members.contains_key(name) {
             continue;
         }
         if matches!(wish, Wish::Switchover | Wish::Failover) {
@@ -328,19 +325,20 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
-    let status = cluster.status.as_ref().filter(|status| status.timeline > Timeline(0));
-    let published = status.and_then(|status| match mine.history.end_of(status.timeline) {
-        // Two timelines may begin at one position, and the lines name ancestors only.
-        None => told.rev().find(|(timeline, _)| *timeline < status.timeline).map(|(_, end)| end),
-        // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with
-        // no more than that. What is published with the release is where the shutdown checkpoint begins.
-        Some(end) => {
-            let released =
-                view.state.store.vanished.as_ref().is_some_and(|last| last.released == Some(status.revision));
-            end.filter(|end| *end < status.optime || (*end == status.optime && released))
-        }
+    let status = cluster.status.as_ref().filter(|status| status.timeline != Timeline(0));
+    // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with no more
+    // than that. What is published with the release is where the shutdown checkpoint begins.
+    let published = status.and_then(|status| {
+        let released = view.state.store.vanished.as_ref().is_some_and(|last| last.released == Some(status.revision));
+        let end = mine.history.end_of(status.timeline)??;
+        (end < status.optime || (end == status.optime && released)).then_some(end)
     });
-    let left = ended.chain(published);
+    // Several timelines may begin at one position, and the lines name ancestors only: the first that is not this node's
+    // began where it went another way.
+    let mut leaders = told.clone().map(|(timeline, _)| timeline).chain(status.map(|status| status.timeline));
+    let foreign = leaders.find(|timeline| mine.history.end_of(*timeline).is_none());
+    let parted = foreign.and_then(|foreign| told.rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
+    let left = ended.chain(published).chain(parted);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)
@@ -354,7 +352,7 @@ fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Memb
         seen.value.primary && seen.asked >= leaderless && view.at < seen.asked + view.config().ttl
     };
     let mut answers = view.state.peers.answers.iter();
-    let alive = answers.find(|(name, seen)| !can_be_asked(cluster, name) && counts(seen));
+    let alive = answers.find(|(name, seen)| !cluster.can_be_asked(name) && counts(seen));
     alive.map(|(name, _)| name.clone())
 }
 

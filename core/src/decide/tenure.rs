@@ -149,7 +149,7 @@ pub(crate) fn handover_expected(view: &View<'_>) -> bool {
 /// A hand-over was announced: the lease is asked for while the old primary still stops.
 fn grant_in_advance(view: &View<'_>) -> Option<(Action, Reason)> {
     let expected = handover_expected(view);
-    let free = view.held().is_none() && view.state.spent.is_none() && matches!(view.state.tenure, Tenure::None);
+    let free = view.state.spent.is_none() && matches!(view.state.tenure, Tenure::None);
     let may_race = !view.config().nofailover && view.config().unsupported.is_none();
     let wanted = expected && free && may_race && super::race::usable_grant(view).is_none();
     let grant = StoreAction::GrantTenure { ttl: view.config().ttl };

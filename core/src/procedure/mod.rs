@@ -26,7 +26,7 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
     let old =
         state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref()).map(|leader| leader.member.clone());
     let kind = match request {
-        Request::Move(request) => PendingKind::Move { request, old, written: false },
+        Request::Move(request) => PendingKind::Move { request, old, written: None },
         Request::Restart => PendingKind::Restart { op: None },
         Request::ScheduleRestart(wanted) => restart::schedule(state, wanted),
         Request::CancelRestart => restart::cancel(state),
@@ -37,13 +37,13 @@ pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Requ
 
 /// The operator's key is written, or certainly not. Only the request that it was written for is told: of two that wait
 /// at once, the other has not been written.
-pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bool) {
+pub(crate) fn failover_written(state: &mut State, at: Instant, action: &StoreAction, done: bool) {
     let StoreAction::PutFailover { leader, candidate, scheduled_at, .. } = action else { return };
     for pending in state.requests.values_mut() {
         if let PendingKind::Move { written, request, .. } = &mut pending.kind
             && (&request.leader, &request.candidate, &request.scheduled_at) == (leader, candidate, scheduled_at)
         {
-            *written |= done;
+            *written = written.or(done.then_some(at));
             request.refused |= !done;
         }
     }
@@ -53,7 +53,7 @@ pub(crate) fn failover_written(state: &mut State, action: &StoreAction, done: bo
 pub(crate) fn orders(view: &View<'_>) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
     for pending in view.state.requests.values() {
-        if let PendingKind::Move { request, written: false, .. } = &pending.kind {
+        if let PendingKind::Move { request, written: None, .. } = &pending.kind {
             orders.extend(switchover::orders(view, request, pending.since));
         }
     }
@@ -206,9 +206,10 @@ pub(crate) fn timers(view: &View<'_>, mut offer: impl FnMut(Instant)) {
         offer(asked.since + POSITION_PATIENCE);
     }
     for pending in view.state.requests.values() {
-        if let PendingKind::Move { .. } = pending.kind {
-            offer(pending.since + switchover::STATUS_PATIENCE);
-            offer(pending.since + Duration::from_millis(500));
+        match pending.kind {
+            PendingKind::Move { written: Some(at), .. } => offer(at + switchover::WATCH_LAG),
+            PendingKind::Move { written: None, .. } => offer(pending.since + switchover::STATUS_PATIENCE),
+            PendingKind::Restart { .. } | PendingKind::Decided { .. } | PendingKind::Restarted { .. } => {}
         }
         offer(pending.since + switchover::limit(view.config().loop_wait));
     }

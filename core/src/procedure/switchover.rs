@@ -16,6 +16,9 @@ use crate::view::store::MemberRecord;
 /// How long members may take to tell their status.
 pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A watch tells of a write within this time.
+pub(super) const WATCH_LAG: Duration = Duration::from_millis(500);
+
 /// How long the operator waits for the outcome at most.
 pub(super) fn limit(loop_wait: Duration) -> Duration {
     2 * loop_wait.max(Duration::from_secs(10))
@@ -75,28 +78,11 @@ pub(super) fn answer(
     view: &View<'_>,
     request: &MoveRequest,
     old: Option<&Member>,
-    written: bool,
+    written: Option<Instant>,
     since: Instant,
 ) -> Option<Answer> {
-    let (action, title) = word(request);
-    if !written {
-        if let Some(refusal) = refusal(view, request) {
-            return Some(refusal);
-        }
-        if request.refused || view.at.since(since) >= limit(view.config().loop_wait) {
-            return text(503, "failed to write failover key into DCS");
-        }
-        let all = candidates(view, request);
-        let none = all.iter().all(|(name, _)| told(view, name, since) == Some(false));
-        let late = view.at.since(since) >= STATUS_PATIENCE
-            && !all.iter().any(|(name, _)| told(view, name, since) == Some(true));
-        let bad = request.scheduled_at.is_none() && (none || late);
-        return if bad {
-            text(412, &format!("{action} is not possible: no good candidates have been found"))
-        } else {
-            None
-        };
-    }
+    let Some(written) = written else { return unwritten(view, request, since) };
+    let (_, title) = word(request);
     if request.scheduled_at.is_some() {
         return text(202, &format!("{title} scheduled"));
     }
@@ -110,7 +96,7 @@ pub(super) fn answer(
                 None => text(200, &format!("{success} to \"{}\"", new.member)),
             }
         }
-        None if cluster.leader.is_some() && cluster.failover.is_none() && heard_since(view, since) => {
+        None if cluster.leader.is_some() && cluster.failover.is_none() && seen_since(view, written) => {
             text(503, &format!("{title} failed"))
         }
         None if view.at.since(since) >= limit(view.config().loop_wait) => text(503, &format!("{title} status unknown")),
@@ -118,10 +104,28 @@ pub(super) fn answer(
     }
 }
 
-/// The view is newer than the request: a key that is not in it is gone, not "not there yet".
-fn heard_since(view: &View<'_>, since: Instant) -> bool {
-    let settled = since + Duration::from_millis(500);
-    view.state.store.cluster.as_ref().is_some_and(|seen| seen.heard >= settled || view.at >= settled)
+/// Before its key is written.
+fn unwritten(view: &View<'_>, request: &MoveRequest, since: Instant) -> Option<Answer> {
+    let (action, _) = word(request);
+    if let Some(refusal) = refusal(view, request) {
+        return Some(refusal);
+    }
+    if request.refused || view.at.since(since) >= limit(view.config().loop_wait) {
+        return text(503, "failed to write failover key into DCS");
+    }
+    let all = candidates(view, request);
+    let none = all.iter().all(|(name, _)| told(view, name, since) == Some(false));
+    let late =
+        view.at.since(since) >= STATUS_PATIENCE && !all.iter().any(|(name, _)| told(view, name, since) == Some(true));
+    let bad = request.scheduled_at.is_none() && (none || late);
+    if bad { text(412, &format!("{action} is not possible: no good candidates have been found")) } else { None }
+}
+
+/// The keys are newer than the one that was written: if it is not in them it is gone, not "not there yet". A watch may
+/// lag a little.
+fn seen_since(view: &View<'_>, written: Instant) -> bool {
+    let newer = view.state.store.cluster.as_ref().is_some_and(|seen| seen.asked >= written);
+    newer && view.at >= written + WATCH_LAG
 }
 
 /// What can be refused without asking anybody, in the order of the contract.

@@ -361,6 +361,11 @@ fn a_receiver_that_was_stopped_is_a_pledge_for_this_absence_of_the_key() {
     assert_eq!(frozen(Some(Pledge { absent_at: Revision(90), on_disk: true, ..new })), Some(new));
     let before = Pledge { since: at(1), frozen: false, on_disk: true, ..new };
     assert_eq!(frozen(Some(before)), Some(Pledge { frozen: true, ..before }), "it was put on disk before");
+    // The bug: a leader was seen meanwhile, and was followed with a pledge for no absence at all. It outlived that leader,
+    // and was told while WAL came in.
+    let mut node = Node::standby().doing(Action::Postgres(PostgresAction::Freeze), 0);
+    node.step(ended(&node, done()));
+    assert_eq!((node.state.pledge, node.state.memory.followed), (None, None));
 }
 
 #[test]

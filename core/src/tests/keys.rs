@@ -10,7 +10,7 @@ use crate::state::{Granted, Pledge, State};
 use crate::testing::*;
 use crate::time::Instant;
 use crate::view::postgres::{DataDir, Process, StartAs};
-use crate::view::store::{ClusterView, LeaderKey};
+use crate::view::store::{ClusterView, EpochRecord, LeaderKey, Vanished};
 
 /// The lease of a campaign.
 const NEXT: LeaseId = LeaseId(9);
@@ -101,11 +101,19 @@ fn a_last_holder_is_asked_where_it_told_last_of_all() {
         }
         view.leader = view.leader.filter(|_| leads);
         node.step(watched(&node, view));
-        node.state.store.vanished.as_ref().and_then(|vanished| vanished.record.clone()).map(|record| record.host)
+        node.state.memory.lost_records.get(&Member::new("b")).map(|record| record.host.clone())
     };
     hears(101, Some("here"), true);
     hears(102, Some("there"), true);
     assert_eq!(hears(103, None, false), Some("there".into()));
+    // The bug: its record had been deleted before it led, and with its key nobody knew any more where to ask.
+    assert_eq!(hears(104, Some("new"), false), None, "its record tells");
+    hears(105, None, false);
+    hears(106, None, true);
+    assert_eq!(hears(107, None, false), Some("new".into()));
+    // Not for ever.
+    hears(108, Some("newer"), true);
+    assert!(node.state.memory.lost_records.is_empty());
 }
 
 #[test]
@@ -182,6 +190,10 @@ fn the_search_for_a_tenure_ends_where_there_is_nothing_to_adopt() {
     assert!(!searches(Node::standby(), keyless()), "it does not write");
     // A dead primary takes its own tenure up, and no key is as good as none.
     assert!(searches(Node::primary().dead(), led_by("a", 101)) && !searches(Node::primary().dead(), keyless()));
+    // The bug: one that was over, and whose lease could not be revoked yet, was renewed as fast as the store answered when
+    // the cluster no longer asked for what is not built.
+    let spent = Node::primary().dead().with(|state| state.spent = Some(OURS));
+    assert!(!searches(spent, led_by("a", 101)));
     let of_another = |mut view: ClusterView| {
         view.initialize.as_mut().expect("it is there").system_id = Some(SystemId(1));
         view
@@ -355,4 +367,32 @@ fn a_renewal_makes_the_keys_no_newer_that_was_sent_no_later_than_they_were_read(
         ended(node.later(1), renew, proven).store.cluster.map(|seen| (seen.asked, seen.heard))
     };
     assert_eq!([0, 5].map(heard), [Some((at(0), at(0))), Some((at(5), at(0)))]);
+}
+
+/// The bug: a node heard nothing of the store while the key was released to the operator's candidate and ended with that
+/// one's lease. It took the two absences for one, and had waited long enough for the candidate before it was gone.
+#[test]
+fn who_led_unseen_was_the_last_leader() {
+    let seen = |epoch: Option<EpochRecord>| {
+        let mut node = Node::racing().with(|state| {
+            state.memory.leaderless = Some(at(0));
+            state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), released: None });
+        });
+        node = node.later(500);
+        let mut view = cluster(130);
+        view.epoch = epoch;
+        node.step(watched(&node, view));
+        let memory = &node.state.memory;
+        let last = node.state.store.vanished.as_ref().map(|last| last.who.to_string());
+        (memory.leaderless == Some(node.now), memory.race.map(|(absent_at, _)| absent_at.0), last.unwrap())
+    };
+    let led = |name: &str, epoch| Some(epoch_record(name, Revision(epoch)));
+    assert_eq!(seen(led("c", 110)), (true, Some(130), "c".into()));
+    // The record is another one: what was answered before it was written counts no more, as long as nobody led since.
+    let same = |absent_at| (false, Some(absent_at), "b".into());
+    assert_eq!(seen(None), same(101));
+    assert_eq!(seen(led("c", 90)), same(130), "before what was seen");
+    assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
+    let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
+    assert_eq!(seen(other), same(130), "copied from another store");
 }

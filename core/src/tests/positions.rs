@@ -1,10 +1,10 @@
 //! What members tell each other of where they are, and which of it counts.
 
-use crate::action::{Action, Answer, Lane, PeerAction, StoreAction};
+use crate::action::{Action, Answer, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::event::{Event, PeerEvent, PostgresEvent, StoreEvent};
 use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision};
 use crate::op::{Outcome, Refusal};
-use crate::state::Pledge;
+use crate::state::{Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
@@ -85,6 +85,80 @@ fn who_is_asked_about_keys_that_it_has_not_seen_looks_at_them_first() {
     assert!(answer.is_final(Revision(101)) && answer.pledge == Some(Revision(103)));
 }
 
+/// A watch that is older than the question says nothing of what the asker saw; nor does a read that was begun before.
+#[test]
+fn who_has_looked_since_it_was_asked_and_found_nothing_says_how_things_are() {
+    let answers = |begun: u64, heard: u64| {
+        let mut node = Node::standby().later(10);
+        node.step(asked(101));
+        let node = node.later(5).with(|state| {
+            state.store.cluster = Some(Seen::new(led_by("b", 100), at(begun), at(heard)));
+        });
+        told(&node.clone().tick()).is_some()
+    };
+    assert!(answers(10, 12) && answers(11, 12), "a read");
+    assert!(!answers(9, 12), "a read that was begun before");
+    assert!(!answers(12, 12), "a watch");
+}
+
+/// What this node does for the one that asks: it stops receiving, puts that on disk, and only then answers.
+fn pledges(node: &Node) -> Vec<Action> {
+    crate::procedure::orders(&node.view()).into_iter().map(|(action, _)| action).collect()
+}
+
+fn asked_by_a_peer(node: Node) -> Node {
+    node.with(|state| {
+        let (absent_at, since) = (Revision(101), at(0));
+        state.position_asked = vec![PositionAsked { request: ASKED, absent_at, since }];
+    })
+}
+
+/// It still receives from the leader that is gone.
+fn leaderless() -> Node {
+    Node::standby().cluster(|cluster| (cluster.leader, cluster.revision) = (None, Revision(101)))
+}
+
+const FREEZE: Action = Action::Postgres(PostgresAction::Freeze);
+
+#[test]
+fn who_is_asked_for_its_position_and_sees_no_leader_stops_receiving() {
+    assert_eq!(pledges(&asked_by_a_peer(leaderless())), [FREEZE]);
+    assert_eq!(pledges(&leaderless()), [], "unless nobody asks");
+    let receives_on = |what: &str, node: Node| assert_eq!(pledges(&asked_by_a_peer(node)), [], "{what}");
+    receives_on("it sees a leader", Node::standby());
+    receives_on("it has not read the keys", leaderless().with(|state| state.store.cluster = None));
+    receives_on("a primary receives nothing", leaderless().sql(primary_sql()));
+    receives_on("it has not answered yet", leaderless().with(|state| state.postgres.sql = None));
+    receives_on("it only observes", leaderless().config(|config| config.unsupported = Some("pause".into())));
+    receives_on("there is no receiver", leaderless().sql(standby_sql(None)));
+}
+
+#[test]
+fn a_receiver_that_was_stopped_is_a_pledge_once_that_is_on_disk() {
+    let write = Action::Host(HostAction::WritePledge(Some(Revision(101))));
+    let pledged = |frozen, on_disk, receiver: Option<&str>| {
+        let pledge = Pledge { absent_at: Revision(101), since: at(0), frozen, on_disk };
+        leaderless().sql(standby_sql(receiver)).with(|state| state.pledge = Some(pledge))
+    };
+    let asked = |frozen, on_disk| pledges(&asked_by_a_peer(pledged(frozen, on_disk, Some("b"))));
+    assert_eq!(asked(false, false), [FREEZE]);
+    assert_eq!(asked(false, true), [FREEZE], "of an earlier agent, which did not live to stop it");
+    assert_eq!(asked(true, false), std::slice::from_ref(&write));
+    assert_eq!(asked(true, true), []);
+    // A pledge that was begun is completed, whether or not who asked still waits.
+    let alone = |frozen, on_disk| pledges(&pledged(frozen, on_disk, None));
+    assert_eq!(alone(true, false), [write]);
+    assert_eq!([alone(false, false), alone(false, true), alone(true, true)], [const { Vec::new() }; 3]);
+}
+
+/// Nothing that the old leader writes can count on it.
+#[test]
+fn a_standby_without_a_receiver_answers_at_once_without_a_pledge() {
+    let mut node = leaderless().sql(standby_sql(None));
+    let answer = told(&node.step(asked(101))).expect("there is nothing to wait for");
+    assert!(answer.pledge.is_none() && answer.is_final(Revision(101)));
+}
+
 #[test]
 fn a_pledge_given_at_an_earlier_revision_of_the_same_absence_counts_for_a_later_one() {
     let pledge = Pledge { absent_at: Revision(101), since: at(0), frozen: true, on_disk: true };
@@ -137,6 +211,8 @@ fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     let (op, asked) = (OpId::UNASKED, node.now);
     let outcome = Outcome::Done(answer(Lsn(HERE.0 - 8), Some(Revision(102))));
     node.step(Event::Peer(PeerEvent::Answered { op, member: Member::new("b"), outcome, asked }));
+    // Nobody knows where to ask it again.
+    node.state.memory.lost_records.clear();
     let mut node = node.later(29_999);
     node.state.memory.race = Some((Revision(102), at(0)));
     assert_eq!(node.concludes().1, "primary_alive");
@@ -191,8 +267,12 @@ fn a_last_holder_without_a_record_is_asked_once() {
     let stepped_down = answer(Lsn(HERE.0 - 8), None);
     let busy = Refusal::Failed("too many questions wait for it".into());
     for outcome in [Outcome::Refused(busy), Outcome::Done(stepped_down)] {
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: Some(record("b")), released: None };
-        let mut node = Node::racing().with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
+        let knows = |state: &mut State| {
+            state.store.vanished = Some(vanished);
+            state.memory.lost_records.insert(Member::new("b"), record("b"));
+        };
+        let mut node = Node::racing().with(knows).cluster(|cluster| {
             cluster.members.remove(&Member::new("b"));
         });
         node.state.peers.answers.remove(&Member::new("b"));
@@ -342,7 +422,7 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
     assert_eq!(kept(&|node| primary_since(node, None)), (false, false));
     let vanished = |node: &mut Node| {
         let who = Member::new("gone");
-        node.state.store.vanished = Some(Vanished { heard: at(0), who, record: None, released: None });
+        node.state.store.vanished = Some(Vanished { heard: at(0), who, released: None });
     };
     assert_eq!(kept(&vanished), (true, true));
 }

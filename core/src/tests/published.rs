@@ -7,7 +7,7 @@ use crate::lease::Tenure;
 use crate::testing::*;
 use crate::timeline::{Ancestor, History};
 use crate::view::postgres::{Cluster, ControlState, Phase, Sql};
-use crate::view::store::{HistoryLine, MemberRecord};
+use crate::view::store::{HistoryLine, MemberRecord, StatusKey};
 
 #[test]
 fn a_member_record_says_what_the_node_has_and_whether_it_streams() {
@@ -124,4 +124,24 @@ fn the_history_is_written_by_who_leads_and_knows_it_whole() {
     assert!(!writes(|node| node.sql(Sql { timeline: Timeline(4), ..primary_sql() })), "the directory is of before");
     let first = |node: Node| node.dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
     assert!(!writes(first), "nothing has ended");
+}
+
+/// What others lack is measured by it. Only a clean stop says where the primary ended, and more than its last checkpoint
+/// was published of what crashed.
+#[test]
+fn a_release_tells_where_the_primary_stopped_or_as_much_as_is_known() {
+    let (less, checkpoint, more) = (0x300_0020, 0x300_0028, 0x300_0030);
+    let told = |state: ControlState, optime: u64| {
+        let dir = Cluster { checkpoint: Lsn(checkpoint), ..primary_dir(state) };
+        let node = Node::primary().dead().dir(dir).with(forgotten).with(|state| state.memory.start_failures = 3);
+        let node = node.cluster(|cluster| {
+            cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() });
+        });
+        ordered(node).into_iter().find_map(|action| match action {
+            Action::Store(StoreAction::Release { position, .. }) => Some(position.0),
+            _ => None,
+        })
+    };
+    assert_eq!([less, more].map(|optime| told(ControlState::ShutDown, optime)), [Some(checkpoint); 2]);
+    assert_eq!([less, more].map(|optime| told(ControlState::InProduction, optime)), [Some(checkpoint), Some(more)]);
 }

@@ -79,11 +79,17 @@ fn a_guard_is_disarmed_only_when_nothing_may_write_or_is_about_to() {
     let armed = Some(Armed { tenure: OURS, at: at(9_000) });
     let standby = Node::standby().with(|state| state.guard.armed = armed);
     assert!(orders(standby.clone(), disarm));
-    let promoting = standby.with(|state| state.memory.promotion = true);
+    let promoting = standby.clone().with(|state| state.memory.promotion = true);
     assert!(!orders(promoting, disarm));
     let start = Action::Postgres(PostgresAction::Start(crate::view::postgres::StartAs::Primary));
     let starting = Node::primary().dead().with(|state| state.tenure = Tenure::None).doing(start, 5);
     assert!(!orders(starting, disarm));
+    let start = Action::Postgres(PostgresAction::Start(crate::view::postgres::StartAs::Standby(None)));
+    assert!(!orders(standby.dead().doing(start, 5), disarm), "nor while a standby is, for whatever comes up");
+    // The guard was armed for a PostgreSQL that nobody vouched for: it goes on writing until it is stopped.
+    let for_nobody = Some(Armed { tenure: LeaseId(0), at: at(9_000) });
+    let writes = Node::primary().with(|state| (state.tenure, state.guard.armed) = (Tenure::None, for_nobody));
+    assert!(!orders(writes, disarm));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What operators' requests come to: each is answered once, whatever becomes of what it asks for.
 
-use crate::action::{Action, Answer, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, Answer, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, RequestId, Revision};
-use crate::op::Outcome;
+use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::time::{Seen, WallMillis};
 use crate::view::postgres::{Phase, Sql, StopMode};
@@ -130,6 +131,38 @@ fn a_failover_to_the_leader_fails_and_nothing_untrue_is_said_of_the_cluster() {
     assert_eq!(at_once(silent, asks(None, Some("b"), false)), Some((412, body.to_owned())));
 }
 
+/// Whoever is told that something runs knows Patroni's names for it.
+#[test]
+fn a_new_clone_waits_for_what_runs_unless_it_is_forced() {
+    let asked = |action: &PostgresAction, force: bool| {
+        let node = Node::standby().doing(Action::Postgres(action.clone()), 0);
+        at_once(node, Request::Reinitialize { force, from_leader: false }).expect("it is answered at once")
+    };
+    let cases = [
+        (PostgresAction::Restart, "restart already in progress"),
+        (PostgresAction::Stop(StopMode::Fast), "stopping already in progress"),
+        (PostgresAction::Rewind(upstream("b")), "running pg_rewind already in progress"),
+        (PostgresAction::Freeze, "changing configuration already in progress"),
+    ];
+    for (action, body) in cases {
+        assert_eq!(asked(&action, false), (503, body.into()));
+        assert_eq!(asked(&action, true), (200, "reinitialize started".into()));
+    }
+}
+
+/// The key in our name may turn out to be ours: then this node leads, and a leader is not cloned.
+#[test]
+fn who_may_find_its_own_tenure_yet_is_not_cloned() {
+    let adopting = Tenure::Adopting { deadline: at(1_000) };
+    let asked = |leader: &str, tenure: &Tenure| {
+        let node = Node::standby().cluster(|cluster| *cluster = led_by(leader, 100));
+        let node = node.with(|state| state.tenure = tenure.clone());
+        at_once(node, Request::Reinitialize { force: false, from_leader: false }).expect("it is answered at once").0
+    };
+    assert_eq!(asked("a", &adopting), 503);
+    assert_eq!((asked("b", &adopting), asked("a", &Tenure::None)), (200, 200));
+}
+
 /// An idle standby has nothing else to wake it for `loop_wait`.
 #[test]
 fn a_new_clone_is_begun_in_the_step_that_promises_it() {
@@ -138,6 +171,49 @@ fn a_new_clone_is_begun_in_the_step_that_promises_it() {
     let effects = node.step(Event::Operator(RequestId(1), request));
     let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
     assert!(effects.orders.iter().any(|order| order.action == stop));
+}
+
+/// The members that an operator's request has this node ask, and whether it writes the request's key.
+fn begun(mut node: Node, request: Request) -> (Vec<String>, bool) {
+    let ordered = actions(&node.step(Event::Operator(RequestId(1), request)));
+    let asked = ordered.iter().filter_map(|action| match action {
+        Action::Peer(PeerAction::AskStatus { member, .. }) => Some(member.as_str().to_owned()),
+        _ => None,
+    });
+    (asked.collect(), ordered.iter().any(|a| matches!(a, Action::Store(StoreAction::PutFailover { .. }))))
+}
+
+#[test]
+fn whoever_may_take_over_is_asked_and_this_node_knows_of_itself() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(begun(Node::primary(), asks(Some("a"), Some("b"), true)), (names(&["b"]), false));
+    assert_eq!(begun(Node::primary(), asks(Some("a"), None, true)), (names(&["b", "c"]), false));
+    let to_this_node = || asks(Some("b"), Some("a"), true);
+    assert_eq!(begun(Node::standby(), to_this_node()), (vec![], true));
+    let body = "switchover is not possible: no good candidates have been found";
+    let barred = Node::standby().config(|config| config.nofailover = true);
+    assert_eq!(at_once(barred, to_this_node()), Some((412, body.into())));
+}
+
+/// Who leads then, and who is good, is not known before its time.
+#[test]
+fn a_switchover_at_a_time_is_written_at_once() {
+    let scheduled = |leader: &str, switchover| {
+        let Request::Move(request) = asks(Some(leader), Some("c"), switchover) else { panic!("it is a move") };
+        let scheduled_at = Some(Schedule { text: "soon".into(), at: WallMillis(1_060_000) });
+        Request::Move(MoveRequest { scheduled_at, ..request })
+    };
+    for leader in ["a", "b"] {
+        assert_eq!(begun(Node::primary(), scheduled(leader, true)), (vec![], true));
+    }
+    let mut node = Node::primary();
+    node.step(Event::Operator(RequestId(1), scheduled("a", true)));
+    let (op, asked) = (node.op(&Lane::Publish), node.now);
+    let written = StoreEvent::Completed { op, outcome: Outcome::Done(StoreDone::Written), asked };
+    let told = answers(&node.step(Event::Store(written)));
+    let body = "Switchover scheduled".into();
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [(RequestId(1), Answer::Text { status: 202, body })]);
+    assert_eq!(at_once(Node::primary(), scheduled("a", false)), Some((400, "Failover can't be scheduled".into())));
 }
 
 #[test]
@@ -156,7 +232,7 @@ fn moving(candidate: Option<&str>) -> Node {
     node.step(Event::Operator(RequestId(1), asks(Some("b"), candidate, true)));
     for pending in node.state.requests.values_mut() {
         if let crate::state::PendingKind::Move { written, .. } = &mut pending.kind {
-            *written = true;
+            *written = Some(node.now);
         }
     }
     node
@@ -186,6 +262,31 @@ fn the_outcome_of_a_switchover_is_told_in_the_words_of_the_contract() {
     assert_eq!(body_after(moving(Some("c")).later(20_000), pending).as_deref(), Some("Switchover status unknown"));
 }
 
+/// The bug: members took more than half a second to tell their status. By then the keys as they were before the request's
+/// own was written passed for those after it, and the operator heard that it had failed while it was on its way.
+#[test]
+fn a_switchover_has_failed_only_when_its_key_is_gone_from_keys_that_were_seen_since_it_was_written() {
+    for outcome in [Outcome::Done(StoreDone::Written), Outcome::Unknown("no answer".into())] {
+        let mut node = Node::standby();
+        node.step(Event::Operator(RequestId(1), asks(Some("b"), Some("c"), true)));
+        node = node.later(600);
+        node.state.peers.answers.insert(Member::new("c"), Seen::new(answer(HERE, None), node.now, node.now));
+        node.tick();
+        let (op, asked) = (node.op(&Lane::Publish), node.now);
+        node = node.later(10);
+        let effects = node.step(Event::Store(StoreEvent::Completed { op, outcome, asked }));
+        assert!(answers(&effects).is_empty());
+        let unseen = node.clone().later(500);
+        assert!(answers(&unseen.clone().tick()).is_empty(), "nor later by what was seen before");
+        let failed = Some("Switchover failed".to_owned());
+        assert_eq!(body_after(unseen, led_by("b", 110)), failed);
+        let read = Seen::new(led_by("b", 110), node.now, node.now);
+        node.state.store.cluster = Some(read);
+        assert!(answers(&node.clone().later(499).tick()).is_empty(), "a watch may lag");
+        assert_eq!(answers(&node.later(500).tick()).len(), 1);
+    }
+}
+
 #[test]
 fn the_key_of_one_request_is_not_the_key_of_another() {
     let mut node = Node::primary();
@@ -201,10 +302,15 @@ fn the_key_of_one_request_is_not_the_key_of_another() {
         let mut node = node.clone();
         node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now }));
         let written = |pending: &crate::state::Pending| {
-            matches!(pending.kind, crate::state::PendingKind::Move { written: true, .. })
+            matches!(pending.kind, crate::state::PendingKind::Move { written: Some(_), .. })
         };
         assert_eq!(node.state.requests.values().map(written).collect::<Vec<_>>(), [true, false]);
     }
+    // Another wrote the key first: who asked for this one is told, and the other goes on waiting.
+    let outcome = Outcome::Refused(Refusal::Conflict);
+    let told = answers(&node.step(Event::Store(StoreEvent::Completed { op, outcome, asked: node.now })));
+    let body = "failed to write failover key into DCS".into();
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [(RequestId(1), Answer::Text { status: 503, body })]);
 }
 
 fn wanted(in_ms: i64) -> ScheduledRestart {
@@ -231,6 +337,13 @@ fn passes(node: &mut Node, ms: u64) -> crate::effects::Effects {
 }
 
 const RESTART: Action = Action::Postgres(PostgresAction::Restart);
+
+#[test]
+fn conditions_of_a_restart_hold_for_who_does_not_answer_only_if_there_are_none() {
+    assert!(RestartConditions::default().hold(None));
+    assert!(!RestartConditions { only_pending: true, ..Default::default() }.hold(None));
+    assert!(!RestartConditions { role: Some("replica".into()), ..Default::default() }.hold(None));
+}
 
 #[test]
 fn one_restart_is_scheduled_at_a_time_and_can_be_forgotten() {
@@ -286,6 +399,8 @@ fn a_scheduled_restart_is_void_after_another_start_or_long_after_its_time() {
     let mut node = Node::primary();
     node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 7;
     told(&mut node, Request::ScheduleRestart(wanted(500)));
+    node.tick();
+    assert!(node.state.scheduled_restart.is_some(), "it runs as it did");
     node.state.postgres.sql.as_mut().unwrap().value.postmaster_start_us = 8;
     node.tick();
     assert_eq!(node.state.scheduled_restart, None);
@@ -330,12 +445,12 @@ fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
         let kind = crate::state::PendingKind::Move {
             request: MoveRequest { refused, ..request },
             old: Some(Member::new("a")),
-            written: false,
+            written: None,
         };
         let mut node = Node::primary();
         node.state.requests.insert(RequestId(1), crate::state::Pending { kind, since: at(0) });
         node.state.store.answered = at(after_ms);
-        if let crate::lease::Tenure::Held(held) = &mut node.state.tenure {
+        if let Tenure::Held(held) = &mut node.state.tenure {
             held.confirmed = at(after_ms);
         }
         let now = at(after_ms);

@@ -117,6 +117,25 @@ fn a_server_that_knows_of_more_than_was_reserved_waits_for_a_greater_number() {
     assert_eq!(none.wants(), [reserve_of(Revision(0), 2)]);
 }
 
+/// The record is of the tenure: it tells where that began, and not where it has got to since.
+#[test]
+fn a_reservation_leaves_standing_where_the_tenure_began() {
+    let further = Lsn(HERE.0 + 8);
+    let sql = crate::view::postgres::Sql { received: further, replayed: further, ..standby_sql(None) };
+    let node = promoting().sql(sql).dir(Cluster {
+        state: ControlState::InArchiveRecovery,
+        newest_timeline: Timeline(2),
+        ..standby_dir()
+    });
+    let told = |node: Node| match &node.wants()[..] {
+        [Action::Store(StoreAction::Reserve { position, .. })] => *position,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(node.clone()), HERE);
+    let of_another = node.cluster(|cluster| cluster.epoch = Some(epoch_record("b", THEIR_EPOCH)));
+    assert_eq!(told(of_another), further, "another's tells nothing of this tenure");
+}
+
 #[test]
 fn a_primary_on_a_greater_number_than_it_reserved_makes_that_known() {
     let dir = primary_dir(ControlState::InProduction);

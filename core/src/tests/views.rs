@@ -1,12 +1,14 @@
 //! What is read off the facts: who this node is, what it may do, where it is, and whom it can turn to.
 
 use crate::action::{Action, PostgresAction};
-use crate::id::{LeaseId, Lsn, Member, SystemId};
+use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
+use crate::lease::{Held, Tenure};
 use crate::testing::*;
 use crate::time::{Instant, WallMillis};
+use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sender, Sql, StartAs};
-use crate::view::store::{FailoverKey, MemberRecord};
+use crate::view::store::{FailoverKey, Initialize, MemberRecord};
 
 fn restart() -> Action {
     Action::Postgres(PostgresAction::Restart)
@@ -139,7 +141,7 @@ fn who_may_not_lead_says_so_to_who_asks() {
     assert_eq!([replayed(false, Some("b")), replayed(false, Some("c")), replayed(false, None)], [HERE, Lsn(0), Lsn(0)]);
     assert_eq!(replayed(true, None), HERE, "one that never streams is taken at its word");
     let pledged = |frozen, on_disk, leads: bool| {
-        let absent_at = crate::id::Revision(101);
+        let absent_at = Revision(101);
         let node = Node::racing().with(|state| {
             state.pledge = Some(crate::state::Pledge { absent_at, since: at(0), frozen, on_disk });
         });
@@ -167,6 +169,55 @@ fn data_of_another_cluster_are_foreign_unless_this_node_is_starting_them() {
         node.view().armed_for_nobody()
     };
     assert!(armed(LeaseId(0), true) && !armed(OURS, true) && !armed(LeaseId(0), false));
+}
+
+/// Such a directory is not started as a primary but by whom it is its own: a cluster is born once.
+#[test]
+fn a_birth_that_was_not_completed_shows_by_all_that_it_has_not_come_to() {
+    let unfinished = |dir: fn(&mut Cluster), change: &dyn Fn(&mut Node)| {
+        let mut node = Node::stopped().cluster(|cluster| {
+            cluster.initialize = None;
+            cluster.members.retain(|name, _| name.as_str() == "a");
+        });
+        let mut begun = primary_dir(ControlState::InProduction);
+        dir(&mut begun);
+        node = node.dir(begun);
+        change(&mut node);
+        node.view().unfinished_bootstrap()
+    };
+    assert!(unfinished(|_| (), &|_| ()));
+    assert!(!unfinished(|dir| dir.standby_signal = true, &|_| ()));
+    assert!(!unfinished(|dir| dir.tainted = Some("a clone began".into()), &|_| ()));
+    assert!(!unfinished(|dir| dir.checkpoint_timeline = Timeline(2), &|_| ()), "it was promoted");
+    let parted = |dir: &mut Cluster| {
+        let ended = Ancestor { timeline: Timeline(1), end: HERE, reason: String::new() };
+        dir.history = History { ancestors: vec![ended], timeline: Timeline(2) };
+    };
+    assert!(!unfinished(parted, &|_| ()), "it was promoted and has written no checkpoint since");
+    assert!(!unfinished(|_| (), &|node| node.state.memory.knew = Some(SYSTEM)));
+    let initialised = |node: &mut Node| node.set_cluster(cluster(100));
+    assert!(!unfinished(|_| (), &initialised));
+    let beside_data = |node: &mut Node| {
+        let mut view = cluster(100);
+        view.initialize = None;
+        node.set_cluster(view);
+    };
+    assert!(!unfinished(|_| (), &beside_data));
+    // Who has led under an epoch has served, unless it is that of the tenure in which the cluster is being born.
+    assert!(!unfinished(|_| (), &|node| node.state.epoch_file = Some(epoch_file())));
+    let leads = |node: &mut Node, epoch: Revision| {
+        node.state.epoch_file = Some(epoch_file());
+        node.state.tenure = Tenure::Held(Held { lease: OURS, epoch, ttl: seconds(30), confirmed: at(0) });
+    };
+    assert!(unfinished(|_| (), &|node| leads(node, EPOCH)));
+    assert!(!unfinished(|_| (), &|node| leads(node, Revision(EPOCH.0 + 1))));
+    // The key says that this node initialises: then it is its own birth, whatever else.
+    let initialises = |node: &mut Node| {
+        let mut view = cluster(100);
+        view.initialize = Some(Initialize { revision: Revision(5), lease: LeaseId(100), system_id: None });
+        node.set_cluster(view);
+    };
+    assert!(unfinished(|_| (), &initialises));
 }
 
 #[test]
@@ -214,6 +265,16 @@ fn a_request_is_due_at_its_time_and_not_wanted_any_more_long_after() {
     assert!(Node::handing_over().view().due_failover().is_some(), "at once");
 }
 
+/// Names are not identities: the tenure is its lease.
+#[test]
+fn the_leader_is_another_unless_its_key_is_under_the_lease_that_we_hold() {
+    let other = |node: Node| node.view().other_leader().map(|leader| leader.lease);
+    assert_eq!(other(Node::primary()), None);
+    let namesake = Node::primary().cluster(|cluster| cluster.leader = Some(leader("a", THEIRS, THEIR_EPOCH)));
+    assert_eq!(other(namesake), Some(THEIRS));
+    assert_eq!(other(Node::standby()), Some(THEIRS));
+}
+
 #[test]
 fn a_standby_streams_from_whom_its_tag_names_while_that_runs_and_from_the_leader_otherwise() {
     let from = |name: &str, change: fn(&mut MemberRecord)| {
@@ -233,7 +294,7 @@ fn a_standby_streams_from_whom_its_tag_names_while_that_runs_and_from_the_leader
     assert_eq!(from("b", |record| record.host.clear()), None);
     assert_eq!(from("b", |record| record.port = 0), None);
     assert_eq!(Node::primary().view().upstream(), None, "who leads follows nobody");
-    let over = Node::primary().with(|state| state.tenure = crate::lease::Tenure::None);
+    let over = Node::primary().with(|state| state.tenure = Tenure::None);
     assert_eq!(over.view().upstream(), None, "nor who led, while its key is still there");
     assert!(over.view().serving_leader().is_none());
     let serves = Node::standby().view().serving_leader().map(|(epoch, upstream, _)| (epoch, upstream.member));
@@ -252,7 +313,7 @@ fn a_record_says_that_its_member_serves_was_born_and_has_data() {
         (record.serves(), record.was_born(), record.has_data())
     };
     let nothing = |record: &mut MemberRecord| {
-        (record.position, record.timeline, record.role) = (Lsn(0), crate::id::Timeline(0), String::new());
+        (record.position, record.timeline, record.role) = (Lsn(0), Timeline(0), String::new());
     };
     assert_eq!(says(|_| ()), (false, true, true));
     assert_eq!(says(|record| record.role = "primary".into()), (true, true, true));
@@ -269,5 +330,5 @@ fn a_record_says_that_its_member_serves_was_born_and_has_data() {
     assert_eq!(with(|record| record.role = "demoted".into()), (false, true));
     assert_eq!(with(|record| record.role = "replica".into()), (true, true));
     assert_eq!(with(|record| record.position = HERE), (true, true));
-    assert_eq!(with(|record| record.timeline = crate::id::Timeline(1)), (true, true));
+    assert_eq!(with(|record| record.timeline = Timeline(1)), (true, true));
 }

@@ -3,11 +3,11 @@
 use crate::action::{Action, PeerAction, PostgresAction};
 use crate::config;
 use crate::decide::observe::{CONTACT_PAUSE, UNSETTLED, contact_patience, peers_patience};
-use crate::event::{RestartConditions, Schedule, ScheduledRestart};
-use crate::id::{LeaseId, Member, Revision};
+use crate::event::{MoveRequest, RestartConditions, Schedule, ScheduledRestart};
+use crate::id::{LeaseId, Member, RequestId, Revision};
 use crate::lease::{Bounds, Held, Tenure};
 use crate::reason::Reason;
-use crate::state::{Pledge, State};
+use crate::state::{Pending, PendingKind, Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::Armed;
@@ -151,8 +151,7 @@ fn a_race_wakes_its_agent() {
     let asking = |ms| racing.clone().doing(ask.clone(), ms).with(|state| began(state, at(0).back(millis(500))));
     assert_eq!(asking(149).tick().wake.at, Some(END), "who came late to it waits for its own questions");
     let told: Since = |state, heard| {
-        let record = Some(record("b"));
-        state.store.vanished = Some(Vanished { heard, who: Member::new("b"), record, released: None });
+        state.store.vanished = Some(Vanished { heard, who: Member::new("b"), released: None });
     };
     let without = racing.with(|state| began(state, at(0).back(millis(500))));
     assert_wakes(
@@ -237,6 +236,42 @@ fn what_an_operator_wants_at_a_time_wakes_the_agent_then() {
         postmaster_start_us: 0,
     };
     assert_eq!(idle(Node::standby()).with(|state| state.scheduled_restart = Some(restart)).tick().wake.at, Some(END));
+}
+
+#[test]
+fn who_asked_for_something_and_waits_wakes_the_agent() {
+    fn moves(state: &mut State, since: Instant, written: Option<Instant>) {
+        let request = MoveRequest {
+            switchover: true,
+            leader: Some(Member::new("b")),
+            candidate: Some(Member::new("c")),
+            scheduled_at: None,
+            refused: false,
+        };
+        let kind = PendingKind::Move { request, old: Some(Member::new("b")), written };
+        state.requests.insert(RequestId(1), Pending { kind, since });
+    }
+    let waits: [(&str, Duration, Since); 2] = [
+        ("the key to be seen", millis(500), |state, written| moves(state, at(0), Some(written))),
+        ("the outcome of a switchover", seconds(120), |state, since| moves(state, since, Some(at(0)))),
+    ];
+    // The key is there: nothing is answered before the last of these.
+    let moving = idle(Node::standby()).cluster(|cluster| cluster.failover = Some(failover(Some("b"), Some("c"))));
+    assert_wakes(moving.clone(), &waits);
+    // Of b and c nothing is known, and each is being asked.
+    let ask = |name: &str| Action::Peer(PeerAction::AskStatus { member: Member::new(name), api_url: String::new() });
+    let asking = moving.doing(ask("b"), 0).doing(ask("c"), 0);
+    assert_wakes(asking, &[("members to tell their status", seconds(2), |state, since| moves(state, since, None))]);
+    let restarts: Since = |state, since| {
+        state.requests.insert(RequestId(1), Pending { kind: PendingKind::Restart { op: None }, since });
+    };
+    let stands_back = idle(Node::racing()).config(|config| config.nofailover = true).published();
+    let stands_back = stands_back.with(|state| state.memory.race = Some((Revision(101), at(0).back(millis(500)))));
+    assert_wakes(stands_back, &[("a restart that no rung takes up", seconds(120), restarts)]);
+    let asks: Since = |state, since| {
+        state.position_asked = vec![PositionAsked { request: RequestId(2), absent_at: Revision(101), since }];
+    };
+    assert_wakes(idle(Node::standby()), &[("a peer", millis(500), asks)]);
 }
 
 #[test]

@@ -29,8 +29,6 @@ pub struct Vanished {
     pub heard: Instant,
     /// Who had held it.
     pub who: Member,
-    /// What it had told of itself: whoever deletes its key may have deleted its record as well, and it may live.
-    pub record: Option<MemberRecord>,
     /// It had stopped cleanly and released the key: the revision of the status that was written with that.
     pub released: Option<Revision>,
 }
@@ -265,6 +263,11 @@ impl ClusterView {
     pub fn was_published(&self) -> Option<Lsn> {
         let status = self.status.as_ref().map(|status| status.optime);
         status.into_iter().chain(self.history.lines.iter().map(|line| line.end)).max().filter(|lsn| *lsn > Lsn(0))
+    }
+
+    /// Its record tells where.
+    pub fn can_be_asked(&self, member: &Member) -> bool {
+        self.members.get(member).is_some_and(|key| key.record.can_be_asked())
     }
 
     /// The record of the member that holds the leader key.

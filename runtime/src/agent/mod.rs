@@ -1,5 +1,6 @@
 //! The agent: one loop that takes an event, asks core, and hands out all effects.
 
+mod certificates;
 pub mod feed;
 mod guard_link;
 pub mod handle;
@@ -32,12 +33,15 @@ use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report};
 use crate::postgres::Changed;
 use crate::recorder::Recorder;
+use crate::service::ServiceManager;
 use crate::wire;
+use certificates::Slots;
 use feed::{Fed, Mirror};
 use guard_link::GuardLink;
 use handle::{JOURNAL_MAX, Message, Shared};
 use lanes::Lanes;
 use namesake::{Namesake, Verdict};
+use surroundings::Reload;
 
 /// Why the loop ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,7 +85,9 @@ pub struct Agent {
     clock: Arc<dyn Clock>,
     alarm: Box<dyn Alarm>,
     local: LocalConfig,
-    reload: Box<dyn Fn() -> Option<LocalConfig> + Send>,
+    reload: Reload,
+    reloading: Option<tokio::task::JoinHandle<Option<LocalConfig>>>,
+    certificates: Slots,
     mirror: Mirror,
     lanes: Lanes,
     guard: GuardLink,
@@ -98,6 +104,7 @@ pub struct Agent {
     recorder: Recorder,
     api: Arc<watch::Sender<ApiSettings>>,
     access: StoreAccess,
+    service: ServiceManager,
     ended: Option<Ended>,
 }
 
@@ -129,6 +136,13 @@ impl Agent {
                 Some(self.guard_started(started))
             }
             Some(asked) = sources.asked.recv() => self.asked(asked),
+            local = reloaded(&mut self.reloading) => {
+                self.reloading = None;
+                let effects = local.and_then(|local| self.reloaded(local));
+                // Also where the file cannot be used: the manager waits for the end, and the log tells which it was.
+                self.service.ready();
+                effects
+            }
             alive = self.namesake.answered() => {
                 self.namesake_answered(alive);
                 None
@@ -177,6 +191,7 @@ impl Agent {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
             if self.lanes.is_news(&sentence) {
                 tracing::info!(rung, code, "{sentence}");
+                self.service.status(&format!("{rung}: {sentence}"));
             } else {
                 tracing::debug!(rung, code, "{sentence}");
             }
@@ -282,9 +297,13 @@ impl Agent {
         match asked {
             Asked::Stop => {
                 tracing::info!("asked to stop");
+                self.service.stopping();
                 Some(self.step(Event::ShutdownAsked))
             }
-            Asked::Reload => self.reload(),
+            Asked::Reload => {
+                self.reload();
+                None
+            }
             Asked::Again => {
                 tracing::info!("asked to execute again in place");
                 self.ended = Some(Ended::Again);
@@ -293,16 +312,23 @@ impl Agent {
         }
     }
 
-    fn reload(&mut self) -> Option<Effects> {
-        let mut local = (self.reload)()?;
+    /// Begins to read the configuration again. What is being read already may have been read too early.
+    fn reload(&mut self) {
+        self.service.reloading();
+        self.reloading = Some(tokio::spawn((self.reload)()));
+    }
+
+    fn reloaded(&mut self, mut local: LocalConfig) -> Option<Effects> {
         tracing::info!("the configuration file was read again");
         for key in local.keep_identity(&self.local) {
             tracing::warn!("{key} was changed and stays as it was: restart the agent for it");
         }
         self.local = local;
+        self.certificates.take_in(&self.local);
         let (local, access, api) = (self.local.clone(), self.access.clone(), Arc::clone(&self.api));
+        let peers = api.borrow().peers.clone();
         // Names in the allowlist are looked up: nothing waits for a name server.
-        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, access).await) });
+        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, access, peers).await) });
         self.configure()
     }
 
@@ -413,7 +439,10 @@ impl Agent {
                 Some(self.step(Event::Peer(PeerEvent::PositionAsked { request, absent_at })))
             }
             Message::Peer(event) => Some(self.step(Event::Peer(event))),
-            Message::Reload => self.reload(),
+            Message::Reload => {
+                self.reload();
+                None
+            }
             Message::Observe(done) => {
                 self.lanes.observe_for(done);
                 None
@@ -448,6 +477,14 @@ async fn next_report(reports: &mut Option<mpsc::Receiver<Report>>) -> Option<Rep
             }
             report
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// The configuration that was read again; for ever nothing while none is being read.
+async fn reloaded(reloading: &mut Option<tokio::task::JoinHandle<Option<LocalConfig>>>) -> Option<LocalConfig> {
+    match reloading {
+        Some(task) => task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
         None => std::future::pending().await,
     }
 }

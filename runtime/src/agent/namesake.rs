@@ -74,7 +74,7 @@ impl Namesake {
         }
         let record = cluster.members.get(&core.config.me).map(|key| &key.record);
         self.state = match record {
-            Some(record) if !record.api_url.is_empty() && record.api_url != core.config.published.api_url => {
+            Some(record) if !record.api_url.is_empty() && !is_ours(&record.api_url, &core.config.published.api_url) => {
                 let api_url = record.api_url.clone();
                 let (client, asked) = (self.client.clone(), api_url.clone());
                 Search::Asked { api_url, alive: tokio::spawn(async move { is_alive(&client, &asked).await }) }
@@ -117,6 +117,13 @@ fn is_dispensable(core: &State, at: Instant) -> bool {
 /// What is said to the operator.
 pub(super) fn refusal(name: &str, api_url: &str) -> String {
     format!("Can't start; there is already a node named '{name}' running ({api_url}): give this node another name")
+}
+
+/// Whether a published address is our own. The scheme does not count: who was given TLS, or has lost it, would ask
+/// itself, in a way that it does not answer, and the guard does not wait for as long for an agent that comes back.
+pub(super) fn is_ours(api_url: &str, own: &str) -> bool {
+    let place = |url: &str| url.split_once("://").map_or(url, |(_, place)| place).to_owned();
+    place(api_url) == place(own)
 }
 
 /// Whether another agent, Patroni's or ours, answers there. Patroni may need PostgreSQL for any path but `/liveness`.
@@ -215,6 +222,9 @@ mod tests {
         let shared = node(standby());
         let ours = shared.core.config.published.api_url.clone();
         assert_eq!(verdict(&shared, Some(&ours)).await.0, None);
+        let secure = ours.replace("http://", "https://");
+        assert_ne!(secure, ours);
+        assert_eq!(verdict(&shared, Some(&secure)).await.0, None);
         assert_eq!(verdict(&shared, None).await.0, None);
         // An address that we had before, and that still leads here.
         let here = serve_node(node(standby()), None).await;

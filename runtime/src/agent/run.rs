@@ -11,16 +11,19 @@ use matriarch_core::op::Outcome;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::certificates::Slots;
 use super::namesake::NAMESAKE_LIMIT;
 use super::promises::Files;
 use super::surroundings::{self, Surroundings};
 use super::{Asked, Ended, setup, user};
+use crate::aside;
 use crate::clock;
 use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{Finder, GuardOptions};
 use crate::net::{self, Connector, Listener};
 use crate::postgres::{self, Postgres, Settings, files, tools};
+use crate::service::{self, ServiceManager};
 use crate::store::EtcdStore;
 
 /// How to run an agent.
@@ -92,7 +95,11 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         promises: Arc::new(Files::new(&state_dir)),
         guard: finder,
         asked: asked_out,
-        reload: Box::new(move || reload(file.as_deref())),
+        service: ServiceManager::at(std::env::var_os(service::SOCKET)),
+        reload: Box::new(move || {
+            let file = file.clone();
+            Box::pin(aside::look(move || reload(file.as_deref())))
+        }),
     };
     surroundings::live(around, local, effective.core, server_major, found).await
 }
@@ -196,7 +203,8 @@ pub fn release(file: Option<&Path>, tenure: i64) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the async runtime")?;
     runtime.block_on(async {
         let hosts = local.etcd3.hosts.join(", ");
-        let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, Connector::tcp(CONNECT_LIMIT));
+        let connector = Slots::new(&local).to_store(Connector::tcp(CONNECT_LIMIT));
+        let store = EtcdStore::new(local.etcd3.hosts.clone(), auth, connector);
         match store.revoke(matriarch_core::id::LeaseId(tenure), NAMESAKE_LIMIT).await {
             Outcome::Done(()) => Ok(0),
             Outcome::Refused(why) => bail!("tenure {tenure} could not be revoked at {hosts}: {why}"),

@@ -34,7 +34,8 @@ pub fn state_dir(local: &LocalConfig) -> PathBuf {
 
 /// `api_url` as published.
 pub fn api_url(local: &LocalConfig) -> String {
-    format!("http://{}/patroni", local.restapi.connect_address)
+    let scheme = if local.restapi.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/patroni", local.restapi.connect_address)
 }
 
 /// What the member record says beside what core decides on.

@@ -1,6 +1,7 @@
 //! What an agent is put into, and how it comes to life there. Its host makes one kind of surroundings (`run.rs`); a
 //! simulated world may make another: nothing from here on names a clock, a socket, a file, a process or a signal.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use matriarch_core::id::Member;
 use matriarch_core::state::State;
 use tokio::sync::{mpsc, watch};
 
+use super::certificates::Slots;
 use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
 use super::handle::{Handle, Shared};
@@ -28,6 +30,7 @@ use crate::http::Client;
 use crate::net::{Connector, Listener};
 use crate::postgres::Server;
 use crate::recorder::Recorder;
+use crate::service::ServiceManager;
 use crate::store::EtcdStore;
 
 /// Requests from the REST API that may wait.
@@ -38,6 +41,9 @@ const VIEWS_MAX: usize = 64;
 const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether PostgreSQL's program was replaced: one question about a file.
 const VETTING_PAUSE: Duration = Duration::from_mins(1);
+
+/// Reads the configuration file again; nothing if it cannot be used. It may wait for a disk, and nothing waits for it.
+pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Option<LocalConfig>> + Send>> + Send>;
 
 /// Everything around the loop.
 pub struct Surroundings {
@@ -56,7 +62,9 @@ pub struct Surroundings {
     /// What the operating system asks for.
     pub asked: mpsc::Receiver<Asked>,
     /// Reads the configuration file again.
-    pub reload: Box<dyn Fn() -> Option<LocalConfig> + Send>,
+    pub reload: Reload,
+    /// Whoever started it and wants to hear how it is.
+    pub service: ServiceManager,
 }
 
 /// Lives in its surroundings until it is told to leave. `found` is the guard and how it greeted; `config` is what
@@ -70,8 +78,10 @@ pub async fn live(
 ) -> anyhow::Result<Ended> {
     let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
     let (connector, clock) = (around.connector.clone(), Arc::clone(&around.clock));
-    let store = EtcdStore::on_clock(local.etcd3.hosts.clone(), auth, connector.clone(), Arc::clone(&clock));
-    let peers = Client::new(connector);
+    let certificates = Slots::new(&local);
+    let to_store = certificates.to_store(connector.clone());
+    let store = EtcdStore::on_clock(local.etcd3.hosts.clone(), auth, to_store, Arc::clone(&clock));
+    let peers = Client::with_tls(connector, certificates.peers.clone());
     let base = local.base_path();
     let mirror = Mirror::new(&base);
     let me = Member::new(&local.name);
@@ -96,11 +106,13 @@ pub async fn live(
     };
     let mut link = GuardLink::new(around.guard);
     let connected = link.connected(&guard, hello);
-    let namesake = refuse_namesake(&store, peers, &base, &local).await?;
+    let namesake = Box::pin(refuse_namesake(&store, peers.clone(), &base, &local)).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
     let access = api::store_access(store.clone(), local.namespace.clone(), local.scope.clone(), OPERATOR_LIMIT);
-    let (api, api_settings) = watch::channel(ApiSettings::new(&local, access.clone()).await);
+    let (api, api_settings) = watch::channel(ApiSettings::new(&local, access.clone(), peers).await);
+    let api = Arc::new(api);
+    tokio::spawn(certificates.clone().renew_again_and_again(Arc::clone(&api)));
     let handle = Handle::new(Arc::clone(&shared), messages, Arc::clone(&clock));
     tokio::spawn(api::serve(around.listener, handle, api_settings));
 
@@ -117,6 +129,8 @@ pub async fn live(
         clock,
         local,
         reload: around.reload,
+        reloading: None,
+        certificates,
         mirror,
         lanes,
         guard: link,
@@ -131,10 +145,12 @@ pub async fn live(
         unreachable_since: None,
         namesake,
         recorder,
-        api: Arc::new(api),
+        api,
         access,
+        service: around.service,
         ended: None,
     };
+    agent.service.ready();
     agent.live(&mut sources, first).await
 }
 
@@ -196,7 +212,9 @@ async fn refuse_namesake(
     let record = read.entry.as_ref().and_then(|entry| entry.text());
     let record: serde_json::Value = record.and_then(|record| serde_json::from_str(record).ok()).unwrap_or_default();
     match record.get("api_url").and_then(|url| url.as_str()) {
-        Some(api_url) if api_url != setup::api_url(local) && namesake::is_alive(&peers, api_url).await => {
+        Some(api_url)
+            if !namesake::is_ours(api_url, &setup::api_url(local)) && namesake::is_alive(&peers, api_url).await =>
+        {
             bail!("{}", namesake::refusal(&local.name, api_url))
         }
         _ => Ok(Namesake::none(peers)),

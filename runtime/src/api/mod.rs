@@ -40,8 +40,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::agent::handle::Handle;
 use crate::agent::namesake;
 use crate::config::{Credentials, LocalConfig};
-use crate::http::basic_authorization;
+use crate::http::{Client, basic_authorization};
 use crate::net::{BoxStream, Listener};
+use crate::tls;
 pub use allow::Allowlist;
 pub use control::server_version;
 use facts::Facts;
@@ -55,6 +56,8 @@ const CONNECTIONS_MAX: usize = 128;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the body of its request.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to shake hands.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// The largest body of a request: a configuration may be as large as a value of etcd.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -65,24 +68,35 @@ pub struct ApiSettings {
     pub authentication: Option<Credentials>,
     /// From where the unsafe endpoints may be used.
     pub allowlist: Allowlist,
-    /// Headers added to every answer that has a body (`restapi.http_extra_headers`).
+    /// TLS for the connections to come; without it they are plain.
+    pub tls: Option<tls::Server>,
+    /// Headers added to every answer that has a body (`restapi.http_extra_headers`, over TLS `https_extra_headers` too).
     pub extra_headers: Vec<(String, String)>,
     /// `restapi.server_tokens`: `original`, `minimal` or `productonly`.
     pub server_tokens: String,
     /// The store, for what an operator reads and writes.
     pub store: StoreAccess,
+    /// To the other agents.
+    pub peers: Client,
 }
 
 impl ApiSettings {
     /// What the local configuration says. Names in the allowlist are resolved now.
-    pub async fn new(local: &LocalConfig, store: StoreAccess) -> Self {
+    pub async fn new(local: &LocalConfig, store: StoreAccess, peers: Client) -> Self {
         let restapi = &local.restapi;
+        // The later of two headers with one name counts.
+        let mut extra_headers = restapi.http_extra_headers.clone();
+        if restapi.tls.is_some() {
+            extra_headers.extend_from_slice(&restapi.https_extra_headers);
+        }
         Self {
             authentication: restapi.authentication.clone(),
             allowlist: Allowlist::resolve(&restapi.allowlist, restapi.allowlist_include_members).await,
-            extra_headers: restapi.http_extra_headers.clone(),
+            tls: restapi.tls.clone(),
+            extra_headers,
             server_tokens: restapi.server_tokens.clone(),
             store,
+            peers,
         }
     }
 }
@@ -94,9 +108,9 @@ pub async fn serve(listener: Listener, handle: Handle, settings: watch::Receiver
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, client)) => {
-                let api = Api { handle: handle.clone(), settings: settings.clone(), client };
+                let api = Api { handle: handle.clone(), settings: settings.clone(), client, certified: false };
                 tokio::spawn(async move {
-                    api.connection(stream).await;
+                    api.take_in(stream).await;
                     drop(place);
                 });
             }
@@ -115,9 +129,26 @@ struct Api {
     handle: Handle,
     settings: watch::Receiver<ApiSettings>,
     client: IpAddr,
+    /// The client has shown a certificate, and it was good.
+    certified: bool,
 }
 
 impl Api {
+    /// Shakes hands if there is TLS, beside all other connections, and serves the connection.
+    async fn take_in(mut self, stream: BoxStream) {
+        let tls = self.settings.borrow().tls.clone();
+        let Some(tls) = tls else { return self.connection(stream).await };
+        match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
+            Ok(Ok((stream, certified))) => {
+                self.certified = certified;
+                self.connection(stream).await;
+            }
+            // Whoever looks whether the port is open ends like this as well.
+            Ok(Err(error)) => tracing::debug!(client = %self.client, %error, "no TLS with a client of the REST API"),
+            Err(_) => tracing::debug!(client = %self.client, "a client of the REST API did not shake hands in time"),
+        }
+    }
+
     async fn connection(self, stream: BoxStream) {
         let service = service_fn(|request| {
             let api = self.clone();
@@ -177,7 +208,7 @@ impl Api {
         }
     }
 
-    /// Access to the unsafe endpoints (spec 2.7): first from where, then who.
+    /// Access to the unsafe endpoints (spec 2.7): first from where, then with which certificate, then who.
     async fn denied(&self, call: &Call) -> Option<Reply> {
         let settings = self.settings.borrow().clone();
         let api_urls = || {
@@ -188,6 +219,9 @@ impl Api {
         };
         if !settings.allowlist.permits(self.client, api_urls).await {
             return Some(Reply::text(403, "Access is denied"));
+        }
+        if !self.certified && settings.tls.as_ref().is_some_and(tls::Server::demands_certificate) {
+            return Some(Reply::text(403, "client certificate required"));
         }
         let expected = basic_authorization(settings.authentication.as_ref()?);
         match &call.authorization {

@@ -37,7 +37,8 @@ async fn ask(api: &Api, node: &str) -> Reply {
     let Some(url) = url else {
         return Reply::text(404, format!("{node} is no member of the cluster, or has no REST API"));
     };
-    let told = http::request(Method::GET, &url, None, None, PEER_LIMIT).await;
+    let peers = api.settings.borrow().peers.clone();
+    let told = peers.request(Method::GET, &url, None, None, PEER_LIMIT).await;
     match told.map(|(status, body)| (status, serde_json::from_str::<Value>(&body))) {
         Ok((200, Ok(document))) => Reply::json(200, &document),
         Ok((status, _)) => Reply::text(502, format!("{node} does not explain itself: {url} answered {status}")),

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod etcd3;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,7 +52,7 @@ impl LocalConfig {
             name: name?.as_str()?.to_owned(),
             namespace: build.text("namespace").unwrap_or(NAMESPACE).to_owned(),
             restapi: restapi?,
-            ctl,
+            ctl: ctl?,
             etcd3: etcd3?,
             watchdog,
             postgresql: postgresql?,
@@ -122,6 +123,12 @@ impl<'a> Build<'a, '_> {
         self.problems.push(Problem::warning(span, path, message));
     }
 
+    /// As [`Self::warn`]; `validate-config` counts it as an error.
+    fn suspect(&mut self, path: &str, message: impl Into<String>) {
+        let span = self.at(path).unwrap_or(self.root).span;
+        self.problems.push(Problem::suspect(span, path, message));
+    }
+
     fn watchdog(&mut self) -> Watchdog {
         const MODES: &[&str] = &["off", "disabled", "false", "automatic", "auto", "required", "require"];
         let mode = match self.at("watchdog.mode").and_then(|n| word(&n.value, MODES)) {
@@ -161,17 +168,6 @@ impl<'a> Build<'a, '_> {
     }
 
     fn restapi(&mut self) -> Option<RestApi> {
-        for key in ["certfile", "keyfile", "keyfile_password", "cafile", "ciphers"] {
-            if self.at(&join("restapi", key)).is_some() {
-                self.refuse(
-                    &join("restapi", key),
-                    "TLS is not supported yet; remove it, or put a proxy with TLS in front",
-                );
-            }
-        }
-        if self.text("restapi.verify_client").is_some_and(|v| !v.eq_ignore_ascii_case("none")) {
-            self.refuse("restapi.verify_client", "TLS is not supported yet; only `none` is possible");
-        }
         for key in ["restapi.request_queue_size", "restapi.thread_pool_size", "thread_pool_size"] {
             if self.at(key).is_some() {
                 self.warn(key, "not used: one thread serves up to 128 connections at once, and 1024 more may wait");
@@ -179,6 +175,7 @@ impl<'a> Build<'a, '_> {
         }
         self.reachable("restapi.connect_address");
         let authentication = self.credentials("restapi");
+        let tls = self.restapi_tls();
         let (host, port) = split_bind(self.text("restapi.listen")?)?;
         let listen = Address { host, port };
         let allowlist = self.at("restapi.allowlist").map(texts).unwrap_or_default();
@@ -188,25 +185,21 @@ impl<'a> Build<'a, '_> {
             authentication,
             allowlist: allowlist.into_iter().map(str::to_owned).collect(),
             allowlist_include_members: self.flag("restapi.allowlist_include_members").unwrap_or(false),
-            http_extra_headers: self
-                .at("restapi.http_extra_headers")
-                .map(|n| pairs(n).into_iter().filter_map(|(k, v)| Some((k, v?))).collect())
-                .unwrap_or_default(),
+            http_extra_headers: self.headers("restapi.http_extra_headers"),
+            https_extra_headers: self.headers("restapi.https_extra_headers"),
             request_queue_size: self.int("restapi.request_queue_size").and_then(|n| u16::try_from(n).ok()).unwrap_or(5),
             server_tokens: self.text("restapi.server_tokens").unwrap_or("original").to_ascii_lowercase(),
+            tls,
         })
     }
 
-    pub(super) fn ctl(&mut self, restapi: Option<Credentials>) -> Ctl {
-        for key in ["cacert", "certfile", "keyfile", "keyfile_password"] {
-            if self.at(&join("ctl", key)).is_some() {
-                self.warn(&join("ctl", key), "not used: TLS is not supported yet");
-            }
-        }
-        Ctl {
-            authentication: self.credentials("ctl").or(restapi),
-            insecure: self.flag("ctl.insecure").unwrap_or(false),
-        }
+    fn headers(&self, path: &str) -> Vec<(String, String)> {
+        let given = self.at(path).map(pairs).unwrap_or_default();
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    fn ctl(&mut self, restapi: Option<Credentials>) -> Option<Ctl> {
+        Some(Ctl { authentication: self.credentials("ctl").or(restapi), tls: self.ctl_tls()? })
     }
 
     fn postgresql(&mut self) -> Option<Postgresql> {

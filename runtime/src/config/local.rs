@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secret;
 use super::tags::Tags;
+use crate::tls;
 use crate::wire::keys;
 
 /// The namespace if none is configured.
@@ -75,7 +76,10 @@ impl LocalConfig {
         self.scope.clone_from(&started.scope);
         self.name.clone_from(&started.name);
         self.namespace.clone_from(&started.namespace);
-        self.etcd3.clone_from(&started.etcd3);
+        // The same files may hold a newer certificate.
+        if self.etcd3 != started.etcd3 {
+            self.etcd3.clone_from(&started.etcd3);
+        }
         self.restapi.listen.clone_from(&started.restapi.listen);
         self.postgresql.data_dir.clone_from(&started.postgresql.data_dir);
         let isolation_timeout = self.matriarch.isolation_timeout;
@@ -128,10 +132,14 @@ pub struct RestApi {
     pub allowlist_include_members: bool,
     /// Headers added to every answer.
     pub http_extra_headers: Vec<(String, String)>,
+    /// Headers added to every answer over TLS, or put in the place of those with the same name.
+    pub https_extra_headers: Vec<(String, String)>,
     /// Length of the queue of connections not yet accepted.
     pub request_queue_size: u16,
     /// How much the `Server` header tells: `original`, `minimal` or `productonly`.
     pub server_tokens: String,
+    /// TLS; none without a certificate.
+    pub tls: Option<tls::Server>,
 }
 
 /// Section `ctl`.
@@ -139,8 +147,8 @@ pub struct RestApi {
 pub struct Ctl {
     /// Credentials for the API of every member; `restapi`'s by default.
     pub authentication: Option<Credentials>,
-    /// Whether certificates need no verification.
-    pub insecure: bool,
+    /// TLS towards members.
+    pub tls: tls::Client,
 }
 
 /// Section `etcd3`.
@@ -148,8 +156,8 @@ pub struct Ctl {
 pub struct Etcd3 {
     /// Members of the store, `host:port`, at least one.
     pub hosts: Vec<String>,
-    /// `http`; `https` is refused until TLS is supported.
-    pub protocol: String,
+    /// TLS towards them; none where `http` is spoken.
+    pub tls: Option<tls::Client>,
     /// User of the store's own authentication.
     pub username: Option<String>,
     /// Its password.

@@ -6,20 +6,7 @@ use super::*;
 fn what_is_not_supported_is_refused() {
     for (from, to, path, message) in [
         ("etcd3:", "etcd:", "etcd", "this store is not supported yet; use etcd3"),
-        (
-            "  username: patroni",
-            "  protocol: https",
-            "etcd3.protocol",
-            "TLS to the store is not supported yet; use http",
-        ),
-        ("  username: patroni", "  cacert: /x", "etcd3.cacert", "TLS to the store is not supported yet; use http"),
         ("  username: patroni", "  srv: x", "etcd3.srv", "not supported yet; name the members under etcd3.hosts"),
-        (
-            "  allowlist:",
-            "  certfile: /x\n  allowlist:",
-            "restapi.certfile",
-            "TLS is not supported yet; remove it, or put a proxy with TLS in front",
-        ),
         ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
         (
             "  - basebackup",

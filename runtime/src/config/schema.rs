@@ -370,7 +370,7 @@ const BIN_NAMES: &[Key] = &[
 pub const ACCOUNT: &[Key] = &[
     key("username", Text),
     key("password", Secret),
-    key("sslmode", Text),
+    key("sslmode", OneOf(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])),
     key("sslcert", Text),
     key("sslkey", Text),
     key("sslpassword", Secret),

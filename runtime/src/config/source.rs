@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::build::Build;
 use super::check::{Purpose, check};
 use super::env::{EnvOverrides, env_overrides};
-use super::local::{Ctl, Etcd3, LocalConfig, NAMESPACE};
+use super::local::{Credentials, Etcd3, LocalConfig, NAMESPACE};
 use super::report::{Problem, Severity, Sources, is_secret_name, render};
 use super::yaml::{self, Duplicate, Node, Span, Value};
+use crate::tls::ClientSettings;
 
 /// Largest file that is read; a configuration is a few kilobytes.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -53,8 +54,10 @@ pub struct ClientConfig {
     pub namespace: String,
     /// The store.
     pub etcd3: Etcd3,
-    /// How to reach the API.
-    pub ctl: Ctl,
+    /// Credentials for the API of every member.
+    pub authentication: Option<Credentials>,
+    /// TLS towards members; the files are not read yet.
+    pub members: ClientSettings,
 }
 
 /// Why a configuration may not be used; displays as the whole text for the operator.
@@ -91,7 +94,7 @@ pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, Stri
 }
 
 /// Loads what a command-line client needs: the store, and how to reach the API. It takes a node's own file as well as
-/// `patronictl.yaml`, in which the sections of a node are missing.
+/// `patronictl.yaml`, in which the sections of a node are missing. Without a file the environment has to say it all.
 ///
 /// # Errors
 /// As [`load`].
@@ -103,12 +106,13 @@ pub fn load_client(
     let mut build = Build { root: &root, purpose: Purpose::Client, problems: &mut problems };
     let etcd3 = build.etcd3();
     let restapi = build.credentials("restapi");
-    let ctl = build.ctl(restapi);
+    let authentication = build.credentials("ctl").or(restapi);
+    let members = build.ctl_tls_settings();
     let scope = build.text("scope").map(str::to_owned);
     let namespace = build.text("namespace").unwrap_or(NAMESPACE).to_owned();
     let failed = problems.iter().any(|p| p.severity == Severity::Error);
     match etcd3 {
-        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, ctl }),
+        Some(etcd3) if !failed => Ok(ClientConfig { scope, namespace, etcd3, authentication, members }),
         _ => Err(ConfigError { text: render(&problems, &sources), problems }),
     }
 }
@@ -128,11 +132,14 @@ fn gather(
 ) -> Result<Gathered, ConfigError> {
     let mut sources = Sources::default();
     let mut problems = Vec::new();
-    let env: Vec<(String, String)> = env.into_iter().collect();
+    let environment: Vec<(String, String)> = env.into_iter().collect();
     let (mut root, variables) = match path.filter(|p| p.exists()) {
-        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(env)),
-        None => match env.into_iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(&name, &text, &mut sources, &mut problems)?, EnvOverrides::default()),
+        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(environment)),
+        None => match environment.iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
+            Some((name, text)) => (parse_mapping(name, text, &mut sources, &mut problems)?, EnvOverrides::default()),
+            None if purpose == Purpose::Client => {
+                (Node { value: Value::Map(Vec::new()), ..Node::default() }, env_overrides(environment))
+            }
             None => return Err(empty(path)),
         },
     };

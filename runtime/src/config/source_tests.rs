@@ -1,5 +1,7 @@
 #[path = "refusal_tests.rs"]
 mod refusals;
+#[path = "tls_tests.rs"]
+mod tls;
 
 use std::time::Duration;
 
@@ -480,10 +482,10 @@ fn a_client_needs_only_the_store() {
     let client = load_client(Some(&path), []).unwrap();
     assert_eq!((client.scope, client.namespace.as_str()), (None, "/service"));
     assert_eq!(client.etcd3.hosts, ["h:2379"]);
-    assert_eq!(client.ctl.authentication.unwrap().username, "u");
+    assert_eq!(client.authentication.unwrap().username, "u");
     let path = write(&dir, "node.yaml", &sample());
     let client = load_client(Some(&path), []).unwrap();
-    assert_eq!((client.scope.as_deref(), client.ctl.authentication.unwrap().username.as_str()), (Some("herd"), "api"));
+    assert_eq!((client.scope.as_deref(), client.authentication.unwrap().username.as_str()), (Some("herd"), "api"));
     let path = write(&dir, "none.yaml", "scope: x\n");
     assert!(load_client(Some(&path), []).unwrap_err().to_string().contains("distributed configuration store"));
 }

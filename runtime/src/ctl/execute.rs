@@ -293,11 +293,12 @@ pub(super) async fn ask(
         return failed(format!("member {} has no REST API in the store", target.name));
     };
     let url = format!("{base}/{endpoint}");
+    let members = ctl.members(base).map_err(|error| CtlError::Failed(format!("{endpoint}: {error}")))?;
     let mut tries = 0;
     loop {
         tries += 1;
         let auth = ctl.settings.auth.as_ref();
-        match http::request(method.clone(), &url, auth, body.map(Value::to_string), limit).await {
+        match members.request(method.clone(), &url, auth, body.map(Value::to_string), limit).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.is_ambiguous() || tries == TRIES => {
                 return failed(format!("{endpoint} on member {}: {error}", target.name));

@@ -35,9 +35,10 @@ use hyper::Method;
 
 use crate::api::{ClusterRead, read_cluster};
 use crate::clock;
-use crate::http::{self, HttpError};
+use crate::http::{Client, HttpError};
 use crate::net::Connector;
 use crate::store::EtcdStore;
+use crate::tls::{self, ClientSlot};
 pub use args::*;
 use console::Console;
 use format::Format;
@@ -45,6 +46,8 @@ use settings::Settings;
 
 /// How long the store may take to answer. Then the command fails, and names what it tried.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to connect to a member, whose answer to a restart may take hours.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// `patronictl`, or `matriarch` with one of its commands.
 #[derive(Parser, Clone, Debug)]
@@ -147,7 +150,12 @@ async fn execute_with(
         _ => {}
     }
     let settings = Settings::load(&args.options, env)?;
-    let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), Connector::tcp(STORE_LIMIT / 3));
+    let to_store = Connector::tcp(STORE_LIMIT / 3);
+    let to_store = match &settings.store_tls {
+        Some(tls) => to_store.over_tls(ClientSlot::new(tls.clone())),
+        None => to_store,
+    };
+    let store = EtcdStore::new(settings.hosts.clone(), settings.store_login.clone(), to_store);
     let ctl = Ctl { settings, store, console };
     match args.command {
         CtlCommand::List(list) => show::list(ctl, list).await,
@@ -189,6 +197,17 @@ impl Ctl<'_> {
         name.map_or_else(|| failed("No cluster was named, and the configuration has no scope"), Ok)
     }
 
+    /// The way to the REST APIs of members. The files of certificates are read for it, unless no URL needs them.
+    fn members(&self, api_url: &str) -> Result<Client, HttpError> {
+        let connector = Connector::tcp(CONNECT_LIMIT);
+        if !api_url.starts_with("https:") {
+            return Ok(Client::new(connector));
+        }
+        let tls = tls::Client::load(self.settings.members_tls.clone());
+        let tls = tls.map_err(|why| HttpError::Url { url: api_url.to_owned(), why: why.to_string() })?;
+        Ok(Client::with_tls(connector, ClientSlot::new(tls)))
+    }
+
     /// Reads a cluster.
     async fn read(&self, name: &str) -> Result<ClusterRead, CtlError> {
         let read = read_cluster(&self.store, &self.settings.namespace, name, STORE_LIMIT).await;
@@ -208,7 +227,7 @@ impl Ctl<'_> {
         body: Option<String>,
         limit: Duration,
     ) -> Result<(u16, String), HttpError> {
-        http::request(method, url, self.settings.auth.as_ref(), body, limit).await
+        self.members(url)?.request(method, url, self.settings.auth.as_ref(), body, limit).await
     }
 
     /// Prints the members as `list` does.

@@ -211,11 +211,11 @@ async fn post(ctl: &Ctl<'_>, cluster: &ClusterRead, plan: &Plan) -> Result<(u16,
         }
     }
     let body = Value::Object(body).to_string();
-    let auth = ctl.settings.auth.as_ref();
+    let (auth, members) = (ctl.settings.auth.as_ref(), ctl.members(base)?);
     let limit = limit(cluster);
     let send = async |action: &str| {
         let url = format!("{base}/{action}");
-        http::request(Method::POST, &url, auth, Some(body.clone()), limit).await
+        members.request(Method::POST, &url, auth, Some(body.clone()), limit).await
     };
     let answer = send(plan.action).await?;
     let legacy = answer.0 == 501 && plan.action == "switchover";

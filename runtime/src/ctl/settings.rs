@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::{CtlError, CtlOptions, failed};
-use crate::config::{Credentials, Secret, load_client};
+use crate::config::{Credentials, load_client};
+use crate::tls::{self, ClientSettings};
 
 /// The port of etcd.
 const ETCD_PORT: u16 = 2379;
+
+/// The variables that may name the store where there is no file.
+const NAMES_STORE: [&str; 4] =
+    ["PATRONI_CONFIGURATION", "PATRONI_ETCD3_HOSTS", "PATRONI_ETCD3_HOST", "PATRONI_ETCD3_URL"];
 
 /// Members of the store, and the namespace if it is named.
 type StoreUrl = (Vec<String>, Option<String>);
@@ -20,8 +25,12 @@ pub(super) struct Settings {
     pub(super) store_login: Option<(String, String)>,
     pub(super) namespace: String,
     pub(super) scope: Option<String>,
+    /// TLS to the store, if any.
+    pub(super) store_tls: Option<tls::Client>,
     /// For the unsafe endpoints of members.
     pub(super) auth: Option<Credentials>,
+    /// TLS to members that have it.
+    pub(super) members_tls: ClientSettings,
 }
 
 impl Settings {
@@ -33,50 +42,34 @@ impl Settings {
         let variable = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let url = options.dcs_url.as_deref().map(store_url).transpose()?;
         let file = readable(options.config_file.as_deref(), default_file(&variable))?;
-        if file.is_none() && variable("PATRONI_CONFIGURATION").is_none() {
-            return Self::without_file(url, &variable);
+        if file.is_none() && url.is_none() && !env.iter().any(|(name, _)| NAMES_STORE.contains(&name.as_str())) {
+            return failed(
+                "Can not find suitable configuration of distributed configuration store\nAvailable implementations: \
+                 etcd3\nName it with -d etcd3://HOST:PORT, or in section etcd3 of the file given with -c",
+            );
         }
         let (hosts, namespace) = url.unzip();
+        // As if the environment had said what options say: then the file need not.
+        let mut say = |name: &str, value: String| {
+            env.retain(|(known, _)| known != name);
+            env.push((name.to_owned(), value));
+        };
         if let Some(hosts) = &hosts {
-            // As if the environment had named them: then the file need not.
-            env.retain(|(name, _)| {
-                !matches!(name.as_str(), "PATRONI_ETCD3_HOST" | "PATRONI_ETCD3_HOSTS" | "PATRONI_ETCD3_URL")
-            });
-            env.push(("PATRONI_ETCD3_HOSTS".to_owned(), hosts.join(",")));
+            say("PATRONI_ETCD3_HOSTS", hosts.join(","));
+        }
+        if options.insecure {
+            say("PATRONI_CTL_INSECURE", "on".to_owned());
         }
         let client = load_client(file.as_deref(), env).map_err(|error| CtlError::Failed(error.to_string()))?;
         let password = client.etcd3.password.map(|password| password.reveal().to_owned()).unwrap_or_default();
         Ok(Self {
             hosts: hosts.unwrap_or(client.etcd3.hosts),
             store_login: client.etcd3.username.map(|username| (username, password)),
+            store_tls: client.etcd3.tls,
             namespace: namespace.flatten().unwrap_or(client.namespace),
             scope: client.scope,
-            auth: client.ctl.authentication,
-        })
-    }
-
-    /// From options and environment alone.
-    fn without_file(url: Option<StoreUrl>, variable: &impl Fn(&str) -> Option<String>) -> Result<Self, CtlError> {
-        let named =
-            || ["PATRONI_ETCD3_HOSTS", "PATRONI_ETCD3_HOST", "PATRONI_ETCD3_URL"].into_iter().find_map(variable);
-        let (hosts, namespace) = match url {
-            Some(url) => url,
-            None => (listed(&named().unwrap_or_default().replace(['\'', '"', '[', ']'], ""))?, None),
-        };
-        if hosts.is_empty() {
-            return failed(
-                "Can not find suitable configuration of distributed configuration store\nAvailable implementations: \
-                 etcd3\nName it with -d etcd3://HOST:PORT, or in section etcd3 of the file given with -c",
-            );
-        }
-        let login = |user: &str, password: &str| Some((variable(user)?, variable(password).unwrap_or_default()));
-        let auth = login("PATRONI_RESTAPI_USERNAME", "PATRONI_RESTAPI_PASSWORD");
-        Ok(Self {
-            hosts,
-            store_login: login("PATRONI_ETCD3_USERNAME", "PATRONI_ETCD3_PASSWORD"),
-            namespace: namespace.or_else(|| variable("PATRONI_NAMESPACE")).unwrap_or_else(|| "service".to_owned()),
-            scope: variable("PATRONI_SCOPE"),
-            auth: auth.map(|(username, password)| Credentials { username, password: Secret::new(password) }),
+            auth: client.authentication,
+            members_tls: client.members,
         })
     }
 }
@@ -104,9 +97,9 @@ fn listed(text: &str) -> Result<Vec<String>, CtlError> {
 }
 
 fn host_port(text: &str) -> Result<String, CtlError> {
-    let host = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    if host.starts_with("https://") {
-        return failed(format!("{text}: TLS to the store is not supported yet; use http"));
+    let host = text.trim_end_matches('/');
+    if host.contains("://") {
+        return failed(format!("{text}: expected HOST:PORT; TLS is asked for by `protocol: https` in section etcd3"));
     }
     let port = host.rsplit_once(':').filter(|(before, _)| !before.contains(':') || before.ends_with(']'));
     match port {
@@ -158,7 +151,7 @@ mod tests {
         assert_eq!((settings.scope.as_deref(), settings.namespace.as_str()), (Some("other"), "ns"));
         let environment = [("PATRONI_ETCD3_HOSTS".to_owned(), "'a:1','b:2'".to_owned())];
         let settings = Settings::load(&CtlOptions::default(), environment).unwrap();
-        assert_eq!((settings.hosts, settings.namespace), (vec!["a:1".into(), "b:2".into()], "service".to_owned()));
+        assert_eq!((settings.hosts, settings.namespace), (vec!["a:1".into(), "b:2".into()], "/service".to_owned()));
     }
 
     #[test]

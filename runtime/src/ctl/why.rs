@@ -35,7 +35,7 @@ pub(super) async fn why(
     let mut documents = Vec::new();
     let mut silent = Vec::new();
     for member in chosen {
-        match ask(member.api_url()).await {
+        match ask(&ctl, member.api_url()).await {
             Ok(document) if format == Format::Pretty => ctl.console.print(&told(&document))?,
             Ok(document) => documents.push(document),
             Err(why) if format == Format::Pretty => ctl.console.line(&format!("{}: {why}", member.name()))?,
@@ -51,11 +51,12 @@ pub(super) async fn why(
     if silent.is_empty() { Ok(()) } else { failed(silent.join("\n")) }
 }
 
-async fn ask(api_url: &str) -> Result<Value, String> {
+async fn ask(ctl: &Ctl<'_>, api_url: &str) -> Result<Value, String> {
     let base = http::base_url(api_url).ok_or("it has no REST API in the store")?;
     let url = format!("{base}/why");
-    let (status, body) =
-        http::request(Method::GET, &url, None, None, LIMIT).await.map_err(|error| format!("no answer: {error}"))?;
+    let members = ctl.members(base).map_err(|error| error.to_string())?;
+    let told = members.request(Method::GET, &url, None, None, LIMIT).await;
+    let (status, body) = told.map_err(|error| format!("no answer: {error}"))?;
     let document: Option<Value> = serde_json::from_str(&body).ok();
     // Patroni takes the unknown path for a health check and answers with its status.
     match document.filter(|document| status == 200 && document.get("rungs").is_some()) {

@@ -27,8 +27,12 @@ pub fn wal_end(said: &str) {
 /// something. It costs no more memory than is allowed.
 pub fn wal_sender(said: &[u8], timeline: Timeline) {
     let stream = tokio::io::join(Cursor::new(said.to_vec()), tokio::io::sink());
-    let mut sender =
-        WalSender { stream: Box::new(stream), received: BytesMut::new(), deadline: Duration::from_secs(10) };
+    let mut sender = WalSender {
+        stream: Box::new(stream),
+        received: BytesMut::new(),
+        deadline: Duration::from_secs(10),
+        end_point: None,
+    };
     let credential =
         Credential { user: "replicator".into(), password: Some(Secret(PASSWORD.into())), ..Credential::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::Sql;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
+use super::encryption::{Mode, encrypt};
 use super::maxima;
 use super::monitoring;
 use super::proc::PidFile;
@@ -17,6 +22,9 @@ use super::settings::{LocalConnection, Settings};
 use super::tools;
 use crate::aside::look;
 use crate::clock;
+
+/// How long connecting may take.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Why SQL was not answered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -196,16 +204,46 @@ async fn connect(settings: &Settings, name: &str, options: &str) -> Result<Clien
     let data_dir = settings.data_dir.clone();
     let running = look(move || PidFile::read(&data_dir)).await.map(|file| file.port).filter(|port| *port > 0);
     config.port(running.unwrap_or(settings.port)).dbname(&settings.database).user(&settings.superuser.user);
-    config.application_name(name).options(options).connect_timeout(Duration::from_secs(3));
+    config.application_name(name).options(options).connect_timeout(CONNECT_MAX);
     if let Some(password) = &settings.superuser.password {
         config.password(&password.0);
     }
+    let keywords = &settings.superuser.keywords;
+    let mode = Mode::of(keywords).map_err(SqlFailure::Unreachable)?;
+    // Within the host nothing is gained by TLS: it is used where it has to be, as `pg_hba` may demand it.
+    let LocalConnection::Host(host) = settings.local.clone() else { return plain(&config).await };
+    if !mode.demands_tls() {
+        return plain(&config).await;
+    }
+    let port = running.unwrap_or(settings.port);
+    let encrypted = async {
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        encrypt(Box::new(stream), &host, mode, keywords).await
+    };
+    let encrypted = timeout(CONNECT_MAX, encrypted).await;
+    let encrypted = encrypted.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    let encrypted = encrypted.map_err(|error| SqlFailure::Unreachable(format!("{host}:{port}: {error}")))?;
+    config.ssl_mode(SslMode::Disable);
+    let (client, connection) = config.connect_raw(encrypted.stream, NoTls).await.map_err(|e| SqlFailure::of(&e))?;
+    drive(connection);
+    Ok(client)
+}
+
+async fn plain(config: &Config) -> Result<Client, SqlFailure> {
     let (client, connection) = config.connect(NoTls).await.map_err(|e| SqlFailure::of(&e))?;
-    // Ends when the client is dropped; its error reaches whoever asks the client next.
+    drive(connection);
+    Ok(client)
+}
+
+/// Ends when the client is dropped; its error reaches whoever asks the client next.
+fn drive<S>(connection: Connection<S, NoTlsStream>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection to the local server ended");
         }
     });
-    Ok(client)
 }

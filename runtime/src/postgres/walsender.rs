@@ -13,11 +13,13 @@ use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::Upstream;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::{backend::Message, frontend};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::encryption::{Encrypted, Mode, encrypt};
 use super::settings::Credential;
+use crate::net::BoxStream;
 
 /// Bytes that an answer may have: a history file of thousands of promotions is far below.
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -35,14 +37,13 @@ pub struct Identity {
     pub position: Lsn,
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 /// A connection to a WAL sender.
 pub struct WalSender {
-    pub(super) stream: Box<dyn Stream>,
+    pub(super) stream: BoxStream,
     pub(super) received: BytesMut,
     pub(super) deadline: Duration,
+    /// What the login can be bound to.
+    pub(super) end_point: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for WalSender {
@@ -58,29 +59,47 @@ impl WalSender {
     /// A text that names the server and what it said.
     pub async fn connect(upstream: &Upstream, credential: &Credential, deadline: Duration) -> Result<Self, String> {
         let place = format!("{}:{}", upstream.host, upstream.port);
-        let tls = credential.keywords.get("sslmode").map_or("prefer", String::as_str);
-        if !["disable", "allow", "prefer"].contains(&tls) {
-            return Err(format!(
-                "{place}: sslmode={tls} is asked for, and this client has no TLS; the check is skipped"
-            ));
-        }
+        let mode = Mode::of(&credential.keywords).map_err(|why| format!("{place}: {why}"))?;
+        // libpq has no TLS on a Unix socket, whatever is asked for.
+        let attempts = if upstream.host.starts_with('/') { &[false] } else { mode.attempts() };
         let connecting = async {
-            let stream: Box<dyn Stream> = if upstream.host.starts_with('/') {
-                Box::new(UnixStream::connect(format!("{}/.s.PGSQL.{}", upstream.host, upstream.port)).await?)
-            } else {
-                let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
-            };
-            let mut sender = Self { stream, received: BytesMut::new(), deadline };
-            sender.authenticate(credential).await?;
-            Ok::<_, io::Error>(sender)
+            let mut failed = Vec::new();
+            for with_tls in attempts {
+                match Self::attempt(upstream, credential, deadline, with_tls.then_some(mode)).await {
+                    Ok(sender) => return Ok(sender),
+                    Err(error) => failed.push(error.to_string()),
+                }
+            }
+            failed.dedup();
+            Err(failed.join("; "))
         };
         match timeout(deadline, connecting).await {
             Ok(Ok(sender)) => Ok(sender),
-            Ok(Err(e)) => Err(format!("{place}: {e}")),
+            Ok(Err(why)) => Err(format!("{place}: {why}")),
             Err(_) => Err(format!("{place}: no connection within {} ms", deadline.as_millis())),
         }
+    }
+
+    async fn attempt(
+        upstream: &Upstream,
+        credential: &Credential,
+        deadline: Duration,
+        tls: Option<Mode>,
+    ) -> io::Result<Self> {
+        let stream: BoxStream = if upstream.host.starts_with('/') {
+            Box::new(UnixStream::connect(format!("{}/.s.PGSQL.{}", upstream.host, upstream.port)).await?)
+        } else {
+            let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        };
+        let Encrypted { stream, end_point } = match tls {
+            Some(mode) => encrypt(stream, &upstream.host, mode, &credential.keywords).await?,
+            None => Encrypted { stream, end_point: None },
+        };
+        let mut sender = Self { stream, received: BytesMut::new(), deadline, end_point };
+        sender.authenticate(credential).await?;
+        Ok(sender)
     }
 
     /// `IDENTIFY_SYSTEM`.
@@ -179,11 +198,18 @@ impl WalSender {
             let user = &credential.user;
             io::Error::other(format!("the server wants a password for {user}, and none is configured"))
         };
+        let binding = credential.keywords.get("channel_binding").map_or("prefer", String::as_str);
         let mut scram: Option<sasl::ScramSha256> = None;
+        let (mut bound, mut is_proven) = (false, false);
         loop {
             self.stream.write_all(&out).await?;
             out.clear();
             match self.message().await? {
+                Message::AuthenticationCleartextPassword | Message::AuthenticationMd5Password(_)
+                    if binding == "require" =>
+                {
+                    return Err(unbound());
+                }
                 Message::AuthenticationCleartextPassword => {
                     frontend::password_message(password.ok_or_else(wanted)?, &mut out)?;
                 }
@@ -192,10 +218,21 @@ impl WalSender {
                     let hash = md5_hash(credential.user.as_bytes(), password, body.salt());
                     frontend::password_message(hash.as_bytes(), &mut out)?;
                 }
-                Message::AuthenticationSasl(_) => {
+                Message::AuthenticationSasl(body) => {
                     let password = password.ok_or_else(wanted)?;
-                    let exchange = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
-                    frontend::sasl_initial_response("SCRAM-SHA-256", exchange.message(), &mut out)?;
+                    let is_offered = body.mechanisms().any(|name| Ok(name == sasl::SCRAM_SHA_256_PLUS))?;
+                    let end_point = self.end_point.clone().filter(|_| binding != "disable");
+                    bound = is_offered && end_point.is_some();
+                    // A server that hides that it can bind is found out by `unrequested`.
+                    let (name, channel) = match end_point {
+                        Some(hash) if bound => {
+                            (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
+                        }
+                        Some(_) => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
+                        None => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
+                    };
+                    let exchange = sasl::ScramSha256::new(password, channel);
+                    frontend::sasl_initial_response(name, exchange.message(), &mut out)?;
                     scram = Some(exchange);
                 }
                 Message::AuthenticationSaslContinue(body) => {
@@ -205,10 +242,12 @@ impl WalSender {
                 }
                 Message::AuthenticationSaslFinal(body) => {
                     scram.as_mut().ok_or(io::ErrorKind::InvalidData)?.finish(body.data())?;
+                    is_proven = bound;
                 }
                 Message::AuthenticationGss | Message::AuthenticationKerberosV5 | Message::AuthenticationSspi => {
                     return Err(io::Error::other("the server wants GSS authentication, which this client has not"));
                 }
+                Message::ReadyForQuery(_) if binding == "require" && !is_proven => return Err(unbound()),
                 Message::ReadyForQuery(_) => return Ok(()),
                 _ => {}
             }
@@ -246,6 +285,10 @@ fn announced(received: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*received.get(1..)?.first_chunk()?)).ok()
 }
 
+fn unbound() -> io::Error {
+    io::Error::other("channel_binding=require is asked for, and the server lets this login in without it")
+}
+
 fn too_long() -> io::Error {
     io::Error::other("the answer is too long for a WAL sender's: is it a PostgreSQL that listens there?")
 }
@@ -267,7 +310,8 @@ mod tests {
             }
             while theirs.read_u8().await.is_ok() {}
         });
-        let mut sender = WalSender { stream: Box::new(ours), received: BytesMut::new(), deadline: DEADLINE };
+        let mut sender =
+            WalSender { stream: Box::new(ours), received: BytesMut::new(), deadline: DEADLINE, end_point: None };
         let said = sender.identify_system().await.unwrap_err();
         drop(sender);
         server.await.unwrap();

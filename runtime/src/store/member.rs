@@ -68,13 +68,14 @@ impl Member {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let host = host.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let target = host.clone();
+        let (target, scheme) = (host.clone(), connector.scheme());
         let connect = service_fn(move |_: http::Uri| {
             let connecting = connector.connect(&target);
             async move { connecting.await.map(TokioIo::new) }
         });
-        // The name only fills HTTP/2's :authority; where to connect is the connector's business.
-        let authority = http::Uri::builder().scheme("http").authority(host.as_str()).path_and_query("/").build();
+        // The name only fills HTTP/2's :authority; where to connect is the connector's business. By the scheme etcd knows
+        // that there is a certificate to take the user's name from.
+        let authority = http::Uri::builder().scheme(scheme).authority(host.as_str()).path_and_query("/").build();
         let endpoint = authority.map_or_else(|_| Endpoint::from_static("http://store"), Endpoint::from);
         let channel = endpoint
             .connect_timeout(CONNECT_MAX)

@@ -20,9 +20,11 @@ impl World {
             return;
         }
         let alive = self.store.lease_until(key.lease).is_some_and(|until| until.since(self.now) > ms(1000));
+        let over = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.spent == Some(key.lease));
         let needless = match because {
             Reason::KeyVanished { .. } | Reason::KeyNotRegained { .. } | Reason::LeaderIsOther { .. } => true,
-            Reason::NoTenure => self.hears_the_store(node),
+            // A tenure that is over is over; the first order to end it was judged.
+            Reason::NoTenure => !over && !self.is_disbelieved() && self.hears_the_store(node),
             _ => false,
         };
         let armed = self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed);
@@ -83,6 +85,19 @@ mod tests {
         assert_eq!(fired(Reason::NoTenure), Some("L6"));
         assert_eq!(fired(Reason::KeyVanished { for_ms: 1 }), Some("L6"));
         assert_eq!(fired(Reason::TenureExpired { ago_ms: 1 }), None, "its own clock may be ahead of the store's");
+        let again = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = leader(world);
+                change(world, node);
+                world.check_fire(node, &Reason::NoTenure);
+            })
+        };
+        let over = |world: &mut World, node: NodeId| {
+            let lease = world.store.keys().leader.as_ref().unwrap().lease;
+            world.nodes[node.0].agent.as_mut().unwrap().state.spent = Some(lease);
+        };
+        assert_eq!(again(over), None, "it did not die at the first blow");
+        assert_eq!(again(|world, _| world.checks.restored = Some(world.now)), None, "the store is not believed");
     }
 
     #[test]

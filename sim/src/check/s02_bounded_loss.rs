@@ -1,6 +1,6 @@
 //! S2: a failover gives up no more than `maximum_lag_on_failover` of what was published.
 
-use matriarch_core::id::Lsn;
+use matriarch_core::id::{Lsn, Timeline};
 use matriarch_core::timeline::Relation;
 
 use crate::node::{Node, NodeId};
@@ -64,10 +64,12 @@ impl World {
         }
     }
 
-    /// A leader has published its position; or, with a release, what another had published, which is beyond its own.
-    pub fn note_published(&mut self, node: NodeId, position: Lsn) {
+    /// A leader has published its position; or, with a release, what another had published: that is beyond its own end, or
+    /// on another timeline (0: not told).
+    pub fn note_published(&mut self, node: NodeId, position: Lsn, timeline: Timeline) {
         let Some(end) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
-        if self.wal.lsn(end) >= position {
+        let own = timeline == Timeline(0) || timeline == self.wal.timeline(end);
+        if own && self.wal.lsn(end) >= position {
             self.checks.published = Some(self.wal.back_to(end, position));
         }
     }
@@ -185,12 +187,15 @@ mod tests {
         let mut world = steady();
         let (old, new) = (leader(&world), standby(&world));
         let end = on_disk(&mut world, old).end;
-        world.note_published(old, world.wal.lsn(end));
+        world.note_published(old, world.wal.lsn(end), Timeline(0));
         let published = world.checks.published;
         assert_eq!(published, Some(end));
         let mine = on_disk(&mut world, new);
         mine.end = Place { depth: end.depth - 2, ..end };
-        world.note_published(new, world.wal.lsn(end));
+        world.note_published(new, world.wal.lsn(end), Timeline(0));
         assert_eq!(world.checks.published, published);
+        let before = on_disk(&mut world, new).end;
+        world.note_published(new, world.wal.lsn(before), Timeline(9));
+        assert_eq!(world.checks.published, published, "what it passes on is on another timeline than its own");
     }
 }

@@ -145,7 +145,8 @@ impl World {
         let prompt = self.was_prompt() && self.settings.delay_us.1 <= 30_000;
         let Some(mine) = self.nodes[node.0].place().filter(|_| prompt && self.is_quiet(node, 3000)) else { return };
         for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
-            let Some(theirs) = self.could_lead(other).filter(|_| self.hear_each_other(node, other)) else { continue };
+            let asked = self.hear_each_other(node, other) && self.store_answers(other);
+            let Some(theirs) = self.could_lead(other).filter(|_| asked) else { continue };
             if self.wal.contains(theirs, mine) && theirs.depth > mine.depth {
                 let bytes = self.wal.lsn(theirs).bytes_ahead_of(self.wal.lsn(mine));
                 let (winner, better) = (&self.names[node.0], &self.names[other.0]);

@@ -2,7 +2,7 @@
 //! it is rewound to or cloned from; or that one leads, serves, and was elected from what both share: then the rest was
 //! given up by that election. A standby that is cloned from instead is one of that leader: it holds nothing that the
 //! leader does not, and what it lacks comes from the leader, if that serves; where an operator asked for the clone, it is
-//! his word that gives up what only this node holds of a leader that just died. A directory that a rewind has begun to write is cloned, never rewound again or started.
+//! his word that gives up what only this node holds of a leader that just died, or before the next one serves. A directory that a rewind has begun to write is cloned, never rewound again or started.
 
 use matriarch_core::id::Member;
 
@@ -39,7 +39,11 @@ impl World {
     /// What a directory holds is about to be replaced by what another has: emptied for a clone, or rewound. A clone brings
     /// the checkpoint of its source about, a rewind takes the last one.
     pub fn check_replaced(&mut self, node: NodeId, from: &Member, by: Tool) {
-        let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
+        let Some((mine, half_made)) =
+            self.nodes[node.0].server.cluster().map(|on_disk| (on_disk.end, on_disk.tainted.is_some()))
+        else {
+            return;
+        };
         let Some(source) = self.named(from) else { return };
         let server = &self.nodes[source.0].server;
         let theirs = server.cluster().filter(|on_disk| on_disk.tainted.is_none() && server.is_ready());
@@ -49,7 +53,8 @@ impl World {
             self.violated("S16", what);
             return;
         };
-        let lost = self.acknowledged_beyond(mine, theirs);
+        // What a rewind has begun to write was given up with its beginning.
+        let lost = if half_made { 0 } else { self.acknowledged_beyond(mine, theirs) };
         let by_word = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
         let elected = self.is_of_the_leader(source, mine, theirs, by_word);
         let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
@@ -69,7 +74,7 @@ impl World {
         let server = &self.nodes[leader.0].server;
         let (serves, end) = (server.is_primary(), server.cluster().map(|on_disk| on_disk.end));
         let Some(end) = end.filter(|end| leader != source && self.wal.contains(*end, theirs)) else {
-            return leader == source && serves;
+            return leader == source && (serves || by_word);
         };
         serves || by_word || self.acknowledged_beyond(self.wal.shared(mine, end), theirs) == 0
     }
@@ -122,6 +127,12 @@ mod tests {
         }
         assert_eq!(replaced(true, Tool::Rewind, old), Some("S16"), "its first checkpoint is still to come");
         assert_eq!(replaced(true, Tool::Clone, old), None, "a clone waits for one");
+        let half_made = |world: &mut World, _: NodeId| {
+            world.checks.last_leader = None;
+            let node = standby(world);
+            on_disk(world, node).tainted = Some("a rewind");
+        };
+        assert_eq!(replaced(true, Tool::Clone, half_made), None, "what it held was given up already");
     }
 
     /// Rows of an old leader are given up for a clone from a standby.

@@ -7,7 +7,7 @@ mod states;
 
 use std::collections::BTreeMap;
 
-use matriarch_core::action::{Action, GuardAction};
+use matriarch_core::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
 use matriarch_core::effects::{Decision, Effects, Order};
 use matriarch_core::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresEvent, StoreEvent};
 use matriarch_core::id::OpId;
@@ -75,6 +75,41 @@ pub struct NodeStory {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Decided(pub u64, pub Option<(TextId, TextId, TextId)>);
 
+/// Whom an order is to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum To {
+    /// The store.
+    Store,
+    /// PostgreSQL.
+    Postgres,
+    /// The guard.
+    Guard,
+    /// Other agents, operators, and this node's disk.
+    Others,
+}
+
+impl To {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Store(_) => Self::Store,
+            Action::Postgres(_) => Self::Postgres,
+            Action::Guard(_) | Action::Host(HostAction::StartGuard) => Self::Guard,
+            Action::Host(_) | Action::Peer(_) | Action::Answer(..) => Self::Others,
+        }
+    }
+}
+
+fn is_routine(action: &Action) -> bool {
+    use StoreAction::{KeepSession, PutMember, PutStatus, Read, Renew};
+    matches!(
+        action,
+        Action::Store(Read | PutMember { .. } | PutStatus { .. } | KeepSession { .. } | Renew { .. })
+            | Action::Postgres(PostgresAction::Observe | PostgresAction::Look)
+            | Action::Guard(GuardAction::Arm { .. })
+    )
+}
+
 /// An order. It is written as a list without names: there are thousands.
 #[derive(Clone, Debug)]
 pub struct Ordered {
@@ -82,6 +117,10 @@ pub struct Ordered {
     pub at: u64,
     /// Its kind, as in `coverage`.
     pub kind: TextId,
+    /// Whom it is to.
+    pub to: To,
+    /// Agents give it all the time: it is of interest only if it goes wrong.
+    pub routine: bool,
     /// All of it.
     pub what: TextId,
     /// Why it was given: a sentence.
@@ -92,7 +131,7 @@ pub struct Ordered {
 
 impl Serialize for Ordered {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.at, self.kind, self.what, self.because, self.end).serialize(serializer)
+        (self.at, self.kind, self.to, self.routine, self.what, self.because, self.end).serialize(serializer)
     }
 }
 
@@ -195,7 +234,8 @@ impl Chronicle {
         let because = self.text(order.because.to_string());
         let story = self.node(node);
         let index = story.orders.len();
-        story.orders.push(Ordered { at: us(at), kind, what, because, end: None });
+        let (to, routine) = (To::of(&order.action), is_routine(&order.action));
+        story.orders.push(Ordered { at: us(at), kind, to, routine, what, because, end: None });
         match &order.action {
             Action::Guard(action) => story.asked_guard.push((action.clone(), index)),
             action if action.lane().is_some() => _ = story.open.insert(order.op, index),

@@ -11,6 +11,9 @@ use matriarch_sim::fault::Plan;
 use matriarch_sim::run::run;
 use matriarch_sim::trace::Trace;
 
+/// How often a log, which is no terminal, gets a line.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -94,6 +97,7 @@ fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
 
 fn progress(args: &Args, began: Instant, over: &AtomicBool, sum: &Mutex<Sum>, jobs: usize) {
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let mut told = began;
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let (seeds, seconds) = {
@@ -104,9 +108,11 @@ fn progress(args: &Args, began: Instant, over: &AtomicBool, sum: &Mutex<Sum>, jo
             Some(minutes) => began.elapsed() >= Duration::from_secs(60 * minutes),
             None => seeds >= args.seeds,
         };
-        if terminal {
+        if terminal || told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
             let rate = seconds as f64 / began.elapsed().as_secs_f64() / jobs as f64;
-            eprint!("\r{seeds} seeds, {} h of their time, {rate:.0} s a second and core  ", seconds / 3600);
+            let (before, after) = if terminal { ("\r", "  ") } else { ("", "\n") };
+            eprint!("{before}{seeds} seeds, {} h of their time, {rate:.0} s a second and core{after}", seconds / 3600);
         }
         if all {
             over.store(true, Ordering::Relaxed);

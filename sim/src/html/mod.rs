@@ -148,6 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_knows_rungs_by_their_names() {
+        let model = include_str!("model.js");
+        let table = model.split_once("const RUNGS = {").and_then(|(_, rest)| rest.split_once('}')).expect("a table").0;
+        let named: Vec<&str> = table.split(',').filter_map(|row| Some(row.split_once(':')?.0.trim())).collect();
+        assert!(named.len() > 5, "{named:?}");
+        let rungs: Vec<&str> = matriarch_core::decide::LADDER.iter().map(|row| row.rung.name()).collect();
+        assert!(named.iter().all(|name| rungs.contains(name)), "{named:?}");
+    }
+
+    #[test]
     fn no_text_of_the_data_ends_the_element_that_it_is_in() {
         let page = assemble(1, "[\"</script><!-- {{css}}\"]");
         assert!(page.contains("[\"\\u003c/script>\\u003c!-- {{css}}\"]"));

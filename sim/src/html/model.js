@@ -55,28 +55,16 @@ function without(stretchesOfOne, stretchesOfOther) {
 const RUNGS = { leader: "leads", follow: "follows", fence: "yields", isolated: "yields", identity: "yields",
   unsupported: "yields", switchover: "yields" };
 
-// Orders by what they are drawn as. What agents do all the time is routine, unless it goes wrong.
-const ROUTINE = new Set(["observe", "look", "read", "put_member", "put_status", "keep_session", "renew", "arm"]);
-const STORE = new Set(["grant_tenure", "reserve", "acquire", "take_over", "renew", "release", "revoke", "grant_session",
-  "keep_session", "put_member", "put_status", "put_history", "put_failover", "clear_failover", "read",
-  "race_initialize", "complete_initialize", "abandon_initialize"]);
-const GUARD = new Set(["arm", "disarm", "hold", "resume", "fire", "kill_orphans", "start_guard"]);
-const OTHERS = new Set(["ask_position", "ask_status", "await_replay", "answer", "write_epoch", "write_pledge", "exit"]);
-
-function categoryOf(kind, came) {
-  if (ROUTINE.has(kind) && came !== "refused" && came !== "unknown") return "routine";
-  if (STORE.has(kind)) return "store";
-  if (GUARD.has(kind)) return "guard";
-  return OTHERS.has(kind) ? "others" : "postgres";
-}
+// What agents do all the time is routine, unless it goes wrong.
+const categoryOf = (to, routine, came) => routine && came !== "refused" && came !== "unknown" ? "routine" : to;
 
 // What kind of thing a note is about, by the symbol that a trace has for it.
 const NOTES = { "+": "starts", "-": "dies", "^": "starts", ".": "dies", "!": "dies", "#": "dies", "=": "dies" };
 
 function marksOf(story) {
-  const orders = story.orders.map(([at, kind, what, because, end]) => {
+  const orders = story.orders.map(([at, kind, to, routine, what, because, end]) => {
     const [until, came, why] = end ?? [null, "open", null];
-    return { at, category: categoryOf(text(kind), came), name: text(kind), what, because, until, came, why };
+    return { at, category: categoryOf(to, routine, came), name: text(kind), what, because, until, came, why };
   });
   const notes = story.notes.map(([at, symbol, what]) => {
     return { at, category: "events", name: text(what), shape: NOTES[symbol] ?? "happens", came: "done" };

@@ -2,31 +2,29 @@
 //! rules of arming) and small files. They live beside the agent's host, so that they outlive an agent that crashes, and go on
 //! with each step of the world.
 
+#[path = "machine/guard.rs"]
+mod guard;
+#[path = "machine/node.rs"]
+mod node;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use matriarch::agent::promises::Promises;
-use matriarch::clock::Clock;
-use matriarch::guard::{Armed, Authority, Finder, Guard, Hello, Order, PROTOCOL, Report};
-use matriarch::postgres::{Allowance, Changed, Server as PostgresServer, Settings, SqlFailure, Watched};
-use matriarch_core::action::{HostAction, PostgresAction};
+use matriarch::postgres::Changed;
+use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{PostgresDone, Started};
-use matriarch_core::id::{LeaseId, Member, Pid, SystemId, Timeline};
+use matriarch_core::id::{LeaseId, Member, Pid, SystemId};
 use matriarch_core::op::{Outcome, Refusal};
-use matriarch_core::time::Seen;
-use matriarch_core::timeline::History;
-use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
+use matriarch_core::view::postgres::{ControlState, Phase, StopMode, Upstream};
 use matriarch_sim::node::NodeId;
 use matriarch_sim::postgres::wal::{Record, Serial, Wal};
 use matriarch_sim::postgres::{Outgoing, Server, Stream};
 use matriarch_sim::time::Time;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
-use super::network::{SimulatedClock, elapsed, instant};
+use guard::PretendGuard;
+pub(crate) use node::Node;
 
-/// How long a guard waits for an agent that is dead before it stops PostgreSQL.
-const RESTART_GRACE: Duration = Duration::from_secs(2);
 /// How long a start is waited for.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How often what is waited for is looked at.
@@ -68,28 +66,6 @@ enum Due {
     Promoted,
     Checkpoint,
     ShutDown,
-}
-
-/// A guard.
-#[derive(Default)]
-pub(super) struct PretendGuard {
-    authority: Authority,
-    agent: Option<(mpsc::Receiver<Order>, mpsc::Sender<Report>)>,
-    absent_since: Option<Duration>,
-}
-
-impl PretendGuard {
-    /// What it would end.
-    pub(super) fn armed(&self) -> Option<Armed> {
-        self.authority.armed()
-    }
-
-    fn report(&self, report: Report) {
-        if let Some((_, reports)) = &self.agent {
-            // Whoever listened may have crashed.
-            let _ = reports.try_send(report);
-        }
-    }
 }
 
 impl Machines {
@@ -166,78 +142,6 @@ impl All {
     pub(super) fn postgres_killed(&mut self, node: usize) {
         self.nodes[node].server.dies();
         self.tell(node);
-    }
-
-    // --- the guard --------------------------------------------------------------------------------------------------
-
-    fn guard_lives(&mut self, node: usize) {
-        let now = instant(self.now);
-        let Some(mut guard) = self.nodes[node].guard.take() else { return };
-        if guard.authority.is_due(now) {
-            self.fence(node, &mut guard);
-        }
-        while let Some(order) = next_order(&mut guard, self.now) {
-            if order == Order::Retire && guard.authority.armed().is_none() {
-                return;
-            }
-            self.obey(node, &mut guard, order);
-        }
-        self.mind_absence(node, &mut guard);
-        self.nodes[node].guard = Some(guard);
-    }
-
-    fn fence(&mut self, node: usize, guard: &mut PretendGuard) {
-        let processes = u32::from(self.nodes[node].server.postmaster.is_some());
-        self.nodes[node].server.dies();
-        let fired = guard.authority.fire(instant(self.now), processes);
-        guard.report(Report::Fired(fired));
-        self.tell(node);
-    }
-
-    fn obey(&mut self, node: usize, guard: &mut PretendGuard, order: Order) {
-        let (now, what) = (instant(self.now), format!("{order:?}"));
-        let refused = |why: String| Report::Refused { what, why };
-        let report = match order {
-            Order::Hello { .. } => return,
-            Order::Postmaster { pid, .. } => Report::Watching { pid, why_no_cgroup: None },
-            Order::Arm { tenure, at, instead_of } => {
-                guard.authority.arm(tenure, at, instead_of, now).map_or_else(refused, Report::Armed)
-            }
-            Order::Disarm { tenure } => match guard.authority.disarm(tenure) {
-                Ok(()) => Report::Disarmed { tenure },
-                Err(why) => refused(why),
-            },
-            Order::Hold => match guard.authority.hold() {
-                Ok(()) => {
-                    let server = &mut self.nodes[node].server;
-                    server.held = server.postmaster.is_some();
-                    Report::Held { processes: 1, took_us: 0 }
-                }
-                Err(why) => refused(why),
-            },
-            Order::Resume => {
-                guard.authority.resume();
-                self.nodes[node].server.held = false;
-                Report::Resumed
-            }
-            Order::Fire { .. } => return self.fence(node, guard),
-            Order::KillOrphans if self.nodes[node].server.postmaster.is_some() => refused("a postmaster lives".into()),
-            Order::KillOrphans => Report::OrphansDead { processes: 0 },
-            Order::Retire => refused("armed".into()),
-        };
-        guard.report(report);
-    }
-
-    /// Its agent is dead.
-    fn mind_absence(&mut self, node: usize, guard: &mut PretendGuard) {
-        let Some(since) = guard.absent_since.filter(|since| self.now >= *since + RESTART_GRACE) else { return };
-        let Some(armed) = guard.authority.armed() else { return };
-        if self.nodes[node].server.postmaster.is_none() || guard.authority.is_held() {
-            self.fence(node, guard);
-            self.nodes[node].releases.push(armed.tenure);
-        } else if self.now.saturating_sub(since) < RESTART_GRACE + Duration::from_millis(2) {
-            self.stop(node, StopMode::Fast);
-        }
     }
 
     // --- PostgreSQL -------------------------------------------------------------------------------------------------
@@ -452,216 +356,6 @@ impl All {
     }
 }
 
-fn next_order(guard: &mut PretendGuard, now: Duration) -> Option<Order> {
-    let (orders, _) = guard.agent.as_mut()?;
-    match orders.try_recv() {
-        Ok(order) => Some(order),
-        Err(mpsc::error::TryRecvError::Empty) => None,
-        Err(mpsc::error::TryRecvError::Disconnected) => {
-            (guard.agent, guard.absent_since) = (None, Some(now));
-            None
-        }
-    }
-}
-
 fn refused(why: &str) -> Outcome<PostgresDone> {
     Outcome::Refused(Refusal::Failed(why.into()))
-}
-
-/// A node as its agent has it.
-pub(super) struct Node {
-    machines: Machines,
-    node: usize,
-}
-
-impl Node {
-    fn server<T>(&self, look: impl FnOnce(&Server) -> T) -> T {
-        look(&self.machines.all().nodes[self.node].server)
-    }
-
-    /// How its guard is found.
-    pub(super) fn finder(self: &Arc<Self>) -> Finder {
-        let this = Arc::clone(self);
-        Finder::new(move || {
-            let this = Arc::clone(&this);
-            Box::pin(async move {
-                sleep(Duration::from_millis(3)).await;
-                let (connection, orders, reports) = Guard::connection();
-                let mut all = this.machines.all();
-                let guard = all.nodes[this.node].guard.get_or_insert_default();
-                (guard.agent, guard.absent_since) = (Some((orders, reports)), None);
-                let hello = Hello {
-                    protocol: PROTOCOL,
-                    pid: 1,
-                    armed: guard.authority.armed(),
-                    held: guard.authority.is_held(),
-                    fencing: false,
-                    fired: guard.authority.last_fired(),
-                    wishes_refused: Vec::new(),
-                    strict: false,
-                };
-                Ok((connection, hello))
-            })
-        })
-    }
-
-    /// Waits until the postmaster is another one or none, or `until` holds of it; whether that was so.
-    async fn wait(&self, pid: Pid, until: impl Fn(&Server) -> bool) -> bool {
-        loop {
-            let (same, holds) = self.server(|server| {
-                let same = server.postmaster.as_ref().is_some_and(|pm| pm.pid == pid);
-                (same, same && until(server))
-            });
-            if holds || !same {
-                return holds;
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-    }
-
-    fn pid(&self) -> Option<Pid> {
-        self.server(|server| server.postmaster.as_ref().map(|pm| pm.pid))
-    }
-
-    async fn start(&self, as_standby: Option<Option<NodeId>>, allowance: &Allowance) -> Outcome<PostgresDone> {
-        sleep(Duration::from_millis(5)).await;
-        let writable = if as_standby.is_none() { allowance.check_writable() } else { Ok(()) };
-        let fork = || self.machines.all().fork(self.node, as_standby);
-        let pid = match writable.and_then(|()| allowance.begin(fork)) {
-            Ok(pid) => pid,
-            Err(refusal) => return Outcome::Refused(refusal),
-        };
-        match tokio::time::timeout(START_LIMIT, self.wait(pid, Server::is_ready)).await {
-            Ok(true) => Outcome::Done(PostgresDone::Done),
-            Ok(false) => refused("it did not come up"),
-            Err(_) => Outcome::Unknown("it is still starting".into()),
-        }
-    }
-
-    async fn stop(&self, mode: StopMode) {
-        sleep(LOOK_AGAIN).await;
-        let Some(pid) = self.pid() else { return };
-        self.machines.all().stop(self.node, mode);
-        self.wait(pid, |_| false).await;
-    }
-
-    async fn promote(&self, timeline: Timeline, allowance: &Allowance) -> Outcome<PostgresDone> {
-        sleep(LOOK_AGAIN).await;
-        if let Err(refusal) = allowance.check_writable() {
-            return Outcome::Refused(refusal);
-        }
-        let pid = {
-            let mut all = self.machines.all();
-            let server = &mut all.nodes[self.node].server;
-            let ready = server.is_ready();
-            let Some(pm) = server.postmaster.as_mut().filter(|pm| ready && pm.in_recovery) else {
-                return refused("the server is not in standby mode");
-            };
-            pm.promoting = Some(timeline);
-            let pid = pm.pid;
-            all.later(self.node, pid, 40, Due::Promoted);
-            pid
-        };
-        if self.wait(pid, Server::is_primary).await {
-            Outcome::Done(PostgresDone::Done)
-        } else {
-            refused("it went down")
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl PostgresServer for Node {
-    async fn observe_postmaster(&self) -> Process {
-        self.server(Server::process)
-    }
-
-    async fn observe_data(&self) -> DataDir {
-        let all = self.machines.all();
-        all.nodes[self.node].server.data(&all.wal)
-    }
-
-    async fn history(&self, timeline: Timeline) -> History {
-        let all = self.machines.all();
-        let end = all.nodes[self.node].server.cluster().map(|on_disk| on_disk.end);
-        end.map_or_else(|| History::first(timeline), |end| all.wal.history(end))
-    }
-
-    async fn observe_sql(&self, deadline: Duration) -> Result<Seen<Sql>, SqlFailure> {
-        let asked = SimulatedClock.now();
-        sleep(Duration::from_millis(1)).await;
-        if self.server(|server| server.held) {
-            sleep(deadline).await;
-        }
-        let all = self.machines.all();
-        let sql = all.nodes[self.node].server.sql(&all.wal, Time(elapsed().as_nanos() as u64), &all.names);
-        let sql = sql.ok_or_else(|| SqlFailure::Unreachable("no answer".into()))?;
-        Ok(Seen::new(sql, asked, SimulatedClock.now()))
-    }
-
-    async fn carry_out(&self, action: PostgresAction, allowance: &Allowance) -> Outcome<PostgresDone> {
-        match action {
-            PostgresAction::Start(StartAs::Primary) => self.start(None, allowance).await,
-            PostgresAction::Start(StartAs::Standby(upstream)) => {
-                let from = upstream.and_then(|upstream| self.machines.all().find(&upstream)).map(NodeId);
-                self.start(Some(from), allowance).await
-            }
-            PostgresAction::Stop(mode) => {
-                self.stop(mode).await;
-                Outcome::Done(PostgresDone::Done)
-            }
-            PostgresAction::Restart => {
-                self.stop(StopMode::Fast).await;
-                let role = self.server(|server| server.cluster().filter(|disk| disk.standby).map(|disk| disk.upstream));
-                self.start(role, allowance).await
-            }
-            PostgresAction::Promote { timeline } => self.promote(timeline, allowance).await,
-            slow @ (PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_)) => {
-                sleep(Duration::from_millis(400)).await;
-                self.machines.all().at_once(self.node, slow)
-            }
-            quick => {
-                sleep(Duration::from_millis(4)).await;
-                self.machines.all().at_once(self.node, quick)
-            }
-        }
-    }
-
-    fn watch(&self, pid: Pid) -> Watched {
-        let this = Self { machines: self.machines.clone(), node: self.node };
-        let ended = async move {
-            this.wait(pid, |_| false).await;
-        };
-        Watched { start_ticks: 0, ended: Box::pin(ended) }
-    }
-
-    fn watch_files(&self) -> mpsc::Receiver<Changed> {
-        let (tell, told) = mpsc::channel(1);
-        self.machines.all().nodes[self.node].changed = Some(tell);
-        told
-    }
-
-    fn apply_settings(&self, _: Settings) {}
-
-    async fn vet_parameters(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-#[tonic::async_trait]
-impl Promises for Node {
-    fn read(&self) -> Started {
-        self.machines.all().nodes[self.node].files
-    }
-
-    async fn write(&self, action: HostAction) -> Outcome<()> {
-        sleep(LOOK_AGAIN).await;
-        let files = &mut self.machines.all().nodes[self.node].files;
-        match action {
-            HostAction::WriteEpoch(epoch) => files.epoch = Some(epoch),
-            HostAction::WritePledge(absent_at) => files.pledge = absent_at,
-            HostAction::StartGuard | HostAction::Exit { .. } => {}
-        }
-        Outcome::Done(())
-    }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use matriarch::agent::surroundings::{Surroundings, live};
 use matriarch::agent::{Asked, setup};
 use matriarch::config::{self, DynamicConfig, LocalConfig};
+use matriarch::service::ServiceManager;
 use matriarch::store::EtcdStore;
 use matriarch::store::embedded::Memory;
 use serde_json::json;
@@ -458,7 +459,8 @@ async fn agent(name: &'static str, members: usize, (node, uses, asks): Beside) -
         promises: node,
         guard,
         asked,
-        reload: Box::new(move || Some(configuration(name, members))),
+        reload: Box::new(move || Box::pin(std::future::ready(Some(configuration(name, members))))),
+        service: ServiceManager::none(),
     };
     live(around, local, effective.core, 15, found).await?;
     Ok(())

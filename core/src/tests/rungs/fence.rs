@@ -108,6 +108,27 @@ fn orphans_are_killed_before_anything_else() {
     }
 }
 
+/// Nothing can be started beside what is not known to be dead: whoever can shall lead.
+#[test]
+fn orphans_that_cannot_be_counted_or_killed_cost_the_tenure() {
+    let orphans = |ms: u64| {
+        let node = Node::primary().dead().with(|state| state.postgres.orphans = None);
+        node.with(|state| state.memory.dead_since = Some(at(0))).later(ms).concludes()
+    };
+    assert_eq!(orphans(9_999), (Rung::Fence, "orphans_alive", Fate::Keep));
+    assert_eq!(orphans(10_000), (Rung::Fence, "orphans_alive", Fate::LetLapse));
+}
+
+/// It is not ours to stop: the agent leaves.
+#[test]
+fn a_primary_of_another_cluster_is_not_killed_unless_this_agent_is_starting_it() {
+    let dir = Cluster { system_id: SystemId(1), ..primary_dir(ControlState::InProduction) };
+    let other = Node::primary().with(|state| (state.tenure, state.guard.armed) = (Tenure::None, None)).dir(dir);
+    assert_eq!(other.concludes().0, Rung::Identity);
+    let starting = other.dead().doing(Action::Postgres(PostgresAction::Start(StartAs::Primary)), 10);
+    assert_eq!(starting.concludes().1, "no_tenure");
+}
+
 #[test]
 fn a_start_under_way_is_no_orphan() {
     let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
@@ -125,6 +146,10 @@ fn a_start_beside_a_primary_proves_its_tenure_by_the_epoch_on_disk() {
     let node = adopting(Node::primary());
     let renew = StoreAction::Renew { lease: OURS, epoch: EPOCH, deadline: seconds(2) };
     concludes(&node, Rung::Fence, "adopting", Fate::Keep, &[Action::Store(renew)]);
+    let over = node.with(|state| state.spent = Some(OURS)).cluster(|cluster| {
+        cluster.epoch = Some(epoch_record("a", EPOCH));
+    });
+    concludes(&over, Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
 }
 
 #[test]

@@ -25,6 +25,13 @@ fn a_stopped_server_is_compared_before_it_starts_and_a_running_one_when_it_does_
     assert_eq!(Node::standby().later(3_000).decide().0, Rung::Follow, "it streams");
 }
 
+/// No postmaster is seen yet; it may come up any moment.
+#[test]
+fn what_is_being_started_is_not_compared() {
+    let starting = stopped_beside_b().doing(start_standby(Some("b")), 10);
+    assert_eq!(starting.concludes(), (Rung::Follow, "starting_standby", Fate::Keep));
+}
+
 #[test]
 fn a_comparison_with_one_leader_says_nothing_of_the_next() {
     let node =
@@ -131,7 +138,7 @@ fn a_stopped_standby_starts_behind_its_leader() {
 #[test]
 fn a_stopped_standby_without_a_leader_starts_alone_after_a_moment() {
     concludes(&Node::stopped(), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
-    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: None };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
     let node = Node::stopped().with(|state| state.store.vanished = Some(vanished));
     concludes(&node, Rung::Follow, "no_source", Fate::Keep, &[]);
     assert_eq!(node.later(1_000).concludes().1, "starting_alone");

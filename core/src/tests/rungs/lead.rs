@@ -89,6 +89,16 @@ fn a_node_that_is_to_be_cloned_from_the_leader_is_not_cloned_from_who_offers_its
     assert_eq!(reinit(false), [clone("c")]);
 }
 
+/// It may hold the most; the wish stands for the next leader.
+#[test]
+fn a_complete_directory_is_not_given_up_for_a_clone_of_nobody() {
+    let wished = |node: Node| node.with(|state| state.memory.reinit = true);
+    assert_eq!(wished(Node::racing()).concludes().0, Rung::Race);
+    assert_eq!(wished(Node::standby()).concludes().0, Rung::Bootstrap);
+    let incomplete = Cluster { tainted: Some("a clone began".into()), ..standby_dir() };
+    assert_eq!(wished(Node::stopped()).dir(incomplete).concludes(), (Rung::Bootstrap, "no_clone_source", Fate::Keep));
+}
+
 #[test]
 fn a_leader_whose_data_are_gone_stops_and_gives_up() {
     let node = Node::primary().with(|state| state.postgres.data = DataDir::Empty);
@@ -171,6 +181,22 @@ fn a_dead_primary_starts_in_place_only_under_the_epoch_on_disk() {
     ] {
         assert_eq!(node.wants(), [start_standby(None)], "{what}");
         assert_eq!(node.concludes().1, "start_to_promote", "{what}");
+    }
+}
+
+/// What a standby received may not be all that was acknowledged, whatever became of its signal file. And who has one was
+/// to be a standby, whatever it was before.
+#[test]
+fn in_place_starts_what_was_a_primary_to_the_last() {
+    let starts = |state: ControlState, standby_signal: bool| {
+        let dir = Cluster { standby_signal, ..primary_dir(state) };
+        Node::primary().dead().dir(dir).concludes().1
+    };
+    for state in [ControlState::InProduction, ControlState::ShuttingDown, ControlState::InCrashRecovery] {
+        assert_eq!((starts(state, false), starts(state, true)), ("restart_in_place", "start_to_promote"));
+    }
+    for state in [ControlState::InArchiveRecovery, ControlState::ShutDownInRecovery, ControlState::StartingUp] {
+        assert_eq!(starts(state, false), "start_to_promote", "{state:?}");
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod fence;
 mod follow;
+mod ladder;
 mod lead;
 mod race;
+mod standing_back;
 mod switchover;
 mod waiting;
 

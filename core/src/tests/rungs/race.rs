@@ -233,6 +233,17 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
     assert_eq!(node(2, all).concludes().1, "asking_lease", "it was on the leaders' own");
     assert_eq!(node(0, all).concludes().1, "asking_lease", "and Patroni does not tell");
     assert_eq!(node(3, HERE.0 - 0x40).concludes().1, "lag_too_large", "it has only not got there yet");
+    // The bug: two leaders further on, it was measured from where the second of them began, beyond what it held, and had
+    // left nothing.
+    let second = |flushed| {
+        node(4, flushed).cluster(|cluster| {
+            let first = cluster.history.lines[0].clone();
+            let line = HistoryLine { timeline: crate::id::Timeline(3), end: Lsn(HERE.0 + (1 << 20)), ..first };
+            cluster.history.lines.push(line);
+        })
+    };
+    assert_eq!(second(HERE.0).concludes().1, "branch_left");
+    assert_eq!(second(HERE.0 - 0x40).concludes().1, "lag_too_large");
 }
 
 /// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
@@ -253,12 +264,7 @@ fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
     // The bug: one that was promoted by hand while the leader stopped won against whom that released its key to: it held
     // all but the shutdown checkpoint, whose beginning is what is published.
     let released = |optime| {
-        let vanished = Vanished {
-            heard: at(0).back(seconds(1)),
-            who: Member::new("b"),
-            record: None,
-            released: Some(Revision(0)),
-        };
+        let vanished = Vanished { heard: at(0).back(seconds(1)), who: Member::new("b"), released: Some(Revision(0)) };
         node(optime).with(|state| state.store.vanished = Some(vanished)).concludes().1
     };
     assert_eq!(released(HERE.0 - 0x40), "branch_awaited");
@@ -300,7 +306,7 @@ fn who_is_too_far_behind_the_last_known_position_does_not_race() {
 #[test]
 fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
     let node = |who: &str| {
-        let vanished = Vanished { heard: at(0), who: Member::new(who), record: None, released: None };
+        let vanished = Vanished { heard: at(0), who: Member::new(who), released: None };
         Node::racing()
             .cluster(|cluster| {
                 *cluster = {
@@ -378,7 +384,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
         let asked = node.doing(verdict.orders[0].clone(), 0).later(150);
         assert_eq!(asked.concludes().1, "asking_lease", "one that is silent is not waited for");
         // Its key vanished: it gets its moment to take it back.
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: None };
+        let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
         let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
         assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
         let mut node = node.later(300);
@@ -389,7 +395,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
 
 #[test]
 fn a_leader_that_gave_its_key_away_is_not_waited_for_by_whom_the_operator_asked_for() {
-    let vanished = Vanished { heard: at(0), who: Member::new("b"), record: None, released: None };
+    let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
     let mut node =
         asked_for(Some("b"), Some("a")).with(|state| state.store.vanished = Some(vanished)).cluster(|cluster| {
             let record = &mut cluster.members.get_mut(&Member::new("b")).unwrap().record;
@@ -511,11 +517,32 @@ fn a_lease_is_asked_for_in_advance_only_by_who_has_no_other_business_with_one() 
     let asks = |change: fn(&mut crate::state::State)| {
         let mut node = Node::standby();
         node.state.memory.handover_announced = Some(node.now);
-        let mut node = node.with(change);
-        actions(&node.tick()).iter().any(|action| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
+        let node = node.with(change);
+        let orders = crate::decide::tenure::orders(&node.view(), &node.decide().1);
+        orders.iter().any(|(action, _)| matches!(action, Action::Store(StoreAction::GrantTenure { .. })))
     };
     assert!(asks(|_| ()));
     assert!(!asks(|state| state.spent = Some(LeaseId(6))), "the spent one is revoked first");
     assert!(!asks(|state| state.config.nofailover = true));
+    assert!(!asks(|state| state.config.unsupported = Some("pause".into())));
+    assert!(!asks(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) }), "it may have a tenure yet");
     assert!(!asks(|state| state.memory.handover_announced = Some(state.store.answered.back(seconds(3_600)))));
+}
+
+/// The bug: who had answered was forgotten when its member record was overwritten with what cannot be read, just before
+/// the key was asked for; and what it held more was given up.
+#[test]
+fn what_a_peer_answered_counts_also_after_its_record_was_garbled() {
+    let node = granted(Node::racing()).with(|state| {
+        let now = state.store.answered;
+        let told = answer(Lsn(HERE.0 + 8), Some(Revision(101)));
+        state.peers.answers.insert(Member::new("b"), Seen::new(told, now, now));
+    });
+    assert_eq!(node.concludes().1, "behind_peer");
+    let garbled = node.cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record = crate::view::store::MemberRecord::default();
+    });
+    assert_eq!(garbled.concludes().1, "behind_peer");
+    let ended = garbled.cluster(|cluster| drop(cluster.members.remove(&Member::new("b"))));
+    assert_eq!(ended.concludes().1, "campaigning", "it does not reach the store and could not take the key");
 }

@@ -41,6 +41,13 @@ fn a_switchover_asks_checkpoints_and_stops() {
 }
 
 #[test]
+fn one_good_candidate_is_enough_for_a_switchover_to_anybody() {
+    let anybody = moving().cluster(|cluster| cluster.failover = Some(failover(Some("a"), None)));
+    assert_eq!(anybody.concludes().1, "asking_candidates");
+    assert_eq!(b_answers(anybody, |_| ()).concludes().1, "stopping_for_handover", "c is not waited for");
+}
+
+#[test]
 fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let clear = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
     let bad = [
@@ -99,6 +106,10 @@ fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint()
         |end| b_answers(ours(), move |answer| (answer.history, answer.replayed) = (minted(end), Lsn(u64::MAX)));
     assert_eq!(theirs(100).concludes().1, "handing_over");
     assert_eq!(theirs(90).concludes().1, "awaiting_candidate");
+    let patroni = theirs(90).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.pledges = false;
+    });
+    assert_eq!(patroni.concludes().1, "handing_over", "it tells no more than the number");
 }
 
 #[test]
@@ -147,6 +158,12 @@ fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
     let message = "stopped; PostgreSQL is left as it is, since the cluster asks for pause".into();
     let exit = Action::Host(HostAction::Exit { code: 0, message });
     concludes(&node, Rung::Unsupported, "shutting_down", Fate::Keep, &[exit]);
+    // What it leads, or its guard is armed for, does not live on without it.
+    let armed = node.with(|state| state.guard.armed = Some(Armed { tenure: LeaseId(0), at: at(9_000) }));
+    assert_eq!(armed.concludes().0, Rung::Switchover);
+    let leads = Node::primary().with(|state| (state.leaving, state.guard.armed) = (true, None));
+    let leads = leads.config(|config| config.unsupported = Some("pause".into()));
+    assert_eq!(leads.concludes().0, Rung::Switchover);
 }
 
 #[test]

@@ -62,6 +62,8 @@ fn our_own_directory_that_is_being_removed_is_waited_for_and_looked_at_again() {
     let changed = |node: Node| node.with(|state| state.memory.changed = at(0));
     assert_eq!(looks(changed(foreign()).later(199)), None);
     assert_eq!(looks(changed(foreign()).later(200)), Some("observation_due"));
+    assert_eq!(looks(changed(foreign()).with(|state| state.memory.owned = false).later(200)), None, "another's");
+    assert_eq!(looks(changed(owned(DataDir::Empty)).later(200)), None, "it is gone");
     // What cannot be read at all was not removed: it is for somebody to see.
     let unreadable = owned(DataDir::Unreadable("permission denied".into()));
     assert_eq!(unreadable.concludes(), (Rung::Identity, "data_dir_unusable", Fate::LetLapse));

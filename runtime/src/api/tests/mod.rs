@@ -2,6 +2,7 @@
 
 mod configure;
 pub(crate) mod node;
+mod tls;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -25,8 +25,8 @@ use crate::agent::handle::{Handle, Message, Shared};
 use crate::api::{Allowlist, ApiSettings, ClusterRead, StoreAccess, serve};
 use crate::clock;
 use crate::config::Credentials;
-use crate::http::request;
-use crate::net::Listener;
+use crate::http::{Client, request};
+use crate::net::{Connector, Listener};
 use crate::wire::{RawEntry, cluster_view};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -163,6 +163,7 @@ pub(crate) struct Node {
     pub(crate) base: String,
     pub(super) shared: Arc<Mutex<Shared>>,
     pub(super) told: Told,
+    pub(super) settings: watch::Sender<ApiSettings>,
 }
 
 /// Serves a node. Its loop grants every request, and an observation lets replay go on by 512 bytes.
@@ -170,16 +171,18 @@ pub(crate) async fn serve_node(shared: Shared, authentication: Option<Credential
     serve_with(shared, ApiSettings { authentication, ..settings() }).await
 }
 
-pub(super) fn settings() -> ApiSettings {
+pub(crate) fn settings() -> ApiSettings {
     ApiSettings {
         authentication: None,
         allowlist: Allowlist::default(),
+        tls: None,
         extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
         server_tokens: "original".into(),
         store: StoreAccess {
             read: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
             put: Arc::new(|_, _, _| Box::pin(async { Outcome::Unknown("nothing is written here".into()) })),
         },
+        peers: Client::new(Connector::tcp(LIMIT)),
     }
 }
 
@@ -223,10 +226,11 @@ pub(super) async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
         }
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (_keep, settings) = watch::channel(settings);
-    tokio::spawn(serve(Listener::tcp(listener), Handle::new(Arc::clone(&shared), messages, clock::host()), settings));
-    Node { base, shared, told }
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
+    let (settings, seen) = watch::channel(settings);
+    tokio::spawn(serve(Listener::tcp(listener), Handle::new(Arc::clone(&shared), messages, clock::host()), seen));
+    Node { base, shared, told, settings }
 }
 
 pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {

@@ -38,18 +38,13 @@ impl Build<'_, '_> {
         if let Some(given) = self.text("etcd3.protocol") {
             given.clone_into(&mut protocol);
         }
-        for key in ["cacert", "cert", "key"] {
-            if self.at(&join("etcd3", key)).is_some() {
-                self.refuse(&join("etcd3", key), "TLS to the store is not supported yet; use http");
-            }
-        }
-        if protocol == "https" {
-            let key = if self.at("etcd3.protocol").is_some() { "etcd3.protocol" } else { "etcd3.url" };
-            self.refuse(key, "TLS to the store is not supported yet; use http");
+        let tls = self.etcd3_tls(protocol == "https");
+        if tls.is_none() && protocol == "https" {
+            return None;
         }
         Some(Etcd3 {
             hosts,
-            protocol,
+            tls,
             username: self.text("etcd3.username").map(str::to_owned),
             password: self.secret("etcd3.password"),
         })
@@ -62,7 +57,10 @@ impl Build<'_, '_> {
             let parts = url.as_str().and_then(|u| u.trim().split_once("://"));
             let Some((protocol, host)) = parts.filter(|(p, h)| matches!(*p, "http" | "https") && !h.contains('@'))
             else {
-                self.refuse("etcd3.url", "expected http://host:port, with user and password in their own keys");
+                self.refuse(
+                    "etcd3.url",
+                    "expected http://host:port or https://host:port, with user and password in their own keys",
+                );
                 return None;
             };
             let host = with_port(host.trim_end_matches('/'), default_port);
