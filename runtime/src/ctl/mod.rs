@@ -11,6 +11,7 @@ mod edit;
 mod execute;
 mod flush;
 mod format;
+mod login;
 mod members;
 mod pause;
 mod pgpass;

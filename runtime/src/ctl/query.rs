@@ -3,23 +3,17 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::format::{Format, plain};
+use super::login::{Wanted, login, told};
 use super::members::{self, MemberView, Role};
-use super::pgpass::{self, Login};
 use super::table::{Column, draw};
 use super::{Ctl, CtlError, DsnArgs, QueryArgs, failed, local_time};
 use crate::api::ClusterRead;
 use crate::config::Secret;
 use crate::config::emit::python_float;
-
-/// How long connecting may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// The name under which the server lists the session.
-const APPLICATION: &str = "Patroni ctl";
 
 pub(super) async fn dsn(mut ctl: Ctl<'_>, args: DsnArgs) -> Result<(), CtlError> {
     let name = ctl.cluster_name(args.cluster)?;
@@ -89,17 +83,11 @@ async fn ask(
         (None, None) => "No connection is available".to_owned(),
     };
     let Some(member) = choose(cluster, args.role, args.member.as_deref())? else { return Ok(Err(unavailable())) };
-    let config = match configured(member, args, password) {
-        Ok(config) => config,
+    let wanted = Wanted { dbname: args.dbname.as_deref(), user: args.username.as_deref(), password };
+    let (client, connection) = match login(member, &wanted).await {
+        Ok(connected) => connected,
         Err(why) => return Ok(Err(format!("ERROR, SQLSTATE: {why}"))),
     };
-    // The library's own limit is that of the connection: a server that is stopped accepts it, and says nothing.
-    let (client, connection) = match tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return Ok(Err(sqlstate(&error))),
-        Err(_) => return Ok(Err(format!("ERROR, SQLSTATE: no answer within {} s", CONNECT_LIMIT.as_secs()))),
-    };
-    let connection = tokio::spawn(connection);
     let outcome = match still_has_the_role(&client, args.role).await {
         Ok(true) => run(&client, sql).await,
         Ok(false) => Err(unavailable()),
@@ -111,42 +99,13 @@ async fn ask(
     Ok(outcome)
 }
 
-/// As libpq would connect, as far as there is no TLS in it.
-fn configured(member: MemberView<'_>, args: &QueryArgs, password: Option<Secret>) -> Result<Config, String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let mode = variable("PGSSLMODE").unwrap_or_default();
-    if matches!(mode.as_str(), "require" | "verify-ca" | "verify-full") {
-        return Err(format!("PGSSLMODE is {mode}, and TLS to PostgreSQL is not built yet"));
-    }
-    let account = || nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten().map(|user| user.name);
-    let user = args.username.clone().or_else(|| variable("PGUSER")).or_else(account);
-    let user = user.ok_or("this account has no name: name the user with -U")?;
-    let dbname = args.dbname.clone().or_else(|| variable("PGDATABASE")).unwrap_or_else(|| user.clone());
-    let (host, port) = (member.host(), member.port().unwrap_or(5432));
-    let kept = || {
-        let login = Login { host, port, dbname: &dbname, user: &user };
-        pgpass::password(&pgpass::file()?, &login)
-    };
-    let password = password.or_else(|| variable("PGPASSWORD").map(Secret::new)).or_else(kept);
-    let mut config = Config::new();
-    config.host(host).port(port).user(&user).dbname(&dbname).connect_timeout(CONNECT_LIMIT);
-    config.application_name(variable("PGAPPNAME").as_deref().unwrap_or(APPLICATION)).ssl_mode(SslMode::Disable);
-    if let Some(options) = variable("PGOPTIONS") {
-        config.options(&options);
-    }
-    if let Some(password) = &password {
-        config.password(password.reveal());
-    }
-    Ok(config)
-}
-
 /// The store may be behind: who was asked for by anything but the leader key is asked again what it is.
 async fn still_has_the_role(client: &Client, role: Option<Role>) -> Result<bool, String> {
     let in_recovery = match role {
         None | Some(Role::Any | Role::Leader) => return Ok(true),
         Some(_) => client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await,
     };
-    let in_recovery: bool = in_recovery.map_err(|error| sqlstate(&error))?.get(0);
+    let in_recovery: bool = in_recovery.map_err(|error| failure(&error))?.get(0);
     Ok(in_recovery != (role == Some(Role::Primary)))
 }
 
@@ -157,7 +116,7 @@ async fn run(client: &Client, sql: &str) -> Result<Rows, String> {
         Ok(statement) => statement.columns().iter().map(|column| column.type_().clone()).collect(),
         Err(_) => Vec::new(),
     };
-    let messages = client.simple_query(sql).await.map_err(|error| sqlstate(&error))?;
+    let messages = client.simple_query(sql).await.map_err(|error| failure(&error))?;
     let (mut headers, mut rows): (Option<Vec<String>>, _) = (None, Vec::new());
     for message in messages {
         match message {
@@ -206,12 +165,8 @@ fn python_time(text: &str) -> String {
 }
 
 /// The code of the server's error, or what else went wrong.
-fn sqlstate(error: &tokio_postgres::Error) -> String {
-    let chain = || {
-        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        format!("{error}{source}").replace('\n', " ")
-    };
-    format!("ERROR, SQLSTATE: {}", error.code().map_or_else(chain, |code| code.code().to_owned()))
+fn failure(error: &tokio_postgres::Error) -> String {
+    format!("ERROR, SQLSTATE: {}", error.code().map_or_else(|| told(error), |code| code.code().to_owned()))
 }
 
 fn render(args: &QueryArgs, headers: &[String], rows: &[Vec<Value>]) -> String {
