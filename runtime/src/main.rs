@@ -1,6 +1,7 @@
 //! The `matriarch` command. Called as `patroni` it is the agent, called as `patronictl` the cluster client.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,6 +41,14 @@ enum Verb {
     },
     #[command(flatten)]
     Ctl(ctl::CtlCommand),
+    /// Print what a shell needs to complete the words of this program
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+        /// The name under which it is called
+        #[arg(long, value_parser = ["matriarch", "patronictl"], default_value = "matriarch")]
+        name: String,
+    },
     /// Guard one PostgreSQL for an agent (started by the agent itself)
     #[command(hide = true)]
     Guard(GuardArgs),
@@ -130,10 +139,20 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Store(arguments) => store::embedded::run(&arguments).map(|()| 0),
         Verb::ValidateConfig { file } => Ok(u8::from(validate(Some(&file)) != ExitCode::SUCCESS)),
+        Verb::Completions { shell, name } => completions(shell, &name).map(|()| 0),
         Verb::Ctl(_) => unreachable!("the client has its own exit codes"),
         Verb::Guard(arguments) => guard::run(arguments).map(|()| 0),
         Verb::Release { tenure, file } => run::release(file.as_deref(), tenure),
     }
+}
+
+/// Written to memory first: what generates it has no answer to a reader that has seen enough.
+fn completions(shell: clap_complete::Shell, name: &str) -> anyhow::Result<()> {
+    use clap::CommandFactory;
+    let mut command = if name == "patronictl" { ctl::CtlArgs::command() } else { Cli::command() };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }
 
 fn client(arguments: ctl::CtlArgs) -> ExitCode {
@@ -178,6 +197,17 @@ mod tests {
         for words in [&["matriarch", "list"][..], &["matriarch", "lsit"], &["matriarch", "--help"], &["matriarch"]] {
             assert_eq!(completed(words), words);
         }
+    }
+
+    #[test]
+    fn every_command_is_written_without_a_clash_of_options() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        ctl::CtlArgs::command().debug_assert();
+        let cli = Cli::parse_from(["matriarch", "-c", "file.yml", "query", "-c", "SELECT 1", "-d", "db", "demo"]);
+        assert_eq!(cli.options.config_file, Some("file.yml".into()));
+        let Verb::Ctl(ctl::CtlCommand::Query(query)) = cli.command else { panic!("another command") };
+        assert_eq!((query.command.as_deref(), query.dbname.as_deref()), (Some("SELECT 1"), Some("db")));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! panic; the logs of every process are then printed.
 
 mod certificates;
+mod clients;
 mod cluster;
 pub mod conformance;
 mod demo;
@@ -25,6 +26,7 @@ mod tools;
 mod wait;
 
 pub use certificates::Certificates;
+pub use clients::{Clients, Said};
 pub use cluster::Cluster;
 pub use demo::{Demo, run_as};
 pub use ledger::{Allowance, Ledger, Mark, Reign, Verdict};

@@ -26,7 +26,7 @@ use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::api::{ApiSettings, FreshRead};
+use crate::api::{ApiSettings, StoreAccess};
 use crate::clock::{Alarm, Clock};
 use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
@@ -103,7 +103,7 @@ pub struct Agent {
     namesake: Namesake,
     recorder: Recorder,
     api: Arc<watch::Sender<ApiSettings>>,
-    fresh: FreshRead,
+    access: StoreAccess,
     service: ServiceManager,
     ended: Option<Ended>,
 }
@@ -325,10 +325,10 @@ impl Agent {
         }
         self.local = local;
         self.certificates.take_in(&self.local);
-        let (local, fresh, api) = (self.local.clone(), self.fresh.clone(), Arc::clone(&self.api));
+        let (local, access, api) = (self.local.clone(), self.access.clone(), Arc::clone(&self.api));
         let peers = api.borrow().peers.clone();
         // Names in the allowlist are looked up: nothing waits for a name server.
-        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, fresh, peers).await) });
+        tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, access, peers).await) });
         self.configure()
     }
 

@@ -37,6 +37,8 @@ use crate::store::EtcdStore;
 const MESSAGES_MAX: usize = 64;
 /// Views that may wait; more wait in the watch.
 const VIEWS_MAX: usize = 64;
+/// How long a read or a write of the store may take that an operator asked for through the REST API.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether PostgreSQL's program was replaced: one question about a file.
 const VETTING_PAUSE: Duration = Duration::from_mins(1);
 
@@ -107,8 +109,8 @@ pub async fn live(
     let namesake = Box::pin(refuse_namesake(&store, peers.clone(), &base, &local)).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
-    let fresh = api::fresh_read(store.clone(), local.namespace.clone(), local.scope.clone(), NAMESAKE_LIMIT);
-    let (api, api_settings) = watch::channel(ApiSettings::new(&local, fresh.clone(), peers).await);
+    let access = api::store_access(store.clone(), local.namespace.clone(), local.scope.clone(), OPERATOR_LIMIT);
+    let (api, api_settings) = watch::channel(ApiSettings::new(&local, access.clone(), peers).await);
     let api = Arc::new(api);
     tokio::spawn(certificates.clone().renew_again_and_again(Arc::clone(&api)));
     let handle = Handle::new(Arc::clone(&shared), messages, Arc::clone(&clock));
@@ -144,7 +146,7 @@ pub async fn live(
         namesake,
         recorder,
         api,
-        fresh,
+        access,
         service: around.service,
         ended: None,
     };

@@ -33,7 +33,8 @@ pub(super) fn config(api: &Api) -> Reply {
     dynamic.map_or_else(|| Reply::error_page(502, "Bad Gateway"), |dynamic| Reply::json(200, &dynamic))
 }
 
-async fn fresh(api: &Api) -> Result<ClusterRead, String> {
-    let read = api.settings.borrow().fresh.clone();
+/// The cluster's keys as they are now; the error says what is wrong with the store.
+pub(super) async fn fresh(api: &Api) -> Result<ClusterRead, String> {
+    let read = api.settings.borrow().store.read.clone();
     read().await
 }

@@ -8,24 +8,30 @@ use hyper::body::Incoming;
 use matriarch_core::action::Answer;
 use matriarch_core::event::{MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart};
 use matriarch_core::id::Member;
+use matriarch_core::op::Outcome;
 use matriarch_core::time::WallMillis;
 use serde_json::{Map, Value};
 
 use super::reply::Reply;
-use super::{Api, Call};
+use super::{Api, Call, cluster};
 use crate::agent::handle::Message;
 use crate::config::quantity::{bool_of, int_of};
 use crate::schedule;
+use crate::wire::{failover_json, keys};
 
 type Body = Map<String, Value>;
 
-/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`; `DELETE /restart`.
+/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`, `/sigterm`; `DELETE /restart`,
+/// `/switchover`.
 pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Reply {
     let outcome = match endpoint {
+        "switchover" if call.method == Method::DELETE => cancel_switchover(api).await,
         "switchover" | "failover" => relocate(api, endpoint, call, body).await,
         "restart" if call.method == Method::DELETE => put(api, Request::CancelRestart).await,
         "restart" => restart(api, call, body).await,
         "reinitialize" => reinitialize(api, call, body).await,
+        // Patroni obeys on Windows only, where its own tests know no other way.
+        "sigterm" => Ok(Reply::text(202, "shutdown scheduled")),
         _ => {
             api.handle.tell(Message::Reload).await;
             Ok(Reply::text(202, "reload scheduled"))
@@ -39,6 +45,24 @@ async fn relocate(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Res
     let paused = api.paused();
     let request = move_request(&body, endpoint == "switchover", paused, api.handle.clock().wall())?;
     put(api, Request::Move(request)).await
+}
+
+/// Takes a scheduled switchover back, unless somebody changed the request since it was read: the leader may be about to
+/// act on it.
+async fn cancel_switchover(api: &Api) -> Result<Reply, Reply> {
+    let cluster = cluster::fresh(api).await.map_err(|why| Reply::error_page(503, &why))?;
+    let Some(scheduled) = cluster.view.failover.filter(|request| request.scheduled_at.is_some()) else {
+        return Ok(Reply::text(404, "no switchover is scheduled"));
+    };
+    let put = api.settings.borrow().store.put.clone();
+    match put(keys::FAILOVER, failover_json(None, None, None), Some(scheduled.revision)).await {
+        Outcome::Done(()) => Ok(Reply::text(200, "scheduled switchover deleted")),
+        Outcome::Refused(_) => Err(Reply::error_page(409, "Conflict")),
+        Outcome::Unknown(why) => {
+            let text = format!("It is not known whether the scheduled switchover was deleted: {why}");
+            Err(Reply::error_page(503, &text))
+        }
+    }
 }
 
 /// Checks a body in the order of spec 2.8; the first check that fails answers.
@@ -143,7 +167,7 @@ pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Resu
                 _ => return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned()),
             },
             "postgres_version" => {
-                let number = version(&text).map_err(|why| Reply::text(400, why))?;
+                let number = server_version(&text).map_err(|why| Reply::text(400, why))?;
                 filter.conditions.below_version = Some((text, number));
             }
             "timeout" => match int_of(value, Some("s")).and_then(|seconds| u64::try_from(seconds).ok()) {
@@ -158,7 +182,10 @@ pub(super) fn restart_filter(body: &Body, paused: bool, now: WallMillis) -> Resu
 }
 
 /// A version as PostgreSQL's number: `16.1` is 160001, `9.6.3` is 90603.
-fn version(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// Patroni's words for what is none.
+pub fn server_version(text: &str) -> Result<u32, String> {
     let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
     let numbers = numbers.map_err(|_| format!("Invalid PostgreSQL version: {text}"))?;
     let number = |parts: [u32; 3]| {
@@ -261,7 +288,7 @@ mod tests {
         assert_eq!(filter.conditions.below_version, Some(("15.2".to_owned(), 150_002)));
         assert_eq!(filter.limit, Some(Duration::from_mins(2)));
         assert!(filter.conditions.only_pending);
-        assert_eq!(version("9.6.3"), Ok(90_603));
-        assert!(version("429497.0.0").is_err());
+        assert_eq!(server_version("9.6.3"), Ok(90_603));
+        assert!(server_version("429497.0.0").is_err());
     }
 }

@@ -6,6 +6,7 @@
 
 mod allow;
 mod cluster;
+mod configure;
 mod control;
 mod facts;
 #[cfg(feature = "fuzz")]
@@ -43,9 +44,10 @@ use crate::http::{Client, basic_authorization};
 use crate::net::{BoxStream, Listener};
 use crate::tls;
 pub use allow::Allowlist;
+pub use control::server_version;
 use facts::Facts;
 use query::Query;
-pub use read::{ClusterRead, FreshRead, fresh_read, read_cluster};
+pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};
 use reply::Reply;
 
 /// Connections served at once; more wait in the listener's queue.
@@ -56,8 +58,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to shake hands.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// The largest body of a request.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The largest body of a request: a configuration may be as large as a value of etcd.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the API is configured with. All of it can change while it serves.
 #[derive(Clone)]
@@ -72,15 +74,15 @@ pub struct ApiSettings {
     pub extra_headers: Vec<(String, String)>,
     /// `restapi.server_tokens`: `original`, `minimal` or `productonly`.
     pub server_tokens: String,
-    /// A fresh read of the store.
-    pub fresh: FreshRead,
+    /// The store, for what an operator reads and writes.
+    pub store: StoreAccess,
     /// To the other agents.
     pub peers: Client,
 }
 
 impl ApiSettings {
     /// What the local configuration says. Names in the allowlist are resolved now.
-    pub async fn new(local: &LocalConfig, fresh: FreshRead, peers: Client) -> Self {
+    pub async fn new(local: &LocalConfig, store: StoreAccess, peers: Client) -> Self {
         let restapi = &local.restapi;
         // The later of two headers with one name counts.
         let mut extra_headers = restapi.http_extra_headers.clone();
@@ -93,7 +95,7 @@ impl ApiSettings {
             tls: restapi.tls.clone(),
             extra_headers,
             server_tokens: restapi.server_tokens.clone(),
-            fresh,
+            store,
             peers,
         }
     }
@@ -191,10 +193,12 @@ impl Api {
                 peer::position(self, call, body).await
             }
             (&Method::GET, _) => health::check(self, call).await,
-            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload")
-            | (&Method::DELETE, "restart") => {
+            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload" | "sigterm")
+            | (&Method::DELETE, "restart" | "switchover")
+            | (&Method::PATCH | &Method::PUT, "config") => {
                 let reply = match self.denied(call).await {
                     Some(refusal) => refusal,
+                    None if endpoint == "config" => configure::configure(self, call, body).await,
                     None => control::control(self, endpoint, call, body).await,
                 };
                 tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");

@@ -48,11 +48,14 @@ impl Reply {
     pub(super) fn error_page(status: u16, message: &str) -> Self {
         let explanation = match status {
             400 => "Bad request syntax or unsupported method",
+            409 => "Request conflict",
             411 => "Client must specify Content-Length",
             501 => "Server does not support this operation",
             502 => "Invalid responses from another server/proxy",
+            503 => "The server cannot process the request due to a high load",
             _ => message,
         };
+        let message = message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let page = format!(
             "<!DOCTYPE HTML>\n<html lang=\"en\">\n    <head>\n        <meta charset=\"utf-8\">\n        \
              <title>Error response</title>\n    </head>\n    <body>\n        <h1>Error response</h1>\n        \

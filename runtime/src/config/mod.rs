@@ -16,6 +16,7 @@ pub mod env;
 mod ignored;
 pub mod local;
 pub mod parameters;
+pub mod patch;
 pub mod quantity;
 pub mod report;
 pub mod resolve;

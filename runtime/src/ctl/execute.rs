@@ -1,6 +1,5 @@
-//! Commands that act on members: `restart` and `reinit`.
+//! Commands that act on members: `reload`, `restart` and `reinit`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Method;
@@ -9,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::members::{MemberView, Role};
 use super::relocate::parse_scheduled;
-use super::{Ctl, CtlError, ReinitArgs, RestartArgs, failed, local_time, members};
-use crate::api::ClusterRead;
+use super::{Ctl, CtlError, ReinitArgs, ReloadArgs, RestartArgs, failed, local_time, members};
+use crate::api::{ClusterRead, server_version};
+use crate::config::quantity::int_of;
 use crate::http;
 
 /// How long a restart may take: a recovery can be long, and the member answers when it is over.
 const RESTART_LIMIT: Duration = Duration::from_hours(24);
 /// How long any other question may take.
-const ASK_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// The pause between two looks at a clone.
 const WAIT_PAUSE: Duration = Duration::from_secs(2);
 /// How often a member that cannot be connected to is tried.
@@ -24,17 +24,45 @@ const TRIES: usize = 4;
 
 /// A member to act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Target {
-    name: String,
-    api_url: String,
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) api_url: String,
     pending_restart: bool,
+    pub(super) scheduled_restart: bool,
 }
 
 impl Target {
-    fn new(member: MemberView<'_>) -> Self {
-        let pending_restart = member.pending_restart();
-        Self { name: member.name().to_owned(), api_url: member.api_url().to_owned(), pending_restart }
+    pub(super) fn new(member: MemberView<'_>) -> Self {
+        Self {
+            name: member.name().to_owned(),
+            api_url: member.api_url().to_owned(),
+            pending_restart: member.pending_restart(),
+            scheduled_restart: member.scheduled_restart(),
+        }
     }
+}
+
+pub(super) async fn reload(mut ctl: Ctl<'_>, args: ReloadArgs) -> Result<(), CtlError> {
+    let cluster = ctl.read(&args.cluster).await?;
+    let targets = choose(&mut ctl, &args.cluster, &cluster, &args.members, args.role, "reload", args.force)?;
+    confirm(&mut ctl, &targets, args.force, "reload", None)?;
+    let seconds = loop_wait_seconds(&cluster);
+    for target in targets {
+        let (status, text) = ask(&ctl, &target, Method::POST, "reload", None, ASK_LIMIT).await?;
+        let name = &target.name;
+        ctl.console.line(&match status {
+            200 => format!("No changes to apply on member {name}"),
+            202 => format!("Reload request received for member {name} and will be processed within {seconds} seconds"),
+            _ => refusal("reload", name, status, &text),
+        })?;
+    }
+    Ok(())
+}
+
+/// `loop_wait` of the cluster's configuration, in seconds.
+pub(super) fn loop_wait_seconds(cluster: &ClusterRead) -> u64 {
+    let loop_wait = cluster.config.as_ref().and_then(|config| config.get("loop_wait"));
+    loop_wait.and_then(|value| int_of(value, Some("s"))).and_then(|s| u64::try_from(s).ok()).unwrap_or(10).min(3600)
 }
 
 pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), CtlError> {
@@ -55,9 +83,12 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
     if targets.is_empty() {
         return Ok(());
     }
-    confirm(&mut ctl, &targets, args.force, "restart", scheduled_at.as_deref())?;
     if args.any {
         targets = targets.into_iter().choose(&mut rand::rng()).into_iter().collect();
+    }
+    match &scheduled_at {
+        Some(_) if args.pending && !args.force => confirm_pending(&mut ctl)?,
+        _ => confirm(&mut ctl, &targets, args.force, "restart", scheduled_at.as_deref())?,
     }
     let version = match &args.pg_version {
         Some(version) => version.clone(),
@@ -69,6 +100,12 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
     };
     let body = restart_body(&args, &version, scheduled_at.as_deref(), cluster.document.get("pause").is_some())?;
     for target in targets {
+        if scheduled_at.is_some() && args.force && target.scheduled_restart {
+            let (status, text) = ask(&ctl, &target, Method::DELETE, "restart", None, ASK_LIMIT).await?;
+            if status >= 400 {
+                ctl.console.line(&refusal("flush scheduled restart", &target.name, status, &text))?;
+            }
+        }
         let (status, text) = ask(&ctl, &target, Method::POST, "restart", Some(&body), RESTART_LIMIT).await?;
         let name = &target.name;
         ctl.console.line(&match status {
@@ -79,6 +116,13 @@ pub(super) async fn restart(mut ctl: Ctl<'_>, args: RestartArgs) -> Result<(), C
         })?;
     }
     Ok(())
+}
+
+/// Which members wait for a restart is found out at its time.
+fn confirm_pending(ctl: &mut Ctl<'_>) -> Result<(), CtlError> {
+    let question = "The nodes needing a restart will be identified at the scheduled time, and might be different from the \
+                    ones showing pending restart right now. Is this fine?";
+    if ctl.console.confirm(question)? { Ok(()) } else { failed("Aborted scheduled restart") }
 }
 
 fn restart_body(
@@ -93,6 +137,7 @@ fn restart_body(
         put("restart_pending", true.into());
     }
     if !version.is_empty() {
+        server_version(version).map_err(CtlError::Failed)?;
         put("postgres_version", version.into());
     }
     if let Some(at) = scheduled_at {
@@ -172,7 +217,7 @@ async fn wait(ctl: &mut Ctl<'_>, mut waiting: Vec<Target>) -> Result<(), CtlErro
 }
 
 /// The members that a command is about: those named, of those with the role. Shows the table first.
-fn choose(
+pub(super) fn choose(
     ctl: &mut Ctl<'_>,
     name: &str,
     cluster: &ClusterRead,
@@ -187,15 +232,12 @@ fn choose(
         return failed(format!("{name} cluster doesn't have any members"));
     }
     ctl.show_members(name, cluster)?;
-    let known = |wanted: &String| candidates.iter().find(|target| target.name == *wanted).cloned();
     if !named.is_empty() {
-        let mut seen = BTreeSet::new();
-        let chosen: Vec<Target> = named.iter().filter(|name| seen.insert(*name)).filter_map(known).collect();
-        return if chosen.is_empty() {
-            failed(format!("No {} among provided members", if role == Role::Any { "'any'" } else { role.name() }))
-        } else {
-            Ok(chosen)
-        };
+        let mut chosen = candidates;
+        chosen.retain(|target| named.contains(&target.name));
+        // `reinit` knows the role as such, the others as the text of an option.
+        let role = if action == "reinitialize" { role.name().to_owned() } else { format!("'{}'", role.name()) };
+        return if chosen.is_empty() { failed(format!("No {role} among provided members")) } else { Ok(chosen) };
     }
     if action != "reinitialize" {
         return Ok(candidates);
@@ -207,10 +249,11 @@ fn choose(
     let names: Vec<&str> = candidates.iter().map(|target| target.name.as_str()).collect();
     let question = format!("Which member do you want to {action} [{}]?", names.join(", "));
     let answer = ctl.console.prompt(&question, "")?;
-    known(&answer).map_or_else(|| failed(format!("{answer} is not a member of cluster")), |target| Ok(vec![target]))
+    let known = candidates.into_iter().find(|target| target.name == answer);
+    known.map_or_else(|| failed(format!("{answer} is not a member of cluster")), |target| Ok(vec![target]))
 }
 
-fn confirm(
+pub(super) fn confirm(
     ctl: &mut Ctl<'_>,
     targets: &[Target],
     force: bool,
@@ -224,7 +267,8 @@ fn confirm(
     let names = names.join(", ");
     let (question, refusal) = match scheduled_at {
         Some(at) => (
-            format!("Are you sure you want to schedule {action} of members {names} at {at}?"),
+            // As Python shows a time, which is not the form that is sent.
+            format!("Are you sure you want to schedule {action} of members {names} at {}?", at.replacen('T', " ", 1)),
             format!("Aborted scheduled {action}"),
         ),
         None => (format!("Are you sure you want to {action} members {names}?"), format!("Aborted {action}")),
@@ -232,12 +276,12 @@ fn confirm(
     if ctl.console.confirm(&question)? { Ok(()) } else { failed(refusal) }
 }
 
-fn refusal(action: &str, name: &str, status: u16, text: &str) -> String {
+pub(super) fn refusal(action: &str, name: &str, status: u16, text: &str) -> String {
     format!("Failed: {action} for member {name}, status code={status}, ({text})")
 }
 
 /// Asks a member; a connection that cannot be made is tried again, a request that was sent is not.
-async fn ask(
+pub(super) async fn ask(
     ctl: &Ctl<'_>,
     target: &Target,
     method: Method,

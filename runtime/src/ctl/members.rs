@@ -80,6 +80,18 @@ impl<'a> MemberView<'a> {
         self.0.get("pending_restart").is_some_and(|value| value != &Value::Bool(false) && !value.is_null())
     }
 
+    pub(super) fn scheduled_restart(self) -> bool {
+        self.0.get("scheduled_restart").and_then(Value::as_object).is_some_and(|restart| !restart.is_empty())
+    }
+
+    pub(super) fn host(self) -> &'a str {
+        self.text("host")
+    }
+
+    pub(super) fn port(self) -> Option<u16> {
+        self.0.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok())
+    }
+
     fn text(self, key: &str) -> &'a str {
         self.0.get(key).and_then(Value::as_str).unwrap_or_default()
     }
@@ -135,7 +147,7 @@ pub(super) fn render(name: &str, cluster: &ClusterRead, format: Format, extended
         let headers: Vec<&str> = fixed.chain(shown.iter().map(|index| OPTIONAL[*index])).collect();
         return plain(format, &headers, &rows, true);
     }
-    let columns: Vec<Column> = COLUMNS[1..]
+    let columns: Vec<Column<'_>> = COLUMNS[1..]
         .iter()
         .map(|&(header, right)| Column { header: if header.ends_with("Lag") { "Lag" } else { header }, right })
         .chain(shown.iter().map(|index| Column { header: OPTIONAL[*index], right: false }))

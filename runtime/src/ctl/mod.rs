@@ -3,23 +3,36 @@
 //! It reads the store itself (linearizably) and asks members through their REST API. Texts, prompts, formats and exit
 //! codes are Patroni's (spec 3), since scripts know them.
 
+mod args;
+mod config;
 mod console;
+mod diff;
+mod edit;
 mod execute;
+mod flush;
 mod format;
+mod login;
 mod members;
+mod pause;
+mod pgpass;
+mod query;
 mod relocate;
+mod remove;
+mod screen;
 mod settings;
 mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+mod version;
 mod why;
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
+use hyper::Method;
 
 use crate::api::{ClusterRead, read_cluster};
 use crate::clock;
@@ -27,6 +40,7 @@ use crate::http::{Client, HttpError};
 use crate::net::Connector;
 use crate::store::EtcdStore;
 use crate::tls::{self, ClientSlot};
+pub use args::*;
 use console::Console;
 use format::Format;
 use settings::Settings;
@@ -62,212 +76,12 @@ pub struct CtlOptions {
     pub insecure: bool,
 }
 
-/// The commands.
-#[derive(Subcommand, Clone, Debug)]
-pub enum CtlCommand {
-    /// List the members of clusters
-    List(ListArgs),
-    /// Show the members as a tree: who replicates from whom
-    Topology {
-        /// Clusters [default: `scope` of the configuration]
-        clusters: Vec<String>,
-        /// Repetition
-        #[command(flatten)]
-        watch: WatchArgs,
-        /// Patroni's option for Citus
-        #[command(flatten)]
-        citus: CitusArgs,
-    },
-    /// Hand leadership over from a running leader, now or later
-    Switchover(SwitchoverArgs),
-    /// Make a member the leader, even if there is none
-    Failover(FailoverArgs),
-    /// Restart PostgreSQL on members
-    Restart(RestartArgs),
-    /// Clone replicas again from the leader
-    Reinit(ReinitArgs),
-    /// Show which timelines ended where, and who led afterwards
-    History {
-        /// The cluster [default: `scope` of the configuration]
-        cluster: Option<String>,
-        /// Output format
-        #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-        format: Format,
-        /// Patroni's option for Citus
-        #[command(flatten)]
-        citus: CitusArgs,
-    },
-    /// Show the dynamic configuration
-    ShowConfig {
-        /// The cluster [default: `scope` of the configuration]
-        cluster: Option<String>,
-        /// Patroni's option for Citus
-        #[command(flatten)]
-        citus: CitusArgs,
-    },
-    /// Explain what members do, and why
-    Why {
-        /// The member [default: each]
-        member: Option<String>,
-        /// The cluster [default: `scope` of the configuration]
-        #[arg(long)]
-        cluster: Option<String>,
-        /// Output format: pretty, or json for everything there is
-        #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-        format: Format,
-    },
-}
-
-impl CtlCommand {
-    /// The Citus group that was asked for.
-    fn group(&self) -> Option<u32> {
-        let citus = match self {
-            Self::List(ListArgs { citus, .. })
-            | Self::Topology { citus, .. }
-            | Self::Switchover(SwitchoverArgs { citus, .. })
-            | Self::Failover(FailoverArgs { citus, .. })
-            | Self::Restart(RestartArgs { citus, .. })
-            | Self::Reinit(ReinitArgs { citus, .. })
-            | Self::History { citus, .. }
-            | Self::ShowConfig { citus, .. } => citus,
-            Self::Why { .. } => return None,
-        };
-        citus.group
+impl CtlOptions {
+    /// `query` has `-c` and `-d` of its own, so it takes these by their long names only.
+    fn take_over(&mut self, query: &QueryArgs) {
+        self.config_file = query.config_file.clone().or(self.config_file.take());
+        self.dcs_url = query.dcs_url.clone().or(self.dcs_url.take());
     }
-}
-
-/// What Patroni's commands take for a cluster of Citus. Scripts that give it hear why nothing is done, instead of a
-/// complaint about an option they know.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub struct CitusArgs {
-    /// A Citus group: not supported, the command is refused
-    #[arg(long, value_name = "GROUP")]
-    pub group: Option<u32>,
-}
-
-/// How often output is repeated.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub struct WatchArgs {
-    /// Repeat every 2 seconds
-    #[arg(short = 'W')]
-    pub repeat: bool,
-    /// Repeat every so many seconds
-    #[arg(short, long, value_name = "SECONDS")]
-    pub watch: Option<f64>,
-}
-
-/// `list`.
-#[derive(Args, Clone, Debug)]
-pub struct ListArgs {
-    /// Clusters [default: `scope` of the configuration]
-    pub clusters: Vec<String>,
-    /// Show all columns
-    #[arg(short, long)]
-    pub extended: bool,
-    /// Print the time first
-    #[arg(short, long)]
-    pub timestamp: bool,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-    pub format: Format,
-    /// Repetition
-    #[command(flatten)]
-    pub watch: WatchArgs,
-    /// Patroni's option for Citus
-    #[command(flatten)]
-    pub citus: CitusArgs,
-}
-
-/// `switchover`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct SwitchoverArgs {
-    /// The cluster [default: `scope` of the configuration]
-    pub cluster: Option<String>,
-    /// The leader as you know it
-    #[arg(long, alias = "primary", value_name = "NAME")]
-    pub leader: Option<String>,
-    /// Who is to lead
-    #[arg(long, value_name = "NAME")]
-    pub candidate: Option<String>,
-    /// When: ISO 8601, or `now`
-    #[arg(long, value_name = "TIME")]
-    pub scheduled: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub force: bool,
-    /// Patroni's option for Citus
-    #[command(flatten)]
-    pub citus: CitusArgs,
-}
-
-/// `failover`. It is done at once, whoever leads: it has no time and no leader to name.
-#[derive(Args, Clone, Debug, Default)]
-pub struct FailoverArgs {
-    /// The cluster [default: `scope` of the configuration]
-    pub cluster: Option<String>,
-    /// Who is to lead
-    #[arg(long, value_name = "NAME")]
-    pub candidate: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub force: bool,
-    /// Patroni's option for Citus
-    #[command(flatten)]
-    pub citus: CitusArgs,
-}
-
-/// `restart`.
-#[derive(Args, Clone, Debug)]
-pub struct RestartArgs {
-    /// The cluster
-    pub cluster: String,
-    /// Members [default: all with the role]
-    pub members: Vec<String>,
-    /// Only members with this role
-    #[arg(short, long, value_enum, default_value_t = members::Role::Any)]
-    pub role: members::Role,
-    /// Only one of them, any
-    #[arg(long)]
-    pub any: bool,
-    /// When: ISO 8601, or `now`
-    #[arg(long, value_name = "TIME")]
-    pub scheduled: Option<String>,
-    /// Only where PostgreSQL is older than this
-    #[arg(long, value_name = "VERSION")]
-    pub pg_version: Option<String>,
-    /// Only where a change waits for a restart
-    #[arg(long)]
-    pub pending: bool,
-    /// Give up after so long (a number of seconds, or with a unit)
-    #[arg(long, value_name = "TIME")]
-    pub timeout: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub force: bool,
-    /// Patroni's option for Citus
-    #[command(flatten)]
-    pub citus: CitusArgs,
-}
-
-/// `reinit`.
-#[derive(Args, Clone, Debug)]
-pub struct ReinitArgs {
-    /// The cluster
-    pub cluster: String,
-    /// Replicas
-    pub members: Vec<String>,
-    /// Ask nothing, and cancel what runs
-    #[arg(long)]
-    pub force: bool,
-    /// Clone from the leader, whatever else is there
-    #[arg(long)]
-    pub from_leader: bool,
-    /// Wait until it is done
-    #[arg(long)]
-    pub wait: bool,
-    /// Patroni's option for Citus
-    #[command(flatten)]
-    pub citus: CitusArgs,
 }
 
 /// Why a command ends.
@@ -275,6 +89,8 @@ pub struct ReinitArgs {
 enum CtlError {
     /// `Error: text`, status 1.
     Failed(String),
+    /// The command was not written as it must be: `Error: text`, status 2.
+    Usage(String),
     /// A prompt was left: `Aborted!`, status 1.
     Aborted,
 }
@@ -294,7 +110,7 @@ fn failed<T>(text: impl Into<String>) -> Result<T, CtlError> {
 pub fn run(args: CtlArgs) -> i32 {
     let mut input = BufReader::new(std::io::stdin());
     let mut output = anstream::stdout();
-    let console = Console::new(&mut input, &mut output);
+    let console = Console::new(&mut input, &mut output, std::io::stdout().is_terminal());
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(execute_with(args, console, crate::config::environment())),
         Err(error) => failed(format!("cannot start the runtime: {error}")),
@@ -307,6 +123,10 @@ pub fn run(args: CtlArgs) -> i32 {
             let _ = writeln!(std::io::stderr(), "Error: {text}");
             1
         }
+        Err(CtlError::Usage(text)) => {
+            let _ = writeln!(std::io::stderr(), "Error: {text}");
+            2
+        }
         Err(CtlError::Aborted) => {
             let _ = writeln!(std::io::stderr(), "Aborted!");
             1
@@ -315,14 +135,20 @@ pub fn run(args: CtlArgs) -> i32 {
 }
 
 async fn execute_with(
-    args: CtlArgs,
-    console: Console<'_>,
+    mut args: CtlArgs,
+    mut console: Console<'_>,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(), CtlError> {
     if let Some(group) = args.command.group() {
         return failed(format!(
             "Citus groups are not supported, so --group {group} cannot be done; without --group the whole cluster is meant"
         ));
+    }
+    match &args.command {
+        // It may be asked where there is no store.
+        CtlCommand::Version { cluster: None, .. } => return console.line(&version::own()),
+        CtlCommand::Query(query) => args.options.take_over(query),
+        _ => {}
     }
     let settings = Settings::load(&args.options, env)?;
     let to_store = Connector::tcp(STORE_LIMIT / 3);
@@ -340,7 +166,20 @@ async fn execute_with(
         CtlCommand::Restart(restart) => execute::restart(ctl, restart).await,
         CtlCommand::Reinit(reinit) => execute::reinit(ctl, reinit).await,
         CtlCommand::History { cluster, format, .. } => show::history(ctl, cluster, format).await,
-        CtlCommand::ShowConfig { cluster, .. } => show::config(ctl, cluster).await,
+        CtlCommand::Dsn(dsn) => query::dsn(ctl, dsn).await,
+        CtlCommand::Query(query) => query::query(ctl, query).await,
+        CtlCommand::Reload(reload) => execute::reload(ctl, reload).await,
+        CtlCommand::Flush(flush) => flush::flush(ctl, flush).await,
+        CtlCommand::Pause(args) => pause::pause(ctl, args).await,
+        CtlCommand::Resume(args) => pause::resume(ctl, args).await,
+        CtlCommand::Remove { cluster, format, .. } => remove::remove(ctl, &cluster, format).await,
+        CtlCommand::Version { cluster, members, .. } => {
+            version::of_members(ctl, &cluster.unwrap_or_default(), &members).await
+        }
+        CtlCommand::DemoteCluster(args) => pause::demote_cluster(&args),
+        CtlCommand::PromoteCluster { .. } => pause::promote_cluster(),
+        CtlCommand::EditConfig(edit) => config::edit(ctl, edit).await,
+        CtlCommand::ShowConfig { cluster, .. } => config::show(ctl, cluster).await,
         CtlCommand::Why { member, cluster, format } => why::why(ctl, cluster, member, format).await,
     }
 }
@@ -379,6 +218,17 @@ impl Ctl<'_> {
                 "{why}\ntried: {hosts}; check that the store runs and that -d or section etcd3 names it"
             ))
         })
+    }
+
+    /// Asks a member's REST API, once.
+    async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<String>,
+        limit: Duration,
+    ) -> Result<(u16, String), HttpError> {
+        self.members(url)?.request(method, url, self.settings.auth.as_ref(), body, limit).await
     }
 
     /// Prints the members as `list` does.

@@ -8,17 +8,13 @@ use matriarch_core::id::Member;
 use matriarch_core::op::Outcome;
 use serde_json::{Map, Value};
 
-use super::{Ctl, CtlError, FailoverArgs, SwitchoverArgs, failed, local_time, members, timestamp};
-use crate::api::ClusterRead;
+use super::execute::loop_wait_seconds;
+use super::{Ctl, CtlError, FailoverArgs, STORE_LIMIT, SwitchoverArgs, failed, local_time, members, timestamp};
+use crate::api::{ClusterRead, put_key};
 use crate::clock;
-use crate::config::quantity::int_of;
 use crate::http::{self, HttpError};
 use crate::schedule::{self, ScheduleError};
-use crate::store::{Guard, Operation, Transaction};
 use crate::wire::{failover_json, keys};
-
-/// How long the store may take to write the operator's key.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the operator gave.
 struct Given {
@@ -232,10 +228,7 @@ async fn post(ctl: &Ctl<'_>, cluster: &ClusterRead, plan: &Plan) -> Result<(u16,
 
 /// The member itself waits for twice `loop_wait`, at least 20 s.
 fn limit(cluster: &ClusterRead) -> Duration {
-    let loop_wait = cluster.config.as_ref().and_then(|config| config.get("loop_wait"));
-    let seconds =
-        loop_wait.and_then(|value| int_of(value, Some("s"))).and_then(|s| u64::try_from(s).ok()).unwrap_or(10);
-    Duration::from_secs(2 * seconds.clamp(10, 3600) + 10)
+    Duration::from_secs(2 * loop_wait_seconds(cluster).max(10) + 10)
 }
 
 /// Writes the operator's key itself, unless another request came first.
@@ -244,13 +237,8 @@ async fn write(ctl: &Ctl<'_>, name: &str, cluster: &ClusterRead, plan: &Plan) ->
     let value =
         failover_json(member(&plan.leader).as_ref(), member(&plan.candidate).as_ref(), plan.scheduled_at.as_deref());
     let key = format!("{}/{}", keys::base(&ctl.settings.namespace, name), keys::FAILOVER);
-    let transaction = Transaction {
-        guards: vec![Guard::ModRevision(key.clone(), cluster.view.failover_revision)],
-        operations: vec![Operation::Put { key, value: value.into_bytes(), lease: None }],
-        ..Transaction::default()
-    };
-    match ctl.store.transact(transaction, WRITE_LIMIT).await.outcome {
-        Outcome::Done(_) => Ok(()),
+    match put_key(&ctl.store, key, value, Some(cluster.view.failover_revision), STORE_LIMIT).await {
+        Outcome::Done(()) => Ok(()),
         Outcome::Refused(refusal) => {
             failed(format!("the request was not written ({refusal:?}): look at the cluster again"))
         }

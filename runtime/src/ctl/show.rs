@@ -1,23 +1,30 @@
-//! Commands that only show: `list`, `topology`, `history`, `show-config`.
+//! Commands that only show: `list`, `topology`, `history`.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::format::{Format, plain, text_of};
 use super::table::{Column, draw};
-use super::{CitusArgs, Ctl, CtlError, ListArgs, WatchArgs, local_time, members};
-use crate::config::to_yaml;
+use super::{CitusArgs, Ctl, CtlError, ListArgs, WatchArgs, local_time, members, screen};
 
 const HISTORY: [&str; 5] = ["TL", "LSN", "Reason", "Timestamp", "New Leader"];
 
 pub(super) async fn list(mut ctl: Ctl<'_>, list: ListArgs) -> Result<(), CtlError> {
-    loop {
-        show(&mut ctl, &list.clusters, &list).await?;
-        if !again(&mut ctl, list.watch).await? {
-            return Ok(());
+    let names: Vec<String> =
+        if list.clusters.is_empty() { ctl.settings.scope.iter().cloned().collect() } else { list.clusters.clone() };
+    if names.is_empty() {
+        let now = local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO);
+        eprintln!("{now} - WARNING - Listing members: No cluster names were provided");
+        return Ok(());
+    }
+    match list.watch.pause() {
+        None => {
+            let text = text(&ctl, &names, &list).await?;
+            ctl.console.print(&text)
         }
+        Some(pause) if ctl.console.is_terminal => screen::keep(pause, async || text(&ctl, &names, &list).await).await,
+        Some(pause) => repeat(&mut ctl, pause, &names, &list).await,
     }
 }
 
@@ -33,32 +40,29 @@ pub(super) async fn topology(ctl: Ctl<'_>, clusters: &[String], watch: WatchArgs
     list(ctl, as_tree).await
 }
 
-async fn show(ctl: &mut Ctl<'_>, clusters: &[String], list: &ListArgs) -> Result<(), CtlError> {
-    let names: Vec<String> =
-        if clusters.is_empty() { ctl.settings.scope.iter().cloned().collect() } else { clusters.to_vec() };
-    if names.is_empty() {
-        let now = local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO);
-        eprintln!("{now} - WARNING - Listing members: No cluster names were provided");
+async fn text(ctl: &Ctl<'_>, names: &[String], list: &ListArgs) -> Result<String, CtlError> {
+    let mut text = String::new();
+    if list.timestamp {
+        text += &(local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO) + "\n");
     }
     for name in names {
-        let cluster = ctl.read(&name).await?;
-        if list.timestamp {
-            ctl.console.line(&local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO))?;
-        }
-        ctl.console.print(&members::render(&name, &cluster, list.format, list.extended))?;
+        text += &members::render(name, &ctl.read(name).await?, list.format, list.extended);
     }
-    Ok(())
+    Ok(text)
 }
 
-/// Waits for the next round, if there is one, and clears a terminal for it.
-async fn again(ctl: &mut Ctl<'_>, watch: WatchArgs) -> Result<bool, CtlError> {
-    let seconds = watch.watch.or(watch.repeat.then_some(2.0));
-    let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0) else { return Ok(false) };
-    tokio::time::sleep(Duration::from_secs_f64(seconds.min(86_400.0))).await;
-    if std::io::stdout().is_terminal() {
-        ctl.console.print("\x1b[2J\x1b[H")?;
+/// One after the other, into a file or a pipe. A store that is away for a while ends nothing that has begun.
+async fn repeat(ctl: &mut Ctl<'_>, pause: Duration, names: &[String], list: &ListArgs) -> Result<(), CtlError> {
+    let first = text(ctl, names, list).await?;
+    ctl.console.print(&first)?;
+    loop {
+        tokio::time::sleep(pause).await;
+        match text(ctl, names, list).await {
+            Ok(text) => ctl.console.print(&text)?,
+            Err(CtlError::Failed(why)) => eprintln!("Error: {why}"),
+            Err(other) => return Err(other),
+        }
     }
-    Ok(true)
 }
 
 pub(super) async fn history(mut ctl: Ctl<'_>, cluster: Option<String>, format: Format) -> Result<(), CtlError> {
@@ -81,12 +85,4 @@ pub(super) async fn history(mut ctl: Ctl<'_>, cluster: Option<String>, format: F
     let columns = HISTORY.map(|header| Column { header, right: matches!(header, "TL" | "LSN") });
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(text_of).collect()).collect();
     ctl.console.print(&draw(None, &columns, &rows))
-}
-
-pub(super) async fn config(mut ctl: Ctl<'_>, cluster: Option<String>) -> Result<(), CtlError> {
-    let name = ctl.cluster_name(cluster)?;
-    match ctl.read(&name).await?.config {
-        Some(config) => ctl.console.line(&to_yaml(&config)),
-        None => Ok(()),
-    }
 }

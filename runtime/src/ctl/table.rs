@@ -4,13 +4,13 @@ use unicode_width::UnicodeWidthStr;
 
 /// A column.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Column {
-    pub(super) header: &'static str,
+pub(super) struct Column<'a> {
+    pub(super) header: &'a str,
     pub(super) right: bool,
 }
 
 /// Draws a table. Cells may have several lines; then every row gets a rule below.
-pub(super) fn draw(title: Option<&str>, columns: &[Column], rows: &[Vec<String>]) -> String {
+pub(super) fn draw(title: Option<&str>, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = columns
         .iter()
         .enumerate()
@@ -62,8 +62,8 @@ fn top(rule: &str, title: Option<&str>) -> String {
     format!("+{shown}{}", rule.get(1 + hidden..).unwrap_or_default())
 }
 
-fn line(columns: &[Column], widths: &[usize], cells: &[String]) -> String {
-    let cell = |((column, width), cell): ((&Column, &usize), &String)| {
+fn line(columns: &[Column<'_>], widths: &[usize], cells: &[String]) -> String {
+    let cell = |((column, width), cell): ((&Column<'_>, &usize), &String)| {
         let blanks = " ".repeat(width.saturating_sub(cell.width()));
         if column.right { format!(" {blanks}{cell} |") } else { format!(" {cell}{blanks} |") }
     };
@@ -75,7 +75,7 @@ fn line(columns: &[Column], widths: &[usize], cells: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn columns(names: &[(&'static str, bool)]) -> Vec<Column> {
+    fn columns(names: &[(&'static str, bool)]) -> Vec<Column<'static>> {
         names.iter().map(|&(header, right)| Column { header, right }).collect()
     }
 

@@ -1,5 +1,8 @@
 //! Whole commands, against an embedded store and members of cardboard.
 
+mod configure;
+mod operate;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::console::Console;
 use super::{CtlArgs, CtlError, execute_with};
+use crate::api::put_key;
 use crate::net::Connector;
 use crate::store::{EtcdStore, Operation, Transaction, embedded};
 
@@ -20,6 +24,8 @@ struct World {
     store: EtcdStore,
     host: String,
     _data: TempDir,
+    /// The server ends when this is gone.
+    _serving: tokio::sync::oneshot::Sender<()>,
 }
 
 /// What came of a command: its output, and how it ended.
@@ -28,10 +34,18 @@ type Ended = (String, Result<(), CtlError>);
 impl World {
     async fn new(keys: &[(&str, String)]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let directory = data.path().to_path_buf();
-        tokio::spawn(async move { embedded::serve(listener, &directory, std::future::pending()).await.unwrap() });
+        let (serving, ended) = tokio::sync::oneshot::channel::<()>();
+        // On a thread of its own: a command that waits for a person holds up its own.
+        std::thread::spawn(move || {
+            on_a_runtime(async move {
+                listener.set_nonblocking(true).unwrap();
+                let listener = TcpListener::from_std(listener).unwrap();
+                embedded::serve(listener, &directory, async { drop(ended.await) }).await.unwrap();
+            });
+        });
         let store = EtcdStore::new(vec![host.clone()], None, Connector::tcp(LIMIT));
         let put = |(key, value): &(&str, String)| Operation::Put {
             key: format!("/service/demo/{key}"),
@@ -41,23 +55,36 @@ impl World {
         let transaction = Transaction { operations: keys.iter().map(put).collect(), ..Transaction::default() };
         let written = store.transact(transaction, LIMIT).await.outcome;
         assert!(matches!(written, Outcome::Done(_)), "{written:?}");
-        Self { store, host, _data: data }
+        Self { store, host, _data: data, _serving: serving }
     }
 
     async fn run(&self, line: &str, answers: &str) -> Ended {
+        self.run_words(&line.split(' ').collect::<Vec<_>>(), answers).await
+    }
+
+    async fn run_words(&self, words: &[&str], answers: &str) -> Ended {
         let url = format!("etcd3://{}", self.host);
-        let words = ["matriarch", "-d", &url].into_iter().chain(line.split(' '));
+        let words = ["matriarch", "-d", &url].into_iter().chain(words.iter().copied());
         let args = CtlArgs::try_parse_from(words).unwrap();
         let (mut input, mut output) = (answers.as_bytes(), Vec::new());
         let env = [("PATRONI_SCOPE".to_owned(), "demo".to_owned())];
-        let ended = execute_with(args, Console::new(&mut input, &mut output), env).await;
+        let ended = execute_with(args, Console::new(&mut input, &mut output, false), env).await;
         (String::from_utf8(output).unwrap(), ended)
+    }
+
+    async fn put(&self, key: &str, value: &str) {
+        let written = put_key(&self.store, format!("/service/demo/{key}"), value.to_owned(), None, LIMIT).await;
+        assert_eq!(written, Outcome::Done(()));
     }
 
     async fn key(&self, key: &str) -> Option<String> {
         let read = self.store.read_key(&format!("/service/demo/{key}"), LIMIT).await;
         read.done()?.entry?.text().map(str::to_owned)
     }
+}
+
+fn on_a_runtime(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }
 
 /// A member's REST API: answers each request with the next of `answers`, and remembers what it was asked.
@@ -300,6 +327,14 @@ async fn a_citus_group_is_refused_before_anything_is_asked() {
         "restart demo --force",
         "reinit demo n3 --force",
         "history",
+        "dsn",
+        "query -c SELECT",
+        "reload demo --force",
+        "flush demo switchover",
+        "resume",
+        "remove demo",
+        "version demo",
+        "edit-config -s ttl=20 --force",
         "show-config",
     ] {
         let (text, ended) = world.run(&format!("{command} --group 1"), "").await;

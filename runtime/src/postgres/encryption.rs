@@ -1,5 +1,5 @@
-//! TLS of the agent's own connections to PostgreSQL, as libpq's keywords ask for it: `sslmode`, `sslrootcert`, `sslcert`,
-//! `sslkey`, `sslpassword`. Where a file is not named it is searched where libpq searches it.
+//! TLS of our own connections to PostgreSQL, the agent's and ctl's, as libpq's keywords ask for it: `sslmode`,
+//! `sslrootcert`, `sslcert`, `sslkey`, `sslpassword`. Where a file is not named it is searched where libpq searches it.
 //!
 //! Source: "SSL Support" in the documentation of libpq.
 
@@ -19,7 +19,7 @@ const REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// What `sslmode` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Disable,
     Allow,
     Prefer,
@@ -30,7 +30,7 @@ pub(super) enum Mode {
 
 impl Mode {
     /// As the keywords say; libpq's own default is `prefer`.
-    pub(super) fn of(keywords: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub(crate) fn of(keywords: &BTreeMap<String, String>) -> Result<Self, String> {
         Ok(match keywords.get("sslmode").map_or("prefer", String::as_str) {
             "disable" => Self::Disable,
             "allow" => Self::Allow,
@@ -47,7 +47,7 @@ impl Mode {
     }
 
     /// With TLS or without, in this order, until one succeeds.
-    pub(super) fn attempts(self) -> &'static [bool] {
+    pub(crate) fn attempts(self) -> &'static [bool] {
         match self {
             Self::Disable => &[false],
             Self::Allow => &[false, true],
@@ -63,14 +63,14 @@ impl Mode {
 }
 
 /// A connection with TLS.
-pub(super) struct Encrypted {
-    pub(super) stream: BoxStream,
+pub(crate) struct Encrypted {
+    pub(crate) stream: BoxStream,
     /// What a login can be bound to, if the server's certificate gives it.
     pub(super) end_point: Option<Vec<u8>>,
 }
 
 /// Asks the server for TLS and shakes hands.
-pub(super) async fn encrypt(
+pub(crate) async fn encrypt(
     mut stream: BoxStream,
     host: &str,
     mode: Mode,

@@ -11,7 +11,7 @@ pub mod cgroup;
 pub mod conf;
 pub mod control_data;
 mod divergence;
-mod encryption;
+pub(crate) mod encryption;
 pub mod files;
 mod freeze;
 #[cfg(feature = "fuzz")]

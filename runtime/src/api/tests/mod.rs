@@ -1,5 +1,6 @@
 //! The API over a real socket, in front of a fabricated agent.
 
+mod configure;
 pub(crate) mod node;
 mod tls;
 
@@ -212,7 +213,8 @@ async fn cluster_history_and_config_are_those_of_the_store() {
     node.shared.lock().unwrap().dynamic = None;
     assert_eq!(node.get("/config").await.0, 502);
 
-    let silent = ApiSettings { fresh: Arc::new(|| Box::pin(async { Err("no store".into()) })), ..settings() };
+    let mut silent = settings();
+    silent.store.read = Arc::new(|| Box::pin(async { Err("no store".into()) }));
     let node = serve_with(node::node(standby()), silent).await;
     assert_eq!(node.get("/cluster").await, (503, "no store".into()));
 }
@@ -231,11 +233,18 @@ async fn unsafe_endpoints_ask_who_is_there_and_unknown_ones_are_501() {
     assert_eq!(answer, (200, "restarted successfully".into()));
     assert_eq!(node.told(), ["Restart"]);
     assert_eq!(node.ask(Method::DELETE, "/restart", None).await.0, 401);
-    for (method, path) in [(Method::PATCH, "/config"), (Method::PUT, "/config"), (Method::DELETE, "/switchover")] {
+    for (method, path) in [
+        (Method::PATCH, "/config"),
+        (Method::PUT, "/config"),
+        (Method::DELETE, "/switchover"),
+        (Method::POST, "/sigterm"),
+    ] {
+        assert_eq!(node.ask(method, path, Some("{}")).await.0, 401, "{path}");
+    }
+    for (method, path) in [(Method::POST, "/unknown"), (Method::PATCH, "/patroni"), (Method::DELETE, "/config")] {
         let (status, body) = node.ask(method, path, Some("{}")).await;
         assert!(status == 501 && body.contains("Server does not support this operation"), "{path}: {status} {body}");
     }
-    assert_eq!(node.ask(Method::POST, "/unknown", None).await.0, 501);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use matriarch_core::config::{Config, Published};
 use matriarch_core::event::Request;
 use matriarch_core::id::{LeaseId, Lsn, Member, Pid, Revision, StoreId, SystemId, Timeline};
 use matriarch_core::lease::{Held, Tenure};
+use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use matriarch_core::time::{Seen, WallMillis};
 use matriarch_core::timeline::{Ancestor, History};
@@ -21,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::handle::{Handle, Message, Shared};
-use crate::api::{Allowlist, ApiSettings, ClusterRead, serve};
+use crate::api::{Allowlist, ApiSettings, ClusterRead, StoreAccess, serve};
 use crate::clock;
 use crate::config::Credentials;
 use crate::http::{Client, request};
@@ -177,7 +178,10 @@ pub(crate) fn settings() -> ApiSettings {
         tls: None,
         extra_headers: vec![("X-Frame-Options".into(), "DENY".into())],
         server_tokens: "original".into(),
-        fresh: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
+        store: StoreAccess {
+            read: Arc::new(|| Box::pin(async { Ok(cluster_read()) })),
+            put: Arc::new(|_, _, _| Box::pin(async { Outcome::Unknown("nothing is written here".into()) })),
+        },
         peers: Client::new(Connector::tcp(LIMIT)),
     }
 }

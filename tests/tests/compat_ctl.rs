@@ -1,0 +1,295 @@
+//! Patroni's own `patronictl` and our command line, held against each other on one cluster, command by command. What is
+//! left of differences is listed in docs/compatibility.md.
+
+use std::time::Duration;
+
+use matriarch_tests::{Clients, Cluster, Plan, Said, eventually};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const LATER: &str = "2130-01-01T00:00:00+00:00";
+
+fn whole(said: Said) -> Said {
+    said
+}
+
+/// Without what is of the moment: times, positions, and who is called what.
+fn shape(said: Said) -> Said {
+    let mut output = String::new();
+    for line in said.output.lines() {
+        let words = line.split_inclusive([' ', '|', '"', ',']).map(|word| {
+            let kept = word.trim_end_matches([' ', '|', '"', ',']);
+            let masked = match kept {
+                "n1" | "n2" | "n3" => "nX".to_owned(),
+                _ if kept.contains('/') && kept.bytes().all(|b| b.is_ascii_hexdigit() || b == b'/') => {
+                    "X".repeat(kept.len())
+                }
+                _ if kept.len() > 7 && kept.bytes().all(|b| b.is_ascii_digit() || b"-:.".contains(&b)) => {
+                    "time".to_owned()
+                }
+                _ => kept.to_owned(),
+            };
+            masked + &word[kept.len()..]
+        });
+        output.extend(words);
+        output.push('\n');
+    }
+    Said { output, ..said }
+}
+
+/// Without our warnings of what members will make of a configuration, which Patroni does not give.
+fn unwarned(said: Said) -> Said {
+    let kept = said.complaints.split_inclusive('\n').filter(|line| !line.starts_with("Warning: "));
+    Said { complaints: kept.collect(), ..said }
+}
+
+/// Usage errors are told by the two libraries in their own words: only the status is the contract.
+fn status(said: Said) -> Said {
+    Said { output: String::new(), complaints: String::new(), ..said }
+}
+
+#[tokio::test]
+async fn both_command_lines_say_the_same() {
+    let extra = json!({"tags": {"zone": "a", "clonefrom": true}});
+    let cluster = Cluster::start(Plan { extra, ..Plan::default() }).await;
+    let Some(clients) = Clients::of(&cluster) else { return };
+    switchovers(&cluster, &clients).await;
+    settled(&cluster, &clients).await;
+    looks(&clients);
+    a_view_stays_open(&clients);
+    members_are_told(&cluster, &clients).await;
+    configurations(&clients);
+    queries(&clients);
+    an_error_in_json(&clients);
+    refusals(&clients);
+}
+
+/// Waits until the cluster is whole, and members' records say so: those follow a moment later.
+async fn settled(cluster: &Cluster, clients: &Clients) {
+    cluster.healed(LIMIT).await;
+    eventually("the members' records tell of a whole cluster", LIMIT, async || {
+        let list = clients.ours(&["list", "-f", "json"], "").output;
+        if list.matches("\"streaming\"").count() == 2 { Ok(()) } else { Err(list) }
+    })
+    .await;
+}
+
+/// Each has the cluster switched over once. Who leads is another one each time, so members' rows are not compared, and
+/// the table after it shows them on their way.
+async fn switchovers(cluster: &Cluster, clients: &Clients) {
+    let until_done = |said: Said| {
+        let (before, done) = said.output.split_once("Successfully").unwrap_or_else(|| panic!("{said:?}"));
+        let lines = before.split_inclusive('\n').filter(|line| !line.starts_with("| n"));
+        let output = lines.chain(["Successfully", done.lines().next().unwrap_or_default()]).collect();
+        shape(Said { output, ..said })
+    };
+    settled(cluster, clients).await;
+    let theirs = until_done(clients.theirs(&["switchover", "test", "--force"], ""));
+    settled(cluster, clients).await;
+    let ours = until_done(clients.ours(&["switchover", "test", "--force"], ""));
+    assert_eq!(ours, theirs);
+}
+
+/// Commands that show.
+fn looks(clients: &Clients) {
+    for words in [
+        &["list"][..],
+        &["list", "test", "-e"],
+        &["list", "-f", "tsv"],
+        &["list", "-f", "json"],
+        &["list", "-f", "yaml"],
+        &["list", "other", "test"],
+        &["topology"],
+        &["history"],
+        &["history", "-f", "tsv"],
+        &["history", "-f", "json"],
+        &["history", "-f", "yml"],
+        &["show-config"],
+        &["show-config", "other"],
+        &["version"],
+        &["version", "test"],
+        &["version", "test", "n2", "n9"],
+        &["dsn"],
+        &["dsn", "test", "-r", "replica"],
+        &["dsn", "-m", "n3"],
+    ] {
+        assert_eq!(clients.same(words, "", whole).status, 0, "{words:?}");
+    }
+}
+
+/// Painted in place on the terminal's other screen, and left behind on the first.
+fn a_view_stays_open(clients: &Clients) {
+    let table = shape(clients.ours(&["list"], "")).output;
+    let said = clients.ours_at_a_terminal(&["list", "-w", "0.5"], 2);
+    let frames = said.output.matches("\x1b[?2026h\x1b[H+ Cluster: test ").count();
+    assert!(said.output.starts_with("\x1b[?1049h\x1b[?25l") && frames > 1, "{said:?}");
+    let (_, left) = said.output.rsplit_once("\x1b[?25h\x1b[?1049l").unwrap_or_else(|| panic!("{said:?}"));
+    let left = shape(Said { output: left.to_owned(), ..said });
+    assert_eq!((left.output, left.status), (table + "Aborted!\n", 1));
+}
+
+/// Commands that members carry out.
+async fn members_are_told(cluster: &Cluster, clients: &Clients) {
+    for words in [&["reload", "test", "--force"][..], &["reload", "test", "n3", "n1", "-r", "replica", "--force"]] {
+        assert_eq!(clients.same(words, "", shape).status, 0);
+    }
+    clients.same(&["restart", "test", "n3", "--force", "--timeout", "30"], "", shape);
+    settled(cluster, clients).await;
+    // What one schedules, both show and the other takes back.
+    let schedule = ["restart", "test", "n3", "--scheduled", LATER, "--pg-version", "99.1", "--force"];
+    let flush = ["flush", "test", "n3", "restart", "--force"];
+    scheduled(cluster, clients, &schedule, &flush, "scheduled_restart").await;
+    // What is scheduled already is scheduled anew.
+    clients.same(&schedule, "", shape);
+    assert!(clients.ours(&flush, "").output.contains("Success: flush scheduled restart for member n3\n"));
+    clients.same(&["flush", "test", "restart", "--force"], "", shape);
+    let leader = clients.ours(&["dsn"], "").output;
+    assert!(leader.starts_with("host="), "{leader}");
+    let schedule = ["switchover", "test", "--scheduled", LATER, "--force"];
+    scheduled(cluster, clients, &schedule, &["flush", "test", "switchover"], "scheduled_switchover").await;
+    clients.same(&["flush", "test", "switchover"], "", whole);
+}
+
+async fn scheduled(cluster: &Cluster, clients: &Clients, schedule: &[&str], flush: &[&str], key: &str) {
+    let seen = async |there: bool| {
+        eventually("the schedule is known", LIMIT, async || {
+            let answer = cluster.nodes[0].get("/cluster").await.body;
+            if answer.contains(key) == there { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    };
+    let theirs = shape(clients.theirs(schedule, ""));
+    seen(true).await;
+    clients.same(&["list"], "", shape);
+    clients.same(&["list", "-f", "json"], "", whole);
+    let ours_flushed = shape(clients.ours(flush, ""));
+    seen(false).await;
+    let ours = shape(clients.ours(schedule, ""));
+    seen(true).await;
+    let theirs_flushed = shape(clients.theirs(flush, ""));
+    seen(false).await;
+    assert_eq!(ours, theirs);
+    assert_eq!(ours_flushed, theirs_flushed);
+    assert!(ours.status == 0 && ours_flushed.output.contains("Success"), "{ours:?} {ours_flushed:?}");
+}
+
+/// The dynamic configuration. Each changes it, and both show the same afterwards.
+fn configurations(clients: &Clients) {
+    let show = || clients.same(&["show-config"], "", whole).output;
+    let before = show();
+    let set =
+        ["edit-config", "-s", "loop_wait=2", "-p", "log_min_duration_statement=5s", "-s", "postgresql.use_slots=on"];
+    let reset = [
+        "edit-config",
+        "-q",
+        "--force",
+        "-s",
+        "loop_wait=1",
+        "-p",
+        "log_min_duration_statement=null",
+        "-s",
+        "postgresql.use_slots=null",
+    ];
+    clients.same(&set, "n\n", unwarned);
+    // By hand: the text that was written is what is shown, comments included.
+    let edited = clients.same(&["edit-config", "test"], "n\n", unwarned);
+    assert!(edited.output.contains("+ttl: 4 # seconds\n"), "{edited:?}");
+    assert_eq!(show(), before);
+    let theirs = clients.theirs(&set, "y\n");
+    let changed = show();
+    assert_eq!(clients.ours(&reset, "").output, "Configuration changed\n");
+    assert_eq!(show(), before);
+    assert_eq!(unwarned(clients.ours(&set, "y\n")), theirs);
+    assert_eq!(show(), changed);
+    clients.same(&set, "", whole);
+    clients.same(&["edit-config", "-q", "-s", "loop_wait=2"], "", whole);
+    let yaml = "loop_wait: null\nttl: '3'\nx: {y: [1, on, 1:30, 'no'], z: ~}\n";
+    clients.same(&["edit-config", "--apply", "-"], yaml, unwarned);
+    let theirs = clients.theirs(&["edit-config", "--apply", "-", "--force"], yaml);
+    let changed = show();
+    assert_eq!(clients.ours(&["edit-config", "--replace", "-", "--force", "-q"], &before).status, 0);
+    assert_eq!(clients.ours(&set, "y\n").status, 0);
+    assert_eq!(unwarned(clients.ours(&["edit-config", "--apply", "-", "--force"], yaml)), theirs);
+    assert_eq!(show(), changed);
+    assert_eq!(clients.theirs(&["edit-config", "--replace", "-", "--force", "-q"], &before).status, 0);
+    assert_eq!(show(), before);
+}
+
+fn ask<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [&["query", "test", "-U", "postgres", "-d", "postgres"][..], words].concat()
+}
+
+fn queries(clients: &Clients) {
+    let sql = "SELECT 1 AS one, 1.50 AS numeric, 'x' AS text, NULL AS nothing, true AS yes, 1e20::float8 AS float, \
+               '2026-11-22 18:59:36.5+00'::timestamptz AS at, '2026-11-22'::date AS day, 5::oid AS oid";
+    for words in [
+        &["-c", sql][..],
+        &["-c", sql, "--format", "pretty"],
+        &["-c", sql, "--delimiter", ";"],
+        &["-c", "SELECT 1 AS one, NULL AS nothing, true AS yes, 'x' AS text", "--format", "json"],
+        &["-c", "SELECT 1 AS one, NULL AS nothing, true AS yes, 'x' AS text", "--format", "yaml"],
+        &["-c", "SELECT pg_is_in_recovery()", "-r", "replica"],
+        &["-c", "SELECT pg_is_in_recovery()", "-r", "primary"],
+        &["-c", "SELECT current_setting('application_name'), current_user", "-m", "n2"],
+        &["-c", "SELECT 1 AS a; SELECT 2 AS b"],
+        &["-c", "SELECT 1 WHERE false"],
+        &["-f", "-"],
+    ] {
+        assert_eq!(clients.same(&ask(words), "SELECT 7 AS seven", whole).status, 0, "{words:?}");
+    }
+    for words in [
+        &["-c", "SELECT nothing"][..],
+        &["-c", "SELECT 1", "-m", "n9"],
+        &["-c", "SELECT 1", "-r", "standby-leader", "--format", "pretty"],
+    ] {
+        assert_eq!(clients.same(&ask(words), "", shape).status, 0, "{words:?}");
+    }
+}
+
+/// An error has no name and so no place in JSON. We tell it beside.
+fn an_error_in_json(clients: &Clients) {
+    let words = ask(&["-c", "SELECT nothing", "--format", "json"]);
+    let said = clients.same(&words, "", |said| Said { complaints: String::new(), ..said });
+    assert_eq!((said.output.as_str(), said.status), ("[{}]\n", 0));
+    assert_eq!(clients.ours(&words, "").complaints, "ERROR, SQLSTATE: 42703\n");
+}
+
+/// What is refused, with the same words and the same status.
+fn refusals(clients: &Clients) {
+    for (words, input) in [
+        (&["dsn", "-m", "n9"][..], ""),
+        (&["dsn", "-m", "n1", "-r", "any"], ""),
+        (&["query", "test"], ""),
+        (&["query", "test", "-c", "SELECT 1", "-f", "/dev/null"], ""),
+        (&["edit-config", "-s", "ttl"], ""),
+        (&["edit-config", "other", "-s", "ttl=5"], ""),
+        (&["resume"], ""),
+        (&["demote-cluster", "test", "--force"], ""),
+        (&["reload", "test", "n9", "--force"], ""),
+        (&["restart", "test", "n1"], "now\nn\n"),
+        (&["restart", "test", "n1", "--scheduled", LATER], "n\n"),
+        (&["restart", "test", "n1", "--scheduled", LATER, "--pending"], "n\n"),
+        (&["restart", "test", "n1", "--pg-version", "15", "--force"], ""),
+        (&["restart", "test", "n1", "--pg-version", "a.b"], "now\ny\n"),
+        (&["reinit", "test", "n9"], ""),
+        (&["switchover", "test", "--scheduled", LATER], "\n\nn\n"),
+        (&["switchover", "test"], "\n\n\nn\n"),
+        (&["flush", "test", "n2", "restart", "-r", "standby-leader"], ""),
+        (&["switchover", "test", "--leader", "n9", "--force"], ""),
+        (&["switchover", "test", "--force", "--scheduled", "tomorrow at noon"], ""),
+        (&["failover", "test", "--force"], ""),
+        (&["remove", "test"], "\nother\n"),
+        (&["remove", "test", "-f", "json"], "test\nyes\n"),
+        (&["remove", "test", "-f", "tsv"], "test\nYes I am aware\nn9\n"),
+    ] {
+        assert_eq!(clients.same(words, input, whole).status, 1, "{words:?}");
+    }
+    for words in [&["lsit"][..], &["list", "--nonsense"], &["list", "-f", "xml"], &["flush", "test", "n1"], &["remove"]]
+    {
+        assert_eq!(clients.same(words, "", status).status, 2, "{words:?}");
+    }
+    let said = clients.ours(&["pause"], "");
+    assert!(said.status == 1 && said.complaints.contains("pause is not built yet"), "{said:?}");
+    let config: Value = json!(clients.ours(&["show-config"], "").output);
+    assert!(!config.as_str().unwrap_or_default().contains("pause"));
+}
