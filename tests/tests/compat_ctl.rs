@@ -1,9 +1,14 @@
 //! Patroni's own `patronictl` and our command line, held against each other on one cluster, command by command. What is
 //! left of differences is listed in docs/compatibility.md.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use matriarch_tests::{Clients, Cluster, Plan, Said, eventually};
+use matriarch_tests::single::{base, give};
+use matriarch_tests::{Certificates, Clients, Cluster, Plan, Said, eventually};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -50,7 +55,11 @@ fn status(said: Said) -> Said {
 
 #[tokio::test]
 async fn both_command_lines_say_the_same() {
-    let extra = json!({"tags": {"zone": "a", "clonefrom": true}});
+    let dir = base();
+    let extra = json!({
+        "tags": {"zone": "a", "clonefrom": true},
+        "postgresql": {"parameters": with_tls(dir.path())},
+    });
     let cluster = Cluster::start(Plan { extra, ..Plan::default() }).await;
     let Some(clients) = Clients::of(&cluster) else { return };
     switchovers(&cluster, &clients).await;
@@ -62,6 +71,21 @@ async fn both_command_lines_say_the_same() {
     queries(&clients);
     an_error_in_json(&clients);
     refusals(&clients);
+}
+
+/// What has a server speak TLS, with a certificate and a key that its account may read.
+fn with_tls(dir: &Path) -> Value {
+    let made = dir.join("certificates");
+    let script = Command::new(Certificates::SCRIPT).arg(&made).arg("IP:127.0.0.1").output().expect("certificates");
+    assert!(script.status.success(), "{script:?}");
+    let file = |name: &str| {
+        let copy = dir.join(name);
+        std::fs::copy(made.join(name), &copy).expect("a copy");
+        std::fs::set_permissions(&copy, Permissions::from_mode(0o600)).expect("its permissions");
+        give(&copy);
+        copy
+    };
+    json!({"ssl": "on", "ssl_cert_file": file("server.pem"), "ssl_key_file": file("server.key")})
 }
 
 /// Waits until the cluster is whole, and members' records say so: those follow a moment later.
@@ -237,6 +261,8 @@ fn queries(clients: &Clients) {
     ] {
         assert_eq!(clients.same(&ask(words), "SELECT 7 AS seven", whole).status, 0, "{words:?}");
     }
+    let encrypted = ask(&["-c", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"]);
+    assert_eq!(clients.same(&encrypted, "", whole).output, "ssl\nTrue\n");
     for words in [
         &["-c", "SELECT nothing"][..],
         &["-c", "SELECT 1", "-m", "n9"],
