@@ -162,3 +162,16 @@ fn what_changes_is_told_once() {
         assert_eq!(news(seconds, answer), expected, "{seconds}");
     }
 }
+
+/// Its revision may lag.
+#[test]
+fn a_watch_goes_on_that_is_of_this_store_and_of_no_earlier_term() {
+    assert!(Horizon::<&str>::default().is_current(told(7, 1, 1)), "nothing is known yet");
+    let horizon = informed();
+    let floor = horizon.floor().standing;
+    let is_current = |store_id, raft_term| horizon.is_current(told(store_id, raft_term, 1));
+    assert!(is_current(floor.store_id.0, floor.raft_term) && is_current(floor.store_id.0, floor.raft_term + 1));
+    assert!(
+        !is_current(floor.store_id.0, floor.raft_term - 1) && !is_current(floor.store_id.0 + 1, floor.raft_term + 1)
+    );
+}

@@ -353,6 +353,9 @@ fn one_question_for_contact_is_asked_at_a_time() {
     // But one that has no answer is, before everybody is asked.
     node.now = node.now + millis(50);
     assert_eq!(asked(&mut node), 1);
+    // What is being written is no question: its answer may take long.
+    let write = Action::Store(StoreAction::ClearFailover { revision: Revision(90) });
+    assert_eq!(asked(&mut Node::primary().later(2_300).doing(write, 0)), 1);
 }
 
 /// The exhaustive search found it: with a `loop_wait` below the patience for contact, PostgreSQL was asked again as fast as
