@@ -183,6 +183,11 @@ impl<M: Ord> Horizon<M> {
     pub fn is_current(&self, told: Standing) -> bool {
         let floor = self.floor.standing;
         let of_the_store = told.store_id == floor.store_id && told.raft_term >= floor.raft_term;
-        self.past.is_none() && (floor.store_id == StoreId(0) || of_the_store)
+        !self.is_told_the_past() && (floor.store_id == StoreId(0) || of_the_store)
+    }
+
+    /// Only a past that is not believed answers: everything is to be asked again until it is, or something else answers.
+    pub fn is_told_the_past(&self) -> bool {
+        self.past.is_some()
     }
 }

@@ -71,7 +71,7 @@ fn the_page_tells_of_everything_that_was_acknowledged_and_ordered() {
         assert_eq!((count("acknowledged"), count("lost")), ran.acknowledged);
         assert_eq!(count("orders"), ran.coverage.orders.values().sum::<u64>());
         let orders = nodes.iter().flat_map(|node| node["orders"].as_array().unwrap());
-        outcomes.extend(orders.filter_map(|order| order[4][1].as_str()).map(str::to_owned));
+        outcomes.extend(orders.filter_map(|order| order[6][1].as_str()).map(str::to_owned));
     }
     assert_eq!(Vec::from_iter(outcomes), ["cancelled", "done", "orphaned", "refused", "unknown"]);
 }

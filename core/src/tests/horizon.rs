@@ -38,9 +38,11 @@ fn the_past_is_believed_when_it_was_all_that_answered_for_as_long_as_a_tenure() 
     let mut horizon = informed();
     horizon.allow_tenure(Duration::from_secs(3));
     assert!(horizon.is_current(told(1, 4, 99)), "a watch may lag in revisions");
+    assert!(!horizon.is_told_the_past());
     for past in [told(1, 4, 99), told(1, 3, 200)] {
         assert_eq!(ask(&mut horizon, 1, past), None);
         assert!(!horizon.is_current(past), "what is not believed is not believed of a watch either");
+        assert!(horizon.is_told_the_past());
     }
     tells(&mut horizon, 1..31, told(1, 4, 99));
     // A member that knows of the present answers: the other one is wrong, and the time begins anew.

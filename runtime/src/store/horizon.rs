@@ -70,6 +70,11 @@ impl Horizon {
         self.locked().is_current(told)
     }
 
+    /// See [`horizon::Horizon::is_told_the_past`].
+    pub(super) fn is_told_the_past(&self) -> bool {
+        self.locked().is_told_the_past()
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, horizon::Horizon<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

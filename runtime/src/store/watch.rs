@@ -214,6 +214,10 @@ async fn judge(common: &Common, member: &Member, from: i64, reply: &WatchRespons
         let (host, compacted) = (&member.host, reply.compact_revision());
         return Err(Ended::Lost(format!("{host}: revision {from} is compacted, the oldest is {compacted}")));
     }
+    // Whoever reads asks again and again until that is believed; a watch that is only begun again asks nothing.
+    if common.shared.horizon.is_told_the_past() {
+        return Err(Ended::Lost(format!("{}: the store went back, and is not believed yet", member.host)));
+    }
     // A member of an earlier raft term lags behind an election, or was restored: another one is asked.
     if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.is_current(standing(head))) {
         return Err(Ended::Failed);
