@@ -43,6 +43,7 @@ use matriarch_core::effects::{Effects, Order};
 use matriarch_core::id::{LeaseId, RequestId, Revision, SystemId, Timeline};
 use matriarch_core::reason::Reason;
 use matriarch_core::time::Instant;
+use matriarch_core::view::store::Initialize;
 
 use crate::node::NodeId;
 use crate::postgres::wal::Place;
@@ -116,6 +117,8 @@ pub struct Checks {
     restored: Option<Time>,
     /// The system identifier of the cluster.
     system: Option<SystemId>,
+    /// The right to initialise, or that it was used.
+    initialize: Option<Initialize>,
     /// The newest revision that each agent has decided on, by its boot.
     revisions: [(u32, u64, Revision); NODES_MAX],
     /// The revision of `history` that was looked at last.

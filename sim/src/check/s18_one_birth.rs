@@ -1,9 +1,10 @@
 //! S18: a cluster is born once; and once more where its key was deleted and nobody was left who knew of it: no agent that
 //! had seen its name and had had time to tell of itself, no record of a member that had data, nothing that it had published.
+//! Whoever may initialise created the key where none was.
 
 use std::time::Duration;
 
-use matriarch_core::id::SystemId;
+use matriarch_core::id::{LeaseId, SystemId};
 
 use crate::time::ms;
 use crate::world::World;
@@ -14,6 +15,7 @@ const TOLD_WITHIN: Duration = ms(3000);
 impl World {
     /// S18: the system identifier is published once and stays.
     pub fn check_birth(&mut self) {
+        self.check_right_to_initialise();
         let system = self.store.keys().system_id();
         match (self.checks.system, system) {
             (None, _) => self.checks.system = system,
@@ -22,6 +24,17 @@ impl World {
                 self.violated("S18", format!("the cluster was {known} and is {system}"));
             }
             (Some(_), _) => {}
+        }
+    }
+
+    /// S18: `initialize` is created, not overwritten. What is under no lease an operator put, and a restored store goes back.
+    fn check_right_to_initialise(&mut self) {
+        let initialize = self.store.keys().initialize;
+        let before = std::mem::replace(&mut self.checks.initialize, initialize);
+        if let (Some(before), Some(now)) = (before, initialize)
+            && (now.lease != LeaseId(0) && now.revision > before.revision)
+        {
+            self.violated("S18", format!("the right to initialise was had, and is another's: {before:?}, {now:?}"));
         }
     }
 
@@ -83,5 +96,44 @@ mod tests {
             world.checks.keys_gone = Some(Time(world.now.0 - 3_000_000_001));
         };
         assert_eq!(completed(true, long_ago), Some("S18"));
+    }
+
+    #[test]
+    fn the_right_to_initialise() {
+        let race = |world: &mut World, node: usize| {
+            world.store.unguarded = Some(Unguarded::Initialize);
+            let action = Box::new(StoreAction::RaceInitialize { lease: key(world).lease });
+            let order = Request::Order { action, from: world.names[node].clone(), known: Known::default() };
+            world.store.apply(world.now, &order);
+            world.store_changed();
+        };
+        let delete = |world: &mut World| {
+            world.store.delete(Key::Initialize);
+            world.store_changed();
+        };
+        assert_eq!(broken(|world| race(world, 0)), Some("S18"), "a cluster is there");
+        let once = |world: &mut World| {
+            delete(world);
+            race(world, 0);
+        };
+        assert_eq!(broken(once), None, "nobody had it");
+        let twice = |world: &mut World| {
+            once(world);
+            race(world, 1);
+        };
+        assert_eq!(broken(twice), Some("S18"), "another had it");
+        let garbled = |world: &mut World| {
+            world.store.garble(Key::Initialize);
+            world.store_changed();
+        };
+        assert_eq!(broken(garbled), None, "an operator wrote it");
+        let restored = |world: &mut World| {
+            once(world);
+            let backup = world.store.backup();
+            delete(world);
+            world.store.restore(&backup, world.now);
+            world.store_changed();
+        };
+        assert_eq!(broken(restored), None, "a backup had it");
     }
 }
