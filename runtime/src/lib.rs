@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod demo;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+pub mod generate;
 pub mod guard;
 pub mod http;
 pub mod logging;

@@ -1,7 +1,7 @@
 //! The `matriarch` command. Called as `patroni` it is the agent, called as `patronictl` the cluster client.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use matriarch::agent::run::{self, Options};
 use matriarch::guard::GuardArgs;
 use matriarch::store::embedded::StoreArgs;
 use matriarch::wire::PATRONI_LEVEL;
-use matriarch::{config, ctl, demo, guard, store};
+use matriarch::{config, ctl, demo, generate, guard, store};
 
 /// High availability for PostgreSQL: one agent a node, one lease, one primary.
 #[derive(Parser)]
@@ -38,7 +38,25 @@ enum Verb {
     ValidateConfig {
         /// The configuration file or directory
         file: PathBuf,
+        /// Print the configuration, with the environment over it and without passwords, if nothing is wrong with it
+        #[arg(short, long)]
+        print: bool,
     },
+    /// Write the configuration of one node, to be filled in
+    GenerateSampleConfig {
+        /// The file to write, for its owner only [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Write the configuration of a PostgreSQL that runs on this host
+    GenerateConfig {
+        /// The file to write, for its owner only [default: standard output]
+        file: Option<PathBuf>,
+        /// How a superuser connects, as libpq has it; the variables PGHOST, PGPORT, PGUSER, PGPASSWORD, ... say the rest
+        #[arg(long)]
+        dsn: Option<String>,
+    },
+    /// Print a JSON Schema of the configuration file, by which editors complete and check it
+    Schema,
     #[command(flatten)]
     Ctl(ctl::CtlCommand),
     /// Print what a shell needs to complete the words of this program
@@ -80,8 +98,23 @@ struct AsPatroni {
     /// The configuration file or directory
     configfile: Option<PathBuf>,
     /// Check the configuration and exit
-    #[arg(long)]
+    #[arg(long, group = "mode")]
     validate_config: bool,
+    /// Write a sample of a configuration and exit
+    #[arg(long, group = "mode")]
+    generate_sample_config: bool,
+    /// Write the configuration of a PostgreSQL that runs on this host and exit
+    #[arg(long, group = "mode")]
+    generate_config: bool,
+    /// How a superuser connects to the PostgreSQL that is the source of a configuration
+    #[arg(long)]
+    dsn: Option<String>,
+    /// Taken as Patroni does: whether ports are free is not looked at
+    #[arg(short, long)]
+    ignore_listen_port: bool,
+    /// Print the configuration, with the environment over it and without passwords, if nothing is wrong with it
+    #[arg(short, long)]
+    print: bool,
 }
 
 fn main() -> ExitCode {
@@ -127,8 +160,15 @@ fn with_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn as_patroni(arguments: AsPatroni) -> ExitCode {
+    let file = arguments.configfile.as_deref();
     if arguments.validate_config {
-        return validate(arguments.configfile.as_deref());
+        return validate(file, arguments.print);
+    }
+    if arguments.generate_sample_config {
+        return code(generate::sample(file).map(|()| 0));
+    }
+    if arguments.generate_config {
+        return code(generate::running(file, arguments.dsn.as_deref()).map(|()| 0));
     }
     code(run::run(&Options { file: arguments.configfile, user: None }))
 }
@@ -138,7 +178,10 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         Verb::Run(arguments) => run::run(&Options { file: arguments.file, user: arguments.user }),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Store(arguments) => store::embedded::run(&arguments).map(|()| 0),
-        Verb::ValidateConfig { file } => Ok(u8::from(validate(Some(&file)) != ExitCode::SUCCESS)),
+        Verb::ValidateConfig { file, print } => Ok(u8::from(validate(Some(&file), print) != ExitCode::SUCCESS)),
+        Verb::GenerateSampleConfig { file } => generate::sample(file.as_deref()).map(|()| 0),
+        Verb::GenerateConfig { file, dsn } => generate::running(file.as_deref(), dsn.as_deref()).map(|()| 0),
+        Verb::Schema => printed(&serde_json::to_string_pretty(&config::json_schema())?).map(|()| 0),
         Verb::Completions { shell, name } => completions(shell, &name).map(|()| 0),
         Verb::Ctl(_) => unreachable!("the client has its own exit codes"),
         Verb::Guard(arguments) => guard::run(arguments).map(|()| 0),
@@ -159,9 +202,14 @@ fn client(arguments: ctl::CtlArgs) -> ExitCode {
     ExitCode::from(u8::try_from(ctl::run(arguments)).unwrap_or(1))
 }
 
-fn validate(file: Option<&Path>) -> ExitCode {
+fn printed(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+fn validate(file: Option<&Path>, print: bool) -> ExitCode {
     match config::validate(file, config::environment()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(merged) if print => code(printed(config::to_yaml(&merged).trim_end()).map(|()| 0)),
+        Ok(_) => ExitCode::SUCCESS,
         Err(complaints) => {
             anstream::eprintln!("{complaints}");
             ExitCode::FAILURE
@@ -173,6 +221,10 @@ fn validate(file: Option<&Path>) -> ExitCode {
 fn code(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
+        // Whoever reads our output has seen enough.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             anstream::eprintln!("matriarch: {error:#}");
             ExitCode::FAILURE
@@ -215,5 +267,17 @@ mod tests {
         let error = AsPatroni::try_parse_from(["patroni", "--version"]).err().unwrap();
         assert_eq!(error.to_string(), format!("patroni {PATRONI_LEVEL}\n"));
         assert_eq!(error.exit_code(), 0);
+    }
+
+    #[test]
+    fn patronis_modes_exclude_each_other() {
+        for words in
+            [&["--validate-config", "--generate-config"][..], &["--generate-sample-config", "--generate-config"]]
+        {
+            let error = AsPatroni::try_parse_from(["patroni"].iter().chain(words)).err().unwrap();
+            assert_eq!(error.exit_code(), 2, "{words:?}");
+        }
+        let parsed = AsPatroni::try_parse_from(["patroni", "--validate-config", "-i", "-p", "file.yml"]).unwrap();
+        assert!(parsed.validate_config && parsed.ignore_listen_port && parsed.print);
     }
 }

@@ -38,4 +38,5 @@ pub use plan::{Plan, StoreKind};
 pub use process::Process;
 pub use reaper::{Child, Ended};
 pub use store::Store;
+pub use tools::{matriarch, patroni};
 pub use wait::{eventually, wait_until};

@@ -30,7 +30,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 }
 
 /// The binary under test, of the same profile as the test: `target/<profile>/matriarch`.
-pub(crate) fn matriarch() -> PathBuf {
+pub fn matriarch() -> PathBuf {
     let test = std::env::current_exe().expect("the test's executable");
     let found = test.ancestors().skip(1).map(|dir| dir.join("matriarch")).find(|path| path.is_file());
     found
@@ -86,4 +86,15 @@ pub(crate) fn account() -> User {
     let name = std::env::var("MATRIARCH_TEST_USER").unwrap_or_else(|_| "postgres".to_owned());
     let found = User::from_name(&name).ok().flatten();
     found.unwrap_or_else(|| panic!("there is no account {name}; tests/run installs PostgreSQL, which makes one"))
+}
+
+/// A program of the Patroni that ours is held against; `None`, and it is said, where that is not installed.
+pub fn patroni(program: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
+        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
+    if dir.join("ready").exists() {
+        return Some(dir.join("bin").join(program));
+    }
+    eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
+    None
 }

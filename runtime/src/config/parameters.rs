@@ -122,6 +122,14 @@ pub fn effective_parameters(local: &LocalConfig, dynamic: &DynamicConfig, server
     out
 }
 
+/// The settings that all members share, with their defaults: whole numbers as such.
+pub fn shared_defaults(server_major: u32) -> Map<String, Value> {
+    let value = |default: &str| default.parse::<i64>().map_or_else(|_| Value::from(default), Value::from);
+    let other = if server_major >= 13 { "wal_keep_segments" } else { "wal_keep_size" };
+    let shared = CONTROLLED.iter().filter(|(name, _, rule)| !matches!(rule, Rule::Ours) && *name != other);
+    shared.map(|(name, default, _)| ((*name).to_owned(), value(default))).collect()
+}
+
 /// The text of a value for PostgreSQL: booleans as `on` and `off`. `None` for null, lists and mappings.
 pub fn parameter_text(value: &Value) -> Option<String> {
     match value {
@@ -193,7 +201,7 @@ fn judge(name: &str, value: &Value) -> Option<Result<String, String>> {
 }
 
 /// Why a value of the dynamic configuration will not count, for whoever proposes it.
-pub(super) fn refused(name: &str, value: &Value) -> Option<String> {
+pub(crate) fn refused(name: &str, value: &Value) -> Option<String> {
     judge(&name.to_ascii_lowercase(), value).filter(|_| !value.is_null())?.err()
 }
 

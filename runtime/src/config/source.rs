@@ -7,12 +7,14 @@ use super::build::Build;
 use super::check::{Purpose, check};
 use super::env::{EnvOverrides, env_overrides};
 use super::local::{Credentials, Etcd3, LocalConfig, NAMESPACE};
-use super::report::{Problem, Severity, Sources, is_secret_name, render};
+use super::report::{Problem, Severity, Sources, holds_credentials, is_secret_name, render};
 use super::yaml::{self, Duplicate, Node, Span, Value};
 use crate::tls::ClientSettings;
 
 /// Largest file that is read; a configuration is a few kilobytes.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What is shown of a secret.
+const HIDDEN: &str = "***";
 /// Most keys of one file that are said to stand twice: more are one mistake.
 const DUPLICATES_MAX: usize = 20;
 
@@ -77,7 +79,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Loads the configuration for running the agent: `path` (a file or a directory), with the environment over it. Without
-/// a file, the variable `PATRONI_CONFIGURATION` is the text, and then no other variable counts.
+/// a file, the variable `PATRONI_CONFIGURATION` is the text, and then no other variable counts; without that either, the
+/// other variables are all there is.
 ///
 /// # Errors
 /// Everything that keeps the agent from starting, rendered.
@@ -85,12 +88,37 @@ pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>
     examine(path, env, Purpose::Run)
 }
 
-/// Checks a configuration as strictly as `validate-config` does: unknown keys are errors too.
+/// Checks a configuration as strictly as `validate-config` does: unknown keys are errors too. Returns file and
+/// environment merged, without what is secret.
 ///
 /// # Errors
 /// The rendered complaints.
-pub fn validate(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
-    examine(path, env, Purpose::Validate).map(|_| ()).map_err(|e| e.to_string())
+pub fn validate(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<serde_json::Value, String> {
+    let mut merged = examine(path, env, Purpose::Validate).map_err(|e| e.to_string())?.raw;
+    hide_secrets(&mut merged);
+    Ok(merged)
+}
+
+/// Puts [`HIDDEN`] in the place of passwords, tokens, and addresses and connection strings that hold one.
+fn hide_secrets(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                if is_secret_name(key) && !value.is_object() {
+                    *value = HIDDEN.into();
+                } else {
+                    hide_secrets(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::String(text) if holds_credentials(text) => HIDDEN.clone_into(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Loads what a command-line client needs: the store, and how to reach the API. It takes a node's own file as well as
@@ -133,15 +161,22 @@ fn gather(
     let mut sources = Sources::default();
     let mut problems = Vec::new();
     let environment: Vec<(String, String)> = env.into_iter().collect();
-    let (mut root, variables) = match path.filter(|p| p.exists()) {
-        Some(path) => (read(path, &mut sources, &mut problems)?, env_overrides(environment)),
-        None => match environment.iter().find(|(k, v)| k == "PATRONI_CONFIGURATION" && !v.is_empty()) {
-            Some((name, text)) => (parse_mapping(name, text, &mut sources, &mut problems)?, EnvOverrides::default()),
-            None if purpose == Purpose::Client => {
-                (Node { value: Value::Map(Vec::new()), ..Node::default() }, env_overrides(environment))
-            }
-            None => return Err(empty(path)),
-        },
+    let text = environment.iter().find(|(name, text)| name == "PATRONI_CONFIGURATION" && !text.is_empty());
+    let (mut root, variables) = if let Some(path) = path.filter(|path| path.exists()) {
+        (read(path, &mut sources, &mut problems)?, env_overrides(environment))
+    } else if let Some((name, text)) = text {
+        (parse_mapping(name, text, &mut sources, &mut problems)?, EnvOverrides::default())
+    } else {
+        let variables = env_overrides(environment);
+        let is_empty = variables.variables().next().is_none();
+        if is_empty && purpose != Purpose::Client {
+            return Err(empty(path));
+        }
+        if let Some(path) = path.filter(|_| !is_empty) {
+            let span = Span { source: sources.add(path.display().to_string(), ""), ..Span::default() };
+            problems.push(Problem::warning(span, "", "does not exist: the environment alone counts"));
+        }
+        (Node { value: Value::Map(Vec::new()), ..Node::default() }, variables)
     };
     variables.apply(&mut root, &mut sources, &mut problems);
     lift_exhibitor(&mut root);
@@ -278,7 +313,7 @@ fn near_secret(text: &str, line: u32) -> bool {
     let lines: Vec<&str> = yaml::lines(text).take(line as usize).collect();
     for line in lines.iter().rev() {
         let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-        if words.filter(|w| w.len() > 2).any(is_secret_name) || super::report::holds_credentials(line) {
+        if words.filter(|w| w.len() > 2).any(is_secret_name) || holds_credentials(line) {
             return true;
         }
         if line.trim_start().trim_start_matches("- ").split_once(':').is_some_and(|(key, _)| !key.contains(['"', '\'']))

@@ -402,6 +402,42 @@ fn the_variable_with_the_text_counts_only_without_a_file() {
 }
 
 #[test]
+fn the_environment_alone_is_enough() {
+    let variables = [
+        ("PATRONI_SCOPE", "s"),
+        ("PATRONI_NAME", "n"),
+        ("PATRONI_RESTAPI_LISTEN", "h:1"),
+        ("PATRONI_ETCD3_HOSTS", "e:1"),
+        ("PATRONI_POSTGRESQL_LISTEN", "h:2"),
+        ("PATRONI_POSTGRESQL_DATA_DIR", "/d"),
+        ("PATRONI_REPLICATION_USERNAME", "r"),
+    ];
+    let env = || variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let without = load(None, env()).unwrap();
+    assert_eq!((without.config.name.as_str(), without.render_warnings().as_str()), ("n", ""));
+    let missing = load(Some(Path::new("/nowhere/x.yml")), env()).unwrap();
+    assert_eq!(missing.config, without.config);
+    assert_eq!(
+        missing.render_warnings(),
+        "warning: does not exist: the environment alone counts\n  --> /nowhere/x.yml\n"
+    );
+    let unknown = [("PATRONI_UNKNOWN".to_owned(), "x".to_owned())];
+    assert!(load(None, unknown).unwrap_err().to_string().starts_with("Config is empty.\n"));
+}
+
+#[test]
+fn what_is_printed_has_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(&dir, "a.yml", &sample());
+    let printed = super::super::to_yaml(&validate(Some(&path), []).unwrap());
+    assert!(!printed.contains("hunter") && printed.contains("password: '***'"), "{printed}");
+    assert!(printed.contains("pgpass: /tmp/pgpass0"), "{printed}");
+    let mut inside = serde_json::json!({"url": "http://user:hunter2@h", "list": ["host=h password=hunter2"], "a": 1});
+    hide_secrets(&mut inside);
+    assert_eq!(inside, serde_json::json!({"url": HIDDEN, "list": [HIDDEN], "a": 1}));
+}
+
+#[test]
 fn a_directory_is_merged_in_the_order_of_names() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "10-base.yml", &sample());

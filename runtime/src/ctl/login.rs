@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::console::Console;
 use super::members::MemberView;
 use super::pgpass::{self, Login};
 use crate::config::Secret;
@@ -37,6 +38,17 @@ pub(super) struct Wanted<'a> {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The password that `~/.pgpass` has for a login.
+pub(crate) fn kept_password(host: &str, port: u16, dbname: &str, user: &str) -> Option<Secret> {
+    pgpass::password(&pgpass::file()?, &Login { host, port, dbname, user })
+}
+
+/// Asks the person at the terminal. The question is no part of the output. `None`: no answer.
+pub(crate) fn ask_for_password(question: &str) -> Option<Secret> {
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stderr());
+    Console::new(&mut input, &mut output, true).secret(question).ok().map(Secret::new)
 }
 
 /// Opens a session, with what drives it: that ends after the client was dropped.
@@ -78,10 +90,7 @@ fn configured(member: MemberView<'_>, wanted: &Wanted<'_>) -> Result<Config, Str
     let user = user.ok_or("this account has no name: name the user with -U")?;
     let dbname = wanted.dbname.map(str::to_owned).or_else(|| variable("PGDATABASE")).unwrap_or_else(|| user.clone());
     let (host, port) = (member.host(), member.port().unwrap_or(5432));
-    let kept = || {
-        let login = Login { host, port, dbname: &dbname, user: &user };
-        pgpass::password(&pgpass::file()?, &login)
-    };
+    let kept = || kept_password(host, port, &dbname, &user);
     let password = wanted.password.clone().or_else(|| variable("PGPASSWORD").map(Secret::new)).or_else(kept);
     let mut config = Config::new();
     // What is under it has TLS already, or shall have none.

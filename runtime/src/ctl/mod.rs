@@ -11,7 +11,7 @@ mod edit;
 mod execute;
 mod flush;
 mod format;
-mod login;
+pub(crate) mod login;
 mod members;
 mod pause;
 mod pgpass;
