@@ -73,7 +73,7 @@ fn ours(loaded: &Loaded) -> Value {
         let mut out = Map::new();
         let mut put = |key: &str, value: Option<&str>| value.map(|value| out.insert(key.into(), value.into()));
         put("username", account.username.as_deref());
-        put("password", account.password.as_ref().map(|password| password.reveal()));
+        put("password", account.password.as_ref().map(matriarch::config::Secret::reveal));
         for (key, value) in &account.options {
             put(key, Some(value));
         }
