@@ -5,6 +5,8 @@
 //! What a node was told is noted where it arrives, before core hears of it: what an adapter loses or garbles on the way
 //! has been told all the same.
 
+use std::time::Duration;
+
 use matriarch_core::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, RACE_WINDOW};
 use matriarch_core::op::Outcome;
 use matriarch_core::time::Instant;
@@ -122,7 +124,7 @@ impl World {
         // Whoever takes back what went before its time was never out of office.
         let back = self.checks.last_leader == Some(node);
         let (Some(since), false) = (self.checks.leaderless, back) else { return };
-        let waited = self.now.since(since);
+        let waited = self.now.since(since).max(self.waited_in_a_lost_past(node));
         if self.nodes[node.0].config.nofailover {
             self.violated("S12", format!("{} takes the leader key and is barred", self.names[node.0]));
         }
@@ -137,6 +139,15 @@ impl World {
         if !wished && waited + ms(10) < AHEAD_PATIENCE {
             self.check_best(node);
         }
+    }
+
+    /// How long the winner has waited for the key of a leader that a restored store brought back: it knew of its end, and
+    /// does not believe the store that it is there again, where nobody can take it before it ends once more.
+    fn waited_in_a_lost_past(&self, node: NodeId) -> Duration {
+        let leaderless = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.memory.leaderless);
+        let waited = leaderless.map(|since| self.clock(node).since(since)).unwrap_or_default();
+        let restored_meanwhile = self.checks.restored.is_some_and(|at| self.now.since(at) <= waited);
+        if restored_meanwhile { waited } else { Duration::ZERO }
     }
 
     /// Whoever could have been asked does not hold more.
@@ -175,6 +186,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use crate::time::Time;
     use matriarch_core::id::{Lsn, Revision};
     use matriarch_core::view::store::FailoverKey;
 
@@ -283,6 +295,25 @@ mod tests {
         };
         assert_eq!(asked(100), Some("S12"));
         assert_eq!(asked(4000), None, "the candidate had its time");
+    }
+
+    #[test]
+    fn a_winner_that_waited_while_a_restored_store_held_the_old_key() {
+        let restored = |ago_ms: Option<u64>| {
+            wins(move |world, node| {
+                let candidate = Some(world.names[other_of(world, node).0].clone());
+                let request = FailoverKey { revision: Revision(1), leader: None, candidate, scheduled_at: None };
+                world.store.set_failover(request);
+                let clock = world.clock(node);
+                world.nodes[node.0].agent.as_mut().unwrap().state.memory.leaderless = Some(clock);
+                world.now = world.now + ms(4000);
+                world.checks.leaderless = Some(Time(world.now.0 - 100_000_000));
+                world.checks.restored = ago_ms.map(|ago_ms| Time(world.now.0 - ago_ms * 1_000_000));
+            })
+        };
+        assert_eq!(restored(None), Some("S12"), "nothing was restored");
+        assert_eq!(restored(Some(3000)), None);
+        assert_eq!(restored(Some(5000)), Some("S12"), "it was before the leader went");
     }
 
     #[test]
