@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod generate;
 pub mod guard;
 pub mod http;
+pub mod init;
 pub mod logging;
 pub mod net;
 pub mod peers;

@@ -10,7 +10,7 @@ use matriarch::agent::run::{self, Options};
 use matriarch::guard::GuardArgs;
 use matriarch::store::embedded::StoreArgs;
 use matriarch::wire::PATRONI_LEVEL;
-use matriarch::{config, ctl, demo, generate, guard, store};
+use matriarch::{config, ctl, demo, generate, guard, init, store};
 
 /// High availability for PostgreSQL: one agent a node, one lease, one primary.
 #[derive(Parser)]
@@ -170,12 +170,21 @@ fn as_patroni(arguments: AsPatroni) -> ExitCode {
     if arguments.generate_config {
         return code(generate::running(file, arguments.dsn.as_deref()).map(|()| 0));
     }
-    code(run::run(&Options { file: arguments.configfile, user: None }))
+    code(agent(&Options { file: arguments.configfile, user: None }))
+}
+
+/// The agent; in a container, where it would be the first process, below one that is.
+fn agent(options: &Options) -> anyhow::Result<u8> {
+    if init::is_first() {
+        return init::run();
+    }
+    init::unblock()?;
+    run::run(options)
 }
 
 fn dispatch(verb: Verb) -> anyhow::Result<u8> {
     match verb {
-        Verb::Run(arguments) => run::run(&Options { file: arguments.file, user: arguments.user }),
+        Verb::Run(arguments) => agent(&Options { file: arguments.file, user: arguments.user }),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Store(arguments) => store::embedded::run(&arguments).map(|()| 0),
         Verb::ValidateConfig { file, print } => Ok(u8::from(validate(Some(&file), print) != ExitCode::SUCCESS)),
