@@ -67,6 +67,12 @@ enum Verb {
         #[arg(long, value_parser = ["matriarch", "patronictl"], default_value = "matriarch")]
         name: String,
     },
+    /// Write the manual pages, of the same text as `--help`, into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory, which must exist
+        directory: PathBuf,
+    },
     /// Guard one PostgreSQL for an agent (started by the agent itself)
     #[command(hide = true)]
     Guard(GuardArgs),
@@ -192,6 +198,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<u8> {
         Verb::GenerateConfig { file, dsn } => generate::running(file.as_deref(), dsn.as_deref()).map(|()| 0),
         Verb::Schema => printed(&serde_json::to_string_pretty(&config::json_schema())?).map(|()| 0),
         Verb::Completions { shell, name } => completions(shell, &name).map(|()| 0),
+        Verb::Man { directory } => manual(&directory).map(|()| 0),
         Verb::Ctl(_) => unreachable!("the client has its own exit codes"),
         Verb::Guard(arguments) => guard::run(arguments).map(|()| 0),
         Verb::Release { tenure, file } => run::release(file.as_deref(), tenure),
@@ -205,6 +212,15 @@ fn completions(shell: clap_complete::Shell, name: &str) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     Ok(std::io::stdout().write_all(&script)?)
+}
+
+/// A page for each command, under both names that scripts know.
+fn manual(directory: &Path) -> anyhow::Result<()> {
+    use clap::CommandFactory;
+    for command in [Cli::command(), AsPatroni::command(), ctl::CtlArgs::command().name("patronictl")] {
+        clap_mangen::generate_to(command, directory)?;
+    }
+    Ok(())
 }
 
 fn client(arguments: ctl::CtlArgs) -> ExitCode {
@@ -288,5 +304,18 @@ mod tests {
         }
         let parsed = AsPatroni::try_parse_from(["patroni", "--validate-config", "-i", "-p", "file.yml"]).unwrap();
         assert!(parsed.validate_config && parsed.ignore_listen_port && parsed.print);
+    }
+
+    #[test]
+    fn every_command_has_a_page_of_the_manual() {
+        let directory = tempfile::tempdir().unwrap();
+        manual(directory.path()).unwrap();
+        for page in ["matriarch", "matriarch-run", "matriarch-switchover", "patroni", "patronictl", "patronictl-list"] {
+            let text = std::fs::read_to_string(directory.path().join(page).with_extension("1")).unwrap();
+            assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{page}: {text}");
+        }
+        let page = std::fs::read_to_string(directory.path().join("matriarch-generate-config.1")).unwrap();
+        assert!(page.contains("How a superuser connects"), "{page}");
+        assert!(!directory.path().join("matriarch-guard.1").exists(), "the agent's own");
     }
 }
