@@ -53,6 +53,8 @@ fn a_wish_to_clone_does_not_outlive_the_leader_while_the_directory_is_whole() {
     // And the wish stands for the next leader, unless that is this node.
     let mut next = Node::standby().with(|state| state.memory.reinit = true);
     assert!(next.wants().contains(&Action::Postgres(PostgresAction::Stop(StopMode::Immediate))));
+    let stopped = Node::standby().with(|state| state.memory.reinit = true).dead();
+    assert_eq!(stopped.concludes().1, "reinit_requested");
     let mut led = led_by("c", 300);
     led.leader = Some(leader("c", crate::id::LeaseId(9), Revision(300)));
     next.step(watched(&next, led));
