@@ -43,12 +43,7 @@ const AT_A_TERMINAL: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exit
 impl Clients {
     /// For a cluster; `None`, and it is said, where Patroni is not installed.
     pub fn of(cluster: &Cluster) -> Option<Self> {
-        let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
-            .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
-        if !dir.join("ready").exists() {
-            eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
-            return None;
-        }
+        let theirs = tools::patroni()?.join("patronictl");
         let hosts: Vec<String> = cluster.stores.iter().map(|store| format!("'{}'", store.client)).collect();
         let config = cluster.nodes[0].dir().with_file_name("patronictl.yaml");
         let yaml = format!("scope: test\netcd3:\n  hosts: [{}]\n", hosts.join(", "));
@@ -56,7 +51,7 @@ impl Clients {
         let editor = config.with_file_name("editor");
         std::fs::write(&editor, EDITOR).expect("an editor");
         std::fs::set_permissions(&editor, Permissions::from_mode(0o755)).expect("an editor that can be started");
-        Some(Self { theirs: dir.join("bin/patronictl"), ours: tools::matriarch(), config, editor })
+        Some(Self { theirs, ours: tools::matriarch(), config, editor })
     }
 
     /// Runs Patroni's.

@@ -52,6 +52,17 @@ pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
     copy
 }
 
+/// The directory of Patroni's programs; `None`, and it is said, where Patroni is not installed.
+pub fn patroni() -> Option<PathBuf> {
+    let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
+        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
+    if !dir.join("ready").exists() {
+        eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
+        return None;
+    }
+    Some(dir.join("bin"))
+}
+
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {

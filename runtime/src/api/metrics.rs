@@ -70,8 +70,11 @@ fn postgresql(facts: &Facts<'_>, page: &mut Page) {
     page.gauge("patroni_xlog_replayed_timestamp", "Time of the last replayed transaction", &replayed_at);
     page.flag("patroni_xlog_paused", "Whether replay is paused", standby.is_some_and(|sql| sql.replay_paused));
     let streaming = facts.replication_state() == Some("streaming");
-    page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", streaming);
-    page.flag("patroni_postgres_in_archive_recovery", "Whether PostgreSQL is replicating from the archive", false);
+    // Patroni has these two only for a server whose version it knows.
+    if sql.is_some() {
+        page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", streaming);
+        page.flag("patroni_postgres_in_archive_recovery", "Whether PostgreSQL is replicating from the archive", false);
+    }
     let version = sql.map_or(0, |sql| sql.server_version).to_string();
     page.gauge("patroni_postgres_server_version", "Version of PostgreSQL", &version);
 }

@@ -193,7 +193,10 @@ impl Api {
                 peer::position(self, call, body).await
             }
             (&Method::GET, _) => health::check(self, call).await,
-            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload" | "sigterm")
+            (
+                &Method::POST,
+                "switchover" | "failover" | "restart" | "reinitialize" | "reload" | "sigterm" | "failsafe",
+            )
             | (&Method::DELETE, "restart" | "switchover")
             | (&Method::PATCH | &Method::PUT, "config") => {
                 let reply = match self.denied(call).await {

@@ -111,6 +111,8 @@ async fn a_standby_answers_by_lag_and_tags() {
         ("/health?lag=0", 200),
         ("/replica?tag_zone=a", 200),
         ("/replica?tag_zone=b", 503),
+        ("/replica?tag_zone=a&tag_zone=b", 200),
+        ("/replica?tag_zone=b&tag_zone=a", 503),
         ("/replica?tag_nofailover=true", 200),
         ("/replica?tag_other=1", 503),
         ("/replica?tag_clonefrom=false", 200),
