@@ -38,5 +38,5 @@ pub use plan::{Agent, Plan, StoreKind};
 pub use process::Process;
 pub use reaper::{Child, Ended};
 pub use store::Store;
-pub use tools::patroni;
+pub use tools::{patroni, schemathesis};
 pub use wait::{eventually, wait_until};

@@ -63,6 +63,17 @@ pub fn patroni() -> Option<PathBuf> {
     Some(dir.join("bin"))
 }
 
+/// The program `schemathesis`; `None`, and it is said, where it is not installed.
+pub fn schemathesis() -> Option<PathBuf> {
+    let dir = std::env::var_os("MATRIARCH_TEST_SCHEMATHESIS")
+        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-schemathesis-4.32.5"), PathBuf::from);
+    if !dir.join("ready").exists() {
+        eprintln!("NOT TESTED: there is no schemathesis in {}; tests/run installs it", dir.display());
+        return None;
+    }
+    Some(dir.join("bin/schemathesis"))
+}
+
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod configure;
 pub(crate) mod node;
+mod openapi;
 mod tls;
 
 use std::sync::{Arc, Mutex};
