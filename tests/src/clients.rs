@@ -43,7 +43,7 @@ const AT_A_TERMINAL: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exit
 impl Clients {
     /// For a cluster; `None`, and it is said, where Patroni is not installed.
     pub fn of(cluster: &Cluster) -> Option<Self> {
-        let theirs = tools::patroni("patronictl")?;
+        let theirs = tools::patroni()?.join("patronictl");
         let hosts: Vec<String> = cluster.stores.iter().map(|store| format!("'{}'", store.client)).collect();
         let config = cluster.nodes[0].dir().with_file_name("patronictl.yaml");
         let yaml = format!("scope: test\netcd3:\n  hosts: [{}]\n", hosts.join(", "));

@@ -64,7 +64,7 @@ impl Cluster {
     pub fn add_node(&mut self, directory: &str, name: &str) -> &mut Node {
         let number = 11 + u8::try_from(self.nodes.len()).expect("few nodes");
         let host = self.network.add(directory, number);
-        let node = Node::new(directory, host, self.dir.path(), self.plan.as_root, self.certificates.clone());
+        let node = Node::new(directory, host, self.dir.path(), &self.plan, self.certificates.clone());
         let stores: Vec<String> = self.stores.iter().map(|store| store.client.clone()).collect();
         let certificates = self.certificates.as_deref();
         let yaml = self.plan.yaml(name, node.dir(), &node.host, &stores, &self.network.range(), certificates);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::network::Host;
-use crate::plan::SUPERUSER;
+use crate::plan::{Agent, Plan, SUPERUSER};
 use crate::{Certificates, Child, Ended, Process, tools};
 
 /// What a REST endpoint answered.
@@ -34,6 +34,7 @@ pub struct Node {
     /// Where it lives.
     pub host: Host,
     dir: PathBuf,
+    whose: Agent,
     as_root: bool,
     certificates: Option<Arc<Certificates>>,
     agent: Option<Child>,
@@ -45,7 +46,7 @@ impl Node {
         name: &str,
         host: Host,
         dir: &Path,
-        as_root: bool,
+        plan: &Plan,
         certificates: Option<Arc<Certificates>>,
     ) -> Self {
         let dir = dir.join(name);
@@ -53,7 +54,8 @@ impl Node {
         let account = tools::account();
         chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
             .expect("the node's directory is its account's");
-        Self { name: name.to_owned(), host, dir, as_root, certificates, agent: None }
+        let (name, whose, as_root) = (name.to_owned(), plan.agent, plan.as_root);
+        Self { name, host, dir, whose, as_root, certificates, agent: None }
     }
 
     /// The node's directory: configuration, log, sockets, data.
@@ -85,9 +87,12 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.agent.as_ref().is_none_or(|agent| agent.ended().is_some()), "{} runs already", self.name);
         let account = tools::account();
-        let program = tools::matriarch_for_account(self.dir.parent().unwrap_or(&self.dir)).display().to_string();
-        let mut command = self.host.command(&program, (!self.as_root).then_some(&account));
-        command.arg("run").arg(self.config());
+        let (program, word) = match self.whose {
+            Agent::Matriarch => (tools::matriarch_for_account(self.dir.parent().unwrap_or(&self.dir)), Some("run")),
+            Agent::Patroni => (tools::patroni().expect("Patroni is installed").join("patroni"), None),
+        };
+        let mut command = self.host.command(&program.display().to_string(), (!self.as_root).then_some(&account));
+        command.args(word).arg(self.config());
         if self.as_root && tools::is_root() {
             command.args(["--user", &account.name]);
         }

@@ -16,16 +16,27 @@ pub enum StoreKind {
     Embedded,
 }
 
+/// Whose agents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Agent {
+    /// Ours, the binary under test.
+    Matriarch,
+    /// Patroni's.
+    Patroni,
+}
+
 /// A cluster to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Nodes with an agent each.
     pub nodes: u8,
+    /// Whose agents.
+    pub agent: Agent,
     /// The store.
     pub store: StoreKind,
     /// Seconds.
     pub ttl: u32,
-    /// Start the agents as root, which become another account themselves.
+    /// Start the agents as root, which become another account themselves: only Matriarch's can.
     pub as_root: bool,
     /// TLS with certificates of both sides, to the store and to the REST API.
     pub tls: bool,
@@ -36,7 +47,15 @@ pub struct Plan {
 impl Default for Plan {
     /// Three nodes on one etcd member, with the shortest ttl that a single member is trusted with.
     fn default() -> Self {
-        Self { nodes: 3, store: StoreKind::Etcd(1), ttl: 3, as_root: false, tls: false, extra: json!({}) }
+        Self {
+            nodes: 3,
+            agent: Agent::Matriarch,
+            store: StoreKind::Etcd(1),
+            ttl: 3,
+            as_root: false,
+            tls: false,
+            extra: json!({}),
+        }
     }
 }
 

@@ -44,7 +44,10 @@ impl Child {
     }
 
     /// Spawns a command and hands out its pipes as well.
-    pub(crate) fn spawn_piped(command: &mut Command) -> io::Result<(Self, std::process::Child)> {
+    ///
+    /// # Errors
+    /// The program cannot be executed.
+    pub fn spawn_piped(command: &mut Command) -> io::Result<(Self, std::process::Child)> {
         REAPER.call_once(start_reaper);
         let mut children = children();
         let child = command.spawn()?;

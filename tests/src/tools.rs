@@ -52,6 +52,28 @@ pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
     copy
 }
 
+/// The directory of Patroni's programs; `None`, and it is said, where Patroni is not installed.
+pub fn patroni() -> Option<PathBuf> {
+    let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
+        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
+    if !dir.join("ready").exists() {
+        eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
+        return None;
+    }
+    Some(dir.join("bin"))
+}
+
+/// The program `schemathesis`; `None`, and it is said, where it is not installed.
+pub fn schemathesis() -> Option<PathBuf> {
+    let dir = std::env::var_os("MATRIARCH_TEST_SCHEMATHESIS")
+        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-schemathesis-4.32.5"), PathBuf::from);
+    if !dir.join("ready").exists() {
+        eprintln!("NOT TESTED: there is no schemathesis in {}; tests/run installs it", dir.display());
+        return None;
+    }
+    Some(dir.join("bin/schemathesis"))
+}
+
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {
@@ -86,15 +108,4 @@ pub(crate) fn account() -> User {
     let name = std::env::var("MATRIARCH_TEST_USER").unwrap_or_else(|_| "postgres".to_owned());
     let found = User::from_name(&name).ok().flatten();
     found.unwrap_or_else(|| panic!("there is no account {name}; tests/run installs PostgreSQL, which makes one"))
-}
-
-/// A program of the Patroni that ours is held against; `None`, and it is said, where that is not installed.
-pub fn patroni(program: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
-        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
-    if dir.join("ready").exists() {
-        return Some(dir.join("bin").join(program));
-    }
-    eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
-    None
 }

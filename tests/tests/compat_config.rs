@@ -150,7 +150,7 @@ fn differences(at: &str, theirs: &Value, ours: &Value, out: &mut String) {
 
 #[test]
 fn configurations_as_people_have_them_mean_the_same() {
-    let Some(python) = patroni("python") else { return };
+    let Some(python) = patroni().map(|bin| bin.join("python")) else { return };
     let mut differ = String::new();
     let dir = tempfile::tempdir().unwrap();
     let cases = cases(dir.path());
@@ -183,7 +183,7 @@ fn completed(mut sample: Value) -> Value {
 
 #[test]
 fn samples_are_alike() {
-    let Some(patroni) = patroni("patroni") else { return };
+    let Some(patroni) = patroni().map(|bin| bin.join("patroni")) else { return };
     let theirs = completed(data(&output(&patroni, &["--generate-sample-config"])));
     let ours = data(&output(&matriarch(), &["generate-sample-config"]));
     let mut differ = String::new();
@@ -231,7 +231,7 @@ impl Drop for ByHand {
 
 #[test]
 fn a_running_server_is_written_down_alike() {
-    let Some(patroni) = patroni("patroni") else { return };
+    let Some(patroni) = patroni().map(|bin| bin.join("patroni")) else { return };
     let server = ByHand::start();
     let dsn = format!(
         "host=127.0.0.1 port={} user=postgres password='{}'",
@@ -305,7 +305,7 @@ const JUDGED: &[(&str, &str, bool)] = &[
 
 #[test]
 fn the_schema_takes_what_is_taken() {
-    let Some(python) = patroni("python") else { return };
+    let Some(python) = patroni().map(|bin| bin.join("python")) else { return };
     let whole = std::fs::read_to_string(Path::new(FILES).join("one-etcd.yml")).unwrap();
     let mut texts: Vec<(String, Value, bool)> = Vec::new();
     for (key, value, taken) in JUDGED {

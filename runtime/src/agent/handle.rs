@@ -11,6 +11,7 @@ use matriarch_core::state::State;
 use matriarch_core::time::WallMillis;
 use tokio::sync::{mpsc, oneshot};
 
+use super::counts::Counts;
 use crate::clock::Clock;
 
 /// The most decisions that are kept for `/why`.
@@ -23,6 +24,8 @@ pub struct Shared {
     pub core: State,
     /// The last decisions that differed from the one before, newest last.
     pub journal: VecDeque<(WallMillis, Decision)>,
+    /// What the metrics count.
+    pub counts: Counts,
     /// The dynamic configuration as it is in the store, verbatim; `None`: absent or not an object.
     pub dynamic: Option<serde_json::Value>,
     /// The tags of this node as published (effective, falsy ones dropped).

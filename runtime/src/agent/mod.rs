@@ -1,6 +1,7 @@
 //! The agent: one loop that takes an event, asks core, and hands out all effects.
 
 mod certificates;
+pub mod counts;
 pub mod feed;
 mod guard_link;
 pub mod handle;
@@ -36,6 +37,7 @@ use crate::recorder::Recorder;
 use crate::service::ServiceManager;
 use crate::wire;
 use certificates::Slots;
+use counts::{Before, Counts};
 use feed::{Fed, Mirror};
 use guard_link::GuardLink;
 use handle::{JOURNAL_MAX, Message, Shared};
@@ -185,8 +187,12 @@ impl Agent {
         tracing::trace!(?event, "event");
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let taking = self.recorder.taking(&shared.core, at, &event);
+        let before = Before::of(&shared.core, at, &event);
         let effects = matriarch_core::step(&mut shared.core, at, event);
+        let took = self.clock.now().since(at);
         taking.taken(&shared.core);
+        let Shared { core, counts, .. } = &mut *shared;
+        counts.stepped(&before, core, effects.decision.as_ref(), took);
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
             if self.lanes.is_news(&sentence) {
@@ -503,6 +509,7 @@ pub fn shared(core: State, scope: &str, tags: &Tags) -> Arc<Mutex<Shared>> {
     Arc::new(Mutex::new(Shared {
         core,
         journal: VecDeque::new(),
+        counts: Counts::default(),
         dynamic: None,
         tags: tags.published.clone(),
         configured_tags: tags.configured.clone(),

@@ -21,7 +21,7 @@ use crate::wire::{failover_json, keys};
 
 type Body = Map<String, Value>;
 
-/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`, `/sigterm`; `DELETE /restart`,
+/// `POST /switchover`, `/failover`, `/restart`, `/reinitialize`, `/reload`, `/sigterm`, `/failsafe`; `DELETE /restart`,
 /// `/switchover`.
 pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incoming) -> Reply {
     let outcome = match endpoint {
@@ -32,6 +32,8 @@ pub(super) async fn control(api: &Api, endpoint: &str, call: &Call, body: Incomi
         "reinitialize" => reinitialize(api, call, body).await,
         // Patroni obeys on Windows only, where its own tests know no other way.
         "sigterm" => Ok(Reply::text(202, "shutdown scheduled")),
+        // As Patroni says while failsafe mode is off: what is announced is not heard.
+        "failsafe" => Ok(Reply::error_page(502, "Bad Gateway")),
         _ => {
             api.handle.tell(Message::Reload).await;
             Ok(Reply::text(202, "reload scheduled"))

@@ -96,9 +96,10 @@ fn lags(facts: &Facts<'_>, position: Lsn, allowed: Option<i64>) -> bool {
     allowed.is_some_and(|allowed| leader > 0 && leader > i128::from(position.0) + i128::from(allowed))
 }
 
-/// `tag_name=value`: the tag must be configured and read like the value. A `false` that is not published is configured.
+/// `tag_name=value`, the first of each name: the tag must be configured and read like the value. A `false` that is not
+/// published is configured.
 fn tags_match(facts: &Facts<'_>, query: &Query) -> bool {
-    query.iter().filter_map(|(name, value)| Some((name.strip_prefix("tag_")?, value))).all(|(name, wanted)| {
+    query.firsts().filter_map(|(name, value)| Some((name.strip_prefix("tag_")?, value))).all(|(name, wanted)| {
         facts.shared.configured_tags.get(name).is_some_and(|tag| match tag {
             Value::String(text) => text == wanted,
             other => other.to_string().to_lowercase() == wanted,

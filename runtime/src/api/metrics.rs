@@ -1,11 +1,14 @@
 //! `GET /metrics`: Patroni's metrics in Patroni's order, then Matriarch's own.
 
+use std::collections::BTreeMap;
+
 use matriarch_core::decide::explain;
 use matriarch_core::id::Lsn;
 
 use super::Api;
 use super::facts::Facts;
 use super::reply::Reply;
+use crate::agent::counts::Histogram;
 use crate::wire::PATRONI_LEVEL;
 
 /// The states of PostgreSQL by their frozen index (spec A.1): text and name.
@@ -70,8 +73,11 @@ fn postgresql(facts: &Facts<'_>, page: &mut Page) {
     page.gauge("patroni_xlog_replayed_timestamp", "Time of the last replayed transaction", &replayed_at);
     page.flag("patroni_xlog_paused", "Whether replay is paused", standby.is_some_and(|sql| sql.replay_paused));
     let streaming = facts.replication_state() == Some("streaming");
-    page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", streaming);
-    page.flag("patroni_postgres_in_archive_recovery", "Whether PostgreSQL is replicating from the archive", false);
+    // Patroni has these two only for a server whose version it knows.
+    if sql.is_some() {
+        page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", streaming);
+        page.flag("patroni_postgres_in_archive_recovery", "Whether PostgreSQL is replicating from the archive", false);
+    }
     let version = sql.map_or(0, |sql| sql.server_version).to_string();
     page.gauge("patroni_postgres_server_version", "Version of PostgreSQL", &version);
 }
@@ -109,8 +115,28 @@ fn ours(facts: &Facts<'_>, page: &mut Page) {
     let code = code.or_else(|| explain(&facts.view).into_iter().find_map(|(.., reason)| Some(reason?.code())));
     let label = format!(",code=\"{}\"", code.unwrap_or("none"));
     page.metric("matriarch_decision", "gauge", "The decision in force, by its code", "", "1", &label);
+    counted(facts, page);
     let stale = core.ops.stale.to_string();
     page.counter("matriarch_stale_completions_total", "Completions of operations nobody waited for any more", &stale);
+}
+
+/// What has been counted since the agent has started.
+fn counted(facts: &Facts<'_>, page: &mut Page) {
+    let counts = &facts.shared.counts;
+    page.counters("matriarch_decisions_total", "Decisions that differed from the one before", &counts.decisions);
+    page.counter("matriarch_tenures_won_total", "Tenures that this node has won", &counts.tenures_won.to_string());
+    page.counters(
+        "matriarch_tenures_ended_total",
+        "Tenures of this node that ended, by the decision that led to it",
+        &counts.tenures_ended,
+    );
+    page.histogram(
+        "matriarch_tenure_slack_seconds",
+        "How much of the tenure was left when a renewal was proven",
+        &counts.slack,
+    );
+    page.histogram("matriarch_store_seconds", "How long the store took for an operation", &counts.store);
+    page.histogram("matriarch_step_seconds", "How long a decision took", &counts.steps);
 }
 
 /// `4.1.5` is `040105`.
@@ -147,9 +173,36 @@ impl Page {
         self.metric(name, "counter", help, "", value, "");
     }
 
+    /// One sample for each code. Without any it is only announced.
+    fn counters(&mut self, name: &str, help: &str, values: &BTreeMap<&'static str, u64>) {
+        self.head(name, "counter", help, "");
+        for (code, value) in values {
+            self.sample(name, &format!(",code=\"{code}\""), &value.to_string());
+        }
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help, "");
+        let (bucket, count) = (format!("{name}_bucket"), histogram.count().to_string());
+        for (bound, count) in histogram.cumulative() {
+            self.sample(&bucket, &format!(",le=\"{}\"", bound.as_secs_f64()), &count.to_string());
+        }
+        self.sample(&bucket, ",le=\"+Inf\"", &count);
+        self.sample(&format!("{name}_sum"), "", &histogram.sum().as_secs_f64().to_string());
+        self.sample(&format!("{name}_count"), "", &count);
+    }
+
     fn metric(&mut self, name: &str, kind: &str, help: &str, comment: &str, value: &str, more: &str) {
+        self.head(name, kind, help, comment);
+        self.sample(name, more, value);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str, comment: &str) {
+        self.text.push_str(&format!("# HELP {name} {help}.\n{comment}# TYPE {name} {kind}\n"));
+    }
+
+    fn sample(&mut self, name: &str, more: &str, value: &str) {
         let labels = &self.labels;
-        let text = format!("# HELP {name} {help}.\n{comment}# TYPE {name} {kind}\n{name}{{{labels}{more}}} {value}\n");
-        self.text.push_str(&text);
+        self.text.push_str(&format!("{name}{{{labels}{more}}} {value}\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! The REST API: Patroni's endpoints with Patroni's codes and texts, and Matriarch's own (`/why`, `/matriarch/...`).
 //!
 //! Routing is Patroni's: method and first path segment choose an endpoint, any other `GET` and every `HEAD` and
-//! `OPTIONS` is a health check on the whole path. Nothing here remembers a role: each answer compares the clock with
+//! `OPTIONS` is a health check on the whole path. `routes` has them all, and `/openapi.json` is made of it. Nothing here remembers a role: each answer compares the clock with
 //! what the guard has acknowledged.
 
 mod allow;
@@ -13,10 +13,12 @@ mod facts;
 pub(crate) mod fuzz;
 mod health;
 mod metrics;
+mod openapi;
 mod peer;
 mod query;
 mod read;
 pub(crate) mod reply;
+mod routes;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -49,6 +51,7 @@ use facts::Facts;
 use query::Query;
 pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};
 use reply::Reply;
+use routes::Endpoint;
 
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 128;
@@ -175,37 +178,39 @@ impl Api {
     }
 
     async fn reply(&self, call: &Call, body: Incoming) -> Reply {
-        let endpoint = call.path.split('/').nth(1).unwrap_or_default();
-        match (&call.method, endpoint) {
-            (&Method::HEAD | &Method::OPTIONS, _) => health::check(self, call).await.without_body(),
-            (&Method::GET, "patroni") => status::patroni(self).await,
-            (&Method::GET, "cluster") => cluster::cluster(self).await,
-            (&Method::GET, "history") => cluster::history(self).await,
-            (&Method::GET, "config") => cluster::config(self),
-            (&Method::GET, "failsafe") => Reply::error_page(502, "Bad Gateway"),
-            (&Method::GET, "metrics") => metrics::metrics(self).await,
-            (&Method::GET, "liveness") => health::liveness(self),
-            (&Method::GET, "readiness") => health::readiness(self, call).await,
-            (&Method::GET, "why") => why::why(self, call).await,
-            (&Method::GET, "matriarch") if call.path == "/matriarch/replayed" => peer::replayed(self, call).await,
-            (&Method::GET, "matriarch") if call.path == namesake::PATH => Reply::text(200, namesake::instance()),
-            (&Method::POST, "matriarch") if call.path == "/matriarch/position" => {
-                peer::position(self, call, body).await
-            }
-            (&Method::GET, _) => health::check(self, call).await,
-            (&Method::POST, "switchover" | "failover" | "restart" | "reinitialize" | "reload" | "sigterm")
-            | (&Method::DELETE, "restart" | "switchover")
-            | (&Method::PATCH | &Method::PUT, "config") => {
-                let reply = match self.denied(call).await {
-                    Some(refusal) => refusal,
-                    None if endpoint == "config" => configure::configure(self, call, body).await,
-                    None => control::control(self, endpoint, call, body).await,
-                };
-                tracing::info!(client = %self.client, endpoint, status = reply.status(), "an operator's request was answered");
-                reply
-            }
-            (method, _) => Reply::error_page(501, &format!("Unsupported method ('{method}')")),
+        let Some(endpoint) = routes::endpoint(&call.method, &call.path) else {
+            return Reply::error_page(501, &format!("Unsupported method ('{}')", call.method));
+        };
+        match endpoint {
+            Endpoint::Check if call.method == Method::GET => health::check(self, call).await,
+            Endpoint::Check => health::check(self, call).await.without_body(),
+            Endpoint::Status => status::patroni(self).await,
+            Endpoint::Cluster => cluster::cluster(self).await,
+            Endpoint::History => cluster::history(self).await,
+            Endpoint::Config => cluster::config(self),
+            Endpoint::Failsafe => Reply::error_page(502, "Bad Gateway"),
+            Endpoint::Metrics => metrics::metrics(self).await,
+            Endpoint::Liveness => health::liveness(self),
+            Endpoint::Readiness => health::readiness(self, call).await,
+            Endpoint::Why => why::why(self, call).await,
+            Endpoint::Description => openapi::description(),
+            Endpoint::Replayed => peer::replayed(self, call).await,
+            Endpoint::Instance => Reply::text(200, namesake::instance()),
+            Endpoint::Position => peer::position(self, call, body).await,
+            Endpoint::Configure | Endpoint::Control => self.ordered(endpoint, call, body).await,
         }
+    }
+
+    /// What an operator asks for.
+    async fn ordered(&self, endpoint: Endpoint, call: &Call, body: Incoming) -> Reply {
+        let name = call.path.split('/').nth(1).unwrap_or_default();
+        let reply = match self.denied(call).await {
+            Some(refusal) => refusal,
+            None if endpoint == Endpoint::Configure => configure::configure(self, call, body).await,
+            None => control::control(self, name, call, body).await,
+        };
+        tracing::info!(client = %self.client, endpoint = name, status = reply.status(), "an operator's request was answered");
+        reply
     }
 
     /// Access to the unsafe endpoints (spec 2.7): first from where, then with which certificate, then who.

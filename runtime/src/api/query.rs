@@ -18,6 +18,12 @@ impl Query {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
+    /// Each name with its first value.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let earlier = |at: usize, name: &str| self.0[..at].iter().any(|(known, _)| known == name);
+        self.iter().enumerate().filter(move |(at, (name, _))| !earlier(*at, name)).map(|(_, pair)| pair)
+    }
+
     /// All names and values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

@@ -2,6 +2,7 @@
 
 mod configure;
 pub(crate) mod node;
+mod openapi;
 mod tls;
 
 use std::sync::{Arc, Mutex};
@@ -111,6 +112,8 @@ async fn a_standby_answers_by_lag_and_tags() {
         ("/health?lag=0", 200),
         ("/replica?tag_zone=a", 200),
         ("/replica?tag_zone=b", 503),
+        ("/replica?tag_zone=a&tag_zone=b", 200),
+        ("/replica?tag_zone=b&tag_zone=a", 503),
         ("/replica?tag_nofailover=true", 200),
         ("/replica?tag_other=1", 503),
         ("/replica?tag_clonefrom=false", 200),
@@ -321,12 +324,14 @@ async fn operators_reach_core_and_bad_bodies_do_not() {
 
 #[tokio::test]
 async fn metrics_are_patronis_in_order_and_ours_after_them() {
-    let node = serve_node(leading(Duration::from_secs(20)), None).await;
+    let mut shared = leading(Duration::from_secs(20));
+    shared.counts.decisions.insert("tenure_held", 3);
+    let node = serve_node(shared, None).await;
     let (status, page) = node.get("/metrics").await;
     assert_eq!(status, 200);
     let names: Vec<&str> =
         page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('{').next()).collect();
-    assert_eq!(names.len(), 23 + 5);
+    assert!(names[23..].iter().all(|name| name.starts_with("matriarch_")), "{names:?}");
     assert_eq!((names[0], names[22]), ("patroni_version", "patroni_postgres_state"));
     for line in [
         "patroni_version{scope=\"demo\",name=\"n1\"} 040105",
@@ -335,6 +340,13 @@ async fn metrics_are_patronis_in_order_and_ours_after_them() {
         "patroni_postmaster_start_time{scope=\"demo\",name=\"n1\"} 1795373785.733225",
         "patroni_postgres_state{scope=\"demo\",name=\"n1\"} 5",
         "# TYPE patroni_xlog_location counter",
+        "matriarch_decisions_total{scope=\"demo\",name=\"n1\",code=\"tenure_held\"} 3",
+        "matriarch_tenures_won_total{scope=\"demo\",name=\"n1\"} 0",
+        "# TYPE matriarch_tenures_ended_total counter",
+        "# TYPE matriarch_step_seconds histogram",
+        "matriarch_step_seconds_bucket{scope=\"demo\",name=\"n1\",le=\"0.0001\"} 0",
+        "matriarch_store_seconds_bucket{scope=\"demo\",name=\"n1\",le=\"+Inf\"} 0",
+        "matriarch_tenure_slack_seconds_count{scope=\"demo\",name=\"n1\"} 0",
         "matriarch_guard_wishes_refused{scope=\"demo\",name=\"n1\"} 1",
         "matriarch_decision{scope=\"demo\",name=\"n1\",code=\"tenure_held\"} 1",
     ] {

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use crate::agent::counts::Counts;
 use crate::agent::handle::{Handle, Message, Shared};
 use crate::api::{Allowlist, ApiSettings, ClusterRead, StoreAccess, serve};
 use crate::clock;
@@ -99,6 +100,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
     Shared {
         core,
         journal: VecDeque::new(),
+        counts: Counts::default(),
         dynamic: Some(json!({"ttl": 30, "loop_wait": 10})),
         tags: serde_json::Map::new(),
         configured_tags: serde_json::Map::new(),
