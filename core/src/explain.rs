@@ -154,7 +154,7 @@ impl fmt::Display for Refusal {
             Self::Conflict => f.write_str("another came first"),
             Self::LeaseGone => f.write_str("its lease does not exist any more"),
             Self::NotOurTenure => f.write_str("the tenure that it was ordered under is over"),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) | Self::Vetoed(why) => f.write_str(why),
         }
     }
 }

@@ -166,6 +166,8 @@ reasons! {
     CandidateIsOther { who: Member } => "candidate_is_other", "an operator asked for {who} as the new leader: this node stands back";
     /// This node gave leadership up a moment ago.
     GaveUp { left_ms: u64 } => "gave_up", "this node gave leadership up because it could not serve, and does not race for another {left_ms} ms";
+    /// The operator's own check refused.
+    PromotionVetoed { left_ms: u64 } => "promotion_vetoed", "pre_promote refused the promotion of this node, which does not race for another {left_ms} ms";
     /// Positions are collected.
     CollectingPositions { missing: usize, left_ms: u64 } => "collecting_positions", "{missing} members have not told their position yet; {left_ms} ms are left";
     /// The WAL receiver is stopped before its position counts.

@@ -10,6 +10,7 @@ pub mod demo;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod guard;
+pub mod hooks;
 pub mod http;
 pub mod logging;
 pub mod net;

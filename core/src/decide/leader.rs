@@ -65,7 +65,11 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
     if view.is_primary() {
         return None;
     }
-    let why = if memory.giving_up {
+    // Whether others could take over or not: what the operator refused is not asked again at once.
+    let vetoed = memory.vetoed.zip(memory.held_since).is_some_and(|(vetoed, since)| vetoed >= since);
+    let why = if vetoed {
+        "the operator's pre_promote refused the promotion".into()
+    } else if memory.giving_up {
         "leadership is being given up".into()
     } else {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;

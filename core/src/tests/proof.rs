@@ -396,6 +396,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
+    state.memory.vetoed = random.pick(&[None, None, None, Some(now), Some(now.back(seconds(30)))]);
     state.memory.initdb_failed = random.one_in(8);
     state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
     state.memory.void_due = random.one_in(8);

@@ -31,6 +31,7 @@ use crate::clock::{Alarm, Clock};
 use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report};
+use crate::hooks::callbacks::{Callers, Teller};
 use crate::postgres::Changed;
 use crate::recorder::Recorder;
 use crate::service::ServiceManager;
@@ -105,6 +106,8 @@ pub struct Agent {
     api: Arc<watch::Sender<ApiSettings>>,
     access: StoreAccess,
     service: ServiceManager,
+    teller: Teller,
+    callers: Callers,
     ended: Option<Ended>,
 }
 
@@ -185,8 +188,12 @@ impl Agent {
         tracing::trace!(?event, "event");
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let taking = self.recorder.taking(&shared.core, at, &event);
+        self.teller.before(&shared.core, &event);
         let effects = matriarch_core::step(&mut shared.core, at, event);
         taking.taken(&shared.core);
+        for told in self.teller.after(&shared.core, at) {
+            self.callers.call(&self.local.postgresql.hooks.callbacks, told, &self.local.scope);
+        }
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
             if self.lanes.is_news(&sentence) {

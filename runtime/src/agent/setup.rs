@@ -96,6 +96,7 @@ pub fn effective(
         rewind_options: options(&own.rewind),
         use_slots: shared.use_slots,
         pg_ctl_timeout: shared.pg_ctl_timeout,
+        hooks: own.hooks.clone(),
     };
     let core = Config {
         me: Member::new(&local.name),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secret;
 use super::tags::Tags;
+use crate::hooks::Hooks;
 use crate::tls;
 use crate::wire::keys;
 
@@ -239,6 +240,8 @@ pub struct Postgresql {
     pub use_unix_socket: bool,
     /// Whether its replication connections to its own server use the socket.
     pub use_unix_socket_repl: bool,
+    /// What the operator has run.
+    pub hooks: Hooks,
 }
 
 /// The users that the agent needs.

@@ -1,6 +1,7 @@
 //! What is refused, what is announced to have no effect, and what is adjusted.
 
 use super::*;
+use crate::hooks::{Callback, CommandLine};
 
 #[test]
 fn what_is_not_supported_is_refused() {
@@ -86,12 +87,17 @@ fn no_timing_is_advised_that_would_be_refused_too() {
 }
 
 #[test]
-fn hooks_are_accepted_and_said_not_to_run() {
-    let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
-    let loaded = loaded(&text, &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
-    assert_eq!(loaded.warnings[0].path, "postgresql.callbacks");
-    assert!(!loaded.warnings[0].strict);
+fn hooks_are_split_as_a_shell_does() {
+    let hooked = |hooks: &str| sample().replace("  pg_hba: *hba", &format!("  pg_hba: *hba\n{hooks}"));
+    let hooks = "  callbacks: {on_start: /x 'a b', on_stop: ''}\n  pre_promote: /p\n  before_stop: /b";
+    let loaded = loaded(&hooked(hooks), &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 0, "{:?}", loaded.warnings);
+    let hooks = loaded.config.postgresql.hooks;
+    let command = |text: &str| CommandLine::parse(text).unwrap();
+    assert_eq!(hooks.callbacks, [(Callback::Start, command("/x a\\ b").unwrap())].into());
+    assert_eq!((hooks.pre_promote, hooks.before_stop), (command("/p"), command("/b")));
+    let said = refused(&hooked("  callbacks: {on_start: \"/x 'a\"}"));
+    assert!(said.contains("postgresql.callbacks.on_start") && said.contains("not closed"), "{said}");
 }
 
 #[test]

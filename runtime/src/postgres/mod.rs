@@ -16,6 +16,7 @@ pub mod files;
 mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod hooks;
 pub mod inotify;
 mod maxima;
 mod monitoring;

@@ -10,10 +10,10 @@ use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
-use matriarch_core::view::postgres::{DataDir, Process, Sql, Upstream};
+use matriarch_core::view::postgres::{DataDir, Process, Sql, StopMode, Upstream};
 use tokio::sync::mpsc;
 
-use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure};
+use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure, hooks};
 
 /// How long a tool or a server may keep a stop waiting before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3600);
@@ -113,9 +113,21 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
         PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
         PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
-        PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
-        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT, allowance).await),
-        PostgresAction::Promote { timeline } => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
+        PostgresAction::Stop(mode) => {
+            // What must end at once waits for no script.
+            if mode == StopMode::Fast {
+                hooks::before_stop(postgres).await;
+            }
+            done(postgres.stop(mode, STOP_LIMIT).await)
+        }
+        PostgresAction::Restart => {
+            hooks::before_stop(postgres).await;
+            done(postgres.restart(STOP_LIMIT, allowance).await)
+        }
+        PostgresAction::Promote { timeline } => match hooks::pre_promote(postgres, allowance).await {
+            Ok(()) => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
+            Err(refusal) => Outcome::Refused(refusal),
+        },
         PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|followed| match followed {
             Followed::Done => PostgresDone::Done,
             Followed::NeedsRestart(parameter) => {

@@ -1,0 +1,163 @@
+//! What operators have run at the events of a cluster's life.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use matriarch_tests::{Cluster, Ended, Node, Plan, eventually};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const HEAL_LIMIT: Duration = Duration::from_secs(90);
+const SERVICE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Lays more over the configuration of one node.
+fn configure(node: &Node, extra: &Value) {
+    let text = fs::read_to_string(node.config()).unwrap();
+    let mut yaml: Value = serde_yaml::from_str(&text).unwrap();
+    for (key, value) in extra.as_object().unwrap() {
+        let section = yaml["postgresql"].as_object_mut().unwrap();
+        section.insert(key.clone(), value.clone());
+    }
+    fs::write(node.config(), serde_yaml::to_string(&yaml).unwrap()).unwrap();
+}
+
+/// A command that runs `text` in a shell, with the arguments that it is given.
+fn shell(text: &str) -> String {
+    assert!(!text.contains('\''), "{text}");
+    format!("/bin/sh -c '{text}' sh")
+}
+
+/// A file of a node.
+fn file(node: &Node, name: &str) -> PathBuf {
+    node.dir().join(name)
+}
+
+fn lines(node: &Node, name: &str) -> Vec<String> {
+    fs::read_to_string(file(node, name)).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Starts a cluster whose nodes have more in their section `postgresql`.
+async fn started(plan: Plan, extra: impl Fn(&Node) -> Value) -> (Cluster, usize) {
+    let mut cluster = Cluster::prepare(plan).await;
+    for node in &mut cluster.nodes {
+        configure(node, &extra(node));
+        node.start();
+    }
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    (cluster, primary)
+}
+
+async fn switch(from: &Node, to: &Node) -> u16 {
+    from.post("/switchover", &json!({"leader": from.name, "candidate": to.name})).await.status
+}
+
+/// What a node's callbacks were called with, reloads aside, once there is that much.
+async fn called(node: &Node, wanted: &[&str]) {
+    eventually(&format!("{} calls {wanted:?}", node.name), SERVICE_LIMIT, async || {
+        let calls = lines(node, "calls");
+        let changes: Vec<_> = calls.iter().filter(|call| !call.starts_with("on_reload")).collect();
+        if changes == wanted { Ok(()) } else { Err(format!("{calls:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn callbacks_are_called_as_patroni_calls_them() {
+    let (mut cluster, first) = started(Plan::default(), |node| {
+        let call = shell(&format!("echo \"$*\" >> {}; echo heard: $1; env >> {0}.env", file(node, "calls").display()));
+        let names = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
+        json!({"callbacks": names.map(|name| (name, call.clone())).into_iter().collect::<std::collections::BTreeMap<_, _>>()})
+    })
+    .await;
+    let others = cluster.others(first);
+    let (second, third) = (others[0], others[1]);
+    called(&cluster.nodes[first], &["on_start primary test"]).await;
+    for other in [second, third] {
+        called(&cluster.nodes[other], &["on_start replica test"]).await;
+    }
+
+    assert_eq!(switch(&cluster.nodes[first], &cluster.nodes[second]).await, 200);
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, second);
+    let stepped_down = ["on_start primary test", "on_stop primary test", "on_role_change replica test"];
+    called(&cluster.nodes[first], &stepped_down).await;
+    called(&cluster.nodes[second], &["on_start replica test", "on_role_change primary test"]).await;
+    called(&cluster.nodes[third], &["on_start replica test"]).await;
+
+    let node = &cluster.nodes[third];
+    assert_eq!(node.post("/restart", &json!({})).await.status, 200);
+    called(node, &["on_start replica test", "on_restart replica test"]).await;
+    let text = fs::read_to_string(node.config()).unwrap();
+    let reloads = lines(node, "calls").len();
+    fs::write(node.config(), text.replace("unix_socket_directories", "work_mem: 5MB\n    unix_socket_directories"))
+        .unwrap();
+    node.agent().signal(Signal::HUP);
+    eventually("on_reload is called", SERVICE_LIMIT, async || {
+        let calls = lines(node, "calls");
+        let called = calls[reloads..] == ["on_reload replica test"];
+        if called { Ok(()) } else { Err(format!("{calls:?}")) }
+    })
+    .await;
+
+    // An agent that comes back to a running server tells its scripts so; one that leaves, that it was stopped.
+    let node = &mut cluster.nodes[third];
+    node.agent().kill();
+    node.agent_ended(SERVICE_LIMIT);
+    node.start();
+    let so_far = ["on_start replica test", "on_restart replica test", "on_start replica test"];
+    called(node, &so_far).await;
+    node.agent().signal(Signal::TERM);
+    assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(0));
+    called(node, &[so_far[0], so_far[1], so_far[2], "on_stop replica test"]).await;
+
+    let log = node.log();
+    assert!(log.contains("on_restart: heard: on_restart"), "what a script says is in the log");
+    let secrets = ["secret of the superuser", "secret of the replica", "PATRONI", "MATRIARCH"];
+    let told = lines(node, "calls.env").join("\n");
+    assert!(told.contains("PATH=") && !secrets.iter().any(|secret| told.contains(secret)), "{told}");
+}
+
+/// Refuses while the node has a file `refuse`, and hangs while it has a file `hang`.
+fn watched(node: &Node) -> Value {
+    let [refuse, hang, asked] = ["refuse", "hang", "asked"].map(|name| file(node, name).display().to_string());
+    let text = format!("echo $$ >> {asked}; if [ -e {hang} ]; then sleep 600; fi; ! [ -e {refuse} ]");
+    json!({"pre_promote": shell(&text)})
+}
+
+#[tokio::test]
+async fn a_pre_promote_that_says_no_leaves_the_lead_to_others() {
+    let (cluster, first) = started(Plan::default(), watched).await;
+    assert!(cluster.nodes.iter().all(|node| lines(node, "asked").is_empty()), "the first primary was not promoted");
+    let refuses = cluster.others(first)[0];
+    let node = &cluster.nodes[refuses];
+    fs::write(file(node, "refuse"), "").unwrap();
+    // What the operator wished for does not come to pass, and somebody leads all the same.
+    switch(&cluster.nodes[first], node).await;
+    let leads = cluster.healed(HEAL_LIMIT).await;
+    assert_ne!(leads, refuses);
+    assert_eq!(lines(node, "asked").len(), 1, "it is asked once, and does not race again");
+    assert!(node.log().contains("the operator's pre_promote refused the promotion"));
+
+    fs::remove_file(file(node, "refuse")).unwrap();
+    // Longer than its ttl.
+    tokio::time::sleep(2 * cluster.ttl()).await;
+    assert_eq!(switch(&cluster.nodes[leads], node).await, 200);
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, refuses);
+    assert_eq!(lines(node, "asked").len(), 2);
+}
+
+/// It has the key all the while; somebody else is given it after `primary_start_timeout`.
+#[tokio::test]
+async fn a_pre_promote_that_hangs_is_killed_and_another_leads() {
+    let extra = json!({"bootstrap": {"dcs": {"primary_start_timeout": 10}}});
+    let (cluster, first) = started(Plan { extra, ..Plan::default() }, watched).await;
+    let hangs = cluster.others(first)[0];
+    let node = &cluster.nodes[hangs];
+    fs::write(file(node, "hang"), "").unwrap();
+    switch(&cluster.nodes[first], node).await;
+    assert_eq!(lines(node, "asked").len(), 1);
+    let leads = cluster.healed(HEAL_LIMIT).await;
+    assert_ne!(leads, hangs);
+    let waits = node.processes().into_iter().filter(|process| process.command_line().join(" ").contains("sleep 600"));
+    assert_eq!(waits.count(), 0, "the script is gone with its children");
+}
