@@ -155,7 +155,11 @@ async fn a_pre_promote_that_hangs_is_killed_and_another_leads() {
     let node = &cluster.nodes[hangs];
     fs::write(file(node, "hang"), "").unwrap();
     switch(&cluster.nodes[first], node).await;
-    assert_eq!(lines(node, "asked").len(), 1);
+    eventually("it is asked", SERVICE_LIMIT, async || match lines(node, "asked").len() {
+        0 => Err("not yet".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
     let leads = cluster.healed(HEAL_LIMIT).await;
     assert_ne!(leads, hangs);
     let waits = node.processes().into_iter().filter(|process| process.command_line().join(" ").contains("sleep 600"));

@@ -120,6 +120,25 @@ fn a_promotion_that_the_operator_refuses_gives_the_key_up_at_once_and_is_not_tri
     assert!(actions(&node.tick()).contains(&PROMOTE));
 }
 
+/// The bug: a candidate whose pre_promote said no was waited for by the others, led again when its ttl was over, failed
+/// again, and nobody else ever led.
+#[test]
+fn a_candidate_that_fails_takes_the_request_for_it_back() {
+    let clear = Action::Store(StoreAction::ClearFailover { revision: failover(None, None).revision });
+    let asked = |node: Node, candidate: &str| {
+        let request = failover(Some("b"), Some(candidate));
+        let node = node.cluster(|cluster| cluster.failover = Some(request));
+        crate::decide::cluster_keys::order(&node.view()).is_some_and(|(action, _)| action == clear)
+    };
+    let vetoed = || Node::racing().with(|state| state.memory.vetoed = Some(at(0)));
+    assert!(asked(vetoed(), "a"));
+    assert!(!asked(vetoed(), "c"), "another is asked for");
+    assert!(!asked(Node::racing(), "a"), "it has not failed");
+    assert!(!asked(vetoed().later(30_000), "a"), "it may try again");
+    let hangs = || winner().with(|state| state.memory.giving_up = true);
+    assert!(asked(hangs(), "a") && !asked(hangs(), "c"));
+}
+
 #[test]
 fn a_promotion_that_was_told_and_is_refused_afterwards_is_stopped() {
     let mut node = winner();
