@@ -105,6 +105,8 @@ reasons! {
     ClusterPublished { lsn: Lsn } => "cluster_published", "there is no cluster in the store, but what one has published is (up to {lsn}): none is made in its place; if it is gone for good, remove `status` and `history` as well";
     /// The data directory is empty and nobody can be cloned from.
     NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
+    /// Without a source.
+    Restoring => "restoring", "the data directory is empty and no running leader is there to clone from: it is made by a method of the operator that needs none";
     /// The clone is ordered.
     Cloning { from: Member } => "cloning", "the data directory is empty: it is cloned from {from}";
     /// The directory is half-made.

@@ -184,7 +184,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             }
         }
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
-        (PostgresAction::Clone(_), Outcome::Done(_)) => {
+        (PostgresAction::Clone(_) | PostgresAction::Restore, Outcome::Done(_)) => {
             state.memory.reinit = false;
             state.memory.rewind_failed = None;
             state.memory.recovery_failed = None;

@@ -344,7 +344,8 @@ fn operator(state: &mut State, now: Instant, random: &mut Random) {
 }
 
 fn config_of(state: &mut State, _: Instant, random: &mut Random) {
-    match random.below(8) {
+    match random.below(9) {
+        8 => state.config.restores_alone = true,
         7 => state.config.clone_when_rewind_fails = true,
         0 => state.config.unsupported = Some("synchronous mode".into()),
         1 => state.config.nofailover = true,

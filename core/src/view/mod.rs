@@ -176,7 +176,7 @@ impl<'a> View<'a> {
     /// looked at. A rewind has no word of its own: PostgreSQL is stopped meanwhile.
     pub fn postgres_state(&self) -> &'static str {
         match self.controlling() {
-            Some(PostgresAction::Clone(_)) => return "creating replica",
+            Some(PostgresAction::Clone(_) | PostgresAction::Restore) => return "creating replica",
             Some(PostgresAction::Initdb) => return "initializing new cluster",
             Some(PostgresAction::Restart) => return "restarting",
             _ => {}

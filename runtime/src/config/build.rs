@@ -253,13 +253,6 @@ impl<'a> Build<'a, '_> {
     }
 
     fn postgresql_unsupported(&mut self) {
-        for key in ["create_replica_methods", "create_replica_method"] {
-            let path = join("postgresql", key);
-            let other = self.at(&path).and_then(|n| texts(n).into_iter().find(|m| *m != "basebackup"));
-            if let Some(other) = other {
-                self.refuse(&path, format!("the method `{other}` is not supported yet; only `basebackup` is"));
-            }
-        }
         for base in ["parameters", "pg_hba", "pg_ident"] {
             for role in ["primary", "replica", "standby_leader"] {
                 let path = format!("postgresql.{base}_{role}");

@@ -1,7 +1,7 @@
 //! What is refused, what is announced to have no effect, and what is adjusted.
 
 use super::*;
-use crate::hooks::{Callback, CommandLine};
+use crate::hooks::{Callback, CommandLine, ReplicaMethod};
 
 #[test]
 fn what_is_not_supported_is_refused() {
@@ -11,9 +11,9 @@ fn what_is_not_supported_is_refused() {
         ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
         (
             "  - basebackup",
-            "  - wal_e\n  - basebackup",
-            "postgresql.create_replica_methods",
-            "the method `wal_e` is not supported yet; only `basebackup` is",
+            "  - wal_e\n  - basebackup\n  wal_e: {command: \"'\"}",
+            "postgresql.wal_e",
+            "this is no command: a quote in it is not closed",
         ),
         (
             "  - data-checksums",
@@ -98,6 +98,22 @@ fn hooks_are_split_as_a_shell_does() {
     assert_eq!((hooks.pre_promote, hooks.before_stop), (command("/p"), command("/b")));
     let said = refused(&hooked("  callbacks: {on_start: \"/x 'a\"}"));
     assert!(said.contains("postgresql.callbacks.on_start") && said.contains("not closed"), "{said}");
+}
+
+#[test]
+fn replica_methods_have_a_section_each() {
+    let methods = "  - pg br\n  - wal_e\n  - basebackup\n  wal_e:\n    command: /w -v\n    threads: 4\n    no_leader: 1\n\
+                   \x20   x: yes\n    none:\n  pg br: {keep_data: yes, no_params: true, command: /p, no_master: on, y: 1}";
+    let loaded = loaded(&sample().replace("  - basebackup", methods), &[]).unwrap();
+    let hooks = loaded.config.postgresql.hooks;
+    let [first, second, third] = &hooks.replica_methods[..] else { panic!("{hooks:?}") };
+    let ReplicaMethod::Script { script, no_leader: true, keep_data: true } = first else { panic!("{first:?}") };
+    assert_eq!((script.name.as_str(), script.arguments(&[("scope", "s")])), ("pg br", vec!["--y=1".to_owned()]));
+    let ReplicaMethod::Script { script, no_leader: true, keep_data: false } = second else { panic!("{second:?}") };
+    assert_eq!(script.command, CommandLine::parse("/w -v").unwrap().unwrap());
+    assert_eq!(script.arguments(&[("scope", "s")]), ["--threads=4", "--no_leader=1", "--x=True", "--scope=s"]);
+    assert_eq!(third, &ReplicaMethod::Basebackup);
+    assert!(hooks.restores_alone());
 }
 
 #[test]

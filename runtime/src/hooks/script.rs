@@ -27,7 +27,7 @@ const DESCENDANTS_MAX: usize = 4096;
 /// A command that is about to run.
 #[derive(Debug)]
 pub struct Script<'a> {
-    what: &'static str,
+    what: String,
     command: &'a CommandLine,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
@@ -37,8 +37,8 @@ pub struct Script<'a> {
 
 impl<'a> Script<'a> {
     /// `command`, run as `what`.
-    pub fn new(what: &'static str, command: &'a CommandLine) -> Self {
-        let (arguments, environment) = (Vec::new(), Vec::new());
+    pub fn new(what: impl Into<String>, command: &'a CommandLine) -> Self {
+        let (what, arguments, environment) = (what.into(), Vec::new(), Vec::new());
         Self { what, command, arguments, environment, account: None, ends_with_agent: false }
     }
 
@@ -82,7 +82,7 @@ impl<'a> Script<'a> {
         let child = command.spawn()?;
         // With our copy of the end that is written to: what is read ends with the last of its writers.
         drop(command);
-        tokio::spawn(tell(self.what, reader));
+        tokio::spawn(tell(self.what.clone(), reader));
         Ok(Running { what: self.what, child })
     }
 
@@ -92,7 +92,7 @@ impl<'a> Script<'a> {
     /// It could not be executed, or its exit status is not 0.
     pub async fn run(mut self) -> Result<(), String> {
         self.ends_with_agent = true;
-        let (what, program) = (self.what, self.command.program.clone());
+        let (what, program) = (self.what.clone(), self.command.program.clone());
         let running = self.spawn().map_err(|error| format!("{what}: {program} could not be started: {error}"))?;
         let mut running = Leash(running);
         match running.0.ended().await {
@@ -132,7 +132,7 @@ fn prepare(command: &mut Command, reader: &OwnedFd, account: Option<RunAs>, ends
 /// A script that runs. Dropped, it runs on.
 #[derive(Debug)]
 pub struct Running {
-    what: &'static str,
+    what: String,
     child: Child,
 }
 
@@ -186,7 +186,7 @@ impl Drop for Leash {
 }
 
 /// Tells what a script says, by the line.
-async fn tell(what: &'static str, reader: OwnedFd) {
+async fn tell(what: String, reader: OwnedFd) {
     let Ok(mut output) = Receiver::from_owned_fd(reader) else { return };
     let mut kept: Vec<u8> = Vec::new();
     let mut buffer = [0; 4096];
@@ -194,13 +194,13 @@ async fn tell(what: &'static str, reader: OwnedFd) {
         kept.extend(&buffer[..length]);
         while let Some(end) = kept.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = kept.drain(..=end).collect();
-            say(what, &line);
+            say(&what, &line);
         }
         if kept.len() >= LINE_BYTES_MAX {
-            say(what, &std::mem::take(&mut kept));
+            say(&what, &std::mem::take(&mut kept));
         }
     }
-    say(what, &kept);
+    say(&what, &kept);
 }
 
 fn say(what: &str, line: &[u8]) {

@@ -24,6 +24,7 @@ mod prepare;
 pub mod proc;
 mod process;
 mod promote;
+mod replica;
 mod roles;
 mod server;
 mod settings;

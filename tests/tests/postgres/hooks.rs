@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use matriarch::clock;
-use matriarch::hooks::{CommandLine, Hooks};
-use matriarch::postgres::{Allowance, Server};
+use matriarch::hooks::{CommandLine, Hooks, Method, ReplicaMethod};
+use matriarch::postgres::{Allowance, Server, tools};
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::PostgresDone;
 use matriarch_core::id::{LeaseId, Timeline};
@@ -112,4 +112,99 @@ async fn before_stop_comes_before_a_stop_and_does_not_keep_it_for_ever() {
     set(&node, Hooks { before_stop: looks("sleep 600; true"), ..Hooks::default() }, Duration::from_secs(1));
     done(carry_out(&node, stop(StopMode::Fast), &any_time()).await);
     node.check_control("shut down");
+}
+
+/// A replica method that runs `text`, with `$d` and `$c` for the data directory and whom to connect to.
+fn method(node: &Node, name: &str, text: &str, no_leader: bool, keep_data: bool) -> ReplicaMethod {
+    let script = node.home.join(name);
+    let head = "for arg; do case $arg in --datadir=*) d=${arg#*=};; --connstring=*) c=${arg#*=};; esac; done";
+    std::fs::write(&script, format!("echo \"$*\" > $0.called\n{head}\n{text}\n")).unwrap();
+    let command = CommandLine::parse(&format!("/bin/sh {}", script.display())).unwrap().unwrap();
+    let own = vec![("threads".to_owned(), "4".to_owned())];
+    let script = Method { name: name.to_owned(), command, own, takes_ours: true };
+    ReplicaMethod::Script { script, no_leader, keep_data }
+}
+
+fn called(node: &Node, name: &str) -> Option<String> {
+    std::fs::read_to_string(node.home.join(format!("{name}.called"))).ok()
+}
+
+#[tokio::test]
+async fn replica_methods_are_tried_until_one_has_made_a_replica() {
+    let base = base();
+    let primary = Node::primary(base.path(), "primary").await;
+    let node = Node::new(base.path(), "node");
+    let basebackup = tools::locate(&node.postgres.settings(), "pg_basebackup").unwrap().display().to_string();
+    let methods = vec![
+        method(&node, "fails", "echo half > $d/half; exit 1", false, false),
+        method(&node, "lies", "[ -z \"$(ls -A $d)\" ] && touch $d/not_a_cluster", false, false),
+        method(
+            &node,
+            "copies",
+            &format!("{basebackup} -D $d -X stream -c fast -d \"$c\" && touch $d/copied"),
+            false,
+            false,
+        ),
+        method(&node, "later", "", false, false),
+    ];
+    set(&node, Hooks { replica_methods: methods, ..Hooks::default() }, LONG);
+    done(carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await);
+    assert!(["fails", "lies"].iter().all(|name| called(&node, name).is_some()) && called(&node, "later").is_none());
+    let (data, port) = (node.data_dir(), primary.upstream().port);
+    assert!(data.join("copied").exists() && !data.join("half").exists() && !data.join("not_a_cluster").exists());
+    assert!(node.cluster().await.tainted.is_none());
+    let arguments = called(&node, "copies").unwrap();
+    let ours =
+        format!("--threads=4 --scope=batman --role=replica --datadir={} --connstring=dbname=postgres ", data.display());
+    assert!(arguments.starts_with(&ours), "{arguments}");
+    assert!(arguments.contains(&format!(" host=127.0.0.1 port={port} ")), "{arguments}");
+    assert!(!arguments.contains(REPLICATION_PASSWORD) && !arguments.contains("geheim"), "{arguments}");
+    done(primary.postgres.create_slot("node").await);
+    done(node.postgres.start(StartAs::Standby(Some(primary.upstream())), &any_time()).await);
+    until(async || node.sql().await.receiver.is_some_and(|r| r.streaming)).await;
+
+    // All fail: nothing is left of what they made.
+    done(node.postgres.stop(StopMode::Fast, LONG).await);
+    let fails = vec![method(&node, "fails", "touch $d/half; exit 1", false, false)];
+    set(&node, Hooks { replica_methods: fails, ..Hooks::default() }, LONG);
+    let why = refused(carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await);
+    assert!(why.contains("fails: /bin/sh failed"), "{why}");
+    assert_eq!(node.postgres.observe_data().await, DataDir::Empty);
+}
+
+#[tokio::test]
+async fn without_a_leader_only_what_needs_none_is_tried_and_data_are_kept_if_wished() {
+    let base = base();
+    let primary = Node::primary(base.path(), "primary").await;
+    let node = Node::new(base.path(), "node");
+    let backup = node.home.join("backup");
+    let basebackup = tools::locate(&node.postgres.settings(), "pg_basebackup").unwrap().display().to_string();
+    let copy = |text: &str| format!("{text}; {basebackup} -D {} -X stream -c fast -d \"$c\"", backup.display());
+    let backs_up = vec![method(&node, "backs_up", &copy("exec 2>&1"), false, false)];
+    set(&node, Hooks { replica_methods: backs_up, ..Hooks::default() }, LONG);
+    refused(carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await);
+    assert!(backup.join("PG_VERSION").exists());
+
+    let needs = || method(&node, "needs_a_leader", "", false, false);
+    let restores = format!("[ -z \"$c\" ] && cp -a {}/. $d", backup.display());
+    let methods = vec![ReplicaMethod::Basebackup, needs(), method(&node, "restores", &restores, true, false)];
+    set(&node, Hooks { replica_methods: methods, ..Hooks::default() }, LONG);
+    done(carry_out(&node, PostgresAction::Restore, &any_time()).await);
+    assert!(called(&node, "needs_a_leader").is_none());
+    assert!(called(&node, "restores").unwrap().trim_end().ends_with("--connstring="));
+    assert_eq!(node.cluster().await.system_id, primary.cluster().await.system_id);
+
+    // What is there is found by a method that keeps it, also after it has failed, and is marked then.
+    std::fs::write(node.data_dir().join("mine"), "").unwrap();
+    let keeps = |then: &str| vec![method(&node, "keeps", &format!("[ -e $d/mine ] && {then}"), false, true)];
+    set(&node, Hooks { replica_methods: keeps("exit 1"), ..Hooks::default() }, LONG);
+    refused(carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await);
+    let left = node.cluster().await;
+    assert!(left.tainted.as_ref().is_some_and(|why| why.contains("keeps")), "{left:?}");
+    set(&node, Hooks { replica_methods: keeps("touch $d/mended"), ..Hooks::default() }, LONG);
+    done(carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await);
+    assert!(node.data_dir().join("mended").exists() && node.cluster().await.tainted.is_none());
+    done(primary.postgres.create_slot("node").await);
+    done(node.postgres.start(StartAs::Standby(Some(primary.upstream())), &any_time()).await);
+    until(async || node.sql().await.receiver.is_some_and(|r| r.streaming)).await;
 }
