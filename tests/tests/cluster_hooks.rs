@@ -1,5 +1,6 @@
 //! What operators have run at the events of a cluster's life.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,13 +12,17 @@ use serde_json::{Value, json};
 const HEAL_LIMIT: Duration = Duration::from_secs(90);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Lays more over the configuration of one node.
+/// The configuration of one node.
+fn yaml(node: &Node) -> Value {
+    serde_yaml::from_str(&fs::read_to_string(node.config()).unwrap()).unwrap()
+}
+
+/// Adds keys to sections of the configuration of one node.
 fn configure(node: &Node, extra: &Value) {
-    let text = fs::read_to_string(node.config()).unwrap();
-    let mut yaml: Value = serde_yaml::from_str(&text).unwrap();
-    for (key, value) in extra.as_object().unwrap() {
-        let section = yaml["postgresql"].as_object_mut().unwrap();
-        section.insert(key.clone(), value.clone());
+    let mut yaml = yaml(node);
+    for (name, section) in extra.as_object().unwrap() {
+        let keys = section.as_object().unwrap().clone();
+        yaml[name].as_object_mut().unwrap().extend(keys);
     }
     fs::write(node.config(), serde_yaml::to_string(&yaml).unwrap()).unwrap();
 }
@@ -37,7 +42,7 @@ fn lines(node: &Node, name: &str) -> Vec<String> {
     fs::read_to_string(file(node, name)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Starts a cluster whose nodes have more in their section `postgresql`.
+/// Starts a cluster whose nodes have more in their configuration.
 async fn started(plan: Plan, extra: impl Fn(&Node) -> Value) -> (Cluster, usize) {
     let mut cluster = Cluster::prepare(plan).await;
     for node in &mut cluster.nodes {
@@ -67,7 +72,8 @@ async fn callbacks_are_called_as_patroni_calls_them() {
     let (mut cluster, first) = started(Plan::default(), |node| {
         let call = shell(&format!("echo \"$*\" >> {}; echo heard: $1; env >> {0}.env", file(node, "calls").display()));
         let names = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
-        json!({"callbacks": names.map(|name| (name, call.clone())).into_iter().collect::<std::collections::BTreeMap<_, _>>()})
+        let callbacks = names.map(|name| (name, call.clone()));
+        json!({"postgresql": {"callbacks": BTreeMap::from(callbacks)}})
     })
     .await;
     let others = cluster.others(first);
@@ -121,7 +127,7 @@ async fn callbacks_are_called_as_patroni_calls_them() {
 fn watched(node: &Node) -> Value {
     let [refuse, hang, asked] = ["refuse", "hang", "asked"].map(|name| file(node, name).display().to_string());
     let text = format!("echo $$ >> {asked}; if [ -e {hang} ]; then sleep 600; fi; ! [ -e {refuse} ]");
-    json!({"pre_promote": shell(&text)})
+    json!({"postgresql": {"pre_promote": shell(&text)}})
 }
 
 #[tokio::test]
@@ -164,4 +170,67 @@ async fn a_pre_promote_that_hangs_is_killed_and_another_leads() {
     assert_ne!(leads, hangs);
     let waits = node.processes().into_iter().filter(|process| process.command_line().join(" ").contains("sleep 600"));
     assert_eq!(waits.count(), 0, "the script is gone with its children");
+}
+
+/// Makes a server with three rows, a backup from when there was one, and an archive; two rows were there at the restore
+/// point `here`. Its superuser has no password.
+const MADE_OF_A_BACKUP: &str = r#"
+for arg; do case $arg in --datadir=*) d=${arg#*=};; --bin=*) b=${arg#*=};; --work=*) w=${arg#*=};; esac; done
+echo "$*" >> "$w.called"
+rm -rf "$w" && mkdir -p "$w/archive" || exit 1
+"$b/initdb" -D "$w/origin" -U postgres -A trust --no-sync >/dev/null || exit 1
+o="-c listen_addresses= -k $w -c archive_mode=on -c fsync=off"
+"$b/pg_ctl" -w -D "$w/origin" -l "$w/log" -o "$o -c archive_command='cp %p $w/archive/%f'" start >/dev/null || exit 1
+sql() { "$b/psql" -X -q -h "$w" -U postgres -d postgres -c "$1" >/dev/null || exit 1; }
+sql "create table t as select 1 as n"
+"$b/pg_basebackup" -D "$d" -h "$w" -U postgres -c fast --no-sync || exit 1
+sql "insert into t values (2)"
+sql "select pg_create_restore_point('here')"
+sql "insert into t values (3)"
+sql "select pg_switch_wal()"
+exec "$b/pg_ctl" -w -D "$w/origin" stop >/dev/null
+"#;
+
+/// The first time post_bootstrap is not content.
+#[tokio::test]
+async fn a_cluster_is_made_of_a_backup_up_to_a_restore_point_and_a_script_has_the_last_word() {
+    let (cluster, primary) = started(Plan { nodes: 2, ..Plan::default() }, |node| {
+        let [work, script, asked] = ["work", "made", "asked"].map(|name| file(node, name).display().to_string());
+        fs::write(&script, MADE_OF_A_BACKUP).unwrap();
+        let bin = yaml(node)["postgresql"]["bin_dir"].as_str().unwrap().to_owned();
+        let accepts = format!(
+            "echo \"$1\" >> {asked}; [ $(wc -l < {asked}) = 2 ] || exit 3; {bin}/psql -X -d \"$1\" -c \"create table born()\""
+        );
+        json!({"bootstrap": {
+            "method": "backup",
+            "backup": {
+                "command": format!("/bin/sh {script}"),
+                "bin": bin,
+                "work": work,
+                "recovery_conf": {
+                    "restore_command": format!("cp {work}/archive/%f %p"),
+                    "recovery_target_name": "here",
+                },
+            },
+            "post_bootstrap": shell(&accepts),
+        }})
+    })
+    .await;
+    let node = &cluster.nodes[primary];
+    let calls = lines(node, "work.called");
+    let ours = format!("--scope=test --datadir={}", node.data_dir().display());
+    assert!(calls.len() == 2 && calls[1].ends_with(&ours) && !calls[1].contains("recovery"), "{calls:?}");
+    let asked = lines(node, "asked");
+    assert!(asked[1].contains("dbname=postgres") && !asked[1].contains("secret"), "{asked:?}");
+    assert!(node.dir().join("data.failed/PG_VERSION").exists(), "the first one is kept");
+    assert!(!node.data_dir().join("matriarch.newborn").exists());
+    let hba = fs::read_to_string(node.data_dir().join("pg_hba.conf")).unwrap();
+    assert!(!hba.contains("samehost"), "nobody is let in without a password any more: {hba}");
+    for node in &cluster.nodes {
+        let client = node.connect().await.unwrap();
+        let rows = client.query_one("select count(*), to_regclass('born') is not null from t", &[]).await.unwrap();
+        assert_eq!((rows.get::<_, i64>(0), rows.get::<_, bool>(1)), (2, true), "{}", node.name);
+    }
+    let replica = &cluster.nodes[cluster.others(primary)[0]];
+    assert!(lines(replica, "work.called").is_empty(), "what is there is cloned");
 }

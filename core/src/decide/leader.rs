@@ -111,14 +111,16 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     if forgetting(view, held) {
         return Verdict::wait(Reason::WritingEpoch { epoch: held.epoch });
     }
-    let was_primary = !dir.standby_signal
-        && matches!(
-            dir.state,
-            ControlState::ShutDown
-                | ControlState::ShuttingDown
-                | ControlState::InProduction
-                | ControlState::InCrashRecovery
-        );
+    // What is being born may have been made from a standby's backup, or have died while it recovered from one.
+    let was_primary = view.unfinished_bootstrap()
+        || (!dir.standby_signal
+            && matches!(
+                dir.state,
+                ControlState::ShutDown
+                    | ControlState::ShuttingDown
+                    | ControlState::InProduction
+                    | ControlState::InCrashRecovery
+            ));
     // Or the tenure was about to be handed over, and nobody took it: it was forgotten, or that is not known. A file that
     // is void names no store.
     let store = view.cluster().map(|cluster| cluster.store);

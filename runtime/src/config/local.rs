@@ -277,8 +277,6 @@ pub struct Bootstrap {
     pub initdb: Vec<(String, Option<String>)>,
     /// Lines of `pg_hba.conf` for a new cluster, used only without `postgresql.pg_hba`.
     pub pg_hba: Vec<String>,
-    /// A command that is run on a new primary with a connection string.
-    pub post_bootstrap: Option<String>,
 }
 
 /// Section `log`.

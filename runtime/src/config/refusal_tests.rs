@@ -29,9 +29,9 @@ fn what_is_not_supported_is_refused() {
         ),
         (
             "  dcs:",
-            "  method: wal_e\n  dcs:",
-            "bootstrap.method",
-            "the method `wal_e` is not supported yet; only `initdb` is",
+            "  method: wal_e\n  wal_e: 5\n  dcs:",
+            "bootstrap.wal_e",
+            "expected a mapping: `command` and the arguments of the method",
         ),
         (
             "    retry_timeout: 10",

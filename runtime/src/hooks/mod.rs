@@ -72,6 +72,17 @@ impl ReplicaMethod {
     }
 }
 
+/// A way to make the first data directory of a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootstrapMethod {
+    /// What is run.
+    pub script: Method,
+    /// Recovery settings for the first start, if PostgreSQL is to recover to somewhere.
+    pub recovery_conf: Option<BTreeMap<String, String>>,
+    /// The script has left recovery settings, and they are to be used.
+    pub keep_existing_recovery_conf: bool,
+}
+
 /// A script that makes a data directory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Method {
@@ -116,6 +127,10 @@ pub struct Hooks {
     pub before_stop: Option<CommandLine>,
     /// Ways to make a replica, in the order in which they are tried; none: `pg_basebackup`.
     pub replica_methods: Vec<ReplicaMethod>,
+    /// Makes the first data directory of a cluster; none: `initdb`.
+    pub bootstrap: Option<BootstrapMethod>,
+    /// Run on the new primary of a new cluster.
+    pub post_bootstrap: Option<CommandLine>,
 }
 
 impl Hooks {

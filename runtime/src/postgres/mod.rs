@@ -7,6 +7,7 @@
 
 mod address;
 mod allowance;
+mod bootstrap;
 pub mod cgroup;
 pub mod conf;
 pub mod control_data;
@@ -428,7 +429,7 @@ impl Postgres {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let standby = match wanted {
                 Recovery::Keep => is_standby(&settings),
-                Recovery::Primary => false,
+                Recovery::Primary | Recovery::Bootstrap => false,
                 Recovery::Standby(_) | Recovery::Frozen => true,
             };
             let settings = for_role(&settings, standby);

@@ -13,7 +13,7 @@ use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::{DataDir, Process, Sql, StopMode};
 use tokio::sync::mpsc;
 
-use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure, hooks, replica};
+use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure, bootstrap, hooks, replica};
 
 /// How long a tool or a server may keep a stop waiting before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3600);
@@ -108,9 +108,9 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
         PostgresAction::Initdb => match postgres.port_taken().await {
             Some(why) => Outcome::Refused(Refusal::Failed(why)),
-            None => done(postgres.initdb(&progress).await),
+            None => done(bootstrap::make(postgres).await),
         },
-        PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
+        PostgresAction::CreateRoles => done(bootstrap::finish(postgres).await),
         PostgresAction::Clone(upstream) => replica::create(postgres, Some(&upstream)).await,
         PostgresAction::Restore => replica::create(postgres, None).await,
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),

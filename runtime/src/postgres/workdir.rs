@@ -16,9 +16,9 @@ use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
 use super::tools::{PasswordFile, Progress, Tool};
-use super::{files, proc, wipe};
+use super::{bootstrap, files, proc, wipe};
 use crate::aside::{Changes, look};
-use crate::hooks::{Method, Script};
+use crate::hooks::{BootstrapMethod, Method, Script};
 
 /// Makes a new cluster.
 ///
@@ -46,9 +46,47 @@ pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress
         if settings.pg_hba.is_empty() && !settings.bootstrap_pg_hba.is_empty() {
             conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
         }
+        newborn(settings)?;
         untaint(settings)
     })
     .await
+}
+
+/// Makes a new cluster by a script of the operator.
+///
+/// # Errors
+/// What was wrong. What was made of the directory is removed again then.
+pub(super) async fn bootstrap(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    method: &BootstrapMethod,
+) -> Result<(), String> {
+    changing(settings, changes, make_room).await?;
+    let data_dir = settings.data_dir.to_string_lossy();
+    let ours = [("scope", settings.scope.as_str()), ("datadir", &data_dir)];
+    let name = &method.script.name;
+    let script = Script::new(name, &method.script.command).args(method.script.arguments(&ours));
+    let script = script.account(settings.run_as.clone());
+    let made = match marked(settings, changes, &format!("made by {name}"), script.run()).await {
+        Ok(()) => changing(settings, changes, made_a_cluster).await,
+        failed => failed,
+    };
+    if let Err(why) = made {
+        return undo(settings, changes, why).await;
+    }
+    let method = method.clone();
+    changing(settings, changes, move |settings| {
+        bootstrap::prepare(settings, &method)?;
+        newborn(settings)?;
+        untaint(settings)
+    })
+    .await
+}
+
+fn newborn(settings: &Settings) -> Result<(), String> {
+    let path = settings.data_dir.join(files::NEWBORN);
+    let mode = Some(files::file_mode(&settings.data_dir));
+    files::write(&path, b"", mode, settings.run_as.as_ref()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks

@@ -4,7 +4,7 @@ use super::Build;
 use crate::config::check::{join, texts};
 use crate::config::quantity::bool_of;
 use crate::config::yaml::{Node, Value};
-use crate::hooks::{Callback, CommandLine, Hooks, Method, ReplicaMethod};
+use crate::hooks::{BootstrapMethod, Callback, CommandLine, Hooks, Method, ReplicaMethod};
 
 impl Build<'_, '_> {
     pub(super) fn hooks(&mut self) -> Hooks {
@@ -17,6 +17,8 @@ impl Build<'_, '_> {
             pre_promote: self.command("postgresql.pre_promote"),
             before_stop: self.command("postgresql.before_stop"),
             replica_methods: self.replica_methods(),
+            bootstrap: self.bootstrap_method(),
+            post_bootstrap: self.command("bootstrap.post_bootstrap").or_else(|| self.command("bootstrap.post_init")),
         }
     }
 
@@ -52,13 +54,31 @@ impl Build<'_, '_> {
         // `no_master` is what older files say.
         let (no_leader, keep_data) = (is_set("no_leader") || is_set("no_master"), is_set("keep_data"));
         // With our arguments a script gets the whole section; without, nothing but what is its own.
-        let script = self.method(&path, name, &["no_params", "no_leader", "no_master", "keep_data"])?;
+        let controls = ["no_params", "no_leader", "no_master", "keep_data"];
+        let takes_ours = self.flag(&join(&path, "no_params")) != Some(true);
+        let script = self.method(&path, name, |key| takes_ours || !controls.contains(&key))?;
         Some(ReplicaMethod::Script { script, no_leader, keep_data })
     }
 
-    /// The script of a section; without a command, the section's name is one. `controls`: keys that are for us, and are
-    /// among its arguments only together with ours.
-    fn method(&mut self, path: &str, name: &str, controls: &[&str]) -> Option<Method> {
+    fn bootstrap_method(&mut self) -> Option<BootstrapMethod> {
+        let name = self.text("bootstrap.method").filter(|name| *name != "initdb")?;
+        let path = join("bootstrap", name);
+        let is_section = self.at(&path).is_none_or(|section| matches!(section.value, Value::Map(_)));
+        if is_section && self.text(&join(&path, "command")).is_none() {
+            // As Patroni: without a command it is initdb.
+            self.warn("bootstrap.method", format!("`{path}.command` is not set: initdb is run"));
+            return None;
+        }
+        let reserved = ["no_params", "keep_existing_recovery_conf", "recovery_conf", "scope", "datadir"];
+        let script = self.method(&path, name, |key| !reserved.contains(&key))?;
+        let conf = join(&path, "recovery_conf");
+        let entries = self.at(&conf).map(|node| node.entries().iter().filter_map(setting).collect());
+        let keeps = self.flag(&join(&path, "keep_existing_recovery_conf")).unwrap_or(false);
+        Some(BootstrapMethod { script, recovery_conf: entries, keep_existing_recovery_conf: keeps })
+    }
+
+    /// The script of a section; without a command, the section's name is one. `is_argument`: of a key.
+    fn method(&mut self, path: &str, name: &str, is_argument: impl Fn(&str) -> bool) -> Option<Method> {
         let section = self.at(path);
         if section.is_some_and(|section| !matches!(section.value, Value::Map(_))) {
             self.refuse(path, "expected a mapping: `command` and the arguments of the method");
@@ -66,13 +86,19 @@ impl Build<'_, '_> {
         }
         let takes_ours = self.flag(&join(path, "no_params")) != Some(true);
         let entries = section.map(Node::entries).unwrap_or_default();
-        let wanted = |key: &str| key != "command" && (takes_ours || !controls.contains(&key));
-        let own = entries.iter().filter_map(|(key, value)| Some((key.as_str().filter(|key| wanted(key))?, value)));
+        let wanted = |key: &&str| *key != "command" && is_argument(key);
+        let own = entries.iter().filter_map(|(key, value)| Some((key.as_str().filter(wanted)?, value)));
         let own = own.filter_map(|(key, value)| Some((key.to_owned(), argument(value)?))).collect();
         let text = self.text(&join(path, "command")).unwrap_or(name);
         let command = self.command_of(path, text)?;
         Some(Method { name: name.to_owned(), command, own, takes_ours })
     }
+}
+
+/// A recovery setting. `standby_mode` is of the time before PostgreSQL 12.
+fn setting((name, value): &(Node, Node)) -> Option<(String, String)> {
+    let name = name.as_str().filter(|name| *name != "standby_mode")?;
+    Some((name.to_owned(), value.value.scalar_text()?))
 }
 
 /// A value as Patroni makes an argument of it.
