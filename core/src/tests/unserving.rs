@@ -206,10 +206,10 @@ fn a_server_without_a_guard_does_not_wait_for_whatever_keeps_it_from_being_asked
         node.doing(stop.clone(), stopping)
     };
     let orders = |node: &Node| node.decide().1.orders;
-    assert_eq!(orders(&gone(999)), [stop.clone()]);
+    assert_eq!(orders(&gone(999)), std::slice::from_ref(&stop));
     assert_eq!(gone(999).tick().wake.at, Some(gone(999).now + millis(1)));
     assert_eq!(orders(&gone(1_000)), [KILL]);
-    assert_eq!(orders(&gone(1_000).phase(Phase::Stopping)), [stop.clone()], "it was asked");
+    assert_eq!(orders(&gone(1_000).phase(Phase::Stopping)), std::slice::from_ref(&stop), "it was asked");
 }
 
 /// The bug: the agent armed the guard for a primary that it had not identified yet, left when it turned out to be

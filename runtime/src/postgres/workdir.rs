@@ -142,9 +142,9 @@ pub(super) async fn by_method(
     let (source, mark) = (upstream.cloned(), why.clone());
     changing(settings, changes, move |settings| {
         if keep_data {
-            make_ready(settings, &mark)?
+            make_ready(settings, &mark)?;
         } else {
-            make_room(settings)?
+            make_room(settings)?;
         }
         source.map_or(Ok(()), |source| conf::write_pgpass(settings, &source))
     })
