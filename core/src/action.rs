@@ -238,6 +238,8 @@ pub enum PostgresAction {
     CreateSlot(String),
     /// Drop a slot.
     DropSlot(String),
+    /// Make the data directory, which is empty, by a way of the operator's that needs no other member.
+    Restore,
 }
 
 /// To the host.

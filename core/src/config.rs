@@ -46,6 +46,8 @@ pub struct Config {
     pub clone_when_rewind_fails: bool,
     /// There is a `bootstrap` section: this node may initialise a new cluster.
     pub may_bootstrap: bool,
+    /// The operator has a way to make the data directory that needs no other member.
+    pub restores_alone: bool,
     /// A mode that the cluster asks for and that is not built yet.
     pub unsupported: Option<String>,
     /// A number that changes with everything that ends up in PostgreSQL's configuration files.
@@ -82,6 +84,7 @@ impl Config {
             clone_when_diverged: false,
             clone_when_rewind_fails: false,
             may_bootstrap: true,
+            restores_alone: false,
             unsupported: None,
             parameters_generation: 1,
             published: Published { host: name.into(), port: 5432, api_url },

@@ -80,6 +80,7 @@ impl fmt::Display for PostgresAction {
             Self::Look => f.write_str("look at process and data directory"),
             Self::Initdb => f.write_str("initdb"),
             Self::CreateRoles => f.write_str("create the roles of the new cluster"),
+            Self::Restore => f.write_str("restore"),
             Self::Clone(upstream) => write!(f, "clone from {}", upstream.member),
             Self::Start(StartAs::Primary) => f.write_str("start PostgreSQL as primary"),
             Self::Start(StartAs::Standby(upstream)) => write!(f, "start PostgreSQL as standby of {}", of(upstream)),
@@ -154,7 +155,7 @@ impl fmt::Display for Refusal {
             Self::Conflict => f.write_str("another came first"),
             Self::LeaseGone => f.write_str("its lease does not exist any more"),
             Self::NotOurTenure => f.write_str("the tenure that it was ordered under is over"),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) | Self::Vetoed(why) => f.write_str(why),
         }
     }
 }

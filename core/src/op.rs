@@ -46,6 +46,8 @@ pub enum Refusal {
     NotOurTenure,
     /// PostgreSQL, a tool or the host said no; its words.
     Failed(String),
+    /// The operator's own check before it said no.
+    Vetoed(String),
 }
 
 #[cfg(test)]

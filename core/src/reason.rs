@@ -105,6 +105,8 @@ reasons! {
     ClusterPublished { lsn: Lsn } => "cluster_published", "there is no cluster in the store, but what one has published is (up to {lsn}): none is made in its place; if it is gone for good, remove `status` and `history` as well";
     /// The data directory is empty and nobody can be cloned from.
     NoCloneSource => "no_clone_source", "the data directory is empty and no running leader is there to clone from";
+    /// Without a source.
+    Restoring => "restoring", "the data directory is empty and no running leader is there to clone from: it is made by a method of the operator that needs none";
     /// The clone is ordered.
     Cloning { from: Member } => "cloning", "the data directory is empty: it is cloned from {from}";
     /// The directory is half-made.
@@ -166,6 +168,8 @@ reasons! {
     CandidateIsOther { who: Member } => "candidate_is_other", "an operator asked for {who} as the new leader: this node stands back";
     /// This node gave leadership up a moment ago.
     GaveUp { left_ms: u64 } => "gave_up", "this node gave leadership up because it could not serve, and does not race for another {left_ms} ms";
+    /// The operator's own check refused.
+    PromotionVetoed { left_ms: u64 } => "promotion_vetoed", "pre_promote refused the promotion of this node, which does not race for another {left_ms} ms";
     /// Positions are collected.
     CollectingPositions { missing: usize, left_ms: u64 } => "collecting_positions", "{missing} members have not told their position yet; {left_ms} ms are left";
     /// The WAL receiver is stopped before its position counts.

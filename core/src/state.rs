@@ -207,6 +207,8 @@ pub struct Memory {
     pub promoting_since: Option<Instant>,
     /// Promotions under this tenure that certainly did not happen.
     pub promotions_refused: u32,
+    /// When the operator's own check last refused a promotion.
+    pub vetoed: Option<Instant>,
     /// Leadership is being given up because this node cannot serve.
     pub giving_up: bool,
     /// Since when the postmaster has written its shutdown checkpoint and still lives.

@@ -14,7 +14,7 @@ use crate::state::{InFlight, State};
 use crate::time::{Duration, Instant};
 use crate::view::View;
 use crate::view::guard::Armed;
-use crate::view::postgres::StartAs;
+use crate::view::postgres::{StartAs, StopMode};
 use crate::{absorb, procedure};
 
 /// Takes one event in and says everything that is to be done about it. The same state, instant and event give the same
@@ -326,6 +326,11 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(gone) = view.state.guard.gone {
         soonest.offer(gone + GUARD_LIMIT, "the missing guard");
+        for (_, in_flight) in view.state.ops.iter() {
+            if in_flight.action == Action::Postgres(PostgresAction::Stop(StopMode::Fast)) {
+                soonest.offer(in_flight.since + GUARD_LIMIT, "a stop without a guard");
+            }
+        }
     }
     if let Some(asked) = view.state.guard_asked.start {
         soonest.offer(asked + RETRY_PAUSE, "the next guard");
@@ -374,6 +379,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(gave_up) = memory.gave_up {
         soonest.offer(gave_up + view.config().loop_wait, "the pause after giving up");
+    }
+    if let Some(left) = view.vetoed_for() {
+        soonest.offer(view.at + left, "the pause after a veto");
     }
     if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
         soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod fuzz;
 pub mod generate;
 pub mod guard;
+pub mod hooks;
 pub mod http;
 pub mod init;
 pub mod logging;

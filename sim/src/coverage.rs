@@ -308,6 +308,7 @@ fn postgres(action: &PostgresAction) -> &'static str {
         PostgresAction::Configure { .. } => "configure",
         PostgresAction::CreateSlot(_) => "create_slot",
         PostgresAction::DropSlot(_) => "drop_slot",
+        PostgresAction::Restore => "restore",
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
+use matriarch::hooks::Hooks;
 use matriarch::postgres::{Credential, LocalConnection, RunAs, Secret, Settings};
 use tempfile::TempDir;
 
@@ -96,6 +97,7 @@ pub fn settings(home: &Path, member: &str, port: u16) -> Settings {
         rewind_options: words(&["--no-sync"]),
         use_slots: true,
         pg_ctl_timeout: Duration::from_mins(1),
+        hooks: Hooks::default(),
     }
 }
 

@@ -154,7 +154,7 @@ fn configurations_as_people_have_them_mean_the_same() {
     let mut differ = String::new();
     let dir = tempfile::tempdir().unwrap();
     let cases = cases(dir.path());
-    assert!(cases.len() >= 7, "the folder was not found whole");
+    assert!(cases.len() >= 8, "the folder was not found whole");
     for (name, path, environment) in cases {
         let loaded = load(path.as_deref(), environment.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let theirs = meant(theirs(&python, path.as_deref(), &environment), true);

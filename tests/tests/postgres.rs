@@ -7,6 +7,8 @@ mod crashed;
 mod directory;
 #[path = "postgres/encryption.rs"]
 mod encryption;
+#[path = "postgres/hooks.rs"]
+mod hooks;
 #[path = "postgres/node.rs"]
 mod node;
 #[path = "postgres/parameters.rs"]

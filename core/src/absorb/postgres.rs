@@ -137,7 +137,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         in_flight.op,
         match &outcome {
             Outcome::Done(_) => None,
-            Outcome::Refused(Refusal::Failed(why)) | Outcome::Unknown(why) => Some(why.clone()),
+            Outcome::Refused(Refusal::Failed(why) | Refusal::Vetoed(why)) | Outcome::Unknown(why) => Some(why.clone()),
             Outcome::Refused(_) => Some("refused".into()),
         },
     );
@@ -176,12 +176,15 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             failed(state, at, &in_flight.action);
         }
         (PostgresAction::Promote { .. }, Outcome::Unknown(_)) => state.memory.promotion_in_doubt = true,
-        (PostgresAction::Promote { .. }, Outcome::Refused(_)) => {
+        (PostgresAction::Promote { .. }, Outcome::Refused(refusal)) => {
             state.memory.promotion = state.memory.promotion_in_doubt;
             state.memory.promotions_refused += u32::from(!too_late);
+            if matches!(refusal, Refusal::Vetoed(_)) {
+                state.memory.vetoed = Some(at);
+            }
         }
         (PostgresAction::CreateRoles, Outcome::Done(_)) => state.memory.roles_created = true,
-        (PostgresAction::Clone(_), Outcome::Done(_)) => {
+        (PostgresAction::Clone(_) | PostgresAction::Restore, Outcome::Done(_)) => {
             state.memory.reinit = false;
             state.memory.rewind_failed = None;
             state.memory.recovery_failed = None;

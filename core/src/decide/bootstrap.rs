@@ -63,6 +63,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.initialising() && cluster.leader.is_none() {
         return Some(Verdict::order(Reason::Initialising, Action::Postgres(PostgresAction::Initdb)));
     }
+    // A cluster that is being made has nothing to restore yet. And what is half-done here may be the last copy: without a
+    // leader nobody knows.
+    if view.config().restores_alone && cluster.system_id().is_some() && empty {
+        return Some(Verdict::order(Reason::Restoring, Action::Postgres(PostgresAction::Restore)));
+    }
     let taken = cluster.initialize.is_some_and(|initialize| initialize.system_id.is_none());
     Some(Verdict::wait(if taken { Reason::InitTaken } else { Reason::NoCloneSource }))
 }

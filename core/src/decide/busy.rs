@@ -10,7 +10,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since_ms = ms(view.at.since(since));
     let reason = match view.controlling()? {
         PostgresAction::Initdb => Reason::InitdbRunning { since_ms },
-        PostgresAction::Clone(_) => Reason::CloneRunning { since_ms },
+        PostgresAction::Clone(_) | PostgresAction::Restore => Reason::CloneRunning { since_ms },
         PostgresAction::Rewind(_) => Reason::RewindRunning { since_ms },
         PostgresAction::RecoverSingleUser => Reason::SingleUserRunning { since_ms },
         PostgresAction::Observe

@@ -1,4 +1,5 @@
-//! Reconciler of a leader: `initialize`, `config`, `status`, and requests of operators that are done or do not fit.
+//! Reconciler of a leader: `initialize`, `config`, `status`, and requests of operators that are done or do not fit; of a
+//! candidate that has failed, the request for it.
 
 use alloc::vec::Vec;
 
@@ -9,8 +10,12 @@ use crate::view::View;
 use crate::view::store::ClusterView;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
-    let held = view.held().filter(|_| view.authority())?;
     let cluster = view.cluster()?;
+    if let Some(request) = cluster.failover.as_ref().filter(|_| fails_as_candidate(view)) {
+        let clear = StoreAction::ClearFailover { revision: request.revision };
+        return Some((Action::Store(clear), Reason::RequestStale));
+    }
+    let held = view.held().filter(|_| view.authority())?;
     let dir = view.dir()?;
     let uninitialised = cluster.system_id().is_none();
     // The cluster that this agent knew is named again before its leader serves: it may come to nothing, and an agent that
@@ -51,6 +56,13 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
     let put = StoreAction::PutStatus { epoch, position, timeline, slots: positions, retain };
     Some((Action::Store(put), Reason::StatusDue))
+}
+
+/// The operator asked for this node, and it cannot serve, or the operator's own check has refused it. The others would
+/// stand back for it, for as long as it takes it to try and fail once more.
+fn fails_as_candidate(view: &View<'_>) -> bool {
+    let asked_for = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(&view.config().me));
+    asked_for && (view.state.memory.giving_up || view.vetoed_for().is_some())
 }
 
 /// `initialize` and, if it is absent, `config`.

@@ -4,14 +4,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, ms};
-use crate::action::{Acquire, Action, GuardAction, PostgresAction, StoreAction};
+use crate::action::{Acquire, Action, GuardAction, Lane, PostgresAction, StoreAction};
 use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::view::View;
-use crate::view::postgres::{DataDir, Process, StopMode};
+use crate::view::postgres::{DataDir, Phase, Process, StopMode};
 use crate::view::store::LeaderKey;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
@@ -78,9 +78,17 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     }
     // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
     // archiver.
-    let hangs = view.state.guard.held || view.drain_hangs().is_some();
+    let hangs = view.state.guard.held || view.drain_hangs().is_some() || unasked_for(view) >= GUARD_LIMIT;
     let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
+}
+
+/// How long a stop is under way that PostgreSQL takes no notice of: it waits for the operator's before_stop, or the
+/// postmaster does not run.
+fn unasked_for(view: &View<'_>) -> crate::time::Duration {
+    let in_flight = view.state.ops.in_lane(&Lane::PgControl);
+    let since = in_flight.filter(|stop| stop.action == Action::Postgres(PostgresAction::Stop(StopMode::Fast)));
+    since.filter(|_| view.phase() == Some(Phase::Ready)).map_or_else(Default::default, |stop| view.at.since(stop.since))
 }
 
 /// The key is being given away, which is done beside nothing that writes: what writes now was started or promoted by

@@ -18,7 +18,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     // tool ends. A server that runs on it meanwhile is nothing of ours.
     let writing = matches!(
         view.controlling(),
-        Some(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_))
+        Some(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Restore | PostgresAction::Rewind(_))
     );
     if writing && view.phase().is_none() {
         return None;

@@ -65,7 +65,11 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
     if view.is_primary() {
         return None;
     }
-    let why = if memory.giving_up {
+    // Whether others could take over or not: what the operator refused is not asked again at once.
+    let vetoed = memory.vetoed.zip(memory.held_since).is_some_and(|(vetoed, since)| vetoed >= since);
+    let why = if vetoed {
+        "the operator's pre_promote refused the promotion".into()
+    } else if memory.giving_up {
         "leadership is being given up".into()
     } else {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;
@@ -107,14 +111,16 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     if forgetting(view, held) {
         return Verdict::wait(Reason::WritingEpoch { epoch: held.epoch });
     }
-    let was_primary = !dir.standby_signal
-        && matches!(
-            dir.state,
-            ControlState::ShutDown
-                | ControlState::ShuttingDown
-                | ControlState::InProduction
-                | ControlState::InCrashRecovery
-        );
+    // What is being born may have been made from a standby's backup, or have died while it recovered from one.
+    let was_primary = view.unfinished_bootstrap()
+        || (!dir.standby_signal
+            && matches!(
+                dir.state,
+                ControlState::ShutDown
+                    | ControlState::ShuttingDown
+                    | ControlState::InProduction
+                    | ControlState::InCrashRecovery
+            ));
     // Or the tenure was about to be handed over, and nobody took it: it was forgotten, or that is not known. A file that
     // is void names no store.
     let store = view.cluster().map(|cluster| cluster.store);

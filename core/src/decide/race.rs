@@ -26,6 +26,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if let Some(end) = gave_up {
         return Some(Verdict::wait(Reason::GaveUp { left_ms: ms(view.at.until(end)) }));
     }
+    if let Some(left) = view.vetoed_for() {
+        return Some(Verdict::wait(Reason::PromotionVetoed { left_ms: ms(left) }));
+    }
     // A cluster that was never completed has one node with data: the one that initialised it.
     if view.unfinished_bootstrap() && view.dead() {
         return Some(campaign(view));

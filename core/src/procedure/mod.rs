@@ -150,7 +150,7 @@ fn words(action: &PostgresAction) -> &'static str {
     match action {
         PostgresAction::Initdb => "bootstrap",
         PostgresAction::CreateRoles => "post_bootstrap",
-        PostgresAction::Clone(_) => "reinitialize",
+        PostgresAction::Clone(_) | PostgresAction::Restore => "reinitialize",
         PostgresAction::Restart => "restart",
         PostgresAction::Promote { .. } => "promote",
         PostgresAction::Rewind(_) => "running pg_rewind",

@@ -344,7 +344,8 @@ fn operator(state: &mut State, now: Instant, random: &mut Random) {
 }
 
 fn config_of(state: &mut State, _: Instant, random: &mut Random) {
-    match random.below(8) {
+    match random.below(9) {
+        8 => state.config.restores_alone = true,
         7 => state.config.clone_when_rewind_fails = true,
         0 => state.config.unsupported = Some("synchronous mode".into()),
         1 => state.config.nofailover = true,
@@ -396,6 +397,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);
+    state.memory.vetoed = random.pick(&[None, None, None, Some(now), Some(now.back(seconds(30)))]);
     state.memory.initdb_failed = random.one_in(8);
     state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
     state.memory.void_due = random.one_in(8);

@@ -110,6 +110,7 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
             PostgresAction::Start(_)
                 | PostgresAction::Rewind(_)
                 | PostgresAction::Clone(_)
+                | PostgresAction::Restore
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Initdb
         )

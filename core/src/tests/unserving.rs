@@ -4,7 +4,7 @@ use super::races::watched;
 use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
 use crate::event::{Event, GuardEvent, HostEvent, PostgresDone, PostgresEvent};
-use crate::id::{Lsn, SystemId};
+use crate::id::{Lsn, Member, SystemId};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
@@ -98,6 +98,58 @@ fn a_promotion_that_is_refused_over_and_over_is_given_up_without_a_stop() {
     assert_eq!((node.state.memory.promotions_refused, node.state.memory.giving_up), (0, false));
 }
 
+/// Also where nobody else could lead: what the operator's pre_promote refused is not asked again before a ttl is over.
+#[test]
+fn a_promotion_that_the_operator_refuses_gives_the_key_up_at_once_and_is_not_tried_for_a_ttl() {
+    let mut node = winner().cluster(|cluster| cluster.members.retain(|name, _| *name == Member::new("a")));
+    assert!(actions(&node.tick()).contains(&PROMOTE));
+    let ordered = ended(&mut node, Outcome::Refused(Refusal::Vetoed("pre_promote: exit status: 1".into())));
+    assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
+    assert!(!ordered.contains(&PROMOTE) && !ordered.contains(&KILL), "it is a standby as before: {ordered:?}");
+    assert!(ordered.contains(&forgets()), "{ordered:?}");
+    // The next time that there is no leader.
+    let vetoed = node.state.memory.vetoed;
+    let racing = |ms| Node::racing().with(|state| state.memory.vetoed = vetoed).later(ms);
+    assert_eq!(racing(29_999).concludes(), (Rung::Race, "promotion_vetoed", Fate::Keep));
+    assert!(racing(29_999).view().own_answer().barred, "nobody waits for it");
+    assert_ne!(racing(30_000).concludes().1, "promotion_vetoed");
+    assert!(!racing(30_000).view().own_answer().barred);
+    // A tenure of later on is another.
+    node = held_for(winner().with(|state| state.memory.vetoed = vetoed), 31_000).sql(standby_sql(None));
+    node.state.memory.held_since = Some(node.now);
+    assert!(actions(&node.tick()).contains(&PROMOTE));
+}
+
+/// The bug: a candidate whose pre_promote said no was waited for by the others, led again when its ttl was over, failed
+/// again, and nobody else ever led.
+#[test]
+fn a_candidate_that_fails_takes_the_request_for_it_back() {
+    let clear = Action::Store(StoreAction::ClearFailover { revision: failover(None, None).revision });
+    let asked = |node: Node, candidate: &str| {
+        let request = failover(Some("b"), Some(candidate));
+        let node = node.cluster(|cluster| cluster.failover = Some(request));
+        crate::decide::cluster_keys::order(&node.view()).is_some_and(|(action, _)| action == clear)
+    };
+    let vetoed = || Node::racing().with(|state| state.memory.vetoed = Some(at(0)));
+    assert!(asked(vetoed(), "a"));
+    assert!(!asked(vetoed(), "c"), "another is asked for");
+    assert!(!asked(Node::racing(), "a"), "it has not failed");
+    assert!(!asked(vetoed().later(30_000), "a"), "it may try again");
+    let hangs = || winner().with(|state| state.memory.giving_up = true);
+    assert!(asked(hangs(), "a") && !asked(hangs(), "c"));
+}
+
+#[test]
+fn a_promotion_that_was_told_and_is_refused_afterwards_is_stopped() {
+    let mut node = winner();
+    node.tick();
+    ended(&mut node, Outcome::Unknown("told to promote, and still in recovery".into()));
+    node = held_for(node, 1_000).sql(standby_sql(None));
+    assert!(actions(&node.tick()).contains(&PROMOTE));
+    let ordered = ended(&mut node, Outcome::Refused(Refusal::Vetoed("pre_promote: exit status: 1".into())));
+    assert!(ordered.contains(&KILL), "it may yet come to pass: {ordered:?}");
+}
+
 #[test]
 fn a_recovery_that_took_too_long_and_was_stopped_is_not_begun_again() {
     let mut node = held_for(Node::primary().phase(Phase::Starting), 0);
@@ -141,6 +193,23 @@ fn a_server_without_a_guard_that_only_waits_for_its_archiver_is_ended() {
     let (_, verdict) = node.decide();
     assert_eq!((verdict.reason.code(), &verdict.orders[..]), ("guard_missing", &[KILL][..]));
     assert!(!verdict.orders.contains(&Action::Guard(GuardAction::Fire)));
+}
+
+/// What keeps PostgreSQL from being asked may be the operator's before_stop.
+#[test]
+fn a_server_without_a_guard_does_not_wait_for_whatever_keeps_it_from_being_asked_to_stop() {
+    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Fast));
+    let gone = |stopping: u64| {
+        let mut node = held_for(Node::primary(), 5_000);
+        node.state.guard.present = false;
+        node.state.guard.gone = Some(at(0));
+        node.doing(stop.clone(), stopping)
+    };
+    let orders = |node: &Node| node.decide().1.orders;
+    assert_eq!(orders(&gone(999)), std::slice::from_ref(&stop));
+    assert_eq!(gone(999).tick().wake.at, Some(gone(999).now + millis(1)));
+    assert_eq!(orders(&gone(1_000)), [KILL]);
+    assert_eq!(orders(&gone(1_000).phase(Phase::Stopping)), std::slice::from_ref(&stop), "it was asked");
 }
 
 /// The bug: the agent armed the guard for a primary that it had not identified yet, left when it turned out to be

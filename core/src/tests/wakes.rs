@@ -170,7 +170,9 @@ fn a_race_wakes_its_agent() {
         ],
     );
     let gave_up: Since = |state, at| state.memory.gave_up = Some(at);
-    assert_wakes(without, &[("who gave up", seconds(60), gave_up)]);
+    let vetoed: Since = |state, at| state.memory.vetoed = Some(at);
+    let ttl = without.state.config.ttl;
+    assert_wakes(without, &[("who gave up", seconds(60), gave_up), ("who was vetoed", ttl, vetoed)]);
 }
 
 #[test]

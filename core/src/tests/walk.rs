@@ -171,6 +171,7 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                 | PostgresAction::Promote { .. }
                 | PostgresAction::Initdb
                 | PostgresAction::Clone(_)
+                | PostgresAction::Restore
                 | PostgresAction::Rewind(_)
                 | PostgresAction::RecoverSingleUser
                 | PostgresAction::Freeze => Outcome::Unknown("nothing changed".into()),

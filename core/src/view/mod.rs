@@ -176,7 +176,7 @@ impl<'a> View<'a> {
     /// looked at. A rewind has no word of its own: PostgreSQL is stopped meanwhile.
     pub fn postgres_state(&self) -> &'static str {
         match self.controlling() {
-            Some(PostgresAction::Clone(_)) => return "creating replica",
+            Some(PostgresAction::Clone(_) | PostgresAction::Restore) => return "creating replica",
             Some(PostgresAction::Initdb) => return "initializing new cluster",
             Some(PostgresAction::Restart) => return "restarting",
             _ => {}
@@ -198,6 +198,12 @@ impl<'a> View<'a> {
         !self.dead() && self.fresh_sql().is_none_or(|sql| sql.receiver.is_some())
     }
 
+    /// The operator's own check refused to have this node promoted: for how long it stands back, as with Patroni.
+    pub fn vetoed_for(&self) -> Option<Duration> {
+        let end = self.state.memory.vetoed? + self.config().ttl;
+        Some(self.at.until(end)).filter(|left| *left > Duration::ZERO)
+    }
+
     /// Our pledge is in force: the receiver is confirmed to be gone, and that is on disk.
     pub fn has_pledged(&self) -> bool {
         self.state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk)
@@ -210,6 +216,7 @@ impl<'a> View<'a> {
             primary: self.is_primary(),
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
+                || self.vetoed_for().is_some()
                 || (self.complete_dir().is_none() && self.state.postgres.data != DataDir::Unknown),
             receives: self.may_receive(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),

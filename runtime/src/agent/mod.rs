@@ -32,6 +32,7 @@ use crate::clock::{Alarm, Clock};
 use crate::config::tags::Tags;
 use crate::config::{DynamicConfig, LocalConfig};
 use crate::guard::{Guard, Hello, Report};
+use crate::hooks::callbacks::{Callers, Teller};
 use crate::postgres::Changed;
 use crate::recorder::Recorder;
 use crate::service::ServiceManager;
@@ -107,6 +108,8 @@ pub struct Agent {
     api: Arc<watch::Sender<ApiSettings>>,
     access: StoreAccess,
     service: ServiceManager,
+    teller: Teller,
+    callers: Callers,
     ended: Option<Ended>,
 }
 
@@ -188,11 +191,15 @@ impl Agent {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let taking = self.recorder.taking(&shared.core, at, &event);
         let before = Before::of(&shared.core, at, &event);
+        self.teller.before(&shared.core, &event);
         let effects = matriarch_core::step(&mut shared.core, at, event);
         let took = self.clock.now().since(at);
         taking.taken(&shared.core);
         let Shared { core, counts, .. } = &mut *shared;
         counts.stepped(&before, core, effects.decision.as_ref(), took);
+        for told in self.teller.after(&shared.core, at) {
+            self.callers.call(&self.local.postgresql.hooks.callbacks, told, &self.local.scope);
+        }
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
             if self.lanes.is_news(&sentence) {

@@ -96,6 +96,7 @@ pub fn effective(
         rewind_options: options(&own.rewind),
         use_slots: shared.use_slots,
         pg_ctl_timeout: shared.pg_ctl_timeout,
+        hooks: own.hooks.clone(),
     };
     let core = Config {
         me: Member::new(&local.name),
@@ -116,6 +117,7 @@ pub fn effective(
         clone_when_diverged: shared.remove_data_directory_on_diverged_timelines,
         clone_when_rewind_fails: shared.remove_data_directory_on_rewind_failure,
         may_bootstrap: local.bootstrap.dcs.is_object(),
+        restores_alone: own.hooks.restores_alone(),
         unsupported: dynamic.unsupported().map(str::to_owned),
         parameters_generation: generation(&settings),
         published: Published {

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::LocalConfig;
 use crate::config::local::RecorderSection;
 use crate::guard::{Finder, Guard, Hello};
+use crate::hooks::callbacks::{Callers, Teller};
 use crate::http::Client;
 use crate::net::{Connector, Listener};
 use crate::postgres::Server;
@@ -148,6 +149,8 @@ pub async fn live(
         api,
         access,
         service: around.service,
+        teller: Teller::default(),
+        callers: Callers::start(),
         ended: None,
     };
     agent.service.ready();
@@ -186,6 +189,7 @@ impl Agent {
             }
             if let Some(ended) = self.ended.clone() {
                 self.lanes.withdraw_all();
+                self.callers.flush().await;
                 // Orders to the guard that were just sent are written before the process ends.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return Ok(ended);

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod etcd3;
+mod hooks;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -208,6 +209,7 @@ impl<'a> Build<'a, '_> {
         let authentication = self.authentication();
         let basebackup = self.options("postgresql.basebackup", BASEBACKUP_FORBIDDEN);
         let rewind = self.options("postgresql.rewind", &[]);
+        let hooks = self.hooks();
         let (listen_hosts, listen_port) = split_listen(self.text("postgresql.listen")?)?;
         let data_dir = self.path("postgresql.data_dir");
         if data_dir.is_none() && self.text("postgresql.data_dir").is_some() {
@@ -246,23 +248,11 @@ impl<'a> Build<'a, '_> {
                 .flag("postgresql.remove_data_directory_on_diverged_timelines"),
             use_unix_socket: self.flag("postgresql.use_unix_socket").unwrap_or(false),
             use_unix_socket_repl: self.flag("postgresql.use_unix_socket_repl").unwrap_or(false),
+            hooks,
         })
     }
 
     fn postgresql_unsupported(&mut self) {
-        for key in ["create_replica_methods", "create_replica_method"] {
-            let path = join("postgresql", key);
-            let other = self.at(&path).and_then(|n| texts(n).into_iter().find(|m| *m != "basebackup"));
-            if let Some(other) = other {
-                self.refuse(&path, format!("the method `{other}` is not supported yet; only `basebackup` is"));
-            }
-        }
-        for key in ["callbacks", "pre_promote", "before_stop"] {
-            let path = join("postgresql", key);
-            if self.at(&path).is_some_and(|n| !matches!(&n.value, Value::Map(m) if m.is_empty())) {
-                self.warn(&path, "not run yet: this version has no hooks");
-            }
-        }
         for base in ["parameters", "pg_hba", "pg_ident"] {
             for role in ["primary", "replica", "standby_leader"] {
                 let path = format!("postgresql.{base}_{role}");

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secret;
 use super::tags::Tags;
+use crate::hooks::Hooks;
 use crate::tls;
 use crate::wire::keys;
 
@@ -239,6 +240,8 @@ pub struct Postgresql {
     pub use_unix_socket: bool,
     /// Whether its replication connections to its own server use the socket.
     pub use_unix_socket_repl: bool,
+    /// What the operator has run.
+    pub hooks: Hooks,
 }
 
 /// The users that the agent needs.
@@ -274,8 +277,6 @@ pub struct Bootstrap {
     pub initdb: Vec<(String, Option<String>)>,
     /// Lines of `pg_hba.conf` for a new cluster, used only without `postgresql.pg_hba`.
     pub pg_hba: Vec<String>,
-    /// A command that is run on a new primary with a connection string.
-    pub post_bootstrap: Option<String>,
 }
 
 /// Section `log`.

@@ -1,6 +1,7 @@
 //! What is refused, what is announced to have no effect, and what is adjusted.
 
 use super::*;
+use crate::hooks::{Callback, CommandLine, ReplicaMethod};
 
 #[test]
 fn what_is_not_supported_is_refused() {
@@ -10,9 +11,9 @@ fn what_is_not_supported_is_refused() {
         ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
         (
             "  - basebackup",
-            "  - wal_e\n  - basebackup",
-            "postgresql.create_replica_methods",
-            "the method `wal_e` is not supported yet; only `basebackup` is",
+            "  - wal_e\n  - basebackup\n  wal_e: {command: \"'\"}",
+            "postgresql.wal_e",
+            "this is no command: a quote in it is not closed",
         ),
         (
             "  - data-checksums",
@@ -28,9 +29,9 @@ fn what_is_not_supported_is_refused() {
         ),
         (
             "  dcs:",
-            "  method: wal_e\n  dcs:",
-            "bootstrap.method",
-            "the method `wal_e` is not supported yet; only `initdb` is",
+            "  method: wal_e\n  wal_e: 5\n  dcs:",
+            "bootstrap.wal_e",
+            "expected a mapping: `command` and the arguments of the method",
         ),
         (
             "    retry_timeout: 10",
@@ -86,12 +87,33 @@ fn no_timing_is_advised_that_would_be_refused_too() {
 }
 
 #[test]
-fn hooks_are_accepted_and_said_not_to_run() {
-    let text = sample().replace("  pg_hba: *hba", "  pg_hba: *hba\n  callbacks: {on_start: /x}");
-    let loaded = loaded(&text, &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
-    assert_eq!(loaded.warnings[0].path, "postgresql.callbacks");
-    assert!(!loaded.warnings[0].strict);
+fn hooks_are_split_as_a_shell_does() {
+    let hooked = |hooks: &str| sample().replace("  pg_hba: *hba", &format!("  pg_hba: *hba\n{hooks}"));
+    let hooks = "  callbacks: {on_start: /x 'a b', on_stop: ''}\n  pre_promote: /p\n  before_stop: /b";
+    let loaded = loaded(&hooked(hooks), &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 0, "{:?}", loaded.warnings);
+    let hooks = loaded.config.postgresql.hooks;
+    let command = |text: &str| CommandLine::parse(text).unwrap();
+    assert_eq!(hooks.callbacks, [(Callback::Start, command("/x a\\ b").unwrap())].into());
+    assert_eq!((hooks.pre_promote, hooks.before_stop), (command("/p"), command("/b")));
+    let said = refused(&hooked("  callbacks: {on_start: \"/x 'a\"}"));
+    assert!(said.contains("postgresql.callbacks.on_start") && said.contains("not closed"), "{said}");
+}
+
+#[test]
+fn replica_methods_have_a_section_each() {
+    let methods = "  - pg br\n  - wal_e\n  - basebackup\n  wal_e:\n    command: /w -v\n    threads: 4\n    no_leader: 1\n\
+                   \x20   x: yes\n    none:\n  pg br: {keep_data: yes, no_params: true, command: /p, no_master: on, y: 1}";
+    let loaded = loaded(&sample().replace("  - basebackup", methods), &[]).unwrap();
+    let hooks = loaded.config.postgresql.hooks;
+    let [first, second, third] = &hooks.replica_methods[..] else { panic!("{hooks:?}") };
+    let ReplicaMethod::Script { script, no_leader: true, keep_data: true } = first else { panic!("{first:?}") };
+    assert_eq!((script.name.as_str(), script.arguments(&[("scope", "s")])), ("pg br", vec!["--y=1".to_owned()]));
+    let ReplicaMethod::Script { script, no_leader: true, keep_data: false } = second else { panic!("{second:?}") };
+    assert_eq!(script.command, CommandLine::parse("/w -v").unwrap().unwrap());
+    assert_eq!(script.arguments(&[("scope", "s")]), ["--threads=4", "--no_leader=1", "--x=True", "--scope=s"]);
+    assert_eq!(third, &ReplicaMethod::Basebackup);
+    assert!(hooks.restores_alone());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use matriarch_core::id::LeaseId;
 use matriarch_core::op::Refusal;
@@ -9,6 +10,9 @@ use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
 
 use crate::clock::{self, Clock};
+
+/// How often [`Allowance::ended`] looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an order may be carried out under. A clone is the same allowance: the lanes keep one to prolong or withdraw it
 /// while the order is being carried out.
@@ -77,6 +81,14 @@ impl Allowance {
         self.begin(|| Ok(()))
     }
 
+    /// Returns when nothing may begin under it any more.
+    pub async fn ended(&self) {
+        while self.check().is_ok() {
+            // The clock is read again and again: what prolongs or withdraws it wakes nobody.
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
     /// Begins something, unless the instant has come or the allowance was withdrawn; nobody withdraws it meanwhile, so
     /// `begin` must not wait for a file.
     ///
@@ -98,8 +110,6 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const FAR: Duration = Duration::from_hours(1);

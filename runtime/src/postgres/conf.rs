@@ -28,6 +28,8 @@ pub enum Recovery {
     Standby(Option<Upstream>),
     /// A standby that takes no WAL from anywhere.
     Frozen,
+    /// A new primary that recovers first, as the operator's bootstrap method says, or what it has left.
+    Bootstrap,
 }
 
 /// What writing the files came to.
@@ -78,7 +80,11 @@ pub fn write_all(settings: &Settings, major: u32, recovery: &Recovery) -> Result
             written.changed = true;
         }
     }
-    strip_auto_conf(settings)?;
+    // The script may have left there what it wants recovered.
+    let kept = settings.hooks.bootstrap.as_ref().is_some_and(|method| method.recovery_conf.is_none());
+    if *recovery != Recovery::Bootstrap || !kept {
+        strip_auto_conf(settings)?;
+    }
     Ok(written)
 }
 
@@ -261,6 +267,7 @@ fn render_section(settings: &Settings, major: u32, recovery: &Recovery, old: &st
         Recovery::Primary => return String::new(),
         Recovery::Standby(upstream) => upstream.as_ref(),
         Recovery::Frozen => None,
+        Recovery::Bootstrap => return render(bootstrap_settings(settings).map(|(k, v)| (k.as_str(), v.as_str()))),
     };
     let mut values: BTreeMap<&str, String> =
         recovery_parameters(settings).map(|(k, v)| (k.as_str(), v.clone())).collect();
@@ -285,7 +292,16 @@ fn render_section(settings: &Settings, major: u32, recovery: &Recovery, old: &st
     if *recovery == Recovery::Frozen && major >= 14 {
         values.insert("restore_command", String::new());
     }
-    values.iter().fold(String::new(), |mut section, (name, value)| {
+    render(values.iter().map(|(name, value)| (*name, value.as_str())))
+}
+
+/// What the operator's bootstrap method recovers by.
+fn bootstrap_settings(settings: &Settings) -> impl Iterator<Item = (&String, &String)> {
+    settings.hooks.bootstrap.iter().filter_map(|method| method.recovery_conf.as_ref()).flatten()
+}
+
+fn render<'a>(values: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    values.fold(String::new(), |mut section, (name, value)| {
         let _ = writeln!(section, "{name} = {}", quote(value));
         section
     })

@@ -197,6 +197,15 @@ pub fn history(data_dir: &Path, timeline: Timeline) -> History {
     })
 }
 
+/// Marks the directory of a new cluster whose bootstrap has not ended: its roles are not made yet, and the operator's
+/// script has not run. A directory that was taken over, or copied, has no such mark.
+pub const NEWBORN: &str = "matriarch.newborn";
+
+/// The directory is that of a new cluster whose bootstrap has not ended.
+pub fn is_newborn(data_dir: &Path) -> bool {
+    data_dir.join(NEWBORN).exists()
+}
+
 /// Why the directory is tainted, if it is. A marker that cannot be read still marks.
 pub fn tainted(data_dir: &Path) -> Option<String> {
     match fs::read_to_string(data_dir.join(TAINT)) {

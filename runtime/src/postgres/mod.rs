@@ -7,6 +7,7 @@
 
 mod address;
 mod allowance;
+mod bootstrap;
 pub mod cgroup;
 pub mod conf;
 pub mod control_data;
@@ -16,6 +17,7 @@ pub mod files;
 mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod hooks;
 pub mod inotify;
 mod maxima;
 mod monitoring;
@@ -23,6 +25,7 @@ mod prepare;
 pub mod proc;
 mod process;
 mod promote;
+mod replica;
 mod roles;
 mod server;
 mod settings;
@@ -426,7 +429,7 @@ impl Postgres {
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let standby = match wanted {
                 Recovery::Keep => is_standby(&settings),
-                Recovery::Primary => false,
+                Recovery::Primary | Recovery::Bootstrap => false,
                 Recovery::Standby(_) | Recovery::Frozen => true,
             };
             let settings = for_role(&settings, standby);

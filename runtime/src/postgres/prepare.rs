@@ -8,7 +8,7 @@ use matriarch_core::view::postgres::DataDir;
 use super::allowance::Allowance;
 use super::conf::{self, Recovery};
 use super::settings::Settings;
-use super::{control_data, files, maxima, timeline_numbers, workdir};
+use super::{bootstrap, control_data, files, maxima, timeline_numbers, workdir};
 
 /// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
 /// wrongly.
@@ -57,8 +57,9 @@ pub(super) fn prepare_start(
         }
     }
     let settings = for_role(settings, standby.unwrap_or_else(|| is_standby(settings)));
-    conf::write_all(&settings, known_major(&settings)?, recovery)?;
-    if let Some(standby) = standby {
+    let (settings, recovery) = bootstrap::first_start(&settings, recovery).unwrap_or((settings, recovery.clone()));
+    conf::write_all(&settings, known_major(&settings)?, &recovery)?;
+    if let Some(standby) = standby.filter(|_| recovery != Recovery::Bootstrap) {
         conf::write_signal(&settings, standby)?;
     }
     Ok(settings)

@@ -22,14 +22,20 @@ const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_read_binary_file(text, bigint, bigint, boolean)",
 ];
 
-/// The SQL that creates or corrects superuser, replication and rewind role. Passwords are in it as SCRAM verifiers
-/// only.
-pub(super) fn statements(settings: &Settings) -> String {
+/// The SQL that creates or corrects the superuser alone.
+pub(super) fn superuser(settings: &Settings) -> String {
     let mut sql = String::from(QUIET);
-    let mut seen = BTreeSet::new();
     if settings.superuser.password.is_some() {
         role(&mut sql, &settings.superuser, "SUPERUSER LOGIN");
     }
+    sql
+}
+
+/// The SQL that creates or corrects superuser, replication and rewind role. Passwords are in it as SCRAM verifiers
+/// only.
+pub(super) fn statements(settings: &Settings) -> String {
+    let mut sql = superuser(settings);
+    let mut seen = BTreeSet::new();
     seen.insert(&settings.superuser.user);
     if seen.insert(&settings.replication.user) {
         role(&mut sql, &settings.replication, "LOGIN REPLICATION");

@@ -10,10 +10,10 @@ use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
-use matriarch_core::view::postgres::{DataDir, Process, Sql, Upstream};
+use matriarch_core::view::postgres::{DataDir, Process, Sql, StopMode};
 use tokio::sync::mpsc;
 
-use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure};
+use super::{Allowance, Changed, Divergence, Followed, Postgres, Settings, SqlFailure, bootstrap, hooks, replica};
 
 /// How long a tool or a server may keep a stop waiting before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3600);
@@ -99,7 +99,7 @@ impl Server for Postgres {
 }
 
 /// A line of a tool, for the operator.
-fn progress(line: &str) {
+pub(super) fn progress(line: &str) {
     tracing::debug!(tool = line);
 }
 
@@ -108,14 +108,27 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
         PostgresAction::Observe | PostgresAction::Look => Outcome::Done(PostgresDone::Done),
         PostgresAction::Initdb => match postgres.port_taken().await {
             Some(why) => Outcome::Refused(Refusal::Failed(why)),
-            None => done(postgres.initdb(&progress).await),
+            None => done(bootstrap::make(postgres).await),
         },
-        PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
-        PostgresAction::Clone(upstream) => clone(postgres, &upstream).await,
+        PostgresAction::CreateRoles => done(bootstrap::finish(postgres).await),
+        PostgresAction::Clone(upstream) => replica::create(postgres, Some(&upstream)).await,
+        PostgresAction::Restore => replica::create(postgres, None).await,
         PostgresAction::Start(how) => done(postgres.start(how, allowance).await),
-        PostgresAction::Stop(mode) => done(postgres.stop(mode, STOP_LIMIT).await),
-        PostgresAction::Restart => done(postgres.restart(STOP_LIMIT, allowance).await),
-        PostgresAction::Promote { timeline } => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
+        PostgresAction::Stop(mode) => {
+            // What must end at once waits for no script.
+            if mode == StopMode::Fast {
+                hooks::before_stop(postgres).await;
+            }
+            done(postgres.stop(mode, STOP_LIMIT).await)
+        }
+        PostgresAction::Restart => {
+            hooks::before_stop(postgres).await;
+            done(postgres.restart(STOP_LIMIT, allowance).await)
+        }
+        PostgresAction::Promote { timeline } => match hooks::pre_promote(postgres, allowance).await {
+            Ok(()) => postgres.promote(timeline, allowance).await.map(|_| PostgresDone::Done),
+            Err(refusal) => Outcome::Refused(refusal),
+        },
         PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|followed| match followed {
             Followed::Done => PostgresDone::Done,
             Followed::NeedsRestart(parameter) => {
@@ -142,23 +155,4 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
 
 fn done<T>(outcome: Outcome<T>) -> Outcome<PostgresDone> {
     outcome.map(|_| PostgresDone::Done)
-}
-
-/// What is in the data directory goes first; core has decided that it may.
-async fn clone(postgres: &Postgres, upstream: &Upstream) -> Outcome<PostgresDone> {
-    if let Some(why) = postgres.port_taken().await {
-        return Outcome::Refused(Refusal::Failed(why));
-    }
-    let room = match postgres.observe_data().await {
-        DataDir::Empty => Outcome::Done(()),
-        // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.
-        _ if let Err(why) = postgres.is_served_by(upstream).await => {
-            return Outcome::Refused(Refusal::Failed(format!("the data directory is kept: {why}")));
-        }
-        _ => postgres.wipe_data_dir("it is cloned again").await,
-    };
-    match room {
-        Outcome::Done(()) => done(postgres.clone_from(upstream, &progress).await),
-        other => done(other),
-    }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::hooks::Hooks;
+
 /// A password. It shows itself to nobody by accident.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(pub String);
@@ -108,6 +110,8 @@ pub struct Settings {
     pub use_slots: bool,
     /// How long a start may take.
     pub pg_ctl_timeout: Duration,
+    /// What the operator has run.
+    pub hooks: Hooks,
 }
 
 impl Settings {

@@ -60,7 +60,7 @@ fn usual_directories(settings: &Settings) -> Vec<PathBuf> {
 }
 
 /// Takes on another account in a child before it executes its program. Only system calls: nothing here may allocate.
-pub(super) fn become_account(account: &RunAs, groups: &[nix::unistd::Gid]) -> io::Result<()> {
+pub(crate) fn become_account(account: &RunAs, groups: &[nix::unistd::Gid]) -> io::Result<()> {
     nix::unistd::setgroups(groups)?;
     nix::unistd::setgid(nix::unistd::Gid::from_raw(account.gid))?;
     nix::unistd::setuid(nix::unistd::Uid::from_raw(account.uid))?;

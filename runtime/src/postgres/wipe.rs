@@ -85,7 +85,8 @@ fn empty_but(directory: &Path, kept: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn move_aside(data_dir: &Path) -> io::Result<()> {
+/// Moves the data directory to `<dir>.failed`, replacing an older one.
+pub(super) fn move_aside(data_dir: &Path) -> io::Result<()> {
     let mut failed = data_dir.as_os_str().to_owned();
     failed.push(".failed");
     let failed = PathBuf::from(failed);

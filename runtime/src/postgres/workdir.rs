@@ -16,8 +16,9 @@ use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
 use super::tools::{PasswordFile, Progress, Tool};
-use super::{files, proc, wipe};
+use super::{bootstrap, files, proc, wipe};
 use crate::aside::{Changes, look};
+use crate::hooks::{BootstrapMethod, Method, Script};
 
 /// Makes a new cluster.
 ///
@@ -45,9 +46,47 @@ pub(super) async fn initdb(settings: &Arc<Settings>, changes: &Changes, progress
         if settings.pg_hba.is_empty() && !settings.bootstrap_pg_hba.is_empty() {
             conf::append_hba(settings, &settings.bootstrap_pg_hba)?;
         }
+        newborn(settings)?;
         untaint(settings)
     })
     .await
+}
+
+/// Makes a new cluster by a script of the operator.
+///
+/// # Errors
+/// What was wrong. What was made of the directory is removed again then.
+pub(super) async fn bootstrap(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    method: &BootstrapMethod,
+) -> Result<(), String> {
+    changing(settings, changes, make_room).await?;
+    let data_dir = settings.data_dir.to_string_lossy();
+    let ours = [("scope", settings.scope.as_str()), ("datadir", &data_dir)];
+    let name = &method.script.name;
+    let script = Script::new(name, &method.script.command).args(method.script.arguments(&ours));
+    let script = script.account(settings.run_as.clone());
+    let made = match marked(settings, changes, &format!("made by {name}"), script.run()).await {
+        Ok(()) => changing(settings, changes, made_a_cluster).await,
+        failed => failed,
+    };
+    if let Err(why) = made {
+        return undo(settings, changes, why).await;
+    }
+    let method = method.clone();
+    changing(settings, changes, move |settings| {
+        bootstrap::prepare(settings, &method)?;
+        newborn(settings)?;
+        untaint(settings)
+    })
+    .await
+}
+
+fn newborn(settings: &Settings) -> Result<(), String> {
+    let path = settings.data_dir.join(files::NEWBORN);
+    let mode = Some(files::file_mode(&settings.data_dir));
+    files::write(&path, b"", mode, settings.run_as.as_ref()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// PostgreSQL 13 hashes the superuser's password by MD5 unless it is told to ask for SCRAM, and a `pg_hba` that asks
@@ -86,6 +125,68 @@ pub(super) async fn clone(
         return undo(settings, changes, why).await;
     }
     changing(settings, changes, untaint).await
+}
+
+/// Makes a copy by a script of the operator: of `upstream`, or of a backup. With `keep_data` it finds what is there.
+///
+/// # Errors
+/// What was wrong. What was made of the directory is removed again then; with `keep_data` it stays, and is marked.
+pub(super) async fn by_method(
+    settings: &Arc<Settings>,
+    changes: &Changes,
+    method: &Method,
+    keep_data: bool,
+    upstream: Option<&Upstream>,
+) -> Result<(), String> {
+    let why = format!("made by {}", method.name);
+    let (source, mark) = (upstream.cloned(), why.clone());
+    changing(settings, changes, move |settings| {
+        if keep_data {
+            make_ready(settings, &mark)?;
+        } else {
+            make_room(settings)?;
+        }
+        source.map_or(Ok(()), |source| conf::write_pgpass(settings, &source))
+    })
+    .await?;
+    let database = [("dbname", settings.database.as_str())];
+    let dsn = upstream.map(|upstream| conf::conninfo(settings, &settings.replication, upstream, &database));
+    let data_dir = settings.data_dir.to_string_lossy();
+    let ours = [
+        ("scope", settings.scope.as_str()),
+        ("role", "replica"),
+        ("datadir", &data_dir),
+        ("connstring", dsn.as_deref().unwrap_or_default()),
+    ];
+    let script = Script::new(&method.name, &method.command).args(method.arguments(&ours));
+    let script = script.env("PGPASSFILE", &settings.pgpass).account(settings.run_as.clone());
+    let made = match marked(settings, changes, &why, script.run()).await {
+        Ok(()) => changing(settings, changes, made_a_cluster).await,
+        failed => failed,
+    };
+    match made {
+        Ok(()) => changing(settings, changes, untaint).await,
+        Err(why) if keep_data => Err(why),
+        Err(why) => undo(settings, changes, why).await,
+    }
+}
+
+/// As [`make_room`], with what is there. Marked: whatever becomes of it, it is not what it was.
+fn make_ready(settings: &Settings, why: &str) -> Result<(), String> {
+    refuse_if_alive(settings)?;
+    let (data_dir, account) = (&settings.data_dir, settings.run_as.as_ref());
+    files::make_dir(data_dir, 0o700, account).map_err(|e| format!("{} cannot be made: {e}", data_dir.display()))?;
+    mark(settings, why).map_err(|e| format!("{} cannot be marked as half-done: {e}", data_dir.display()))
+}
+
+/// Whether a script that says so has made a database cluster.
+fn made_a_cluster(settings: &Settings) -> Result<(), String> {
+    let shown = settings.data_dir.display();
+    match files::observe(&settings.data_dir, settings.run_as.as_ref()) {
+        DataDir::Cluster(_) => Ok(()),
+        DataDir::Unreadable(why) | DataDir::Foreign(why) => Err(why),
+        DataDir::Empty | DataDir::Unknown => Err(format!("it has ended, and {shown} holds no cluster")),
+    }
 }
 
 /// Rewinds the stopped directory, after recovery where it was not shut down cleanly, to where its history and that of

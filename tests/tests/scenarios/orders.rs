@@ -186,7 +186,7 @@ impl World {
     fn postgres(&mut self, action: PostgresAction) -> PostgresDone {
         match action {
             PostgresAction::Initdb => self.data = DataDir::Cluster(dir(ControlState::ShutDown, false)),
-            PostgresAction::Clone(_) => {
+            PostgresAction::Clone(_) | PostgresAction::Restore => {
                 self.data = DataDir::Cluster(dir(ControlState::ShutDownInRecovery, true));
                 self.diverged = None;
             }
@@ -284,7 +284,9 @@ pub(super) fn takes(action: &Action) -> Duration {
         Action::Postgres(PostgresAction::Start(_) | PostgresAction::Stop(_)) => 50,
         Action::Postgres(PostgresAction::Restart) => 100,
         Action::Postgres(PostgresAction::Promote { .. } | PostgresAction::Checkpoint) => 40,
-        Action::Postgres(PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Rewind(_)) => 2_000,
+        Action::Postgres(
+            PostgresAction::Initdb | PostgresAction::Clone(_) | PostgresAction::Restore | PostgresAction::Rewind(_),
+        ) => 2_000,
         Action::Postgres(PostgresAction::RecoverSingleUser) => 300,
         Action::Postgres(PostgresAction::Observe | PostgresAction::Look) | Action::Guard(_) | Action::Host(_) => 1,
         Action::Postgres(_) | Action::Peer(_) => 5,

@@ -44,6 +44,11 @@ fn a_node_that_may_not_initialise_or_was_too_late_waits() {
     let node = empty().cluster(|cluster| cluster.initialize = Some(by(LeaseId(0))));
     concludes(&node, Rung::Bootstrap, "init_taken", Fate::Keep, &[]);
     concludes(&empty(), Rung::Bootstrap, "no_clone_source", Fate::Keep, &[]);
+    let alone = |node: Node| node.config(|config| config.restores_alone = true);
+    let restore = Action::Postgres(PostgresAction::Restore);
+    concludes(&alone(empty()), Rung::Bootstrap, "restoring", Fate::Keep, std::slice::from_ref(&restore));
+    let node = alone(empty()).cluster(|cluster| cluster.initialize = Some(by(LeaseId(0))));
+    concludes(&node, Rung::Bootstrap, "init_taken", Fate::Keep, &[]);
     let node = empty().with(|state| state.store.cluster = None);
     concludes(&node, Rung::Bootstrap, "observing", Fate::Keep, &[]);
 }
@@ -96,7 +101,8 @@ fn a_complete_directory_is_not_given_up_for_a_clone_of_nobody() {
     assert_eq!(wished(Node::racing()).concludes().0, Rung::Race);
     assert_eq!(wished(Node::standby()).concludes().0, Rung::Bootstrap);
     let incomplete = Cluster { tainted: Some("a clone began".into()), ..standby_dir() };
-    assert_eq!(wished(Node::stopped()).dir(incomplete).concludes(), (Rung::Bootstrap, "no_clone_source", Fate::Keep));
+    let node = wished(Node::stopped()).dir(incomplete).config(|config| config.restores_alone = true);
+    assert_eq!(node.concludes(), (Rung::Bootstrap, "no_clone_source", Fate::Keep), "it may be the last copy");
 }
 
 #[test]

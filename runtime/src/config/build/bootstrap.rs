@@ -14,23 +14,15 @@ use crate::config::yaml::Node;
 
 impl Build<'_, '_> {
     pub(super) fn bootstrap(&mut self) -> Bootstrap {
-        if let Some(method) = self.text("bootstrap.method").filter(|m| *m != "initdb") {
-            self.refuse("bootstrap.method", format!("the method `{method}` is not supported yet; only `initdb` is"));
-        }
         if self.at("bootstrap.users").is_some() {
             self.warn("bootstrap.users", "not used: Patroni 4 removed it; create users with `post_bootstrap` or SQL");
         }
         self.bootstrap_dcs();
         self.bootstrap_parameters();
-        let post = if self.at("bootstrap.post_bootstrap").is_some() { "post_bootstrap" } else { "post_init" };
-        if self.text(&join("bootstrap", post)).is_some() {
-            self.warn(&join("bootstrap", post), "not run yet: run it on the new primary yourself");
-        }
         Bootstrap {
             dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
             initdb: self.options("bootstrap.initdb", INITDB_FORBIDDEN),
             pg_hba: self.lines("bootstrap.pg_hba").unwrap_or_default(),
-            post_bootstrap: self.text(&join("bootstrap", post)).map(str::to_owned),
         }
     }
 
