@@ -9,7 +9,7 @@ use crate::view::View;
 use crate::view::store::ClusterView;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
-    let held = view.held().filter(|_| view.authority())?;
+    let held = view.held().filter(|_| view.publishes())?;
     let cluster = view.cluster()?;
     let dir = view.dir()?;
     let uninitialised = cluster.system_id().is_none();
@@ -23,7 +23,10 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if let Some(request) = &cluster.failover {
         let me = &view.config().me;
         let other_leader = request.leader.as_ref().is_some_and(|leader| leader != me);
-        if other_leader || request.candidate.as_ref() == Some(me) || view.schedule_missed(request) {
+        // Scheduled actions wait for the end of a pause.
+        let missed = !view.paused() && view.schedule_missed(request);
+        let nobody = view.paused() && request.candidate.is_none() && request.scheduled_at.is_none();
+        if other_leader || nobody || missed || request.candidate.as_ref() == Some(me) {
             let clear = StoreAction::ClearFailover { revision: request.revision };
             return Some((Action::Store(clear), Reason::RequestStale));
         }

@@ -127,7 +127,8 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
         }
         Action::Guard(GuardAction::Disarm) => {
             let ours = view.may_write() && !view.foreign();
-            assert!(!ours && !coming_up, "disarmed while PostgreSQL may write");
+            assert!(view.state.memory.let_go || !ours, "disarmed while PostgreSQL may write");
+            assert!(!coming_up, "disarmed while PostgreSQL is being started as a primary");
         }
         _ => {}
     }
@@ -141,7 +142,9 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;
-    if !view.may_write() || halts || observes {
+    // In a pause it is the operator's, once that is told in the store.
+    let let_go = view.state.memory.let_go;
+    if !view.may_write() || halts || observes || let_go {
         return;
     }
     let ordered = |wanted: &Action| effects.orders.iter().any(|order| order.action == *wanted);
