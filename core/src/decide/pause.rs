@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict, follow, leader, race, switchover};
 use crate::action::{Action, HostAction, PostgresAction, StoreAction};
+use crate::id::Timeline;
 use crate::lease::{Bounds, Held, Tenure};
 use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
-use crate::view::postgres::Phase;
+use crate::view::postgres::{Cluster, Phase};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since = view.state.memory.paused?;
@@ -93,7 +94,8 @@ fn may_let_go(view: &View<'_>) -> bool {
             let free = guard.armed.is_none() || view.armed_for_nobody();
             let known =
                 guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= crate::config::GUARD_LIMIT);
-            let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some();
+            let coming_up = view.starting_primary() || view.state.memory.promotion;
+            let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
             let beside_another = view.may_write() && view.other_leader().is_some() && !view.config().paused_before;
             known && free && !falling && !beside_another
         }
@@ -109,7 +111,7 @@ fn led(view: &View<'_>, held: &Held, reason: Reason) -> Verdict {
     let foreign = view.complete_dir().is_some_and(|dir| view.system_id().is_some_and(|id| id != dir.system_id));
     // Nothing was armed, so nothing is to be stopped: the key is taken again when there is a store. Another cluster's
     // data have no business with it.
-    if over || foreign {
+    if view.state.memory.let_go && (over || foreign) {
         return Verdict::wait(reason).fate(Fate::LetLapse);
     }
     match view.phase() {
@@ -117,9 +119,7 @@ fn led(view: &View<'_>, held: &Held, reason: Reason) -> Verdict {
         None if view.dead() => Verdict::wait(reason).fate(Fate::Release),
         None => Verdict::wait(reason),
         Some(Phase::Ready) => match (view.fresh_sql(), view.complete_dir()) {
-            (Some(sql), Some(dir)) if !sql.in_recovery => {
-                Verdict { reason, ..leader::serve(view, held, dir, sql.timeline) }
-            }
+            (Some(sql), Some(dir)) if !sql.in_recovery => served(view, held, dir, sql.timeline, reason),
             // A promotion that was ordered before the pause may come to pass.
             (Some(sql), _) if sql.in_recovery && !view.state.memory.promotion && view.controlling().is_none() => {
                 Verdict::wait(reason).fate(Fate::Release)
@@ -127,6 +127,14 @@ fn led(view: &View<'_>, held: &Held, reason: Reason) -> Verdict {
             _ => Verdict::wait(reason),
         },
     }
+}
+
+/// A primary with its key: its small files, its record and its first checkpoint are seen to as ever.
+fn served(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline, reason: Reason) -> Verdict {
+    let Verdict { mut orders, .. } = leader::serve(view, held, dir, timeline);
+    // The roles of a cluster whose key was lost are no business of a pause.
+    orders.retain(|order| *order != Action::Postgres(PostgresAction::CreateRoles));
+    Verdict { steady: true, ..Verdict::orders(reason, orders) }
 }
 
 /// This node does not hold the key.

@@ -53,7 +53,7 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
     if pause::is_hands_off(view) {
         // What is held goes on first: the guard would have to keep it stopped for ever.
         let order = if view.state.guard.held { GuardAction::Resume } else { GuardAction::Disarm };
-        let wanted = view.state.guard.held || armed.is_some();
+        let wanted = view.state.guard.held || (armed.is_some() && !view.starting_primary());
         return wanted.then(|| (Action::Guard(order), reason.clone()));
     }
     match &view.state.tenure {

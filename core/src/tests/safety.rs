@@ -6,6 +6,7 @@ use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, Store
 use crate::decide::{Fate, Verdict};
 use crate::effects::{Effects, ORDERS_MAX, Order};
 use crate::lease::Tenure;
+use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
@@ -159,6 +160,11 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     let killed = (present && asked.fire.is_some()) || stopping || paused;
     let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold;
     match &view.state.tenure {
+        // Another cluster's data end the tenure; what is being started on them is stopped by the decision after it.
+        Tenure::None if matches!(verdict.reason, Reason::SystemIdMismatch { .. }) => {
+            let soon = view.at + crate::time::Duration::from_micros(1);
+            assert!(killed || effects.wake.at == Some(soon), "writes without a tenure go on: {verdict:?}");
+        }
         Tenure::None => assert!(killed, "writes without a tenure go on: {verdict:?} {:?}", effects.orders),
         Tenure::Suspended { .. } => {
             assert!(killed || held || paused, "writes go on beside a vanished key: {verdict:?}");
