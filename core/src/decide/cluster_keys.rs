@@ -16,7 +16,9 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     // The cluster that this agent knew is named again before its leader serves: it may come to nothing, and an agent that
     // has started since knows of no cluster.
     let known = view.state.memory.knew == Some(dir.system_id);
-    if uninitialised && known {
+    // A configuration that is gone does not end a pause, and one that was written anew would.
+    let may_complete = !view.paused() || cluster.config_revision != Revision(0);
+    if uninitialised && known && may_complete {
         return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let sql = view.sql().filter(|_| view.is_primary())?;
@@ -31,8 +33,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
             return Some((Action::Store(clear), Reason::RequestStale));
         }
     }
-    if (uninitialised && view.state.memory.roles_created) || (!uninitialised && cluster.config_revision == Revision(0))
-    {
+    let due = if uninitialised { view.state.memory.roles_created } else { cluster.config_revision == Revision(0) };
+    if due && may_complete {
         return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
