@@ -10,13 +10,14 @@ use alloc::vec::Vec;
 
 use super::{Fate, Verdict, follow, leader, race, switchover};
 use crate::action::{Action, HostAction, PostgresAction, StoreAction};
+use crate::config::GUARD_LIMIT;
 use crate::id::Timeline;
 use crate::lease::{Bounds, Held, Tenure};
 use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
-use crate::view::postgres::{Cluster, Phase};
+use crate::view::postgres::{Cluster, DataDir, Phase, Process};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since = view.state.memory.paused?;
@@ -90,16 +91,23 @@ fn may_let_go(view: &View<'_>) -> bool {
             record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
         }
         Tenure::None | Tenure::Adopting { .. } => {
-            // What an agent before this one led is taken up first.
-            let free = guard.armed.is_none() || view.armed_for_nobody();
-            let known =
-                guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= crate::config::GUARD_LIMIT);
-            let coming_up = view.starting_primary() || view.state.memory.promotion;
-            let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
-            let beside_another = view.may_write() && view.other_leader().is_some() && !view.config().paused_before;
-            known && free && !falling && !beside_another
+            let unseen =
+                view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
+            !unseen && (!view.may_write() || is_the_operators(view))
         }
     }
+}
+
+/// A primary without a tenure is none that this node still has to stop.
+fn is_the_operators(view: &View<'_>) -> bool {
+    let guard = &view.state.guard;
+    // What an agent before this one led is taken up first.
+    let free = guard.armed.is_none() || view.armed_for_nobody();
+    let known = guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= GUARD_LIMIT);
+    let coming_up = view.starting_primary() || view.state.memory.promotion;
+    let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
+    let beside_another = view.other_leader().is_some() && !view.config().paused_before;
+    known && free && !falling && !beside_another
 }
 
 /// This node holds the key.

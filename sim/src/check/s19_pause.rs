@@ -29,6 +29,8 @@ pub struct Pauses {
     since: Option<Time>,
     /// The newest keys that each agent has seen, by its boot, and since when it has seen a pause there.
     seen: [(u32, Revision, Option<Time>); NODES_MAX],
+    /// They tell that its own primary has no guard.
+    told: [bool; NODES_MAX],
     /// When each agent saw a pause end.
     ended: [Time; NODES_MAX],
     /// When an operator last asked for something that concerns the node; until it is done.
@@ -64,6 +66,9 @@ impl World {
         if known_boot == boot && keys.revision < revision {
             return;
         }
+        let record = keys.epoch.as_ref();
+        let told = record.is_some_and(|record| record.unguarded && record.member == self.names[node.0]);
+        self.checks.pauses.told[node.0] = told;
         let Some(paused) = keys.paused else { return };
         if !paused && since.is_some() {
             self.checks.pauses.ended[node.0] = self.now;
@@ -103,7 +108,9 @@ impl World {
     fn is_asked(&mut self, node: NodeId) -> bool {
         let name = &self.names[node.0];
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
-        if request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
+        // The wish for a new clone stands until there is a leader to clone from.
+        let stands = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
+        if stands || request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }
         let ready = self.nodes[node.0].server.is_ready();
@@ -134,7 +141,9 @@ impl World {
         // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
         let recovers = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
         let by_hand = self.checks.by_hand[node.0].is_some();
-        if stops && !recovers && !by_hand && !self.is_let_go(node) {
+        // What was begun before stays under its guard until it is up.
+        let begun = !self.nodes[node.0].server.is_ready();
+        if stops && !recovers && !by_hand && (begun || !self.checks.pauses.told[node.0]) {
             return;
         }
         let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
@@ -217,7 +226,7 @@ mod tests {
         assert_eq!(does(stop(), standby, long_ago), Some("S19"), "and that was done long ago");
         let unseen = |world: &mut World, node: NodeId| world.checks.pauses.seen[node.0].2 = None;
         assert_eq!(does(start(), standby, unseen), None, "it has not heard of the pause");
-        let untold = |world: &mut World, _: NodeId| world.store.delete(crate::store::hands::Key::Record);
+        let untold = |world: &mut World, node: NodeId| world.checks.pauses.told[node.0] = false;
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, untold), None, "it was not let go");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
     }

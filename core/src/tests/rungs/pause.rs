@@ -401,6 +401,24 @@ fn an_agent_that_is_stopped_leaves_everything_as_it_is() {
     assert!(leaves(armed).orders.is_empty(), "the guard is disarmed first");
 }
 
+/// The bug: it had given its key back a moment before, and PostgreSQL was stopped with it.
+#[test]
+fn a_standby_whose_tenure_is_still_to_be_revoked_is_left_as_well() {
+    let spent = pause(Node::standby()).with(|state| {
+        (state.spent, state.memory.let_go, state.leaving) = (Some(OURS), false, true);
+    });
+    let mut node = spent;
+    let orders = actions(&node.tick());
+    assert!(orders.iter().any(|order| matches!(order, Action::Host(HostAction::Exit { .. }))), "{orders:?}");
+    // Nothing is known of what was not looked at.
+    let mut unseen = pause(Node::standby()).with(|state| {
+        state.memory.let_go = false;
+        state.postgres.process = Process::Unknown;
+    });
+    unseen.tick();
+    assert!(!unseen.state.memory.let_go);
+}
+
 /// The guard is armed first, and only then the store is told.
 #[test]
 fn the_end_of_a_pause_arms_the_guard_first() {
