@@ -380,6 +380,7 @@ impl Agent {
             timeline: Timeline(2),
             position: Lsn(0x300_0000),
             newest_timeline: choices.pick(&[Timeline(2), Timeline(3), Timeline(0)]),
+            unguarded: choices.one_in(3),
         });
         view
     }

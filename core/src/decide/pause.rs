@@ -84,7 +84,6 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
 }
 
 fn may_let_go(view: &View<'_>) -> bool {
-    let guard = &view.state.guard;
     match &view.state.tenure {
         Tenure::Held(held) | Tenure::Suspended { was: held, .. } => {
             let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
@@ -106,7 +105,8 @@ fn is_the_operators(view: &View<'_>) -> bool {
     let known = guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= GUARD_LIMIT);
     let coming_up = view.starting_primary() || view.state.memory.promotion;
     let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
-    let beside_another = view.other_leader().is_some() && !view.config().paused_before;
+    let another = view.leader().is_some_and(|leader| leader.member != view.config().me);
+    let beside_another = another && !view.config().paused_before;
     known && free && !falling && !beside_another
 }
 

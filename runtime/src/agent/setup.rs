@@ -117,6 +117,7 @@ pub fn effective(
         clone_when_rewind_fails: shared.remove_data_directory_on_rewind_failure,
         may_bootstrap: local.bootstrap.dcs.is_object(),
         unsupported: dynamic.unsupported().map(str::to_owned),
+        paused_before: false,
         parameters_generation: generation(&settings),
         published: Published {
             host: published.as_ref().map_or(host, |address| address.host.clone()),
