@@ -37,6 +37,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 /// What an operator has asked for, and the rungs below carry out: a restart of a primary that leads, a switchover or
 /// failover that concerns this node, a new clone; and PostgreSQL that was stopped for one of them is brought back.
 pub(super) fn is_requested(view: &View<'_>) -> bool {
+    // An agent that goes leaves PostgreSQL as it is, and begins nothing.
+    if view.state.leaving && view.state.memory.let_go {
+        return false;
+    }
     if view.state.memory.requested && view.phase().is_none() {
         return true;
     }

@@ -397,6 +397,10 @@ fn an_agent_that_is_stopped_leaves_everything_as_it_is() {
         assert!(matches!(verdict.orders[..], [Action::Host(HostAction::Exit { code: 0, .. })]), "{verdict:?}");
         assert_eq!(verdict.fate, Fate::Keep);
     }
+    // The bug: the guard was armed while the agent left, and stopped PostgreSQL two seconds later.
+    let mut leaves_now = let_go().with(|state| state.leaving = true);
+    let orders = actions(&leaves_now.tick());
+    assert_eq!(touches(&orders), [] as [&Action; 0]);
     let armed = let_go().with(|state| state.guard.armed = Some(Armed { tenure: OURS, at: at(20_000) }));
     assert!(leaves(armed).orders.is_empty(), "the guard is disarmed first");
 }
