@@ -118,5 +118,8 @@ async fn what_an_operator_asks_for_in_a_pause_is_done() {
     assert_eq!(cluster.healed(HEAL_LIMIT).await, candidate);
     let verdict = ledger.verdict(&cluster, fault).await;
     verdict.must_be_clean("asked for in a pause", Allowance::Nothing);
-    assert_eq!(verdict.nodes(), [primary, candidate]);
+    let mut served = verdict.nodes();
+    // Its restart was between.
+    served.dedup();
+    assert_eq!(served, [primary, candidate]);
 }
