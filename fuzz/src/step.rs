@@ -372,6 +372,7 @@ impl Agent {
         if choices.one_in(16) {
             view.initialize = None;
         }
+        view.paused = choices.pick(&[Some(false), Some(false), Some(true), None]);
         view.epoch = choices.one_in(4).then(|| EpochRecord {
             revision: Revision(150),
             store: STORE,
