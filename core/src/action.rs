@@ -8,7 +8,7 @@ use crate::id::{LeaseId, Lsn, Member, RequestId, Revision, SystemId, Timeline};
 use crate::time::{Duration, Instant};
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{StartAs, StopMode, Upstream};
-use crate::view::store::{HistoryLine, MemberRecord};
+use crate::view::store::{EpochRecord, HistoryLine, MemberRecord};
 
 /// An order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -141,6 +141,13 @@ pub enum StoreAction {
         position: Lsn,
         /// The greatest number that a timeline has, or may get under this tenure.
         newest_timeline: Timeline,
+        /// PostgreSQL may write without the tenure, since the cluster is paused.
+        unguarded: bool,
+    },
+    /// Write the record of our last tenure anew: nothing of it writes any more, although it was let go.
+    Vouch {
+        /// The record as it is.
+        record: EpochRecord,
     },
     /// Write the history.
     PutHistory {
@@ -189,6 +196,8 @@ pub struct Acquire {
     pub position: Lsn,
     /// The greatest number that a timeline has, or may get under this tenure.
     pub newest_timeline: Timeline,
+    /// The cluster is paused: PostgreSQL may write without the tenure.
+    pub unguarded: bool,
 }
 
 /// To PostgreSQL.
@@ -370,6 +379,7 @@ impl Action {
                 | StoreAction::TakeOver { .. }
                 | StoreAction::Release { .. }
                 | StoreAction::Reserve { .. }
+                | StoreAction::Vouch { .. }
                 | StoreAction::RaceInitialize { .. }
                 | StoreAction::AbandonInitialize { .. }
                 | StoreAction::Revoke { .. } => Lane::Lead,

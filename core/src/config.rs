@@ -50,6 +50,9 @@ pub struct Config {
     pub restores_alone: bool,
     /// A mode that the cluster asks for and that is not built yet.
     pub unsupported: Option<String>,
+    /// The last dynamic configuration that this node has kept on its disk pauses the cluster. The store has the last word;
+    /// until it is heard, an agent that starts leaves PostgreSQL alone.
+    pub paused_before: bool,
     /// A number that changes with everything that ends up in PostgreSQL's configuration files.
     pub parameters_generation: u64,
     /// What our member record says of where we are.
@@ -86,6 +89,7 @@ impl Config {
             may_bootstrap: true,
             restores_alone: false,
             unsupported: None,
+            paused_before: false,
             parameters_generation: 1,
             published: Published { host: name.into(), port: 5432, api_url },
             isolation_timeout: Duration::from_secs(3),

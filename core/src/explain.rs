@@ -64,7 +64,11 @@ impl fmt::Display for StoreAction {
             Self::CompleteInitialize { system_id, .. } => write!(f, "publish system identifier {system_id}"),
             Self::AbandonInitialize { .. } => f.write_str("give the right to initialise back"),
             Self::PutStatus { position, .. } => write!(f, "publish position {position}"),
-            Self::Reserve { newest_timeline, .. } => write!(f, "reserve timeline {newest_timeline}"),
+            Self::Reserve { newest_timeline, unguarded, .. } => {
+                let how = if *unguarded { ", without a guard" } else { "" };
+                write!(f, "reserve timeline {newest_timeline}{how}")
+            }
+            Self::Vouch { record } => write!(f, "nothing writes under epoch {} any more", record.epoch),
             Self::PutHistory { lines, .. } => write!(f, "publish {} lines of history", lines.len()),
             Self::PutFailover { .. } => f.write_str("write the operator's request"),
             Self::ClearFailover { .. } => f.write_str("clear the operator's request"),

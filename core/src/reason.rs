@@ -57,6 +57,15 @@ reasons! {
     // unsupported
     /// The cluster asks for a mode that is not built yet.
     UnsupportedMode { mode: String } => "unsupported_mode", "the cluster asks for {mode}, which is not supported yet: this agent only observes";
+    // pause
+    /// Maintenance mode.
+    PausedByOperator { for_ms: u64 } => "paused", "the cluster is paused for {for_ms} ms: PostgreSQL is left to the operator";
+    /// Told before the guard is disarmed.
+    LettingGo => "letting_go", "the cluster is paused: the store is told that this primary has no guard, then the guard is disarmed";
+    /// Told when the guard is armed again.
+    GuardedAgain => "guarded_again", "the pause is over and the guard is armed: the store is told that this primary has a guard again";
+    /// Told when nothing can write any more.
+    NothingWrites => "nothing_writes", "nothing writes here any more: the store is told, so that others may lead";
     // identity
     /// The data directory belongs to another cluster.
     SystemIdMismatch { ours: SystemId, cluster: SystemId } => "system_id_mismatch", "the data directory has system identifier {ours}, the cluster has {cluster}: this is another cluster's data; nothing is touched";
@@ -188,6 +197,8 @@ reasons! {
     PeerGoesFirst { who: Member } => "peer_goes_first", "{who} is equal and goes first";
     /// A primary answers.
     PrimaryAlive { who: Member } => "primary_alive", "{who} answers as a running primary: this node stands back";
+    /// The last leader may write yet.
+    UnguardedPrimary { who: Member } => "unguarded_primary", "{who} led without a guard while the cluster was paused, and has not told since that it has one again or writes nothing: this node stands back; if {who} is certainly down, ask for a failover to a named candidate";
     /// The position is unknown.
     PositionUnknown => "position_unknown", "this node does not know its own position yet";
     /// Pledged.

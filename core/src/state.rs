@@ -215,6 +215,15 @@ pub struct Memory {
     pub drained_since: Option<Instant>,
     /// The epoch file is void, and that is not on disk yet.
     pub void_due: bool,
+    /// Since when the cluster is known to be paused. Once heard it holds until the store says otherwise.
+    pub paused: Option<Instant>,
+    /// The cluster is paused and nothing that this node leads, or has led, is still to be stopped: PostgreSQL is the
+    /// operator's, and no guard ends it.
+    pub let_go: bool,
+    /// When the pause ended last.
+    pub resumed: Instant,
+    /// PostgreSQL was stopped at an operator's request, and is brought back also while the cluster is paused.
+    pub requested: bool,
     /// The cluster that this agent has seen in the store, whatever became of its keys.
     pub knew: Option<SystemId>,
 }
@@ -353,6 +362,7 @@ impl State {
     /// The state of an agent that has not seen anything yet.
     pub fn new(config: Config, at: Instant) -> Self {
         let deadline = at + config.ttl.min(config.retry_timeout);
+        let paused = config.paused_before.then_some(at);
         Self {
             config,
             tenure: Tenure::Adopting { deadline },
@@ -368,7 +378,7 @@ impl State {
             peers: PeerFacts::default(),
             ops: Ops::default(),
             guard_asked: GuardAsked::default(),
-            memory: Memory { streamed: at, ..Memory::default() },
+            memory: Memory { streamed: at, paused, ..Memory::default() },
             requests: BTreeMap::new(),
             scheduled_restart: None,
             position_asked: Vec::new(),
@@ -395,7 +405,8 @@ impl State {
             Tenure::None | Tenure::Adopting { .. } => None,
         };
         self.tenure = Tenure::None;
-        if lease.is_some() {
+        // A primary that is let go serves on: its tenure ends by itself, and is taken up again as soon as there is a store.
+        if lease.is_some() && !self.memory.let_go {
             self.spent = lease;
         }
         assert!(self.tenure.held().is_none(), "a spent tenure is not held");

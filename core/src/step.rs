@@ -35,6 +35,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     remember_service(state, at);
     decide::slots::remember(state, at);
+    decide::pause::remember(state, at);
     end_pledge(state, at);
     procedure::restart::forget_void(state, at);
     let (rung, verdict) = decide::decide(&View { at, state });
@@ -179,6 +180,7 @@ impl Outbox<'_> {
         if because == Reason::ContactDue {
             self.state.memory.contact_sought = self.at;
         }
+        self.state.memory.requested |= stops_for_operator(&self.view(), &action, &because);
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
             Action::Postgres(PostgresAction::Promote { .. }) => {
@@ -216,6 +218,7 @@ impl Outbox<'_> {
                 StoreAction::RaceInitialize { .. }
                 | StoreAction::CompleteInitialize { .. }
                 | StoreAction::Reserve { .. }
+                | StoreAction::Vouch { .. }
                 | StoreAction::PutHistory { .. }
                 | StoreAction::ClearFailover { .. },
             ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,
@@ -246,6 +249,20 @@ impl Outbox<'_> {
             GuardAction::KillOrphans => once(&mut asked.orphans),
         }
     }
+}
+
+/// PostgreSQL goes down for an operator's request, which includes that it comes back.
+fn stops_for_operator(view: &View<'_>, action: &Action, because: &Reason) -> bool {
+    let stops = matches!(
+        action,
+        Action::Postgres(PostgresAction::Stop(_) | PostgresAction::Clone(_) | PostgresAction::Restart)
+    );
+    let asked = match because {
+        Reason::StoppingForHandover => !view.state.leaving,
+        Reason::RestartRequested | Reason::ReinitRequested => true,
+        _ => false,
+    };
+    stops && asked
 }
 
 /// The promise of the guard that an order is given under, if it makes PostgreSQL writable.

@@ -62,6 +62,7 @@ pub(crate) fn epoch_record(name: &str, epoch: Revision) -> EpochRecord {
         timeline: Timeline(1),
         position: HERE,
         newest_timeline: Timeline(2),
+        unguarded: false,
     }
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn cluster(revision: i64) -> ClusterView {
         initialize: Some(Initialize { revision: Revision(5), lease: LeaseId(0), system_id: Some(SYSTEM) }),
         members: (0..).zip(&["a", "b", "c"]).map(key).collect(),
         config_revision: Revision(6),
+        paused: Some(false),
         ..ClusterView::default()
     }
 }

@@ -372,6 +372,7 @@ impl Agent {
         if choices.one_in(16) {
             view.initialize = None;
         }
+        view.paused = choices.pick(&[Some(false), Some(false), Some(true), None]);
         view.epoch = choices.one_in(4).then(|| EpochRecord {
             revision: Revision(150),
             store: STORE,
@@ -380,6 +381,7 @@ impl Agent {
             timeline: Timeline(2),
             position: Lsn(0x300_0000),
             newest_timeline: choices.pick(&[Timeline(2), Timeline(3), Timeline(0)]),
+            unguarded: choices.one_in(3),
         });
         view
     }

@@ -124,6 +124,7 @@ impl World {
             let off = self.nodes[node.0].clock.wall_off_ms;
             at.0 = at.0.saturating_add_signed(off * 1_000_000);
         }
+        self.note_keys_seen(node, &event);
         let Some(event) = self.bent(node, event) else { return };
         self.trace.heard(self.now, node, &event);
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
@@ -347,6 +348,7 @@ impl World {
         let id = RequestId(agent.requests);
         let boot = agent.boot;
         self.note_asked(node, boot, id);
+        self.note_request(node, &request);
         self.coverage.count("operator's request");
         self.step(node, Event::Operator(id, request));
     }

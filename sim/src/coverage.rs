@@ -281,6 +281,7 @@ fn store(action: &StoreAction) -> &'static str {
         StoreAction::AbandonInitialize { .. } => "abandon_initialize",
         StoreAction::PutStatus { .. } => "put_status",
         StoreAction::Reserve { .. } => "reserve",
+        StoreAction::Vouch { .. } => "vouch",
         StoreAction::PutHistory { .. } => "put_history",
         StoreAction::PutFailover { .. } => "put_failover",
         StoreAction::ClearFailover { .. } => "clear_failover",

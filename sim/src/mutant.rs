@@ -87,13 +87,19 @@ pub enum Mutant {
     AnswersDropped,
     /// Reading the keys tells what watches have told: they are relied upon.
     WatchesReliedUpon,
+    /// A pause is not heard.
+    PauseUnheard,
+    /// A pause is heard by the leader only.
+    PauseHeardByTheLeader,
+    /// A paused primary's guard is disarmed, and the store is not told.
+    LetGoUntold,
     /// Milliseconds are taken for seconds in `primary_start_timeout`.
     StartTimeoutInSeconds,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -131,6 +137,9 @@ impl Mutant {
         Self::SlotsNotMade,
         Self::AnswersDropped,
         Self::WatchesReliedUpon,
+        Self::PauseUnheard,
+        Self::PauseHeardByTheLeader,
+        Self::LetGoUntold,
         Self::StartTimeoutInSeconds,
     ];
 
@@ -230,6 +239,18 @@ impl Mutant {
                 let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
                 let mine = known.and_then(|seen| seen.value.leader.clone());
                 view.leader = mine.filter(|leader| leader.member == world.names[node.0]);
+            }
+            Self::PauseUnheard => view.paused = view.paused.map(|_| false),
+            Self::PauseHeardByTheLeader => {
+                let leads = view.leader.as_ref().is_some_and(|leader| leader.member == world.names[node.0]);
+                view.paused = view.paused.map(|paused| paused && leads);
+            }
+            // As others see the record; its own node believes what it has written.
+            Self::LetGoUntold => {
+                let me = &world.names[node.0];
+                if let Some(record) = view.epoch.as_mut().filter(|record| record.member != *me) {
+                    record.unguarded = false;
+                }
             }
             Self::TimelinesIgnored if view.leader.is_none() => view.history.lines.clear(),
             Self::CheckpointNotAwaited => {

@@ -320,6 +320,7 @@ impl Store {
                 timeline: acquire.timeline,
                 position: acquire.position,
                 newest_timeline: acquire.newest_timeline,
+                unguarded: acquire.unguarded,
             });
         }
         self.changes.push(Change::Taken(leader.clone()));
@@ -376,7 +377,7 @@ impl Store {
                 keys.initialize = Some(Initialize { revision: next, lease: LeaseId(0), system_id: Some(*system_id) });
                 self.initialize_lease = None;
                 if *config == Revision(0) {
-                    keys.config_revision = next;
+                    (keys.config_revision, keys.paused) = (next, Some(false));
                 }
             }
             StoreAction::PutStatus { position, timeline, slots, retain, .. } => {
@@ -384,7 +385,10 @@ impl Store {
                 let (optime, timeline, retain) = (*position, *timeline, retain.clone());
                 keys.status = Some(StatusKey { revision: next, optime, timeline, slots, retain });
             }
-            StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
+            StoreAction::Vouch { record } => {
+                keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record.clone() });
+            }
+            StoreAction::Reserve { epoch, timeline, position, newest_timeline, unguarded, .. } => {
                 keys.epoch = Some(EpochRecord {
                     revision: next,
                     store: keys.store,
@@ -393,6 +397,7 @@ impl Store {
                     timeline: *timeline,
                     position: *position,
                     newest_timeline: *newest_timeline,
+                    unguarded: *unguarded,
                 });
             }
             StoreAction::PutHistory { lines, .. } => {
@@ -434,6 +439,7 @@ impl Store {
             StoreAction::Reserve { epoch, record, .. } => {
                 leads(epoch) && keys.epoch.as_ref().map_or(Revision(0), |known| known.revision) == *record
             }
+            StoreAction::Vouch { record } => keys.epoch.as_ref().is_some_and(|known| known.revision == record.revision),
             StoreAction::PutHistory { epoch, revision, .. } => leads(epoch) && keys.history.revision == *revision,
             StoreAction::PutFailover { revision, .. } | StoreAction::ClearFailover { revision } => {
                 keys.failover_revision == *revision
@@ -471,7 +477,18 @@ mod tests {
         let zero = Revision(0);
         let (timeline, position, newest_timeline) = (Timeline(1), Lsn(1), Timeline(2));
         let (failover, config, sync) = (zero, zero, zero);
-        StoreAction::Acquire(Acquire { lease, failover, config, sync, record, timeline, position, newest_timeline })
+        let unguarded = false;
+        StoreAction::Acquire(Acquire {
+            lease,
+            failover,
+            config,
+            sync,
+            record,
+            timeline,
+            position,
+            newest_timeline,
+            unguarded,
+        })
     }
 
     #[test]

@@ -314,8 +314,16 @@ fn refusals(clients: &Clients) {
     {
         assert_eq!(clients.same(words, "", status).status, 2, "{words:?}");
     }
-    let said = clients.ours(&["pause"], "");
-    assert!(said.status == 1 && said.complaints.contains("pause is not built yet"), "{said:?}");
-    let config: Value = json!(clients.ours(&["show-config"], "").output);
-    assert!(!config.as_str().unwrap_or_default().contains("pause"));
+    // Each in its turn, since a cluster is paused once.
+    let (pause, resume) = (["pause", "--wait"], ["resume", "--wait"]);
+    let (theirs, our_end) = (clients.theirs(&pause, ""), clients.ours(&resume, ""));
+    let ours = clients.ours(&pause, "");
+    assert!(clients.same(&["list", "test"], "", whole).output.contains(" Maintenance mode: on"));
+    assert_eq!(clients.same(&pause, "", whole).status, 1, "it is paused already");
+    let their_end = clients.theirs(&resume, "");
+    for (theirs, ours, done) in [(theirs, ours, "paused"), (their_end, our_end, "resumed")] {
+        assert!(theirs.output.contains(&format!("Success: cluster management is {done}")), "{theirs:?}");
+        assert_eq!((theirs.status, theirs.output), (ours.status, ours.output));
+    }
+    assert_eq!(clients.same(&resume, "", whole).status, 1, "it is not paused");
 }

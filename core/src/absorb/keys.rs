@@ -25,6 +25,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     // Who led in a lost future may lead yet, and is asked where it told there.
     remember_lost_records(state, &seen.value);
     authority(state, &seen);
+    pause(state, &seen);
     state.memory.knew = seen.value.system_id().or(state.memory.knew);
     let before = state.store.cluster.as_ref().map(|known| &known.value);
     let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
@@ -147,11 +148,29 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
     }
 }
 
+/// What the store says of maintenance mode. Who was left alone looks for its tenure when that ends, as after a start.
+fn pause(state: &mut State, seen: &Seen<ClusterView>) {
+    match seen.value.paused {
+        Some(true) => {
+            state.memory.paused.get_or_insert(seen.heard);
+        }
+        Some(false) if state.memory.paused.take().is_some() => {
+            (state.memory.resumed, state.memory.let_go) = (seen.heard, false);
+            if matches!(state.tenure, Tenure::None | Tenure::Adopting { .. }) {
+                let search = state.config.ttl.min(state.config.retry_timeout);
+                state.tenure = Tenure::Adopting { deadline: seen.heard + search };
+            }
+        }
+        // Deleted or garbled, it does not say that the pause is over.
+        Some(false) | None => {}
+    }
+}
+
 /// Our key is gone and nobody else is seen. A primary gets a moment to take it back; anything else just loses it.
 pub(super) fn suspend_or_spend(state: &mut State, since: Instant) {
     let view = View { at: since, state };
     // What is not there yet cannot be held: a postmaster that is being started is stopped instead.
-    let writes = view.may_write() && view.phase().is_some();
+    let writes = view.may_write() && view.phase().is_some() && !state.memory.let_go;
     match (&state.tenure, writes) {
         (Tenure::Held(held), true) => state.tenure = Tenure::Suspended { was: *held, since },
         (Tenure::Held(_), false) => state.spend_tenure(),

@@ -81,6 +81,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             StoreAction::RaceInitialize { .. }
             | StoreAction::CompleteInitialize { .. }
             | StoreAction::Reserve { .. }
+            | StoreAction::Vouch { .. }
             | StoreAction::PutHistory { .. }
             | StoreAction::ClearFailover { .. },
             StoreDone::Written,
@@ -119,7 +120,9 @@ fn renewed(state: &mut State, proven: Held) {
 
 /// The key is deleted, or may be: either way this tenure is spent.
 fn released(state: &mut State) {
+    let lease = state.tenure.held().map(|held| held.lease);
     state.spend_tenure();
+    state.spent = lease.or(state.spent);
     state.memory.start_failures = 0;
     state.memory.handover_announced = None;
 }
@@ -158,7 +161,10 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             }
         }
         StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, at, action, false),
-        StoreAction::RaceInitialize { .. } | StoreAction::AbandonInitialize { .. } | StoreAction::Reserve { .. } => {
+        StoreAction::RaceInitialize { .. }
+        | StoreAction::AbandonInitialize { .. }
+        | StoreAction::Reserve { .. }
+        | StoreAction::Vouch { .. } => {
             state.memory.store_doubt = true;
         }
         StoreAction::Read
@@ -182,6 +188,7 @@ pub(super) fn store_unknown(state: &mut State, at: Instant, action: &StoreAction
         | StoreAction::TakeOver { .. }
         | StoreAction::RaceInitialize { .. }
         | StoreAction::Reserve { .. }
+        | StoreAction::Vouch { .. }
         | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}

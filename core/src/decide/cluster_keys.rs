@@ -15,26 +15,31 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         let clear = StoreAction::ClearFailover { revision: request.revision };
         return Some((Action::Store(clear), Reason::RequestStale));
     }
-    let held = view.held().filter(|_| view.authority())?;
+    let held = view.held().filter(|_| view.publishes())?;
     let dir = view.dir()?;
     let uninitialised = cluster.system_id().is_none();
     // The cluster that this agent knew is named again before its leader serves: it may come to nothing, and an agent that
     // has started since knows of no cluster.
     let known = view.state.memory.knew == Some(dir.system_id);
-    if uninitialised && known {
+    // A configuration that is gone does not end a pause, and one that was written anew would.
+    let may_complete = !view.paused() || cluster.config_revision != Revision(0);
+    if uninitialised && known && may_complete {
         return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let sql = view.sql().filter(|_| view.is_primary())?;
     if let Some(request) = &cluster.failover {
         let me = &view.config().me;
         let other_leader = request.leader.as_ref().is_some_and(|leader| leader != me);
-        if other_leader || request.candidate.as_ref() == Some(me) || view.schedule_missed(request) {
+        // Scheduled actions wait for the end of a pause.
+        let missed = !view.paused() && view.schedule_missed(request);
+        let nobody = view.paused() && request.candidate.is_none() && request.scheduled_at.is_none();
+        if other_leader || nobody || missed || request.candidate.as_ref() == Some(me) {
             let clear = StoreAction::ClearFailover { revision: request.revision };
             return Some((Action::Store(clear), Reason::RequestStale));
         }
     }
-    if (uninitialised && view.state.memory.roles_created) || (!uninitialised && cluster.config_revision == Revision(0))
-    {
+    let due = if uninitialised { view.state.memory.roles_created } else { cluster.config_revision == Revision(0) };
+    if due && may_complete {
         return Some(complete(cluster, held.epoch, dir.system_id));
     }
     let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);

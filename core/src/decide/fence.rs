@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Fate, Verdict, ms};
+use super::{Fate, Verdict, ms, pause};
 use crate::action::{Acquire, Action, GuardAction, Lane, PostgresAction, StoreAction};
 use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, ORPHANS_LIMIT};
 use crate::id::{Lsn, Member, Revision, Timeline};
@@ -24,6 +24,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             Tenure::Adopting { deadline } if ours && view.at < *deadline => adopting(view, *deadline),
             _ => None,
         };
+    }
+    // The operator's PostgreSQL is not fenced. The orphans of one that this node leads are: it gives the key back.
+    if pause::is_hands_off(view) || (view.state.memory.let_go && view.state.guard.armed.is_none()) {
+        let ours = view.held().is_some() || pause::is_requested(view);
+        return if ours { orphans(view) } else { None };
     }
     match &view.state.tenure {
         Tenure::Held(held) => expired(view, held)
@@ -55,7 +60,7 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let guard = &view.state.guard;
     let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {
         Some(armed) => armed.at,
-        None => view.state.memory.held_since.unwrap_or(view.at).max(guard.since) + GUARD_LIMIT,
+        None => served_since(view).max(guard.since) + GUARD_LIMIT,
     };
     if !guard.present || (guard.held && !guard.hold_in_doubt) || view.at < end {
         return None;
@@ -63,6 +68,11 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     let reason = Reason::GuardSilent { for_ms: ms(view.at.since(end)) };
     let orders = if view.may_write() { stop_writes(view) } else { vec![] };
     Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
+}
+
+/// Since when the guard is to stand by for this tenure: from its beginning, or from the end of a pause.
+fn served_since(view: &View<'_>) -> Instant {
+    view.state.memory.held_since.unwrap_or(view.at).max(view.state.memory.resumed)
 }
 
 /// Without a guard nobody stops PostgreSQL if this agent freezes: after a second without one it is stopped cleanly.
@@ -152,6 +162,7 @@ pub(super) fn acquire(view: &View<'_>, lease: crate::id::LeaseId) -> Acquire {
         timeline: position.as_ref().map_or(Timeline(0), |p| p.history.timeline),
         position: position.map_or(Lsn(0), |p| p.flushed),
         newest_timeline: super::timeline_number::to_reserve(view),
+        unguarded: view.paused(),
     }
 }
 

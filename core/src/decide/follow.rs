@@ -51,7 +51,7 @@ fn just_alone(view: &View<'_>) -> bool {
     view.state.memory.dead_since.is_some_and(|since| view.at.since(since) >= Duration::from_secs(10))
 }
 
-fn running(view: &View<'_>) -> Verdict {
+pub(super) fn running(view: &View<'_>) -> Verdict {
     if super::leader::restart_wanted(view) {
         return Verdict::order(Reason::RestartRequested, Action::Postgres(PostgresAction::Restart));
     }

@@ -10,7 +10,7 @@ use crate::view::View;
 use crate::view::store::HistoryLine;
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
-    let held = view.held().filter(|_| view.is_primary() && view.authority())?;
+    let held = view.held().filter(|_| view.is_primary() && view.publishes())?;
     let (dir, sql) = view.dir().zip(view.sql())?;
     let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
     let known = &cluster.history;

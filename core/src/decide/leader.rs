@@ -178,7 +178,7 @@ fn promote(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
 }
 
 /// A primary under our tenure.
-fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Verdict {
+pub(super) fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timeline) -> Verdict {
     let mut verdict = Verdict::steady(Reason::TenureHeld { left_ms: ms(view.authority_left()) });
     // A tenure that was regained has a new epoch: a crash from now on must find it on disk.
     if !epoch_on_disk(view, held, dir) {

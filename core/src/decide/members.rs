@@ -65,6 +65,7 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
         clonefrom: config.clonefrom,
         replicatefrom: config.replicatefrom.clone(),
         pledges: true,
+        paused: view.paused(),
         pending_restart: sql.map(|sql| sql.pending_restart.clone()).unwrap_or_default(),
         scheduled_restart: view.state.scheduled_restart.clone().map(Box::new),
     }
@@ -82,7 +83,7 @@ fn role(view: &View<'_>) -> &'static str {
         return "promoted";
     }
     match (view.sql(), view.phase()) {
-        (Some(sql), Some(_)) if !sql.in_recovery && view.held().is_some() => "primary",
+        (Some(sql), Some(_)) if !sql.in_recovery && (view.held().is_some() || view.state.memory.let_go) => "primary",
         (_, None) if view.held().is_some() && !dir.standby_signal => "primary",
         _ if dir.standby_signal => "replica",
         _ => "demoted",

@@ -1,8 +1,8 @@
 //! The ladder decides the role: the first rung that concludes wins. Beside it, reconcilers keep what goes with a steady
 //! role. One file each; a decider is a pure function of [`View`].
 //!
-//! Places are kept for what is not built yet: `pause` and `failsafe` and `standby_cluster` are one rung today,
-//! `unsupported`, which observes.
+//! Places are kept for what is not built yet: `failsafe` and `standby_cluster` are one rung today, `unsupported`, which
+//! observes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -30,6 +30,7 @@ pub(crate) mod history;
 pub(crate) mod members;
 pub(crate) mod observe;
 pub(crate) mod params;
+pub(crate) mod pause;
 pub(crate) mod slots;
 pub(crate) mod tenure;
 
@@ -41,6 +42,8 @@ pub enum Rung {
     Fence,
     /// Hands off: the cluster asks for what is not built yet.
     Unsupported,
+    /// Hands off: an operator has paused the cluster.
+    Pause,
     /// Halt: the data belongs to another cluster, or cannot be used.
     Identity,
     /// Hold writes: nobody answers.
@@ -69,6 +72,7 @@ impl Rung {
         match self {
             Self::Fence => "fence",
             Self::Unsupported => "unsupported",
+            Self::Pause => "pause",
             Self::Identity => "identity",
             Self::Isolated => "isolated",
             Self::Startup => "startup",
@@ -101,6 +105,7 @@ pub const LADDER: &[Row] = &[
         precondition: "the cluster asks for a mode not built yet",
         decide: unsupported::decide,
     },
+    Row { rung: Rung::Pause, precondition: "the cluster is paused", decide: pause::decide },
     Row { rung: Rung::Identity, precondition: "a data directory that is not ours to use", decide: identity::decide },
     Row { rung: Rung::Isolated, precondition: "a running primary with a tenure", decide: isolated::decide },
     Row { rung: Rung::Startup, precondition: "PostgreSQL is starting", decide: startup::decide },

@@ -52,6 +52,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Err(verdict) => return Some(verdict),
         Ok(wish) => wish,
     };
+    if let Some(who) = unguarded(view, cluster, wish) {
+        return Some(Verdict::wait(Reason::UnguardedPrimary { who }));
+    }
     let mut orders = questions(view, wish, absent_at, began);
     if let Some(mut verdict) = grace(view, cluster) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
@@ -72,6 +75,16 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return Some(Verdict::orders(Reason::CollectingPositions { missing, left_ms }, orders));
     }
     Some(contest(view, cluster, wish, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
+}
+
+/// Whoever led last was let go in a pause, and has not said since that it is under a guard again or writes nothing.
+///
+/// The race: it is cut off from the store, goes on writing and has not heard that the pause is over, or that the key is
+/// gone. Only an operator can know better: a failover to a named candidate is his word.
+fn unguarded(view: &View<'_>, cluster: &ClusterView, wish: Wish) -> Option<Member> {
+    let told = matches!(wish, Wish::Switchover | Wish::Failover);
+    let record = cluster.epoch.as_ref().filter(|record| record.unguarded && record.store == cluster.store && !told)?;
+    Some(record.member.clone()).filter(|member| *member != view.config().me)
 }
 
 /// What the operator wants of this node.
@@ -367,7 +380,7 @@ fn goes_first(view: &View<'_>, name: &Member, record: &MemberRecord) -> bool {
 }
 
 /// The next half-step: a fresh lease, then the key.
-fn campaign(view: &View<'_>) -> Verdict {
+pub(super) fn campaign(view: &View<'_>) -> Verdict {
     match usable_grant(view) {
         None => Verdict::order(Reason::AskingLease, Action::Store(StoreAction::GrantTenure { ttl: view.config().ttl })),
         Some(granted) if !view.config().bounds.fits(granted.ttl) => {

@@ -10,7 +10,7 @@ use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
-use crate::view::postgres::Slot;
+use crate::view::postgres::{Slot, Sql};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if !view.config().use_slots {
@@ -19,6 +19,16 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     // What was asked before the last change would make the same slot once more.
     let sql = view.fresh_sql()?;
     let wanted = wanted(view);
+    if let Some(obsolete) = obsolete(view, sql, &wanted).filter(|_| !view.paused()) {
+        return Some(obsolete);
+    }
+    let missing = wanted.into_iter().find(|name| !sql.slots.iter().any(|slot| slot.name == *name))?;
+    let reason = Reason::SlotMissing { slot: missing.clone() };
+    Some((Action::Postgres(PostgresAction::CreateSlot(missing)), reason))
+}
+
+/// A slot to be dropped. While the cluster is paused none is.
+fn obsolete(view: &View<'_>, sql: &Sql, wanted: &[String]) -> Option<(Action, Reason)> {
     // A slot that lost its WAL can never be streamed from again: it is dropped, and made anew by the next step.
     if let Some(lost) = sql.slots.iter().find(|slot| slot.lost && !slot.active && wanted.contains(&slot.name)) {
         let reason = Reason::SlotObsolete { slot: lost.name.clone() };
@@ -37,13 +47,9 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         view.state.memory.member_slots.get(name).is_some_and(|wanted_at| view.at.since(*wanted_at) >= ttl)
     };
     let unused = |slot: &&Slot| slot.physical && !slot.active && !wanted.contains(&slot.name);
-    if let Some(gone) = sql.slots.iter().filter(unused).find(|slot| gone_for_long(&slot.name)) {
-        let reason = Reason::SlotObsolete { slot: gone.name.clone() };
-        return Some((Action::Postgres(PostgresAction::DropSlot(gone.name.clone())), reason));
-    }
-    let missing = wanted.into_iter().find(|name| !sql.slots.iter().any(|slot| slot.name == *name))?;
-    let reason = Reason::SlotMissing { slot: missing.clone() };
-    Some((Action::Postgres(PostgresAction::CreateSlot(missing)), reason))
+    let gone = sql.slots.iter().filter(unused).find(|slot| gone_for_long(&slot.name))?;
+    let reason = Reason::SlotObsolete { slot: gone.name.clone() };
+    Some((Action::Postgres(PostgresAction::DropSlot(gone.name.clone())), reason))
 }
 
 /// Remembers which slots are members' and when each was last wanted. A new leader takes over what the last one knew

@@ -39,7 +39,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// Whether leadership is to be handed over, and to whom: `Some(None)` is to anyone.
-fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
+pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
     if let Some(request) = view.due_failover() {
         let ours = request.leader.as_ref().is_none_or(|leader| *leader == view.config().me);
         let other = request.candidate.as_ref() != Some(&view.config().me);

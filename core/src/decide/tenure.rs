@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Fate, Verdict, isolated, observe};
+use super::{Fate, Verdict, isolated, observe, pause, timeline_number};
 use crate::action::{Action, GuardAction, HostAction, PostgresAction, StoreAction};
 use crate::event::EpochFile;
 use crate::id::{LeaseId, Lsn, Revision, Timeline};
@@ -24,6 +24,7 @@ pub(crate) fn orders(view: &View<'_>, verdict: &Verdict) -> Vec<(Action, Reason)
     orders.extend(renew(view));
     orders.extend(guard(view, &verdict.reason));
     orders.extend(release(view, verdict));
+    orders.extend(tell_guarded(view));
     orders.extend(forget_spent(view));
     orders.extend(forget_lost(view));
     orders.extend(revoke(view));
@@ -49,6 +50,12 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
         return None;
     }
     let armed = view.state.guard.armed;
+    if pause::is_hands_off(view) {
+        // What is held goes on first: the guard would have to keep it stopped for ever.
+        let order = if view.state.guard.held { GuardAction::Resume } else { GuardAction::Disarm };
+        let wanted = view.state.guard.held || (armed.is_some() && !view.starting_primary());
+        return wanted.then(|| (Action::Guard(order), reason.clone()));
+    }
     match &view.state.tenure {
         Tenure::Held(held) => {
             let at = view.config().bounds.arm_at(held.confirmed, held.ttl);
@@ -134,6 +141,22 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
 fn revoke(view: &View<'_>) -> Option<(Action, Reason)> {
     let lease = view.state.spent?;
     is_over(view).then_some((Action::Store(StoreAction::Revoke { lease }), Reason::SpentTenure { lease }))
+}
+
+/// Says in the store, for whoever would take this node's place, whether its primary has a guard: before the guard is
+/// disarmed in a pause, and after it is armed again, or nothing writes any more.
+fn tell_guarded(view: &View<'_>) -> Option<(Action, Reason)> {
+    let record = view.cluster()?.epoch.as_ref();
+    let paused = view.paused();
+    if let Some(held) = view.held() {
+        let told = record.is_some_and(|record| record.epoch == held.epoch && record.unguarded);
+        let due = told != paused && (paused || view.authority()) && !view.releasing();
+        let reason = if paused { Reason::LettingGo } else { Reason::GuardedAgain };
+        return due.then(|| (timeline_number::tell_guarded(view, held), reason));
+    }
+    let ours = record.filter(|record| record.unguarded && record.member == view.config().me)?;
+    let over = matches!(view.state.tenure, Tenure::None) && is_over(view);
+    over.then(|| (Action::Store(StoreAction::Vouch { record: ours.clone() }), Reason::NothingWrites))
 }
 
 /// PostgreSQL is dead, or runs as a standby.

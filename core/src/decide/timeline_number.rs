@@ -25,15 +25,25 @@ pub(super) fn reserved(view: &View<'_>, held: &Held, least: Timeline) -> Option<
 
 /// The order to reserve the next number, `least` at least, under a tenure that has not; and the number.
 pub(super) fn reserve(view: &View<'_>, held: &Held, least: Timeline) -> (Timeline, Action) {
+    let newest_timeline = newest_known(view).max(least);
+    (newest_timeline, write_record(view, held, newest_timeline))
+}
+
+/// The order to tell whether this tenure is served under a guard.
+pub(super) fn tell_guarded(view: &View<'_>, held: &Held) -> Action {
+    let told = reserved(view, held, Timeline(0));
+    write_record(view, held, told.unwrap_or_else(|| newest_known(view)))
+}
+
+fn write_record(view: &View<'_>, held: &Held, newest_timeline: Timeline) -> Action {
     let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
     let position = view.position();
     let now = || position.as_ref().map_or((Timeline(0), Lsn(0)), |p| (p.history.timeline, p.flushed));
     let began = record.filter(|record| record.epoch == held.epoch).map(|record| (record.timeline, record.position));
     let (timeline, position) = began.unwrap_or_else(now);
-    let newest_timeline = newest_known(view).max(least);
     let (epoch, record) = (held.epoch, record.map(|record| record.revision).unwrap_or_default());
-    let reserve = StoreAction::Reserve { epoch, record, timeline, position, newest_timeline };
-    (newest_timeline, Action::Store(reserve))
+    let unguarded = view.paused();
+    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded })
 }
 
 /// The greatest number that anything tells of: our directory, reservations, the history, what members are on and answer.

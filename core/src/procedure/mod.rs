@@ -86,6 +86,8 @@ fn may_pledge(view: &View<'_>) -> bool {
     view.cluster().is_some_and(|cluster| cluster.leader.is_none())
         && view.sql().is_some_and(|sql| sql.in_recovery)
         && view.config().unsupported.is_none()
+        // While the cluster is paused nobody races but the operator's candidate.
+        && (!view.paused() || view.due_failover().is_some())
 }
 
 /// Answers what can be answered.
@@ -184,7 +186,8 @@ fn answer_peers(out: &mut Outbox<'_>) {
 fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
     // One that has not been asked yet may be a standby that receives.
     let standby = !view.dead() && view.sql().is_none_or(|sql| sql.in_recovery);
-    if !standby || view.config().unsupported.is_some() || view.at >= asked.since + POSITION_PATIENCE {
+    let observes = view.config().unsupported.is_some() || (view.paused() && view.due_failover().is_none());
+    if !standby || observes || view.at >= asked.since + POSITION_PATIENCE {
         return true;
     }
     let Some(seen) = &view.state.store.cluster else { return false };

@@ -78,15 +78,21 @@ pub(crate) fn forget_void(state: &mut State, at: Instant) {
 /// The time has come; what is due and void is forgotten before.
 pub(crate) fn is_due(view: &View<'_>) -> bool {
     let wanted = view.state.scheduled_restart.as_ref();
-    wanted.is_some_and(|wanted| view.left_until(wanted.schedule.at).is_none()) && view.fresh_sql().is_some()
+    let due = wanted.is_some_and(|wanted| view.left_until(wanted.schedule.at).is_none());
+    due && !view.paused() && view.fresh_sql().is_some()
 }
 
-/// PostgreSQL was restarted meanwhile, the time passed long ago, or it has come and the conditions do not hold.
+/// PostgreSQL was restarted meanwhile, the time passed long ago, or it has come and the conditions do not hold. While
+/// the cluster is paused its time does not come.
 fn is_void(view: &View<'_>, wanted: &ScheduledRestart) -> bool {
-    let Some(sql) = view.fresh_sql() else { return view.is_long_over(wanted.schedule.at) };
+    let missed = !view.paused() && view.is_long_over(wanted.schedule.at);
+    let Some(sql) = view.fresh_sql() else { return missed };
     let known = wanted.postmaster_start_us != 0;
-    if (known && sql.postmaster_start_us != wanted.postmaster_start_us) || view.is_long_over(wanted.schedule.at) {
+    if (known && sql.postmaster_start_us != wanted.postmaster_start_us) || missed {
         return true;
+    }
+    if view.paused() {
+        return false;
     }
     view.left_until(wanted.schedule.at).is_none() && !wanted.conditions.hold(Some(sql))
 }

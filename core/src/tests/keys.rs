@@ -278,6 +278,7 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
     let history = || StoreAction::PutHistory { epoch, revision: Revision(0), lines: lines.clone() };
     assert!(doubts(history(), written()) && !doubts(history(), unknown()) && !doubts(history(), conflict()));
     let reserve = || StoreAction::Reserve {
+        unguarded: false,
         epoch,
         record: EPOCH,
         timeline: crate::id::Timeline(1),

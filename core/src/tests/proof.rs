@@ -114,7 +114,7 @@ pub(super) fn concluded(before: &Node, after: &Node) -> Verdict {
 
 type Change = fn(&mut State, Instant, &mut Random);
 const CHANGES: &[Change] =
-    &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers];
+    &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers, pause];
 
 /// How long after the usual situation a view may be, in milliseconds.
 pub(super) const LATER: [u64; 11] = [0, 1, 100, 160, 301, 500, 1_001, 2_500, 3_100, 11_000, 29_800];
@@ -133,7 +133,7 @@ pub(super) fn any_node(random: &mut Random) -> Node {
             change(&mut node.state, now, random);
         }
     }
-    lawful(&mut node.state);
+    lawful(&mut node.state, now);
     node
 }
 
@@ -144,7 +144,7 @@ pub(super) fn node_of(usual: u64, later_ms: u64, changes: &BTreeMap<usize, u64>)
     for (change, seed) in changes {
         CHANGES[*change](&mut node.state, now, &mut Random(*seed));
     }
-    lawful(&mut node.state);
+    lawful(&mut node.state, now);
     node
 }
 
@@ -159,7 +159,7 @@ fn usual_node(number: u64) -> Node {
 }
 
 /// What no sequence of events leads to is taken back: the rest is fair game.
-fn lawful(state: &mut State) {
+fn lawful(state: &mut State, now: Instant) {
     if !matches!(state.postgres.process, Process::Alive { phase: Phase::Ready | Phase::Stopping, .. }) {
         state.postgres.sql = None;
     }
@@ -175,6 +175,9 @@ fn lawful(state: &mut State) {
             armed.at = armed.at.min(state.config.bounds.arm_at(held.confirmed, held.ttl));
         }
     }
+    // Whether PostgreSQL is let go is found out before every decision.
+    state.memory.let_go &= state.memory.paused.is_some();
+    crate::decide::pause::remember(state, now);
 }
 
 fn process(state: &mut State, now: Instant, random: &mut Random) {
@@ -412,6 +415,20 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.roles_created = random.one_in(2);
 }
 
+fn pause(state: &mut State, now: Instant, random: &mut Random) {
+    state.memory.paused = random.pick(&[None, Some(now), Some(now.back(seconds(60)))]);
+    state.memory.let_go = random.one_in(2);
+    state.memory.requested = random.one_in(4);
+    state.memory.resumed = random.pick(&[Instant::ZERO, Instant::ZERO, now]);
+    state.config.paused_before = random.one_in(4);
+    if let Some(seen) = state.store.cluster.as_mut() {
+        seen.value.paused = random.pick(&[None, Some(state.memory.paused.is_some())]);
+        if let Some(record) = &mut seen.value.epoch {
+            record.unguarded = random.one_in(2);
+        }
+    }
+}
+
 fn peers(state: &mut State, now: Instant, random: &mut Random) {
     for name in ["b", "c"] {
         let mut told = answer(random.pick(&[Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)]), None);
@@ -465,6 +482,9 @@ fn the_reasons_that_the_ladder_can_give_are_all_given() {
         "candidate_lagging",
         "scheduled_later",
         "cloning",
+        "letting_go",
+        "guarded_again",
+        "nothing_writes",
     ];
     let missing: Vec<_> =
         Reason::CODES.iter().filter(|code| !given.contains(**code) && !elsewhere.contains(*code)).collect();

@@ -15,6 +15,7 @@ use crate::time::Seen;
 use crate::view::View;
 use crate::view::guard::Armed;
 use crate::view::postgres::{DataDir, Process, Slot};
+use crate::view::store::EpochRecord;
 
 fn any_view() -> impl Strategy<Value = Node> {
     let changes = prop::collection::btree_map(0..CHANGES_MAX, any::<u64>(), 0..8);
@@ -164,6 +165,12 @@ fn in_the_store(node: &mut Node, action: &StoreAction) {
             state.spend_tenure();
         }
         StoreAction::Revoke { .. } => state.spent = None,
+        StoreAction::Reserve { epoch, unguarded, .. } => {
+            cluster.value.epoch = Some(EpochRecord { unguarded: *unguarded, ..epoch_record("a", *epoch) });
+        }
+        StoreAction::Vouch { record } => {
+            cluster.value.epoch = Some(EpochRecord { unguarded: false, ..record.clone() });
+        }
         other => panic!("no reconciler orders {other:?}"),
     }
 }

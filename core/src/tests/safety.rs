@@ -6,6 +6,7 @@ use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, Store
 use crate::decide::{Fate, Verdict};
 use crate::effects::{Effects, ORDERS_MAX, Order};
 use crate::lease::Tenure;
+use crate::reason::Reason;
 use crate::state::State;
 use crate::time::Instant;
 use crate::view::View;
@@ -128,7 +129,8 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
         }
         Action::Guard(GuardAction::Disarm) => {
             let ours = view.may_write() && !view.foreign();
-            assert!(!ours && !coming_up, "disarmed while PostgreSQL may write");
+            assert!(view.state.memory.let_go || !ours, "disarmed while PostgreSQL may write");
+            assert!(!coming_up, "disarmed while PostgreSQL is being started as a primary");
         }
         _ => {}
     }
@@ -142,7 +144,9 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;
-    if !view.may_write() || halts || observes {
+    // In a pause it is the operator's, once that is told in the store.
+    let let_go = view.state.memory.let_go;
+    if !view.may_write() || halts || observes || let_go {
         return;
     }
     let ordered = |wanted: &Action| effects.orders.iter().any(|order| order.action == *wanted);
@@ -157,6 +161,11 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     let killed = (present && asked.fire.is_some()) || stopping || paused;
     let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold;
     match &view.state.tenure {
+        // Another cluster's data end the tenure; what is being started on them is stopped by the decision after it.
+        Tenure::None if matches!(verdict.reason, Reason::SystemIdMismatch { .. }) => {
+            let soon = view.at + crate::time::Duration::from_micros(1);
+            assert!(killed || effects.wake.at == Some(soon), "writes without a tenure go on: {verdict:?}");
+        }
         Tenure::None => assert!(killed, "writes without a tenure go on: {verdict:?} {:?}", effects.orders),
         Tenure::Suspended { .. } => {
             assert!(killed || held || paused, "writes go on beside a vanished key: {verdict:?}");

@@ -32,7 +32,7 @@ fn reserves(node: Node) -> Timeline {
 /// The order to reserve up to `newest`, where the record has this revision.
 fn reserve_of(record: Revision, newest: u32) -> Action {
     let (epoch, timeline, position, newest_timeline) = (EPOCH, Timeline(1), HERE, Timeline(newest));
-    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline })
+    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded: false })
 }
 
 #[test]

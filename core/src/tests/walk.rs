@@ -371,6 +371,16 @@ impl Walk {
             view.failover = Some(failover(Some("a"), Some("b")));
             view.failover_revision = Revision(90);
         }
+        view.paused = match self.random.below(12) {
+            0 => Some(true),
+            1 => None,
+            2 | 3 => Some(false),
+            _ => Some(self.node.view().paused()),
+        };
+        view.epoch = held.map(|held| crate::view::store::EpochRecord {
+            unguarded: self.random.one_in(2),
+            ..epoch_record("a", held.epoch)
+        });
         if let Some(key) = view.members.get_mut(&Member::new("b")) {
             key.record.role = self.random.pick(&["primary", "replica"]).into();
         }

@@ -69,12 +69,24 @@ impl<'a> View<'a> {
         self.authority_left() > Duration::ZERO
     }
 
+    /// The cluster is paused, as far as is known.
+    pub fn paused(&self) -> bool {
+        self.state.memory.paused.is_some()
+    }
+
+    /// The keys of a leader are ours to write: under authority, or as a paused primary that is let go.
+    pub fn publishes(&self) -> bool {
+        self.held().is_some() && (self.authority() || self.state.memory.let_go)
+    }
+
     /// Clients that want to write are right here at this very instant: there is authority, writes are not on hold, and
-    /// the leader key is not being given away.
+    /// the leader key is not being given away. A paused primary goes on without authority, beside no other leader.
     ///
     /// The race: the store has applied the release and its answer is on the way, or lost. Another leads by then.
     pub fn leads(&self) -> bool {
-        self.authority() && !self.state.guard.held && !self.releasing()
+        let alone = self.leader().is_none_or(|leader| leader.member == self.config().me);
+        let let_go = self.state.memory.let_go && self.is_primary() && (self.held().is_some() || alone);
+        (self.authority() || let_go) && !self.state.guard.held && !self.releasing()
     }
 
     /// The release of the leader key is on its way.
@@ -317,9 +329,13 @@ impl<'a> View<'a> {
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
     }
 
-    /// The operator's request, if it is due and not stale.
+    /// The operator's request, if it is due and not stale. What is scheduled waits for the end of a pause, during which a
+    /// candidate has to be named.
     pub fn due_failover(&self) -> Option<&'a FailoverKey> {
         let request = self.cluster()?.failover.as_ref()?;
+        if self.paused() && (request.scheduled_at.is_some() || request.candidate.is_none()) {
+            return None;
+        }
         (self.schedule_left(request).is_none() && !self.schedule_missed(request)).then_some(request)
     }
 

@@ -55,6 +55,8 @@ pub struct ClusterView {
     pub failover_revision: Revision,
     /// `mod_revision` of `config`; 0 if absent or not an object.
     pub config_revision: Revision,
+    /// What `config` says of maintenance mode (`pause`); `None`: it says nothing, being absent or not an object.
+    pub paused: Option<bool>,
     /// `mod_revision` of `sync`; 0 if absent.
     pub sync_revision: Revision,
     /// `status`.
@@ -141,6 +143,8 @@ pub struct MemberRecord {
     pub replicatefrom: Option<Member>,
     /// It is one of ours: it can pledge. A Patroni member cannot.
     pub pledges: bool,
+    /// `pause`: it sees the cluster as paused.
+    pub paused: bool,
     /// Parameters waiting for a restart: name, old value, new value.
     pub pending_restart: Vec<(String, String, String)>,
     /// The restart that is scheduled on this node; of others it is not read.
@@ -245,6 +249,9 @@ pub struct EpochRecord {
     pub position: Lsn,
     /// The greatest number that a timeline had, or might get under that tenure. 0 if it is not told.
     pub newest_timeline: Timeline,
+    /// The cluster is paused, and that primary may write without its tenure, with no guard that ends it: nobody takes its
+    /// place on his own before it has said that it writes under a guard again, or not at all.
+    pub unguarded: bool,
 }
 
 impl ClusterView {

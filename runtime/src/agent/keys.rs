@@ -7,7 +7,7 @@ use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use matriarch_core::op::Outcome;
 use matriarch_core::time::{Instant, WallMillis};
-use matriarch_core::view::store::{HistoryLine, MemberRecord};
+use matriarch_core::view::store::{EpochRecord, HistoryLine, MemberRecord};
 
 use super::feed::Mirror;
 use crate::store::{Committed, EtcdStore, Guard, Operation, Renewed, Transaction};
@@ -166,8 +166,15 @@ impl Keys {
 
     async fn acquire(&self, acquire: &Acquire, deadline: Duration) -> Outcome<StoreDone> {
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
-        let (store, newest) = (self.mirror.store_id(), acquire.newest_timeline);
-        let record = wire::epoch_json(store, &self.me, acquire.timeline, acquire.position, newest, None);
+        let record = wire::epoch_json(&EpochRecord {
+            // Nobody knows the revision of a transaction before it is applied.
+            epoch: Revision(0),
+            timeline: acquire.timeline,
+            position: acquire.position,
+            newest_timeline: acquire.newest_timeline,
+            unguarded: acquire.unguarded,
+            ..self.record()
+        });
         let mut guards = vec![
             Guard::Absent(self.key(key::LEADER)),
             unchanged(key::FAILOVER, acquire.failover),
@@ -197,6 +204,20 @@ impl Keys {
             then_read: Some(self.base.clone()),
         };
         self.acquired(self.commit(transaction, deadline).await)
+    }
+
+    /// A record of this node's, of nothing yet.
+    fn record(&self) -> EpochRecord {
+        EpochRecord {
+            revision: Revision(0),
+            store: self.mirror.store_id(),
+            epoch: Revision(0),
+            member: self.me.clone(),
+            timeline: Timeline(0),
+            position: Lsn(0),
+            newest_timeline: Timeline(0),
+            unguarded: false,
+        }
     }
 
     fn put_leader(&self, lease: LeaseId) -> Operation {
@@ -289,11 +310,16 @@ impl Keys {
                 vec![as_leader(epoch)],
                 vec![self.put(key::STATUS, wire::status_json(position, timeline, &slots, &retain))],
             ),
-            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline } => {
-                let store = self.mirror.store_id();
-                let text = wire::epoch_json(store, &self.me, timeline, position, newest_timeline, Some(epoch));
+            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded } => {
+                let written = EpochRecord { epoch, timeline, position, newest_timeline, unguarded, ..self.record() };
                 let guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
-                guarded(guards, vec![self.put(key::MATRIARCH, text)])
+                guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
+            }
+            // Whoever took the key since has written a record of his own.
+            StoreAction::Vouch { record } => {
+                let guards = vec![unchanged(key::MATRIARCH, record.revision)];
+                let written = EpochRecord { unguarded: false, ..record };
+                guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
             }
             StoreAction::PutHistory { epoch, revision, lines } => guarded(
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],

@@ -44,6 +44,7 @@ use guard_link::GuardLink;
 use handle::{JOURNAL_MAX, Message, Shared};
 use lanes::Lanes;
 use namesake::{Namesake, Verdict};
+use promises::Promises;
 use surroundings::Reload;
 
 /// Why the loop ended.
@@ -101,6 +102,8 @@ pub struct Agent {
     answers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
     config_seen: Option<Revision>,
+    promises: Arc<dyn Promises>,
+    paused_kept: bool,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
     namesake: Namesake,
@@ -212,6 +215,12 @@ impl Agent {
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();
             }
+        }
+        let paused = shared.core.memory.paused.is_some();
+        if std::mem::replace(&mut self.paused_kept, paused) != paused {
+            let promises = Arc::clone(&self.promises);
+            // Beside the loop: a disk that hangs must not hang it.
+            tokio::spawn(async move { promises.keep_paused(paused).await });
         }
         if let DataDir::Cluster(cluster) = &shared.core.postgres.data {
             shared.system_identifier = Some(cluster.system_id.to_string());
@@ -436,7 +445,9 @@ impl Agent {
         // The new settings are there before the order that writes them.
         self.lanes.postgres.apply_settings(effective.settings);
         self.vet_parameters();
-        Some(self.step(Event::Configured(effective.core)))
+        let paused_before = self.shared().core.config.paused_before;
+        let config = matriarch_core::config::Config { paused_before, ..effective.core };
+        Some(self.step(Event::Configured(config)))
     }
 
     fn message(&mut self, message: Message) -> Option<Effects> {

@@ -18,6 +18,13 @@ use crate::aside::Changes;
 pub trait Promises: Send + Sync {
     /// What the last agent left.
     fn read(&self) -> Started;
+    /// The cluster was paused when the last agent heard of it last.
+    fn was_paused(&self) -> bool {
+        false
+    }
+    /// Remembers that for the next agent, for a start without a store. What does not get to the disk costs a primary
+    /// that would be left alone, at the worst.
+    async fn keep_paused(&self, _paused: bool) {}
     /// Writes what `action` says, after all that was asked for before. `Done`: it is on disk.
     async fn write(&self, action: HostAction) -> Outcome<()>;
 }
@@ -36,6 +43,11 @@ struct Epoch {
     store_id: u64,
     epoch: i64,
     timeline: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pause {
+    paused: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +70,17 @@ impl Promises for Files {
                 timeline: Timeline(epoch.timeline),
             }),
             pledge: pledge.and_then(|pledge| pledge.absent_at).map(Revision),
+        }
+    }
+
+    fn was_paused(&self) -> bool {
+        self.load("pause").is_some_and(|pause: Pause| pause.paused)
+    }
+
+    async fn keep_paused(&self, paused: bool) {
+        let files = self.clone();
+        if let Err(error) = self.writes.make(move || files.store("pause", &Pause { paused })).await {
+            tracing::warn!(%error, "the state directory does not take whether the cluster is paused");
         }
     }
 
@@ -128,6 +151,17 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_pause_outlives_its_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let promises = Files::new(directory.path());
+        assert!(!promises.was_paused());
+        promises.keep_paused(true).await;
+        assert!(Files::new(directory.path()).was_paused());
+        promises.keep_paused(false).await;
+        assert!(!promises.was_paused());
+    }
 
     #[test]
     fn what_was_written_is_read_again_and_a_torn_file_does_not_count() {

@@ -119,6 +119,7 @@ pub fn effective(
         may_bootstrap: local.bootstrap.dcs.is_object(),
         restores_alone: own.hooks.restores_alone(),
         unsupported: dynamic.unsupported().map(str::to_owned),
+        paused_before: false,
         parameters_generation: generation(&settings),
         published: Published {
             host: published.as_ref().map_or(host, |address| address.host.clone()),

@@ -89,6 +89,7 @@ pub async fn live(
     let keys = Keys::new(store.clone(), mirror.clone(), &base, me, setup::extras(&local), &local.bootstrap.dcs);
     keys.allow_tenure(config.ttl);
     let started = around.promises.read();
+    let config = Config { paused_before: around.promises.was_paused(), ..config };
     let begun = clock.now();
     let shared = super::shared(State::new(config.clone(), begun), &local.scope, &local.tags);
 
@@ -142,6 +143,8 @@ pub async fn live(
         answers: std::collections::BTreeMap::new(),
         next_request: 0,
         config_seen: None,
+        promises: around.promises,
+        paused_kept: config.paused_before,
         server_major,
         unreachable_since: None,
         namesake,

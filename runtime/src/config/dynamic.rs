@@ -148,7 +148,6 @@ impl DynamicConfig {
     /// The first thing asked for that this version does not do. In such a cluster the agent only observes.
     pub fn unsupported(&self) -> Option<&'static str> {
         [
-            ("pause", self.pause),
             ("synchronous_mode", self.synchronous_mode != SynchronousMode::Off),
             ("failsafe_mode", self.failsafe_mode),
             ("standby_cluster", self.standby_cluster.is_some()),

@@ -31,9 +31,6 @@ async fn toggle(mut ctl: Ctl<'_>, args: PauseArgs, pause: bool) -> Result<(), Ct
     if paused == pause {
         return failed(if pause { "Cluster is already paused" } else { "Cluster is not paused" });
     }
-    if pause {
-        refuse_to_observe(&cluster)?;
-    }
     let body = json!({ "pause": pause.then_some(true) }).to_string();
     let (verb, done) = if pause { ("pause", "paused") } else { ("resume", "resumed") };
     for target in leader_first(&cluster) {
@@ -49,21 +46,6 @@ async fn toggle(mut ctl: Ctl<'_>, args: PauseArgs, pause: bool) -> Result<(), Ct
         }
     }
     failed("Can not find accessible cluster member")
-}
-
-/// An agent of Matriarch does not know maintenance mode yet: it would only observe, where Patroni's restarts and switches
-/// over by hand. A cluster of Patroni's agents alone can be paused.
-fn refuse_to_observe(cluster: &ClusterRead) -> Result<(), CtlError> {
-    let members = cluster.view.members.iter().filter(|(_, key)| key.record.pledges);
-    let ours: Vec<&str> = members.map(|(name, _)| name.as_str()).collect();
-    if ours.is_empty() {
-        return Ok(());
-    }
-    failed(format!(
-        "pause is not built yet in Matriarch, which runs {}: these agents would only observe, and carry out nothing that \
-         you ask for either. Nothing was changed",
-        ours.join(", ")
-    ))
 }
 
 /// Until every member of before says so, or for `loop_wait` and a second.

@@ -22,7 +22,12 @@ pub fn cluster_view(store: StoreId, revision: Revision, entries: &[RawEntry<'_>]
                 view.initialize = Some(Initialize { revision: modified, lease, system_id });
             }
             // What is not an object must look absent: it must never replace a configuration in force.
-            keys::CONFIG if lenient::object(entry.value).is_some() => view.config_revision = modified,
+            keys::CONFIG => {
+                if let Some(config) = lenient::object(entry.value) {
+                    view.config_revision = modified;
+                    view.paused = Some(config.get("pause").is_some_and(lenient::switched_on));
+                }
+            }
             keys::STATUS => view.status = Some(status::status_key(modified, entry.value)),
             keys::OPTIME_LEADER => legacy = status::legacy_optime(entry.value),
             keys::FAILOVER => {

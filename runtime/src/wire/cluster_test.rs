@@ -39,7 +39,7 @@ fn a_whole_cluster() {
     assert_eq!((view.store, view.revision), (StoreId(5), Revision(100)));
     assert_eq!(view.leader, Some(leader));
     assert_eq!(view.system_id(), Some(SystemId(7_711_071_687_290_272_793)));
-    assert_eq!(view.config_revision, Revision(20));
+    assert_eq!((view.config_revision, view.paused), (Revision(20), Some(false)));
     assert_eq!((view.failover_revision, view.sync_revision), (Revision(21), Revision(31)));
     let request = FailoverKey {
         revision: Revision(21),
@@ -113,4 +113,21 @@ fn a_leader_without_a_record_and_a_record_that_is_unreadable() {
     assert_eq!(view.leader_record(), None);
     assert_eq!(view.leader.map(|leader| leader.member), Some(Member::new("n9")));
     assert_eq!(view.members.get(&Member::new("n1")).map(|key| key.record.state.as_str()), Some(""));
+}
+
+/// What is no object says nothing of a pause: it neither begins one nor ends it.
+#[test]
+fn a_pause_is_read_as_patroni_reads_it() {
+    let paused = |config| view(&[entry("config", config, 20)]).paused;
+    for (config, expected) in [
+        (r#"{"pause":true}"#, Some(true)),
+        (r#"{"pause":"on"}"#, Some(true)),
+        (r#"{"pause":null}"#, Some(false)),
+        ("{}", Some(false)),
+        ("[]", None),
+        ("nonsense", None),
+    ] {
+        assert_eq!(paused(config), expected, "{config}");
+    }
+    assert_eq!(view(&[]).paused, None);
 }

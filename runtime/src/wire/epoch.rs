@@ -8,6 +8,8 @@
 //! - `name`, `timeline`, `lsn`: the member, and its timeline and position when it took the leader key.
 //! - `newest_timeline`: the greatest number that a timeline has, or may get under this tenure: reserved, so that no two
 //!   promotions begin timelines of one number.
+//! - `unguarded`: true while the cluster is paused and that member's primary may write without its tenure, with no guard
+//!   that ends it. Left out otherwise.
 //! - `epoch`: the `create_revision` of the leader key. Left out by the transaction that creates the leader key, since
 //!   nobody knows the revision of a transaction before it is applied; the `mod_revision` of this key is the same number
 //!   then. Anything that writes this key beside a leader key that exists already has to name it.
@@ -18,25 +20,21 @@ use serde_json::{Map, Value};
 
 use super::lenient;
 
-/// The value of `matriarch`. `epoch` only where the leader key was not created by the same transaction.
-pub fn epoch_json(
-    store: StoreId,
-    member: &Member,
-    timeline: Timeline,
-    position: Lsn,
-    newest_timeline: Timeline,
-    epoch: Option<Revision>,
-) -> String {
-    let mut record = Map::new();
-    record.insert("store_id".to_owned(), store.to_string().into());
-    record.insert("name".to_owned(), member.as_str().into());
-    record.insert("timeline".to_owned(), timeline.0.into());
-    record.insert("lsn".to_owned(), position.0.into());
-    record.insert("newest_timeline".to_owned(), newest_timeline.0.into());
-    if let Some(epoch) = epoch {
-        record.insert("epoch".to_owned(), epoch.0.into());
+/// The value of `matriarch`. Its epoch is written unless it is 0: where the same transaction creates the leader key.
+pub fn epoch_json(record: &EpochRecord) -> String {
+    let mut json = Map::new();
+    json.insert("store_id".to_owned(), record.store.to_string().into());
+    json.insert("name".to_owned(), record.member.as_str().into());
+    json.insert("timeline".to_owned(), record.timeline.0.into());
+    json.insert("lsn".to_owned(), record.position.0.into());
+    json.insert("newest_timeline".to_owned(), record.newest_timeline.0.into());
+    if record.unguarded {
+        json.insert("unguarded".to_owned(), true.into());
     }
-    Value::Object(record).to_string()
+    if record.epoch != Revision(0) {
+        json.insert("epoch".to_owned(), record.epoch.0.into());
+    }
+    Value::Object(json).to_string()
 }
 
 /// Reads `matriarch`. A key that is there always gives a record, with 0 and no name for what cannot be read: the leader
@@ -53,6 +51,7 @@ pub fn epoch_record(modified: Revision, text: &str) -> EpochRecord {
         timeline: timeline("timeline"),
         position: Lsn(lenient::unsigned_at(&record, "lsn")),
         newest_timeline: timeline("newest_timeline"),
+        unguarded: record.get("unguarded").is_some_and(lenient::truthy),
     }
 }
 
@@ -65,10 +64,20 @@ mod tests {
     #[test]
     fn the_documented_form() {
         let store = StoreId(14_841_639_068_965_178_418);
-        let json = |epoch| epoch_json(store, &Member::new("n1"), Timeline(2), Lsn(67_417_056), Timeline(3), epoch);
+        let record = EpochRecord {
+            revision: Revision(0),
+            store,
+            epoch: Revision(0),
+            member: Member::new("n1"),
+            timeline: Timeline(2),
+            position: Lsn(67_417_056),
+            newest_timeline: Timeline(3),
+            unguarded: false,
+        };
         let text = r#"{"store_id":"14841639068965178418","name":"n1","timeline":2,"lsn":67417056,"newest_timeline":3}"#;
-        assert_eq!(json(None), text);
-        assert_eq!(json(Some(Revision(9))), text.replace('}', r#","epoch":9}"#));
+        assert_eq!(epoch_json(&record), text);
+        let of_epoch = EpochRecord { epoch: Revision(9), unguarded: true, ..record };
+        assert_eq!(epoch_json(&of_epoch), text.replace('}', r#","unguarded":true,"epoch":9}"#));
     }
 
     #[test]
@@ -83,14 +92,17 @@ mod tests {
     proptest! {
         #[test]
         fn read_back_as_written(
-            store: u64, name: String, timeline: u32, lsn: u64, newest: u32, epoch: Option<i64>
+            store: u64, name: String, timeline: u32, lsn: u64, newest: u32, epoch: i64, unguarded: bool
         ) {
             let member = Member(name);
             let (store, timeline, position) = (StoreId(store), Timeline(timeline), Lsn(lsn));
             let (revision, newest_timeline) = (Revision(41), Timeline(newest));
-            let text = epoch_json(store, &member, timeline, position, newest_timeline, epoch.map(Revision));
-            let epoch = epoch.map_or(revision, Revision);
-            let expected = EpochRecord { revision, store, epoch, member, timeline, position, newest_timeline };
+            let written = Revision(epoch);
+            let record =
+                EpochRecord { revision, store, epoch: written, member, timeline, position, newest_timeline, unguarded };
+            let text = epoch_json(&record);
+            let epoch = if epoch == 0 { revision } else { written };
+            let expected = EpochRecord { epoch, ..record };
             prop_assert_eq!(epoch_record(Revision(41), &text), expected);
         }
     }

@@ -77,6 +77,9 @@ pub fn member_json(record: &MemberRecord, extras: &MemberExtras<'_>) -> String {
         told.insert("postmaster_start_time".to_owned(), started);
         put("scheduled_restart", told.into());
     }
+    if record.paused {
+        put("pause", true.into());
+    }
     if record.pledges {
         put(MARK, env!("CARGO_PKG_VERSION").into());
     }
@@ -107,6 +110,7 @@ pub fn member_record(text: &str) -> MemberRecord {
         replication_state: string("replication_state"),
         checkpoint_pending: member.get("checkpoint_after_promote") == Some(&Value::Bool(false)),
         pledges: member.contains_key(MARK),
+        paused: member.get("pause").is_some_and(lenient::truthy),
         pending_restart: pending(&member),
         ..tagged(member.get("tags").and_then(Value::as_object).unwrap_or(&Map::new()))
     }

@@ -100,7 +100,7 @@ fn samples_of_patroni_are_read() {
     assert_eq!(member_record(STARTING), starting());
     assert_eq!(member_record(PRIMARY), primary());
     assert_eq!(member_record(REPLICA), replica());
-    assert_eq!(member_record(REPLICA_ALL), replica());
+    assert_eq!(member_record(REPLICA_ALL), MemberRecord { paused: true, ..replica() });
     assert_eq!(member_record(STANDBY_LEADER), standby_leader());
 }
 

@@ -17,7 +17,7 @@ impl World {
     pub fn note_strike(&mut self, fault: &Fault) {
         let now = self.now;
         let calm = self.checks.unrest.is_none_or(|last| now.since(last) > ms(ALONE_AFTER_MS));
-        let alone = calm && self.checks.struck.is_empty() && self.serving().is_some();
+        let alone = calm && !self.is_paused() && self.checks.struck.is_empty() && self.serving().is_some();
         self.checks.lone = alone.then(|| (fault.what.kind(), now, self.outage_budget(fault)));
         self.checks.unrest = Some(now);
     }

@@ -24,6 +24,7 @@ mod s15_prefix;
 mod s16_nothing_destroyed;
 mod s17_last_copy;
 mod s18_one_birth;
+mod s19_pause;
 mod s20_lossless_switchover;
 mod s22_slots;
 mod s24_stale_authority;
@@ -55,11 +56,12 @@ use crate::world::World;
 pub use l01_serves::Outage;
 pub use s12_eligible::Told;
 pub use s16_nothing_destroyed::Tool;
+pub use s19_pause::Pauses;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
-pub const INVARIANTS: [&str; 33] = [
-    "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S20", "S22", "S24",
-    "S25", "S26", "S27", "S28", "S30", "S31", "M4", "L1", "L2", "L4", "L5", "L6", "L8", "L10", "L11", CRASH,
+pub const INVARIANTS: [&str; 34] = [
+    "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S22",
+    "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M4", "L1", "L2", "L4", "L5", "L6", "L8", "L10", "L11", CRASH,
 ];
 
 /// An invariant did not hold.
@@ -135,6 +137,8 @@ pub struct Checks {
     unreserved: BTreeSet<NodeId>,
     /// Requests of operators that are not answered yet, by node, agent and number, and when they were made.
     asked: BTreeMap<(NodeId, u32, RequestId), Time>,
+    /// What operators have paused, and what agents have seen of that.
+    pub pauses: Pauses,
     /// Who served when, and for how long nobody did.
     outage: Outage,
     /// When a fault struck last, or ended, or an outage did.
@@ -209,10 +213,12 @@ impl World {
         self.check_revision(node);
         self.check_lanes(node, effects);
         self.check_repetition(node, at, effects);
+        self.check_let_go(node);
     }
 
     /// An order is about to be carried out.
     pub fn check_order(&mut self, node: NodeId, order: &Order) {
+        self.check_paused_order(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
                 let hands_over = matches!(order.because, Reason::HandingOver { .. });
@@ -236,6 +242,9 @@ impl World {
                 self.trace.world(now, 'L', || format!("{who} takes the leader key, lease {}", leader.lease));
                 self.check_key(leader);
                 self.check_winner(leader);
+                if let Some(holder) = self.named(&leader.member) {
+                    self.note_taken_by_hand(holder);
+                }
                 self.checks.leaderless = None;
                 self.checks.last_leader = self.named(&leader.member);
             }

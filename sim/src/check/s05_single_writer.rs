@@ -32,7 +32,12 @@ impl World {
         if self.nodes[node.0].config.unsupported.is_some() {
             return true;
         }
-        let since = since.max(self.checks.quiet_since[node.0]);
+        // And nothing is undone while the cluster is paused, as far as it knows.
+        let paused = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.paused.is_some());
+        if paused {
+            return true;
+        }
+        let since = since.max(self.checks.quiet_since[node.0]).max(self.saw_pause_end(node));
         // An agent that was only just started looks for its tenure first.
         let booted = self.nodes[node.0].booted + ms(self.settings.retry_timeout_ms + 2000);
         self.nodes[node.0].awake().is_none() || self.now < booted || self.now.since(since) < ms(1000)

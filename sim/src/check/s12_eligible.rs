@@ -123,7 +123,9 @@ impl World {
         let Some(node) = self.named(&leader.member) else { return };
         // Whoever takes back what went before its time was never out of office.
         let back = self.checks.last_leader == Some(node);
-        let (Some(since), false) = (self.checks.leaderless, back) else { return };
+        // Nor does a primary that an operator made by hand in a pause race for its key.
+        let by_hand = self.checks.by_hand[node.0].is_some();
+        let (Some(since), false) = (self.checks.leaderless, back || by_hand) else { return };
         let waited = self.now.since(since).max(self.waited_in_a_lost_past(node));
         if self.nodes[node.0].config.nofailover {
             self.violated("S12", format!("{} takes the leader key and is barred", self.names[node.0]));

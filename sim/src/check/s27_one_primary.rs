@@ -46,7 +46,9 @@ impl World {
     fn lost_early(&self, node: NodeId) -> bool {
         let agent = self.nodes[node.0].agent.as_ref();
         let held = agent.and_then(|agent| agent.state.tenure.held().map(|held| held.lease));
-        held.is_some_and(|lease| self.checks.early.contains_key(&lease))
+        // Or an operator made a primary by hand while the cluster was paused, and it leads.
+        let by_hand = self.checks.by_hand[node.0].is_some();
+        held.is_some_and(|lease| self.checks.early.contains_key(&lease)) || by_hand
     }
 }
 

@@ -14,6 +14,11 @@ const REPLACED_WITHIN: Duration = ms(2000);
 impl World {
     pub(super) fn check_fences(&mut self) {
         for index in 0..self.nodes.len() {
+            // In a pause there is none, and the store tells of that.
+            if self.is_let_go(crate::node::NodeId(index)) {
+                self.checks.guardless[index] = None;
+                continue;
+            }
             let node = &self.nodes[index];
             let guardless = node.awake().is_some() && node.guard.is_none() && self.writes_by_rule(node.id);
             let since = &mut self.checks.guardless[index];

@@ -214,6 +214,7 @@ impl World {
                     });
                 }
             }
+            What::Pause => self.cluster_paused(on),
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
             }

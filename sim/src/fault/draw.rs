@@ -164,6 +164,15 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         all.retain(|what| !starts(what) && !early(what));
         all.push(What::RestoreStore(0));
     }
+    // What a paused primary has told in the store is not to be lost: nobody else knows that it has no guard.
+    if random.chance(12) {
+        let loses = |what: &What| {
+            let keys = matches!(what, What::DeleteKey(_) | What::GarbleKey(_) | What::DeleteAllKeys);
+            keys || matches!(what, What::RestoreStore(_) | What::AskUnsupported)
+        };
+        all.retain(|what| !loses(what));
+        all.push(What::Pause);
+    }
     // A dead or frozen agent and a dead guard together leave nobody to stop PostgreSQL (docs/time.md).
     if random.chance(50) {
         all.retain(|what| !matches!(what, What::KillGuard(_)));
@@ -171,7 +180,11 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         all.retain(|what| !matches!(what, What::FreezeAgent(_) | What::KillAgent(_) | What::StopAgent(_)));
     }
     let share = random.between(20, 80);
-    let chosen: Vec<What> = all.iter().copied().filter(|_| random.chance(share)).collect();
+    let mut chosen: Vec<What> = all.iter().copied().filter(|_| random.chance(share)).collect();
+    // Once in such a plan it is to meet the others.
+    if all.contains(&What::Pause) && !chosen.contains(&What::Pause) {
+        chosen.push(What::Pause);
+    }
     if chosen.is_empty() { all } else { chosen }
 }
 
@@ -235,9 +248,12 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::HangStart(_) => What::HangStart(here),
         What::FailTools(_) => What::FailTools(here),
         What::ForeignData(_) => What::ForeignData(node),
-        other @ (What::StopStore | What::LoseKey | What::LoseLease | What::DeleteAllKeys | What::AskUnsupported) => {
-            other
-        }
+        other @ (What::StopStore
+        | What::LoseKey
+        | What::LoseLease
+        | What::DeleteAllKeys
+        | What::AskUnsupported
+        | What::Pause) => other,
     }
 }
 
@@ -247,6 +263,8 @@ fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
     match what {
         What::KillPostmaster(..) => random.magnitude(5, 8000),
         What::CrashHost(_) | What::KillAgent(_) | What::StopAgent(_) => random.magnitude(500, long),
+        // Long enough for whatever happens meanwhile.
+        What::Pause => random.magnitude(5000, 180_000),
         // Long enough for whoever hangs to be given up.
         What::HangStart(_) => random.magnitude(500, 240_000),
         _ => random.magnitude(20, long),

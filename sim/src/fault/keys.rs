@@ -103,6 +103,15 @@ impl World {
         self.store_changed();
     }
 
+    /// An operator pauses the cluster, or ends that. Whoever was left alone may have much to make up for.
+    pub(super) fn cluster_paused(&mut self, on: bool) {
+        self.checks.disturbed(None, self.now);
+        self.note_pause(on);
+        self.coverage.count(if on { "cluster paused" } else { "cluster resumed" });
+        self.store.pause(on);
+        self.store_changed();
+    }
+
     /// The dynamic configuration is another from now on. What is checked goes by the most that was ever allowed.
     pub(super) fn configuration_changes(&mut self, what: What) {
         let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else { return };

@@ -194,6 +194,8 @@ pub enum What {
     ForeignData(Where),
     /// The cluster asks for a mode that is not supported.
     AskUnsupported,
+    /// An operator pauses the cluster, and ends that after the time.
+    Pause,
 }
 
 impl What {
@@ -245,6 +247,7 @@ impl What {
             Self::FailTools(_) => "fail_tools",
             Self::ForeignData(_) => "foreign_data",
             Self::AskUnsupported => "ask_unsupported",
+            Self::Pause => "pause",
         }
     }
 
@@ -300,7 +303,8 @@ impl What {
             | Self::RestoreStore(_)
             | Self::ChangeConfig { .. }
             | Self::SlowNetwork(_)
-            | Self::AskUnsupported => None,
+            | Self::AskUnsupported
+            | Self::Pause => None,
         }
     }
 }

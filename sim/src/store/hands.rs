@@ -52,7 +52,7 @@ impl Store {
             Key::Members => keys.members.clear(),
             Key::Status => keys.status = None,
             Key::History => keys.history = HistoryKey::default(),
-            Key::Config => keys.config_revision = Revision(0),
+            Key::Config => (keys.config_revision, keys.paused) = (Revision(0), None),
             Key::Initialize => (keys.initialize, self.initialize_lease) = (None, None),
             Key::Failover => (keys.failover, keys.failover_revision) = (None, Revision(0)),
             Key::Record => keys.epoch = None,
@@ -82,7 +82,7 @@ impl Store {
             Key::Status => keys.status = Some(StatusKey { revision: next, ..StatusKey::default() }),
             Key::History => keys.history = HistoryKey { revision: next, ..HistoryKey::default() },
             // What is no object looks absent.
-            Key::Config => keys.config_revision = Revision(0),
+            Key::Config => (keys.config_revision, keys.paused) = (Revision(0), None),
             Key::Initialize => {
                 keys.initialize = Some(Initialize { revision: next, lease: LeaseId(0), system_id: None });
                 self.initialize_lease = None;
@@ -97,16 +97,22 @@ impl Store {
                     timeline: Timeline(0),
                     position: Lsn(0),
                     newest_timeline: Timeline(0),
+                    unguarded: false,
                 });
             }
         }
         self.publish(next);
     }
 
-    /// `etcdctl put config`: another configuration.
+    /// `etcdctl put config`: another configuration, in which `pause` is as it was.
     pub fn configure(&mut self) {
+        self.pause(self.keys.paused.unwrap_or_default());
+    }
+
+    /// `patronictl pause`, or `resume`.
+    pub fn pause(&mut self, paused: bool) {
         let next = self.next();
-        self.keys.config_revision = next;
+        (self.keys.config_revision, self.keys.paused) = (next, Some(paused));
         self.publish(next);
     }
 

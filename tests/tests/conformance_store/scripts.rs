@@ -140,6 +140,7 @@ fn put(lease: LeaseId) -> StoreAction {
 
 fn acquire(lease: LeaseId, seen: &ClusterView) -> StoreAction {
     StoreAction::Acquire(Acquire {
+        unguarded: false,
         lease,
         failover: seen.failover_revision,
         config: seen.config_revision,

@@ -122,6 +122,7 @@ impl World {
                     timeline: acquire.timeline,
                     position: acquire.position,
                     newest_timeline: acquire.newest_timeline,
+                    unguarded: acquire.unguarded,
                 });
                 return Outcome::Done(StoreDone::Acquired(self.keys.clone()));
             }
@@ -154,10 +155,21 @@ impl World {
                 let (revision, optime) = (next, position);
                 self.keys.status = Some(StatusKey { revision, optime, timeline, ..StatusKey::default() });
             }
-            StoreAction::Reserve { epoch, timeline, position, newest_timeline, .. } => {
+            StoreAction::Reserve { epoch, timeline, position, newest_timeline, unguarded, .. } => {
                 let (revision, store, member) = (next, StoreId(1), Member::new("a"));
-                self.keys.epoch =
-                    Some(EpochRecord { revision, store, epoch, member, timeline, position, newest_timeline });
+                self.keys.epoch = Some(EpochRecord {
+                    revision,
+                    store,
+                    epoch,
+                    member,
+                    timeline,
+                    position,
+                    newest_timeline,
+                    unguarded,
+                });
+            }
+            StoreAction::Vouch { record } => {
+                self.keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record });
             }
             StoreAction::PutHistory { lines, .. } => {
                 (self.keys.history.revision, self.keys.history.lines) = (next, lines);

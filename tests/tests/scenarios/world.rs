@@ -205,6 +205,7 @@ impl World {
             timeline: newest_timeline,
             position: HERE,
             newest_timeline,
+            unguarded: false,
         });
         if name != "a" {
             self.member(name, "primary", false);

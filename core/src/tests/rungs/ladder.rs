@@ -10,6 +10,7 @@ fn the_rungs_have_the_names_and_the_order_that_operators_know() {
     let known = [
         "fence",
         "unsupported",
+        "pause",
         "identity",
         "isolated",
         "startup",

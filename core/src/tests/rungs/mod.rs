@@ -4,6 +4,7 @@ mod fence;
 mod follow;
 mod ladder;
 mod lead;
+mod pause;
 mod race;
 mod standing_back;
 mod switchover;

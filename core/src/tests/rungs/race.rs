@@ -15,6 +15,7 @@ fn a_node_that_is_ahead_asks_for_a_lease_and_then_for_the_key_with_everything_it
         cluster.epoch = Some(epoch_record("b", THEIR_EPOCH));
     });
     let acquire = crate::action::Acquire {
+        unguarded: false,
         lease: LeaseId(9),
         failover: Revision(3),
         config: Revision(6),

@@ -1,0 +1,275 @@
+//! S19: a pause is respected. An agent that has seen it starts, stops, promotes, demotes and rewinds nothing but at an
+//! operator's request; and its leader is soon let go, or the guard would end what nobody may end.
+//!
+//! What an agent has seen is noted where it arrives, before core hears of it.
+
+use std::time::Duration;
+
+use matriarch_core::action::{Action, GuardAction, PostgresAction};
+use matriarch_core::effects::Order;
+use matriarch_core::event::{Event, Request, StoreDone, StoreEvent};
+use matriarch_core::id::Revision;
+use matriarch_core::op::Outcome;
+use matriarch_core::view::store::ClusterView;
+
+use super::NODES_MAX;
+use crate::node::NodeId;
+use crate::time::{Time, ms};
+use crate::world::World;
+
+/// From when a pause is seen until its leader is let go: the store is told, the guard is asked.
+const LET_GO_WITHIN: Duration = ms(10_000);
+/// What was asked for is taken up within this time.
+const TAKEN_UP_WITHIN: Duration = ms(10_000);
+
+/// What is known of a pause.
+#[derive(Clone, Debug, Default)]
+pub struct Pauses {
+    /// Since when the cluster is paused.
+    since: Option<Time>,
+    /// The newest keys that each agent has seen, by its boot, and since when it has seen a pause there.
+    seen: [(u32, Revision, Option<Time>); NODES_MAX],
+    /// They tell that its own primary has no guard.
+    told: [bool; NODES_MAX],
+    /// When each agent saw a pause end.
+    ended: [Time; NODES_MAX],
+    /// When an operator last asked for something that concerns the node; until it is done.
+    asked: [Option<Time>; NODES_MAX],
+}
+
+impl World {
+    /// An operator pauses the cluster, or ends that. Nobody counts how long it does not serve meanwhile.
+    pub fn note_pause(&mut self, on: bool) {
+        self.checks.pauses.since = on.then_some(self.now);
+        self.checks.lone = None;
+        self.note_unrest();
+    }
+
+    /// The cluster is paused.
+    pub(super) fn is_paused(&self) -> bool {
+        self.checks.pauses.since.is_some()
+    }
+
+    /// Keys reach an agent.
+    pub fn note_keys_seen(&mut self, node: NodeId, event: &Event) {
+        let Event::Store(event) = event else { return };
+        let keys: &ClusterView = match event {
+            StoreEvent::Watched(seen) => &seen.value,
+            StoreEvent::Completed {
+                outcome: Outcome::Done(StoreDone::Read(keys) | StoreDone::Acquired(keys)), ..
+            } => keys,
+            StoreEvent::Completed { .. } => return,
+        };
+        let boot = self.nodes[node.0].agent.as_ref().map_or(0, |agent| agent.boot);
+        let (known_boot, revision, since) = self.checks.pauses.seen[node.0];
+        let since = since.filter(|_| known_boot == boot);
+        if known_boot == boot && keys.revision < revision {
+            return;
+        }
+        let record = keys.epoch.as_ref();
+        let told = record.is_some_and(|record| record.unguarded && record.member == self.names[node.0]);
+        self.checks.pauses.told[node.0] = told;
+        let Some(paused) = keys.paused else { return };
+        if !paused && since.is_some() {
+            self.checks.pauses.ended[node.0] = self.now;
+        }
+        let since = paused.then(|| since.unwrap_or(self.now));
+        self.checks.pauses.seen[node.0] = (boot, keys.revision, since);
+        // What an agent keeps of the configuration on its disk.
+        self.nodes[node.0].config.paused_before = paused;
+    }
+
+    /// An operator asks an agent for something.
+    pub fn note_request(&mut self, node: NodeId, request: &Request) {
+        if matches!(request, Request::Restart | Request::Reinitialize { .. } | Request::Move(_)) {
+            self.checks.pauses.asked[node.0] = Some(self.now);
+        }
+    }
+
+    /// Since when the agent that runs there has seen a pause.
+    fn has_seen_pause(&self, node: NodeId) -> Option<Time> {
+        let boot = self.nodes[node.0].agent.as_ref()?.boot;
+        let (seen_by, _, since) = self.checks.pauses.seen[node.0];
+        since.filter(|_| seen_by == boot)
+    }
+
+    /// When the agent has seen the end of a pause last.
+    pub(super) fn saw_pause_end(&self, node: NodeId) -> Time {
+        self.checks.pauses.ended[node.0]
+    }
+
+    /// The store tells that a primary of this node has no guard.
+    pub(super) fn is_let_go(&self, node: NodeId) -> bool {
+        let record = self.store.keys().epoch.as_ref();
+        record.is_some_and(|record| record.unguarded && record.member == self.names[node.0])
+    }
+
+    /// The node is concerned by an operator's request, and that is not done.
+    fn is_asked(&mut self, node: NodeId) -> bool {
+        let name = &self.names[node.0];
+        let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
+        // The wish for a new clone stands until there is a leader to clone from.
+        let stands = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
+        if stands || request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
+            self.checks.pauses.asked[node.0] = Some(self.now);
+        }
+        let ready = self.nodes[node.0].server.is_ready();
+        let open = |asked: &Time| !ready || self.now.since(*asked) < TAKEN_UP_WITHIN;
+        let asked = self.checks.pauses.asked[node.0].filter(open);
+        self.checks.pauses.asked[node.0] = asked;
+        asked.is_some()
+    }
+
+    /// S19: an order is about to be carried out.
+    pub(super) fn check_paused_order(&mut self, node: NodeId, order: &Order) {
+        let stops = match &order.action {
+            Action::Postgres(PostgresAction::Stop(_)) | Action::Guard(GuardAction::Fire | GuardAction::Hold) => true,
+            Action::Postgres(
+                PostgresAction::Start(_)
+                | PostgresAction::Restart
+                | PostgresAction::Promote { .. }
+                | PostgresAction::Initdb
+                | PostgresAction::Clone(_)
+                | PostgresAction::Rewind(_)
+                | PostgresAction::RecoverSingleUser,
+            ) => false,
+            _ => return,
+        };
+        if self.is_asked(node) || self.has_seen_pause(node).is_none() {
+            return;
+        }
+        // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
+        let recovers = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
+        let by_hand = self.checks.by_hand[node.0].is_some();
+        // What was begun before stays under its guard until it is up.
+        let begun = !self.nodes[node.0].server.is_ready();
+        if stops && !recovers && !by_hand && (begun || !self.checks.pauses.told[node.0]) {
+            return;
+        }
+        let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
+        self.violated("S19", format!("{} has seen a pause and does {what} ({why})", self.names[node.0]));
+    }
+
+    /// S19: a leader that has seen a pause is let go.
+    pub(super) fn check_let_go(&mut self, node: NodeId) {
+        let Some(since) = self.has_seen_pause(node) else { return };
+        let armed = self.nodes[node.0].guard.as_ref().is_some_and(|guard| guard.armed.is_some() && !guard.firing);
+        let calm = self.is_quiet(node, 10_000) && self.was_prompt() && self.store_answers(node);
+        let struck = self.checks.struck.values().any(|struck| *struck == node);
+        let due = self.now.since(since) > LET_GO_WITHIN && armed && calm && !struck;
+        if due && self.leading() == Some(node) && self.nodes[node.0].server.is_primary() && !self.is_asked(node) {
+            let what = format!("{} has seen a pause at {since} and its guard is armed", self.names[node.0]);
+            self.violated("S19", what);
+        }
+    }
+
+    /// An operator's primary took the key: whoever was let go and cannot hear of it is beside it by his hand.
+    pub(super) fn note_taken_by_hand(&mut self, holder: NodeId) {
+        if self.checks.by_hand[holder.0].is_none() {
+            return;
+        }
+        for node in 0..self.nodes.len() {
+            let let_go = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
+            if node != holder.0 && let_go && self.nodes[node].server.can_acknowledge() {
+                self.checks.by_hand[node].get_or_insert(self.now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use matriarch_core::id::OpId;
+    use matriarch_core::reason::Reason;
+    use matriarch_core::view::postgres::{StartAs, StopMode};
+
+    /// A minute later in a cluster that was paused.
+    fn paused(world: &mut World) {
+        world.note_pause(true);
+        world.store.pause(true);
+        world.store_changed();
+        let end = world.now + ms(60_000);
+        world.run_until(end);
+        assert_eq!(world.violation, None);
+    }
+
+    fn order(action: Action) -> Order {
+        Order { op: OpId(1), action, because: Reason::AtGoal, under: None }
+    }
+
+    fn start() -> Action {
+        Action::Postgres(PostgresAction::Start(StartAs::Standby(None)))
+    }
+
+    #[test]
+    fn something_is_done_that_nobody_asked_for() {
+        let does = |action: Action, of: fn(&World) -> NodeId, change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                paused(world);
+                let node = of(world);
+                change(world, node);
+                world.check_paused_order(node, &order(action));
+            })
+        };
+        let stop = || Action::Postgres(PostgresAction::Stop(StopMode::Fast));
+        assert_eq!(does(start(), standby, |_, _| ()), Some("S19"));
+        assert_eq!(does(stop(), standby, |_, _| ()), Some("S19"));
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, |_, _| ()), Some("S19"));
+        let asked = |world: &mut World, node: NodeId| world.note_request(node, &Request::Restart);
+        assert_eq!(does(stop(), standby, asked), None, "an operator has asked for it");
+        let long_ago = |world: &mut World, node: NodeId| {
+            world.note_request(node, &Request::Restart);
+            world.now = world.now + TAKEN_UP_WITHIN;
+        };
+        assert_eq!(does(stop(), standby, long_ago), Some("S19"), "and that was done long ago");
+        let unseen = |world: &mut World, node: NodeId| world.checks.pauses.seen[node.0].2 = None;
+        assert_eq!(does(start(), standby, unseen), None, "it has not heard of the pause");
+        let untold = |world: &mut World, node: NodeId| world.checks.pauses.told[node.0] = false;
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, untold), None, "it was not let go");
+        assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
+    }
+
+    #[test]
+    fn a_leader_that_is_not_let_go() {
+        let armed = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                paused(world);
+                let node = leader(world);
+                let tenure = key(world).lease;
+                let guard = world.nodes[node.0].guard.as_mut().unwrap();
+                assert_eq!(guard.armed, None);
+                guard.armed =
+                    Some(matriarch_core::view::guard::Armed { tenure, at: matriarch_core::time::Instant(u64::MAX) });
+                change(world, node);
+                world.check_let_go(node);
+            })
+        };
+        assert_eq!(armed(|_, _| ()), Some("S19"));
+        assert_eq!(
+            armed(|world, node| world.checks.pauses.seen[node.0].2 = Some(world.now)),
+            None,
+            "it takes a moment"
+        );
+        let asked = |world: &mut World, node: NodeId| world.note_request(node, &Request::Restart);
+        assert_eq!(armed(asked), None, "while it is restarted");
+    }
+
+    /// What a pause must not end, and what it must: the guard is gone, PostgreSQL goes on, and resuming arms it again.
+    #[test]
+    fn a_pause_and_its_end() {
+        let mut world = steady();
+        paused(&mut world);
+        let node = leader(&world);
+        assert!(world.nodes[node.0].server.can_acknowledge() && world.is_let_go(node));
+        world.note_pause(false);
+        world.store.pause(false);
+        world.store_changed();
+        let end = world.now + ms(60_000);
+        world.run_until(end);
+        assert_eq!(world.violation, None);
+        assert_eq!(leader(&world), node);
+        assert!(!world.is_let_go(node) && world.nodes[node.0].guard.as_ref().unwrap().armed.is_some());
+    }
+}
