@@ -65,7 +65,11 @@ impl World {
         let again = Due::Server { node, pid, what: ServerStep::Connect };
         let server = &self.nodes[node.0].server;
         let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
-        if !pm.in_recovery || pm.stream.is_some() || pm.stopping.is_some() || pm.recovers_in_place {
+        // Whoever was told to promote asks for no more WAL: PostgreSQL looks for that before it starts a receiver.
+        if !pm.in_recovery || pm.stream.is_some() || pm.promoting.is_some() {
+            return;
+        }
+        if pm.stopping.is_some() || pm.recovers_in_place {
             return;
         }
         let Some(from) = on_disk.upstream else { return };
