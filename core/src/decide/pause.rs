@@ -94,7 +94,9 @@ fn may_let_go(view: &View<'_>) -> bool {
             // The race: the pause is over, the record is being corrected, and another pause is heard.
             let leads = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
             let corrected = matches!(leads, Some(Action::Store(StoreAction::Reserve { unguarded: false, .. })));
-            !corrected && record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
+            // A watch may lag behind what was written: the keys are read first.
+            let read = !view.state.memory.store_doubt;
+            !corrected && read && record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
         }
         Tenure::None | Tenure::Adopting { .. } => {
             let unseen =
