@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, follow, leader, race, switchover};
-use crate::action::{Action, HostAction, PostgresAction, StoreAction};
+use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::GUARD_LIMIT;
 use crate::id::Timeline;
 use crate::lease::{Bounds, Held, Tenure};
@@ -91,7 +91,12 @@ fn may_let_go(view: &View<'_>) -> bool {
     match &view.state.tenure {
         Tenure::Held(held) | Tenure::Suspended { was: held, .. } => {
             let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
-            record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
+            // The race: the pause is over, the record is being corrected, and another pause is heard.
+            let leads = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
+            let corrected = matches!(leads, Some(Action::Store(StoreAction::Reserve { unguarded: false, .. })));
+            // A watch may lag behind what was written: the keys are read first.
+            let read = !view.state.memory.store_doubt;
+            !corrected && read && record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
         }
         Tenure::None | Tenure::Adopting { .. } => {
             let unseen =

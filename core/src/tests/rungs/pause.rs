@@ -438,6 +438,11 @@ fn the_end_of_a_pause_arms_the_guard_first() {
     let orders = actions(&node.step(Event::Guard(GuardEvent::Armed(arm.expect("it is armed")))));
     assert!(reserves(&orders, false), "{orders:?}");
     assert_eq!(node.concludes(), (Rung::Leader, "tenure_held", Fate::Keep));
+    // The bug (seed 311452): another pause was heard while that was on its way, and the guard was disarmed.
+    let mut keys = paused(led_by("a", 102));
+    keys.epoch = Some(unguarded("a", EPOCH));
+    let orders = hears(&mut node, keys);
+    assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
 }
 
 #[test]
