@@ -139,9 +139,10 @@ impl World {
             return;
         }
         // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
-        let recovers = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
+        // What was begun before, a promotion too, stays under its guard until it is up.
+        let postmaster = self.nodes[node.0].server.postmaster.as_ref();
+        let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none());
         let by_hand = self.checks.by_hand[node.0].is_some();
-        // What was begun before stays under its guard until it is up.
         let begun = !self.nodes[node.0].server.is_ready();
         if stops && !recovers && !by_hand && (begun || !self.checks.pauses.told[node.0]) {
             return;
@@ -181,7 +182,7 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use matriarch_core::id::OpId;
+    use matriarch_core::id::{OpId, Timeline};
     use matriarch_core::reason::Reason;
     use matriarch_core::view::postgres::{StartAs, StopMode};
 
@@ -228,6 +229,12 @@ mod tests {
         assert_eq!(does(start(), standby, unseen), None, "it has not heard of the pause");
         let untold = |world: &mut World, node: NodeId| world.checks.pauses.told[node.0] = false;
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, untold), None, "it was not let go");
+        let promoting = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].server.postmaster.as_mut().unwrap().promoting = Some(Timeline(9));
+            world.checks.pauses.told[node.0] = false;
+        };
+        assert_eq!(does(Action::Guard(GuardAction::Hold), standby, promoting), None, "it was promoted before");
+        assert_eq!(does(Action::Guard(GuardAction::Hold), standby, untold), Some("S19"), "it was not");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
     }
 
