@@ -171,7 +171,9 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             let let_go = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
-            if node != holder.0 && let_go && self.nodes[node].server.can_acknowledge() {
+            // One that stands still goes on some time.
+            let server = &self.nodes[node].server;
+            if node != holder.0 && let_go && (server.is_primary() || server.can_acknowledge()) {
                 self.checks.by_hand[node].get_or_insert(self.now);
             }
         }
