@@ -222,7 +222,14 @@ fn without_key(view: &View<'_>, reason: Reason, campaign: Action) -> Verdict {
     if view.state.guard.hold_in_doubt {
         return Verdict::orders(Reason::CannotHold, stop_writes(view)).fate(Fate::LetLapse);
     }
-    Verdict::orders(reason, vec![Action::Guard(GuardAction::Hold), campaign])
+    let mut orders = vec![Action::Guard(GuardAction::Hold)];
+    // Whoever takes the key vouches for its guard. After a pause there may be none: it is armed first.
+    let vouches = matches!(campaign, Action::Store(StoreAction::Acquire(_)));
+    let unguarded = view.cluster().and_then(|cluster| cluster.epoch.as_ref()).is_some_and(|record| record.unguarded);
+    if !(vouches && unguarded && view.state.guard.armed.is_none()) {
+        orders.push(campaign);
+    }
+    Verdict::orders(reason, orders)
 }
 
 /// The leader key is of the tenure that the epoch file of this node names, and that one is not over: it may take long to

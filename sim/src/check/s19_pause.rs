@@ -135,16 +135,20 @@ impl World {
             ) => false,
             _ => return,
         };
-        if self.is_asked(node) || self.has_seen_pause(node).is_none() {
+        if self.is_asked(node) {
             return;
         }
+        let Some(since) = self.has_seen_pause(node) else { return };
         // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
         // What was begun before, a promotion too, stays under its guard until it is up.
         let postmaster = self.nodes[node.0].server.postmaster.as_ref();
         let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none());
         let by_hand = self.checks.by_hand[node.0].is_some();
         let begun = !self.nodes[node.0].server.is_ready();
-        if stops && !recovers && !by_hand && (begun || !self.checks.pauses.told[node.0]) {
+        // Where requests were lost just before, the keys are read again before it is let go.
+        let let_go = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
+        let reads = !let_go && self.now.since(since) < LET_GO_WITHIN;
+        if stops && !recovers && !by_hand && (begun || reads || !self.checks.pauses.told[node.0]) {
             return;
         }
         let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
@@ -237,6 +241,15 @@ mod tests {
         };
         assert_eq!(does(Action::Guard(GuardAction::Hold), standby, promoting), None, "it was promoted before");
         assert_eq!(does(Action::Guard(GuardAction::Hold), standby, untold), Some("S19"), "it was not");
+        let reading = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
+            world.checks.pauses.seen[node.0].2 = Some(world.now);
+        };
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, reading), None, "it reads the keys first");
+        let never = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
+        };
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, never), Some("S19"), "it had time for that");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
     }
 

@@ -467,6 +467,27 @@ fn after_a_pause_a_primary_without_its_key_takes_it_or_is_stopped() {
     assert!(hears(&mut node, led_by("b", 101)).contains(&FIRE));
 }
 
+/// The bug (seed 403900): the key was taken, and with it the word in the store taken back, before the guard was armed.
+#[test]
+fn after_a_pause_the_key_is_taken_under_an_armed_guard() {
+    let mut node = let_go().with(|state| state.tenure = Tenure::None);
+    let mut keys = cluster(101);
+    keys.epoch = Some(unguarded("a", EPOCH));
+    hears(&mut node, keys);
+    let (op, lease) = (node.op(&Lane::Lead), LeaseId(7));
+    let granted = StoreDone::Granted { lease, ttl: seconds(30) };
+    let orders = actions(&node.step(Event::Store(StoreEvent::Completed {
+        op,
+        outcome: Outcome::Done(granted),
+        asked: node.now,
+    })));
+    let takes = |orders: &[Action]| orders.iter().any(|order| matches!(order, Action::Store(StoreAction::Acquire(_))));
+    assert!(!takes(&orders), "nothing is armed: {orders:?}");
+    let armed = Armed { tenure: LeaseId(0), at: node.now + seconds(2) };
+    let orders = actions(&node.step(Event::Guard(GuardEvent::Armed(armed))));
+    assert!(takes(&orders), "{orders:?}");
+}
+
 /// Deleted or garbled, the key says nothing of the pause.
 #[test]
 fn a_pause_once_heard_holds_until_the_store_says_otherwise() {
