@@ -41,7 +41,8 @@ pub(super) fn is_requested(view: &View<'_>) -> bool {
     if view.state.leaving && view.state.memory.let_go {
         return false;
     }
-    if view.state.memory.requested && view.phase().is_none() {
+    // A start that nobody waits for any more is not over while PostgreSQL still comes up.
+    if view.state.memory.requested && matches!(view.phase(), None | Some(Phase::Starting)) {
         return true;
     }
     let me = &view.config().me;
@@ -71,7 +72,7 @@ pub(super) fn is_requested(view: &View<'_>) -> bool {
 
 /// No fence and no guard: the operator has PostgreSQL to himself. While a request of his is carried out by a node that
 /// leads, the guard stands by as ever.
-pub(super) fn is_hands_off(view: &View<'_>) -> bool {
+pub(crate) fn is_hands_off(view: &View<'_>) -> bool {
     view.state.memory.let_go && !(view.held().is_some() && is_requested(view))
 }
 
@@ -91,12 +92,17 @@ fn may_let_go(view: &View<'_>) -> bool {
     match &view.state.tenure {
         Tenure::Held(held) | Tenure::Suspended { was: held, .. } => {
             let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
+            // What comes up stays under its guard until it is up, however long that takes.
+            let comes_up = view.starting_primary() || view.phase() == Some(Phase::Starting);
             // The race: the pause is over, the record is being corrected, and another pause is heard.
             let leads = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
             let corrected = matches!(leads, Some(Action::Store(StoreAction::Reserve { unguarded: false, .. })));
             // A watch may lag behind what was written: the keys are read first.
             let read = !view.state.memory.store_doubt;
-            !corrected && read && record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
+            !comes_up
+                && !corrected
+                && read
+                && record.is_some_and(|record| record.epoch == held.epoch && record.unguarded)
         }
         Tenure::None | Tenure::Adopting { .. } => {
             let unseen =

@@ -5,6 +5,7 @@ use super::*;
 use crate::action::{Lane, StoreAction};
 use crate::decide;
 use crate::event::{GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
+use crate::id::Pid;
 use crate::op::Outcome;
 use crate::view::store::{ClusterView, EpochRecord};
 
@@ -465,6 +466,27 @@ fn after_a_pause_a_primary_without_its_key_takes_it_or_is_stopped() {
     assert!(orders.contains(&HOLD) && !orders.contains(&FIRE), "nothing is written until it is its own: {orders:?}");
     let mut node = lapsed();
     assert!(hears(&mut node, led_by("b", 101)).contains(&FIRE));
+}
+
+/// The bug (seed 586): the start that was under way when the pause was heard ran into its time limit, and the guard was
+/// disarmed beside a primary that was still coming up.
+#[test]
+fn what_comes_up_is_not_let_go() {
+    let coming_up = Node::primary().with(|state| {
+        let alive = Process::Alive { pid: Pid(7), phase: Phase::Starting };
+        (state.postgres.process, state.postgres.sql) = (alive, None);
+    });
+    let mut node = coming_up.published();
+    let mut keys = paused(led_by("a", 101));
+    keys.epoch = Some(unguarded("a", EPOCH));
+    let orders = hears(&mut node, keys);
+    assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
+    // Nor what an operator has asked for.
+    let restarted = let_go().with(|state| {
+        state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
+        (state.postgres.sql, state.memory.requested) = (None, true);
+    });
+    assert!(!decide::pause::is_hands_off(&restarted.view()));
 }
 
 /// The bug (seed 403900): the key was taken, and with it the word in the store taken back, before the guard was armed.
