@@ -61,6 +61,7 @@ const OPERATIONS: [&str; 33] = [
 /// What can come of an operation.
 const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
 
+const SCRIPTS: &str = "simulated operators have no scripts of their own";
 const PATRONI: &str = "no Patroni went before a simulated agent";
 const SLOTS: &str = "no member of a simulated cluster is away for half an hour";
 const UNGUARDED: &str = "nothing guards it";
@@ -87,6 +88,8 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
     ("reason cannot_rewind", "simulated operators allow a clone in the place of every rewind"),
+    ("reason promotion_vetoed", SCRIPTS),
+    ("reason restoring", SCRIPTS),
     ("reason slot_obsolete", SLOTS),
     ("drop_slot done", SLOTS),
     ("drop_slot refused", SLOTS),
