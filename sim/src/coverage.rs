@@ -23,7 +23,7 @@ pub const EVIDENCE: [&str; 9] = [
 ];
 
 /// The orders that end as operations, and with them all that can come of one.
-const OPERATIONS: [&str; 33] = [
+const OPERATIONS: [&str; 34] = [
     "acquire",
     "abandon_initialize",
     "checkpoint",
@@ -51,6 +51,7 @@ const OPERATIONS: [&str; 33] = [
     "release",
     "renew",
     "restart",
+    "restore",
     "revoke",
     "rewind",
     "start_primary",
@@ -90,6 +91,9 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("reason cannot_rewind", "simulated operators allow a clone in the place of every rewind"),
     ("reason promotion_vetoed", SCRIPTS),
     ("reason restoring", SCRIPTS),
+    ("restore done", SCRIPTS),
+    ("restore refused", SCRIPTS),
+    ("restore unknown", SCRIPTS),
     ("reason slot_obsolete", SLOTS),
     ("drop_slot done", SLOTS),
     ("drop_slot refused", SLOTS),

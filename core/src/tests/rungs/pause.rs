@@ -552,3 +552,19 @@ fn who_led_without_a_guard_tells_when_nothing_writes_any_more() {
     let unasked = Node::standby().dir(primary_dir(ControlState::InProduction)).with(|state| state.postgres.sql = None);
     assert!(!vouches(unasked));
 }
+
+/// A configuration that is gone does not end a pause, and one that was written anew with the name would.
+#[test]
+fn a_lost_name_is_written_again_while_there_is_a_configuration() {
+    let names = |config: i64| {
+        let mut node =
+            let_go().with(|state| state.memory.knew = state.store.cluster.as_ref().unwrap().value.system_id());
+        let mut keys = paused(led_by("a", 101));
+        keys.epoch = Some(unguarded("a", EPOCH));
+        (keys.initialize, keys.config_revision) = (None, Revision(config));
+        let orders = hears(&mut node, keys);
+        orders.iter().any(|order| matches!(order, Action::Store(StoreAction::CompleteInitialize { .. })))
+    };
+    assert!(names(5));
+    assert!(!names(0));
+}
