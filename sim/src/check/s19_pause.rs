@@ -142,7 +142,11 @@ impl World {
         // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
         // What was begun before, a promotion too, stays under its guard until it is up.
         let postmaster = self.nodes[node.0].server.postmaster.as_ref();
-        let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none());
+        let agent = self.nodes[node.0].agent.as_ref();
+        let promotes = |what: &PostgresAction| matches!(what, PostgresAction::Promote { .. });
+        let ordered = agent
+            .is_some_and(|agent| agent.state.memory.promotion || agent.jobs.values().any(|job| promotes(&job.action)));
+        let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none()) && !ordered;
         let by_hand = self.checks.by_hand[node.0].is_some();
         let begun = !self.nodes[node.0].server.is_ready();
         // Where requests were lost just before, the keys are read again before it is let go.
