@@ -109,7 +109,11 @@ impl World {
         let name = &self.names[node.0];
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
         // The wish for a new clone stands until there is a leader to clone from.
-        let stands = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
+        // So does one that is not answered yet.
+        let stands = self.nodes[node.0]
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.state.memory.reinit || !agent.state.requests.is_empty());
         if stands || request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }

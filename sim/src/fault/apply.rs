@@ -107,6 +107,11 @@ impl World {
         self.names.iter().position(|name| *name == leader.member).map(NodeId)
     }
 
+    /// Another leads and serves: only then does anybody take data away that may be the last.
+    fn follows_who_serves(&self, node: NodeId) -> bool {
+        self.leading().is_some_and(|leading| leading != node && self.nodes[leading.0].server.serves())
+    }
+
     fn take_effect(&mut self, index: usize, what: What, node: NodeId, for_ms: u64) {
         let ends = Due::FaultEnds(index);
         match what {
@@ -148,14 +153,14 @@ impl World {
             What::GarbleKey(key) => self.key_garbled(key),
             What::ChangeConfig { .. } => self.configuration_changes(what),
             What::RemoveData(_) => {
-                if self.leading() != Some(node) && self.leading().is_some() {
+                if self.follows_who_serves(node) {
                     self.nodes[node.0].server.disk = Disk::Empty;
                     // A server whose files are gone does not last.
                     self.killed(node);
                 }
             }
             What::ForeignData(_) => {
-                if self.leading().is_some_and(|leading| leading != node) {
+                if self.follows_who_serves(node) {
                     self.gone(node);
                     self.nodes[node.0].server.initdb(&mut self.wal, FOREIGN);
                     self.looks_soon(node);
