@@ -379,6 +379,26 @@ fn what_is_scheduled_waits_for_the_end_of_the_pause() {
     assert!(!clears(scheduled()));
 }
 
+/// What nobody will take up in a pause is taken back, and nothing else.
+#[test]
+fn a_request_that_a_pause_makes_void_is_taken_back() {
+    let taken_back = |node: Node, candidate: Option<&str>, scheduled_ms: Option<i64>| {
+        let request = crate::view::store::FailoverKey {
+            scheduled_at: scheduled_ms.map(crate::time::WallMillis),
+            ..failover(Some("a"), candidate)
+        };
+        let mut node = node.cluster(move |cluster| cluster.failover = Some(request));
+        let orders = actions(&node.tick());
+        orders.iter().any(|order| matches!(order, Action::Store(StoreAction::ClearFailover { .. })))
+    };
+    assert!(taken_back(let_go(), None, None), "a switchover needs a candidate");
+    assert!(!taken_back(Node::primary().published(), None, None), "but in a pause only");
+    assert!(!taken_back(let_go(), Some("b"), None));
+    assert!(!taken_back(let_go(), None, Some(3_600_000)), "it waits for its time");
+    assert!(!taken_back(let_go(), Some("b"), Some(-3_600_000)), "that is over, and the pause is not");
+    assert!(taken_back(Node::primary().published(), Some("b"), Some(-3_600_000)));
+}
+
 #[test]
 fn no_slot_is_dropped_and_missing_ones_are_made() {
     let slot = |name: &str| crate::view::postgres::Slot { name: name.into(), physical: true, ..Default::default() };
