@@ -38,6 +38,91 @@ async fn nodes_are_replaced_one_by_one_and_back() {
     assert!(verdict.outage < SWITCHOVER_LIMIT, "longer than a switchover may take: {verdict}");
 }
 
+#[tokio::test]
+async fn one_of_ours_among_patronis() {
+    lives_mixed([Patroni, Patroni, Matriarch]).await;
+}
+
+#[tokio::test]
+async fn one_of_patronis_among_ours() {
+    lives_mixed([Matriarch, Matriarch, Patroni]).await;
+}
+
+/// The first node makes the cluster, the last is of the other kind and copies it. The primary of each kind hands over
+/// to the other, and the first node's kind loses a primary with everything that ran beside it.
+async fn lives_mixed(kinds: [Agent; 3]) {
+    let mut cluster = Cluster::prepare(plan(Patroni)).await;
+    let Some(clients) = Clients::of(&cluster) else { return };
+    cluster.nodes.iter_mut().zip(kinds).for_each(|(node, whose)| node.whose = whose);
+    cluster.nodes[0].start();
+    assert_eq!(cluster.healed_without(&[1, 2], LIMIT).await, 0);
+    cluster.nodes[2].start();
+    assert_eq!(cluster.healed_without(&[1], LIMIT).await, 0);
+    cluster.nodes[1].start();
+    let ledger = Ledger::start(&cluster).await;
+    let began = Mark::now();
+    assert_eq!(settled(&cluster, &clients).await, 0);
+
+    // Each tool with a primary of each kind, and a candidate of the other.
+    for tool in [Patroni, Matriarch] {
+        switchover(&cluster, &clients, [0, 2], tool).await;
+        configure(&cluster, tool).await;
+        pause(&cluster, &clients, tool).await;
+        switchover(&cluster, &clients, [2, 0], tool).await;
+    }
+    let verdict = ledger.verdict(&cluster, began).await;
+    verdict.must_be_clean(&format!("switchovers among {kinds:?}"), Allowance::Nothing);
+    assert_eq!(verdict.nodes(), [0, 2, 0, 2, 0], "the primary changed where nobody asked for it");
+    print_outages(&verdict);
+
+    loses_its_primary(&mut cluster, &clients, &format!("the primary lost among {kinds:?}")).await;
+}
+
+/// Every process of the first node, which leads, is killed; the other two, one of each kind, race.
+async fn loses_its_primary(cluster: &mut Cluster, clients: &Clients, what: &str) {
+    let client = cluster.nodes[0].connect().await.expect("a client of the primary");
+    client.batch_execute("drop table ledger").await.expect("the ledger that was judged is put away");
+    let ledger = Ledger::start(cluster).await;
+    let fault = Mark::now();
+    cluster.nodes[0].kill_everything();
+    let next = ledger.moves_from(cluster, 0, LIMIT).await;
+    cluster.nodes[0].start();
+    assert_eq!(settled(cluster, clients).await, next);
+    ledger.must_have_moved(cluster, fault, what, [0, next]).await;
+}
+
+/// A change of the configuration through a node of either kind is taken by every server.
+async fn configure(cluster: &Cluster, tool: Agent) {
+    let (node, value) = match tool {
+        Patroni => (&cluster.nodes[0], "5s"),
+        Matriarch => (&cluster.nodes[2], "7s"),
+    };
+    let change = json!({"postgresql": {"parameters": {"log_min_duration_statement": value}}});
+    assert_eq!(node.patch_config(&change).await.status, 200, "{change}");
+    for node in &cluster.nodes {
+        eventually(&format!("{} has the new parameter", node.name), LIMIT, async || {
+            let client = node.connect().await.map_err(|error| error.to_string())?;
+            let row = client.query_one("show log_min_duration_statement", &[]).await;
+            let there: String = row.map_err(|error| error.to_string())?.get(0);
+            if there == value { Ok(()) } else { Err(there) }
+        })
+        .await;
+    }
+}
+
+/// A pause that one tool begins and the other ends is heard by everybody.
+async fn pause(cluster: &Cluster, clients: &Clients, tool: Agent) {
+    let other = if tool == Patroni { Matriarch } else { Patroni };
+    for (tool, word, on) in [(tool, "pause", true), (other, "resume", false)] {
+        let said = by(clients, tool, &[word, "test", "--wait"]);
+        assert_eq!(said.status, 0, "{said:?}");
+        for node in &cluster.nodes {
+            let status: Value = serde_json::from_str(&node.get("/patroni").await.body).expect("a status");
+            assert_eq!(status["pause"] == true, on, "{tool:?} waited for {}: {status}", node.name);
+        }
+    }
+}
+
 /// As docs/operations.md says: the standbys, a switchover to one of them, the old primary. The primary at the end.
 async fn replace_all(cluster: &mut Cluster, clients: &Clients, whose: Agent) -> usize {
     let primary = settled(cluster, clients).await;
