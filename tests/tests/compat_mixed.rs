@@ -35,6 +35,7 @@ async fn nodes_are_replaced_one_by_one_and_back() {
     verdict.must_be_clean("three nodes replaced, and back", Allowance::Nothing);
     assert_eq!(verdict.nodes(), primaries, "the primary changed where nobody asked for it");
     print_outages(&verdict);
+    every_timeline_is_told(&cluster, primaries[2]).await;
     assert!(verdict.outage < SWITCHOVER_LIMIT, "longer than a switchover may take: {verdict}");
 }
 
@@ -75,20 +76,46 @@ async fn lives_mixed(kinds: [Agent; 3]) {
     assert_eq!(verdict.nodes(), [0, 2, 0, 2, 0], "the primary changed where nobody asked for it");
     print_outages(&verdict);
 
-    loses_its_primary(&mut cluster, &clients, &format!("the primary lost among {kinds:?}")).await;
+    // Both kinds race for the place of the first node; then all of the kind that leads are lost.
+    let primary = loses(&mut cluster, &clients, &[0]).await;
+    let led = cluster.nodes[primary].whose;
+    let victims: Vec<usize> = (0..3).filter(|index| cluster.nodes[*index].whose == led).collect();
+    let primary = loses(&mut cluster, &clients, &victims).await;
+    assert_ne!(cluster.nodes[primary].whose, led);
+    every_timeline_is_told(&cluster, primary).await;
 }
 
-/// Every process of the first node, which leads, is killed; the other two, one of each kind, race.
-async fn loses_its_primary(cluster: &mut Cluster, clients: &Clients, what: &str) {
-    let client = cluster.nodes[0].connect().await.expect("a client of the primary");
+/// Every process of some nodes is killed, the primary's among them, and they are started again when another leads: who
+/// that is.
+async fn loses(cluster: &mut Cluster, clients: &Clients, victims: &[usize]) -> usize {
+    let primary = settled(cluster, clients).await;
+    let client = cluster.nodes[primary].connect().await.expect("a client of the primary");
     client.batch_execute("drop table ledger").await.expect("the ledger that was judged is put away");
     let ledger = Ledger::start(cluster).await;
     let fault = Mark::now();
-    cluster.nodes[0].kill_everything();
-    let next = ledger.moves_from(cluster, 0, LIMIT).await;
-    cluster.nodes[0].start();
+    victims.iter().for_each(|victim| cluster.nodes[*victim].kill_everything());
+    let next = ledger.moves_from(cluster, primary, LIMIT).await;
+    victims.iter().for_each(|victim| cluster.nodes[*victim].start());
     assert_eq!(settled(cluster, clients).await, next);
-    ledger.must_have_moved(cluster, fault, what, [0, next]).await;
+    let kinds: Vec<Agent> = cluster.nodes.iter().map(|node| node.whose).collect();
+    ledger.must_have_moved(cluster, fault, &format!("of {kinds:?} {victims:?} lost"), [primary, next]).await;
+    next
+}
+
+/// What the leaders have written of former timelines is whole, whoever wrote which line, and every node reads the same.
+async fn every_timeline_is_told(cluster: &Cluster, primary: usize) {
+    let client = cluster.nodes[primary].connect().await.expect("a client of the primary");
+    let row = client.query_one("select timeline_id from pg_control_checkpoint()", &[]).await.expect("its timeline");
+    let timeline: i32 = row.get(0);
+    for node in &cluster.nodes {
+        eventually(&format!("{} knows of every timeline before {timeline}", node.name), LIMIT, async || {
+            let told = node.get("/history").await.body;
+            let history: Vec<Value> = serde_json::from_str(&told).unwrap_or_default();
+            let before: Vec<Value> = history.iter().map(|line| line[0].clone()).collect();
+            if before == (1..timeline).map(Value::from).collect::<Vec<_>>() { Ok(()) } else { Err(told) }
+        })
+        .await;
+    }
 }
 
 /// A change of the configuration through a node of either kind is taken by every server.
