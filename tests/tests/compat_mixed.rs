@@ -65,17 +65,23 @@ async fn lives_mixed(kinds: [Agent; 3]) {
     assert_eq!(settled(&cluster, &clients).await, 0);
 
     // Each tool with a primary of each kind, and a candidate of the other.
-    for tool in [Patroni, Matriarch] {
-        switchover(&cluster, &clients, [0, 2], tool).await;
-        configure(&cluster, tool).await;
-        pause(&cluster, &clients, tool).await;
-        switchover(&cluster, &clients, [2, 0], tool).await;
-    }
+    switchover(&cluster, &clients, [0, 2], Patroni).await;
+    switchover(&cluster, &clients, [2, 0], Patroni).await;
+    switchover(&cluster, &clients, [0, 2], Matriarch).await;
+    configurations(&cluster, &clients).await;
+    pauses(&cluster, &clients).await;
+    members_are_told(&cluster, &clients).await;
+    switchover(&cluster, &clients, [2, 0], Matriarch).await;
+    scheduled_switchover(&cluster, &clients).await;
     let verdict = ledger.verdict(&cluster, began).await;
     verdict.must_be_clean(&format!("switchovers among {kinds:?}"), Allowance::Nothing);
-    assert_eq!(verdict.nodes(), [0, 2, 0, 2, 0], "the primary changed where nobody asked for it");
+    let mut served = verdict.nodes();
+    // The third reign was asked to restart.
+    served.dedup();
+    assert_eq!(served, [0, 2, 0, 2, 0, 2], "the primary changed where nobody asked for it");
     print_outages(&verdict);
 
+    switchover(&cluster, &clients, [2, 0], Patroni).await;
     // Both kinds race for the place of the first node; then all of the kind that leads are lost.
     let primary = loses(&mut cluster, &clients, &[0]).await;
     let led = cluster.nodes[primary].whose;
@@ -102,34 +108,65 @@ async fn loses(cluster: &mut Cluster, clients: &Clients, victims: &[usize]) -> u
     next
 }
 
-/// What the leaders have written of former timelines is whole, whoever wrote which line, and every node reads the same.
+/// What the leaders have written of former timelines is what the primary's own file tells, whoever wrote which line, and
+/// every node reads the same.
 async fn every_timeline_is_told(cluster: &Cluster, primary: usize) {
     let client = cluster.nodes[primary].connect().await.expect("a client of the primary");
-    let row = client.query_one("select timeline_id from pg_control_checkpoint()", &[]).await.expect("its timeline");
-    let timeline: i32 = row.get(0);
+    let file = "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')";
+    let file: String = client.query_one(file, &[]).await.expect("the file of its timeline").get(0);
+    let passed: Vec<&str> = file.lines().filter_map(|line| line.split('\t').next().filter(|n| !n.is_empty())).collect();
     for node in &cluster.nodes {
-        eventually(&format!("{} knows of every timeline before {timeline}", node.name), LIMIT, async || {
+        eventually(&format!("{} knows of the timelines {passed:?}", node.name), LIMIT, async || {
             let told = node.get("/history").await.body;
             let history: Vec<Value> = serde_json::from_str(&told).unwrap_or_default();
-            let before: Vec<Value> = history.iter().map(|line| line[0].clone()).collect();
-            if before == (1..timeline).map(Value::from).collect::<Vec<_>>() { Ok(()) } else { Err(told) }
+            let lines: Vec<String> = history.iter().map(|line| line[0].to_string()).collect();
+            if lines == passed { Ok(()) } else { Err(told) }
         })
         .await;
     }
 }
 
-/// A change of the configuration through a node of either kind is taken by every server.
-async fn configure(cluster: &Cluster, tool: Agent) {
-    let (node, value) = match tool {
-        Patroni => (&cluster.nodes[0], "5s"),
-        Matriarch => (&cluster.nodes[2], "7s"),
-    };
-    let change = json!({"postgresql": {"parameters": {"log_min_duration_statement": value}}});
-    assert_eq!(node.patch_config(&change).await.status, 200, "{change}");
+/// Changes of the configuration through a node of either kind are taken by every server; what needs a restart waits for
+/// one, which each tool can have made, and which spares who needs none.
+async fn configurations(cluster: &Cluster, clients: &Clients) {
+    change(cluster, 0, "log_min_duration_statement", "5s").await;
+    everywhere(cluster, "log_min_duration_statement", "5s").await;
+    change(cluster, 2, "log_min_duration_statement", "7s").await;
+    everywhere(cluster, "log_min_duration_statement", "7s").await;
+    change(cluster, 0, "max_connections", "60").await;
     for node in &cluster.nodes {
-        eventually(&format!("{} has the new parameter", node.name), LIMIT, async || {
+        eventually(&format!("{} needs a restart", node.name), LIMIT, async || {
+            let told = node.get("/patroni").await.body;
+            if told.contains("pending_restart") { Ok(()) } else { Err(told) }
+        })
+        .await;
+    }
+    // Standbys before the primary, which may then do what they can follow.
+    for (tool, name) in [(Patroni, "n1"), (Matriarch, "n2"), (Patroni, "n3")] {
+        let said = by(clients, tool, &["restart", "test", name, "--pending", "--force"]);
+        assert!(said.output.contains(&format!("Success: restart on member {name}")), "{tool:?}: {said:?}");
+        assert_eq!(settled(cluster, clients).await, 2);
+    }
+    everywhere(cluster, "max_connections", "60").await;
+    let node = &cluster.nodes[2];
+    eventually("nobody needs a restart", LIMIT, async || {
+        let told = node.get("/cluster").await.body;
+        if told.contains("pending_restart") { Err(told) } else { Ok(()) }
+    })
+    .await;
+}
+
+async fn change(cluster: &Cluster, through: usize, parameter: &str, value: &str) {
+    let change = json!({"postgresql": {"parameters": {parameter: value}}});
+    let answer = cluster.nodes[through].patch_config(&change).await;
+    assert_eq!(answer.status, 200, "{change}: {answer:?}");
+}
+
+async fn everywhere(cluster: &Cluster, parameter: &str, value: &str) {
+    for node in &cluster.nodes {
+        eventually(&format!("{} has {parameter} = {value}", node.name), LIMIT, async || {
             let client = node.connect().await.map_err(|error| error.to_string())?;
-            let row = client.query_one("show log_min_duration_statement", &[]).await;
+            let row = client.query_one(&format!("show {parameter}"), &[]).await;
             let there: String = row.map_err(|error| error.to_string())?.get(0);
             if there == value { Ok(()) } else { Err(there) }
         })
@@ -138,16 +175,39 @@ async fn configure(cluster: &Cluster, tool: Agent) {
 }
 
 /// A pause that one tool begins and the other ends is heard by everybody.
-async fn pause(cluster: &Cluster, clients: &Clients, tool: Agent) {
-    let other = if tool == Patroni { Matriarch } else { Patroni };
-    for (tool, word, on) in [(tool, "pause", true), (other, "resume", false)] {
+async fn pauses(cluster: &Cluster, clients: &Clients) {
+    for (tool, word) in [(Patroni, "pause"), (Matriarch, "resume"), (Matriarch, "pause"), (Patroni, "resume")] {
         let said = by(clients, tool, &[word, "test", "--wait"]);
         assert_eq!(said.status, 0, "{said:?}");
         for node in &cluster.nodes {
             let status: Value = serde_json::from_str(&node.get("/patroni").await.body).expect("a status");
-            assert_eq!(status["pause"] == true, on, "{tool:?} waited for {}: {status}", node.name);
+            assert_eq!(status["pause"] == true, word == "pause", "{tool:?} waited for {}: {status}", node.name);
         }
     }
+}
+
+/// Each tool has a member of either kind cloned again, from the third node.
+async fn members_are_told(cluster: &Cluster, clients: &Clients) {
+    for (tool, index) in [(Patroni, 0), (Matriarch, 1)] {
+        let name = &cluster.nodes[index].name;
+        let before = cluster.nodes[index].postmaster();
+        let said = by(clients, tool, &["reinit", "test", name, "--force", "--wait"]);
+        assert!(said.output.contains(&format!("Success: reinitialize for member {name}")), "{tool:?}: {said:?}");
+        assert_eq!(settled(cluster, clients).await, 2);
+        assert_ne!(cluster.nodes[index].postmaster(), before);
+    }
+}
+
+/// The third node is to take over at a time that is told to a member of the other kind.
+async fn scheduled_switchover(cluster: &Cluster, clients: &Clients) {
+    let client = cluster.nodes[0].connect().await.expect("a client of the primary");
+    let soon = r#"to_char(now() at time zone 'UTC' + '8 s', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"')"#;
+    let soon: String = client.query_one(&format!("select {soon}"), &[]).await.expect("a time").get(0);
+    let order = json!({"leader": "n1", "candidate": "n3", "scheduled_at": soon});
+    let answer = cluster.nodes[2].post("/switchover", &order).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(cluster.primary_but(&[0], LIMIT).await, 2);
+    assert_eq!(settled(cluster, clients).await, 2);
 }
 
 /// As docs/operations.md says: the standbys, a switchover to one of them, the old primary. The primary at the end.
