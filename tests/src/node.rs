@@ -33,8 +33,9 @@ pub struct Node {
     pub name: String,
     /// Where it lives.
     pub host: Host,
+    /// Whose agent is started next.
+    pub whose: Agent,
     dir: PathBuf,
-    whose: Agent,
     as_root: bool,
     certificates: Option<Arc<Certificates>>,
     agent: Option<Child>,
@@ -55,7 +56,7 @@ impl Node {
         chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
             .expect("the node's directory is its account's");
         let (name, whose, as_root) = (name.to_owned(), plan.agent, plan.as_root);
-        Self { name, host, dir, whose, as_root, certificates, agent: None }
+        Self { name, host, whose, dir, as_root, certificates, agent: None }
     }
 
     /// The node's directory: configuration, log, sockets, data.
@@ -174,6 +175,11 @@ impl Node {
     /// Sends an order to the agent's REST API and waits for its answer.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask(Method::POST, path, Some(body.to_string()), Duration::from_secs(60)).await
+    }
+
+    /// Changes the dynamic configuration through the agent's REST API.
+    pub async fn patch_config(&self, change: &Value) -> Answer {
+        self.ask(Method::PATCH, "/config", Some(change.to_string()), Duration::from_secs(10)).await
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<String>, limit: Duration) -> Answer {

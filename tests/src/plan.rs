@@ -30,7 +30,7 @@ pub enum Agent {
 pub struct Plan {
     /// Nodes with an agent each.
     pub nodes: u8,
-    /// Whose agents.
+    /// Whose agents, until a test says otherwise of a node.
     pub agent: Agent,
     /// The store.
     pub store: StoreKind,

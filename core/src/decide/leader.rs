@@ -41,8 +41,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         }),
         Some(Phase::Ready) => match view.sql() {
             None => Verdict::wait(Reason::Observing),
-            // An answer from before a promotion would order it once more.
-            Some(sql) if sql.in_recovery && view.fresh_sql().is_none() => {
+            // An answer from before a promotion would order it once more. The race: PostgreSQL writes the file of its new
+            // timeline before it leaves recovery, and a look between would have another number reserved.
+            Some(sql) if sql.in_recovery && (view.fresh_sql().is_none() || being_promoted(view)) => {
                 let promoting = view.state.memory.promotion.then_some(Reason::Promoting { epoch: held.epoch });
                 Verdict::wait(promoting.unwrap_or(Reason::Observing))
             }
@@ -50,6 +51,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             Some(sql) => serve(view, &held, dir, sql.timeline),
         },
     })
+}
+
+fn being_promoted(view: &View<'_>) -> bool {
+    matches!(view.controlling(), Some(PostgresAction::Promote { .. }))
 }
 
 /// A promotion that replays nothing more is given up after so long, if another could take over: as long as a start may

@@ -117,6 +117,15 @@ fn a_server_that_knows_of_more_than_was_reserved_waits_for_a_greater_number() {
     assert_eq!(none.wants(), [reserve_of(Revision(0), 2)]);
 }
 
+/// PostgreSQL writes the file of the timeline that it begins before it leaves recovery, and is seen between.
+#[test]
+fn what_a_promotion_under_way_has_written_reserves_no_other_number() {
+    let written = Cluster { state: ControlState::InArchiveRecovery, newest_timeline: Timeline(2), ..standby_dir() };
+    let node = promoting().doing(promotion(), 0).with(|state| state.memory.promotion = true).dir(written);
+    assert_eq!(node.concludes(), (Rung::Leader, "promoting", Fate::Keep));
+    assert_eq!(node.wants(), []);
+}
+
 /// The record is of the tenure: it tells where that began, and not where it has got to since.
 #[test]
 fn a_reservation_leaves_standing_where_the_tenure_began() {
