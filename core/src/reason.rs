@@ -164,6 +164,8 @@ reasons! {
     CannotServe { why: String } => "cannot_serve", "this node leads but cannot serve: {why}; leadership is given up";
     /// Roles of a new cluster.
     CreatingRoles => "creating_roles", "the roles of the new cluster are created";
+    /// The primary has larger parameters.
+    Outgrown => "outgrown", "replay has stopped since the primary runs with a larger max_connections, or the like, than this standby: it is restarted with as much";
     /// An operator's restart.
     RestartRequested => "restart_requested", "an operator asked for a restart";
     /// An operator's reinitialize.

@@ -182,7 +182,8 @@ impl Node {
         self.ask(Method::PATCH, "/config", Some(change.to_string()), Duration::from_secs(10)).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<String>, limit: Duration) -> Answer {
+    /// Asks the agent's REST API anything.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<String>, limit: Duration) -> Answer {
         let connector = Connector::tcp(limit);
         let (scheme, client) = match &self.certificates {
             Some(files) => {

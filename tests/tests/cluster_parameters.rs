@@ -24,6 +24,10 @@ async fn configure(cluster: &Cluster) {
     let wrong = json!({"max_conections": 3, "wal_compression": "perhaps"});
     let mut parameters = json!({"max_connections": 40, "shared_buffers": "16MB", "work_mem": "5MB"});
     parameters.as_object_mut().expect("a mapping").extend(wrong.as_object().expect("a mapping").clone());
+    put(cluster, &parameters).await;
+}
+
+async fn put(cluster: &Cluster, parameters: &Value) {
     let dynamic = json!({
         "ttl": 3, "loop_wait": 1, "retry_timeout": 1,
         "postgresql": {"use_pg_rewind": true, "parameters": parameters},
@@ -33,6 +37,42 @@ async fn configure(cluster: &Cluster) {
     let transaction = Transaction { operations: vec![put], ..Transaction::default() };
     let written = Store::connect(&cluster.stores).transact(transaction, SERVICE_LIMIT).await;
     assert!(matches!(written.outcome, Outcome::Done(_)), "{written:?}");
+}
+
+/// From 14 on PostgreSQL pauses the replay of a standby with less than its primary, and then can neither go on nor
+/// follow another timeline; before, it stopped.
+#[tokio::test]
+async fn a_standby_that_its_primary_has_outgrown_is_restarted() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let [candidate, outgrown] = cluster.others(primary)[..] else { panic!("three nodes") };
+    put(&cluster, &json!({"max_connections": 60, "shared_buffers": "16MB"})).await;
+    for node in &cluster.nodes {
+        eventually("the change is pending", SERVICE_LIMIT, async || {
+            let state = document(node, "/patroni").await;
+            if state["pending_restart"] == true { Ok(()) } else { Err(state.to_string()) }
+        })
+        .await;
+    }
+    // Everybody but one.
+    for node in [candidate, primary].map(|index| &cluster.nodes[index]) {
+        let answer = node.post("/restart", &json!({})).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        cluster.healed(HEAL_LIMIT).await;
+    }
+    let names = [primary, candidate].map(|index| cluster.nodes[index].name.clone());
+    let order = json!({"leader": names[0], "candidate": names[1]});
+    let answer = cluster.nodes[primary].post("/switchover", &order).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let node = &cluster.nodes[outgrown];
+    eventually("it has as much and replays", HEAL_LIMIT, async || {
+        let state = document(node, "/patroni").await;
+        let replays = state["replication_state"] == "streaming" && state["xlog"]["paused"] == false;
+        if replays && state["pending_restart"].is_null() { Ok(()) } else { Err(state.to_string()) }
+    })
+    .await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, candidate);
+    assert_eq!(shown(node, "max_connections").await, "60");
 }
 
 #[tokio::test]

@@ -90,6 +90,9 @@ pub(super) fn running(view: &View<'_>) -> Verdict {
     if !right && !turning {
         return turn_to(view, upstream);
     }
+    if sql.outgrown {
+        return Verdict::order(Reason::Outgrown, Action::Postgres(PostgresAction::Restart));
+    }
     let who = wanted.map_or_else(|| leader.member.clone(), |upstream| upstream.member);
     Verdict::steady(Reason::FollowingLeader { who })
 }

@@ -16,7 +16,7 @@ use crate::testing::*;
 use crate::time::{Instant, Seen, WallMillis};
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
-use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
+use crate::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode};
 use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const VIEWS: usize = 60_000;
@@ -224,6 +224,7 @@ fn sql(state: &mut State, now: Instant, random: &mut Random) {
         Some(primary_sql()),
         Some(standby_sql(None)),
         Some(standby_sql(Some("b"))),
+        Some(Sql { replay_paused: true, outgrown: true, ..standby_sql(Some("b")) }),
         Some(standby_sql(Some("c"))),
     ]);
     let asked = random.pick(&[now, now.back(seconds(5))]);

@@ -147,6 +147,10 @@ pub struct Sql {
     pub replayed: Lsn,
     /// Standby: replay is paused.
     pub replay_paused: bool,
+    /// Standby: it is, since the primary has more of what a standby may not have less of (`max_connections` ...): only a
+    /// restart, with what is configured by now or with what the primary has, lets replay go on.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub outgrown: bool,
     /// Standby: the WAL receiver, if one runs.
     pub receiver: Option<Receiver>,
     /// Standby: milliseconds since the Unix epoch of the last replayed transaction.

@@ -133,7 +133,7 @@ async fn restart(api: &Api, call: &Call, body: Incoming) -> Result<Reply, Reply>
         let restart = ScheduledRestart { schedule, conditions, timeout_s, postmaster_start_us: 0 };
         return put(api, Request::ScheduleRestart(restart)).await;
     }
-    api.freshen().await;
+    api.freshen_for_comparison().await;
     if !api.with_facts(|facts| conditions.hold(facts.sql)) {
         return Ok(Reply::text(503, "restart conditions are not satisfied"));
     }

@@ -16,8 +16,10 @@ pub(super) const FRESH_FOR: Duration = Duration::from_secs(1);
 /// The same for what is asked to compare positions: a primary's may have gone on by a segment since, at a checkpoint or
 /// `pg_switch_wal()`, and a candidate that tells where it was then passes for one that lags.
 pub(super) const PRESENT_FOR: Duration = Duration::from_millis(50);
-/// How long a request waits for a fresh answer of PostgreSQL.
-pub(super) const ASK_LIMIT: Duration = Duration::from_millis(500);
+/// How long a health check waits for an answer of PostgreSQL that is late.
+pub(super) const CHECK_LIMIT: Duration = Duration::from_millis(40);
+/// The same for what is compared: an old position costs more than half a second does.
+pub(super) const COMPARISON_LIMIT: Duration = Duration::from_millis(500);
 /// An answer of PostgreSQL that is older than this, although it was asked, means that it does not answer.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
@@ -38,10 +40,10 @@ impl<'a> Facts<'a> {
         Self { shared, view, sql }
     }
 
-    /// PostgreSQL runs, and what it told is at least so old.
-    pub(super) fn worth_asking(&self, age: Duration) -> bool {
+    /// PostgreSQL runs, and what it told last was not asked since `wanted`.
+    pub(super) fn lack(&self, wanted: Instant) -> bool {
         let seen = self.shared.core.postgres.sql.as_ref();
-        self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| self.view.at.since(seen.asked) >= age)
+        self.view.phase() == Some(Phase::Ready) && seen.is_none_or(|seen| seen.asked < wanted)
     }
 
     /// This node leads at this very instant, by the clock.

@@ -9,6 +9,7 @@ mod cluster;
 mod configure;
 mod control;
 mod facts;
+mod freshness;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod health;
@@ -48,6 +49,7 @@ use crate::tls;
 pub use allow::Allowlist;
 pub use control::server_version;
 use facts::Facts;
+use freshness::Freshness;
 use query::Query;
 pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};
 use reply::Reply;
@@ -106,12 +108,26 @@ impl ApiSettings {
 
 /// Serves the API on `listener` until it is dropped. `settings` may change while it serves (a reload).
 pub async fn serve(listener: Listener, handle: Handle, settings: watch::Receiver<ApiSettings>) {
+    let freshness = Arc::new(Freshness::new(handle.clone()));
+    tokio::select! {
+        () = freshness.keep() => {}
+        () = take_in_all(listener, handle, &freshness, settings) => {}
+    }
+}
+
+async fn take_in_all(
+    listener: Listener,
+    handle: Handle,
+    freshness: &Arc<Freshness>,
+    settings: watch::Receiver<ApiSettings>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, client)) => {
-                let api = Api { handle: handle.clone(), settings: settings.clone(), client, certified: false };
+                let (handle, freshness, settings) = (handle.clone(), Arc::clone(freshness), settings.clone());
+                let api = Api { handle, freshness, settings, client, certified: false };
                 tokio::spawn(async move {
                     api.take_in(stream).await;
                     drop(place);
@@ -130,6 +146,7 @@ pub async fn serve(listener: Listener, handle: Handle, settings: watch::Receiver
 #[derive(Clone)]
 struct Api {
     handle: Handle,
+    freshness: Arc<Freshness>,
     settings: watch::Receiver<ApiSettings>,
     client: IpAddr,
     /// The client has shown a certificate, and it was good.
@@ -247,22 +264,14 @@ impl Api {
         Facts::new(&self.handle.shared(), self.handle.clock().now()).paused()
     }
 
-    /// Has PostgreSQL asked if what it told is not fresh. Bounded: a frozen postmaster costs [`facts::ASK_LIMIT`].
+    /// Facts for a health check: of a second ago, and at once.
     async fn freshen(&self) {
-        self.ask_if_older(facts::FRESH_FOR).await;
+        self.freshness.wait(facts::FRESH_FOR, facts::CHECK_LIMIT).await;
     }
 
-    /// Has PostgreSQL asked if what it told is not of now, with the same bound.
-    async fn freshen_positions(&self) {
-        self.ask_if_older(facts::PRESENT_FOR).await;
-    }
-
-    async fn ask_if_older(&self, age: Duration) {
-        let worth_asking = Facts::new(&self.handle.shared(), self.handle.clock().now()).worth_asking(age);
-        if worth_asking {
-            // Late is as good as never: the age of the facts decides what is told.
-            let _ = tokio::time::timeout(facts::ASK_LIMIT, self.handle.observe()).await;
-        }
+    /// Facts for what is compared: of now, if PostgreSQL answers at all.
+    async fn freshen_for_comparison(&self) {
+        self.freshness.wait(facts::PRESENT_FOR, facts::COMPARISON_LIMIT).await;
     }
 }
 

@@ -11,7 +11,7 @@ use matriarch_core::view::peers::PeerAnswer;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::facts::{ASK_LIMIT, Facts};
+use super::facts::{COMPARISON_LIMIT, Facts};
 use super::reply::Reply;
 use super::{Api, Call};
 use crate::agent::handle::Message;
@@ -53,7 +53,7 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
     api.handle.tell(Message::Peer(PeerEvent::HandoverAnnounced)).await;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let _ = tokio::time::timeout(left.min(ASK_LIMIT), api.handle.observe()).await;
+        let _ = tokio::time::timeout(left.min(COMPARISON_LIMIT), api.handle.observe()).await;
         let answer = api.with_facts(own);
         if answer.replayed > beyond || end <= Instant::now() {
             return Reply::json(200, &position_document(&answer));

@@ -14,7 +14,7 @@ use crate::wire::member::scheduled_restart;
 
 /// `GET /patroni`. Its position is of now: agents compare it with a leader's.
 pub(super) async fn patroni(api: &Api) -> Reply {
-    api.freshen_positions().await;
+    api.freshen_for_comparison().await;
     api.with_facts(|facts| Reply::json(200, &document(facts)))
 }
 

@@ -47,6 +47,13 @@ pub(super) fn pending(settings: &Settings, running: &str, pending: &mut Vec<(Str
     }
 }
 
+/// The server runs with less than `control` says that the primary has. From 14 on a standby pauses its replay then, and
+/// never goes on; before, it stopped.
+pub(super) fn outgrown(running: &str, control: &ControlData) -> bool {
+    let running = running.split(',').map(str::parse::<i32>);
+    running.zip(control.maxima).any(|(running, least)| running.is_ok_and(|running| running < least))
+}
+
 /// What the configuration says; the command line wins over the file.
 fn wanted(settings: &Settings, name: &str) -> Option<i32> {
     let given = settings.command_line.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value);

@@ -76,6 +76,8 @@ pub(super) fn parse(row: &SimpleQueryRow) -> Result<Sql, String> {
         received: lsn("received")?,
         replayed: lsn("replayed")?,
         replay_paused: flag("replay_paused")?,
+        // What the primary has is in `pg_control` only.
+        outgrown: false,
         receiver,
         replayed_at: text("replayed_at")?.and_then(|t| t.parse().ok()),
         upstream_set: flag("upstream_set")?,

@@ -14,6 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
+use super::control_data;
 use super::encryption::{Mode, encrypt};
 use super::maxima;
 use super::monitoring;
@@ -118,6 +119,11 @@ impl Monitor {
         let row = rows.first().ok_or_else(|| bad_answer("no row"))?;
         let mut sql = monitoring::parse(row).map_err(|why| bad_answer(&why))?;
         maxima::pending(settings, monitoring::maxima(row), &mut sql.pending_restart);
+        if sql.in_recovery && sql.replay_paused {
+            let data_dir = settings.data_dir.clone();
+            let control = look(move || control_data::read(&data_dir)).await.ok().flatten();
+            sql.outgrown = control.is_some_and(|control| maxima::outgrown(monitoring::maxima(row), &control));
+        }
         Ok(Seen::new(sql, asked, heard))
     }
 

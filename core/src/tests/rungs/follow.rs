@@ -4,6 +4,7 @@ use super::*;
 use crate::action::Lane;
 use crate::event::PostgresEvent;
 use crate::op::Outcome;
+use crate::view::postgres::Sql;
 
 fn stopped_beside_b() -> Node {
     Node::standby().dead().dir(primary_dir(ControlState::ShutDown))
@@ -164,6 +165,21 @@ fn a_standby_that_was_just_turned_is_not_turned_again_before_it_can_have_turned(
     concludes(&node, Rung::Follow, "following", Fate::Keep, &[]);
 }
 
+/// The bug: it ran on with its replay paused for ever, and could not follow the next leader either.
+#[test]
+fn a_standby_whose_primary_has_outgrown_it_is_restarted_behind_the_right_leader() {
+    let outgrown = |from| Sql { replay_paused: true, outgrown: true, ..standby_sql(from) };
+    let restart = [Action::Postgres(PostgresAction::Restart)];
+    concludes(&Node::standby().sql(outgrown(Some("b"))), Rung::Follow, "outgrown", Fate::Keep, &restart);
+    // Behind a new timeline a paused replay has no receiver.
+    let stuck = Sql { upstream_set: true, ..outgrown(None) };
+    concludes(&compared(Node::standby()).sql(stuck), Rung::Follow, "outgrown", Fate::Keep, &restart);
+    let wrong = Node::standby().sql(outgrown(Some("c"))).later(4_000);
+    assert_eq!(wrong.with(|state| state.memory.streamed = at(4_000)).concludes().1, "turning_to");
+    let paused_by_hand = Sql { outgrown: false, ..outgrown(Some("b")) };
+    concludes(&Node::standby().sql(paused_by_hand), Rung::Follow, "following", Fate::Keep, &[]);
+}
+
 #[test]
 fn a_pledge_binds_until_a_newer_tenure_is_seen() {
     let pledge = |absent_at| Pledge { absent_at: Revision(absent_at), since: at(0), frozen: true, on_disk: true };
@@ -242,7 +258,7 @@ fn a_standby_that_does_not_become_consistent_is_compared_and_brought_onto_the_le
 
 #[test]
 fn a_standby_is_turned_where_its_receiver_or_without_one_its_settings_are_not_of_the_last_order() {
-    let follows = |mut sql: crate::view::postgres::Sql, upstream_set: bool, followed: Option<&str>, nostream: bool| {
+    let follows = |mut sql: Sql, upstream_set: bool, followed: Option<&str>, nostream: bool| {
         sql.upstream_set = upstream_set;
         let node = Node::standby().sql(sql).config(|config| config.nostream = nostream).with(|state| {
             (state.memory.followed, state.memory.streamed) = (followed.map(upstream), at(4_000));
@@ -272,8 +288,7 @@ fn a_clone_that_did_not_reach_consistency_is_started_and_not_compared() {
 #[test]
 fn a_comparison_is_repeated_once_it_streamed_since_or_after_a_while() {
     let compares = |compared_ms: u64, streamed_ms: u64, now_ms: u64| {
-        let node =
-            compared(Node::standby().sql(crate::view::postgres::Sql { upstream_set: true, ..standby_sql(None) }));
+        let node = compared(Node::standby().sql(Sql { upstream_set: true, ..standby_sql(None) }));
         let node = node.with(|state| {
             (state.memory.compared_at, state.memory.streamed) = (Some(at(compared_ms)), at(streamed_ms));
         });

@@ -1,6 +1,7 @@
 //! The API over a real socket, in front of a fabricated agent.
 
 mod configure;
+mod freshness;
 pub(crate) mod node;
 mod openapi;
 mod tls;
@@ -141,7 +142,7 @@ async fn facts_that_are_old_are_asked_for_and_silence_means_unknown() {
     };
     let node = serve_node(aged(), None).await;
     assert_eq!(node.get("/replica").await.0, 200);
-    assert_eq!(node.told(), ["Observe"]);
+    assert!(node.observed());
 
     // Nobody reads the messages: PostgreSQL does not answer.
     let (messages, _inbox) = mpsc::channel(16);
@@ -167,9 +168,9 @@ async fn a_position_is_of_now_and_a_health_check_may_be_of_a_second_ago() {
     let node = serve_node(shared, None).await;
     let document: Value = serde_json::from_str(&node.get("/replica").await.1).unwrap();
     assert_eq!(document["xlog"]["replayed_location"], before);
-    assert_eq!(node.told(), [""; 0]);
+    assert!(!node.observed());
     assert_eq!(node.json("/patroni").await["xlog"]["replayed_location"], before + 512);
-    assert_eq!(node.told(), ["Observe"]);
+    assert!(node.observed());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use crate::net::{Connector, Listener};
 use crate::wire::{RawEntry, cluster_view};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
+const OBSERVE: &str = "Observe";
 
 pub(super) fn config() -> Config {
     let api_url = "http://127.0.0.1:8008/patroni".into();
@@ -220,7 +221,7 @@ pub(super) async fn serve_with(shared: Shared, settings: ApiSettings) -> Node {
                         (seen.asked, seen.heard) = (now, now);
                     }
                     let _ = done.send(());
-                    "Observe".into()
+                    OBSERVE.into()
                 }
                 other => format!("{other:?}"),
             };
@@ -274,7 +275,13 @@ impl Node {
         }
     }
 
+    /// What the loop was told, but for the questions to PostgreSQL: once there was one, more follow by themselves.
     pub(super) fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
+        self.told.lock().unwrap().iter().filter(|told| *told != OBSERVE).cloned().collect()
+    }
+
+    /// PostgreSQL was asked.
+    pub(super) fn observed(&self) -> bool {
+        self.told.lock().unwrap().iter().any(|told| told == OBSERVE)
     }
 }
