@@ -42,7 +42,8 @@ pub(super) fn is_requested(view: &View<'_>) -> bool {
         return false;
     }
     // A start that nobody waits for any more is not over while PostgreSQL still comes up.
-    if view.state.memory.requested && matches!(view.phase(), None | Some(Phase::Starting)) {
+    let comes_up = view.held().is_some() && view.phase() == Some(Phase::Starting);
+    if view.state.memory.requested && (comes_up || view.phase().is_none()) {
         return true;
     }
     let me = &view.config().me;
