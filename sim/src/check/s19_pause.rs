@@ -108,12 +108,12 @@ impl World {
     fn is_asked(&mut self, node: NodeId) -> bool {
         let name = &self.names[node.0];
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
-        // The wish for a new clone stands until there is a leader to clone from.
-        // So does one that is not answered yet.
-        let stands = self.nodes[node.0]
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.state.memory.reinit || !agent.state.requests.is_empty());
+        // The wish for a new clone stands until there is a leader to clone from, and a request until it is answered. An
+        // agent that was asked to stop undoes what it had begun for that.
+        let stands = self.nodes[node.0].agent.as_ref().is_some_and(|agent| {
+            let state = &agent.state;
+            state.memory.reinit || state.leaving || !state.requests.is_empty()
+        });
         if stands || request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }
