@@ -54,23 +54,11 @@ impl RealServers {
         }
     }
 
-    /// Stops one of a server's own processes.
-    async fn stop_part(&self, server: usize, backend_type: &str) -> i32 {
-        let query = format!("SELECT pid FROM pg_stat_activity WHERE backend_type = '{backend_type}'");
-        let pid = self.nodes[server].run(&query).await.unwrap().parse().unwrap();
+    async fn stop_checkpointer(&mut self, server: usize) {
+        let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        let pid = self.nodes[server].run(query).await.unwrap().parse().unwrap();
         proc::signal(pid, Signal::STOP).unwrap();
-        pid
-    }
-
-    /// A rewind from a source that writes nothing meanwhile. Its background writer tells of what runs every 15 s: written
-    /// behind the WAL that is copied and before `pg_rewind` asks how far the source is, it would have to be replayed and
-    /// was not brought.
-    async fn rewind(&self, server: usize, from: &Upstream) -> Outcome<PostgresDone> {
-        let source = self.nodes.iter().position(|node| node.upstream() == *from).unwrap();
-        let writer = self.stop_part(source, "background writer").await;
-        let rewound = carry_out(&self.nodes[server].postgres, PostgresAction::Rewind(from.clone())).await;
-        proc::signal(writer, Signal::CONT).unwrap();
-        rewound
+        self.checkpointer = Some(pid);
     }
 }
 
@@ -97,7 +85,6 @@ impl Servers for RealServers {
                 };
                 Some(tokio::join!(carry_out(postgres, PostgresAction::Stop(mode)), ended).0)
             }
-            PostgresAction::Rewind(from) => timeout(limit, self.rewind(server, &from)).await.ok(),
             what => timeout(limit, carry_out(postgres, what)).await.ok(),
         }
     }
@@ -202,7 +189,7 @@ impl Servers for RealServers {
             Blow::Resume => self.signal(server, Signal::CONT).await,
             Blow::PauseReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_pause()").await),
             Blow::ResumeReplay => drop(self.nodes[server].run("SELECT pg_wal_replay_resume()").await),
-            Blow::HoldCheckpoints => self.checkpointer = Some(self.stop_part(server, "checkpointer").await),
+            Blow::HoldCheckpoints => self.stop_checkpointer(server).await,
             Blow::NextWalFile => drop(self.nodes[server].run("SELECT pg_switch_wal()").await),
             Blow::LoseWalFile => {
                 let node = &self.nodes[server];
@@ -256,7 +243,7 @@ async fn carry_out(postgres: &Postgres, what: PostgresAction) -> Outcome<Postgre
             Divergence::Unknown(why) => Outcome::Unknown(why),
         },
         PostgresAction::RecoverSingleUser => done(postgres.crash_recover(&silent).await),
-        PostgresAction::Rewind(from) => done(postgres.rewind(&from, &silent).await),
+        PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &silent).await),
         PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
         PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
         other => panic!("no script orders {other:?}"),

@@ -6,7 +6,7 @@ use matriarch_core::action::PostgresAction;
 use matriarch_core::id::Timeline;
 use matriarch_core::view::postgres::{StartAs, StopMode};
 
-use crate::facts::Script;
+use crate::facts::{Script, streams};
 use crate::{Blow, Servers};
 
 const A: usize = 0;
@@ -91,11 +91,9 @@ pub(crate) async fn crash<S: Servers>(s: &mut Script<S>) {
     s.order(B, PostgresAction::Checkpoint).await;
     s.order(A, PostgresAction::Rewind(upstream.clone())).await;
     s.look(A).await;
-    s.stop(B, StopMode::Immediate).await;
-    // What it is to replay came with the rewind.
+    // Its source runs: whatever it wrote on its own during the rewind has to come from there.
     s.order(A, PostgresAction::Start(StartAs::Standby(Some(upstream)))).await;
-    s.look(A).await;
-    s.order(B, PostgresAction::Start(StartAs::Primary)).await;
+    s.until("a streams", A, streams).await;
     s.level(A, B).await;
     s.look(A).await;
     s.look(B).await;
@@ -158,7 +156,7 @@ pub(crate) async fn holds<S: Servers>(s: &mut Script<S>) {
         if killed {
             s.order(A, PostgresAction::Start(StartAs::Primary)).await;
         }
-        s.until("b streams", B, crate::facts::streams).await;
+        s.until("b streams", B, streams).await;
         s.level(B, A).await;
         s.look(A).await;
         s.look(B).await;
@@ -223,7 +221,7 @@ pub(crate) async fn waiting<S: Servers>(s: &mut Script<S>) {
         }
     }
     s.order(B, PostgresAction::Follow(Some(upstream))).await;
-    s.until("b streams", B, crate::facts::streams).await;
+    s.until("b streams", B, streams).await;
     s.level(B, A).await;
     s.look(B).await;
 }
