@@ -1,6 +1,7 @@
 //! The first process of a container: it passes signals on to the agent, reaps whatever was left behind, and ends as the
 //! agent ends. An agent that did this itself would take the ends of its own children away from whoever waits for them.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
@@ -74,7 +75,8 @@ fn reap(agent: Pid) -> Option<ExitStatus> {
         if pid == agent {
             ended = Some(status);
         } else {
-            eprintln!("matriarch: reaped process {}: {status}", pid.as_raw_nonzero());
+            // Whoever read this may be gone: that is no reason for a container to end.
+            let _ = writeln!(std::io::stderr(), "matriarch: reaped process {}: {status}", pid.as_raw_nonzero());
         }
     }
     ended

@@ -4,7 +4,7 @@ mod running;
 
 use std::io::Write;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::Context;
@@ -136,6 +136,8 @@ fn write(file: Option<&Path>, text: &str) -> anyhow::Result<()> {
     let said = || format!("cannot write {}", file.display());
     let mut options = std::fs::OpenOptions::new();
     let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(file).with_context(said)?;
+    // One that was there already keeps the mode that it had.
+    opened.set_permissions(std::fs::Permissions::from_mode(0o600)).with_context(said)?;
     opened.write_all(text.as_bytes()).with_context(said)
 }
 
@@ -169,9 +171,10 @@ mod tests {
 
     #[test]
     fn only_its_owner_reads_what_is_written() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("node.yml");
+        std::fs::write(&file, "of before").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         sample(Some(&file)).unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let error = sample(Some(&directory.path().join("none/node.yml"))).unwrap_err();
