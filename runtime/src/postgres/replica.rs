@@ -15,13 +15,8 @@ pub(super) async fn create(postgres: &Postgres, upstream: Option<&Upstream>) -> 
     if let Some(why) = postgres.port_taken().await {
         return Outcome::Refused(Refusal::Failed(why));
     }
-    let empty = postgres.observe_data().await == DataDir::Empty;
-    // What is here may be the last copy: it goes only while the one to be copied answers as the same cluster.
-    if !empty
-        && let Some(upstream) = upstream
-        && let Err(why) = postgres.is_served_by(upstream).await
-    {
-        return Outcome::Refused(Refusal::Failed(format!("the data directory is kept: {why}")));
+    if upstream.is_none() && postgres.observe_data().await != DataDir::Empty {
+        return Outcome::Refused(Refusal::Failed("the data directory is kept: nobody is there to copy from".into()));
     }
     let settings = postgres.settings();
     let methods = match &settings.hooks.replica_methods[..] {
@@ -43,10 +38,19 @@ pub(super) async fn create(postgres: &Postgres, upstream: Option<&Upstream>) -> 
 
 async fn by(postgres: &Postgres, method: &ReplicaMethod, upstream: Option<&Upstream>) -> Outcome<()> {
     let keep_data = matches!(method, ReplicaMethod::Script { keep_data: true, .. });
-    if !keep_data && postgres.observe_data().await != DataDir::Empty {
-        match postgres.wipe_data_dir("it is cloned again").await {
-            Outcome::Done(()) => {}
-            other => return other,
+    if postgres.observe_data().await != DataDir::Empty {
+        // What is here may be the last copy: it is touched only while the one to be copied answers as the same cluster.
+        // Asked for each method anew: the one before may have tried for hours.
+        if let Some(upstream) = upstream
+            && let Err(why) = postgres.is_served_by(upstream).await
+        {
+            return Outcome::Refused(Refusal::Failed(format!("the data directory is kept: {why}")));
+        }
+        if !keep_data {
+            match postgres.wipe_data_dir("it is cloned again").await {
+                Outcome::Done(()) => {}
+                other => return other,
+            }
         }
     }
     match (method, upstream) {

@@ -58,9 +58,14 @@ async fn a_pre_promote_does_not_outlive_the_promise_that_it_runs_under() {
     // The order loses its lane.
     std::fs::remove_file(&file).unwrap();
     let allowance = any_time();
+    // Looked at before the order is dropped: that kills it.
+    let runs = async {
+        let pid = written(&file).await;
+        assert!(Path::new(&format!("/proc/{pid}")).exists());
+    };
     tokio::select! {
         outcome = carry_out(&standby, PROMOTE, &allowance) => panic!("{outcome:?}"),
-        pid = written(&file) => assert!(Path::new(&format!("/proc/{pid}")).exists()),
+        () = runs => {}
     }
     gone(written(&file).await).await;
     assert!(standby.sql().await.in_recovery);
@@ -207,4 +212,20 @@ async fn without_a_leader_only_what_needs_none_is_tried_and_data_are_kept_if_wis
     done(primary.postgres.create_slot("node").await);
     done(node.postgres.start(StartAs::Standby(Some(primary.upstream())), &any_time()).await);
     until(async || node.sql().await.receiver.is_some_and(|r| r.streaming)).await;
+}
+
+/// The bug: the source was asked once, before the first method, and one that came an hour later wiped what was left.
+#[tokio::test]
+async fn a_source_that_is_gone_by_the_next_method_costs_no_data() {
+    let base = base();
+    let primary = Node::primary(base.path(), "primary").await;
+    let node = primary.clone_as(base.path(), "node").await;
+    done(node.postgres.stop(StopMode::Fast, LONG).await);
+    let kills = format!("kill -QUIT $(head -n 1 {}/postmaster.pid); sleep 1; exit 1", primary.data_dir().display());
+    let methods = vec![method(&node, "tries", &kills, false, true), ReplicaMethod::Basebackup];
+    set(&node, Hooks { replica_methods: methods, ..Hooks::default() }, LONG);
+    let refused = carry_out(&node, PostgresAction::Clone(primary.upstream()), &any_time()).await;
+    let kept = |why: &str| why.contains("status: 1") && why.contains("the data directory is kept");
+    assert!(matches!(&refused, Outcome::Refused(Refusal::Failed(why)) if kept(why)), "{refused:?}");
+    node.check_control("shut down in recovery");
 }
