@@ -144,7 +144,7 @@ fn revoke(view: &View<'_>) -> Option<(Action, Reason)> {
 }
 
 /// Says in the store, for whoever would take this node's place, whether its primary has a guard: before the guard is
-/// disarmed in a pause, and after it is armed again, or nothing writes any more.
+/// disarmed in a pause, and when that is over after it is armed again, or where nothing writes any more.
 fn tell_guarded(view: &View<'_>) -> Option<(Action, Reason)> {
     let record = view.cluster()?.epoch.as_ref();
     let paused = view.paused();
@@ -155,7 +155,9 @@ fn tell_guarded(view: &View<'_>) -> Option<(Action, Reason)> {
         return due.then(|| (timeline_number::tell_guarded(view, held), reason));
     }
     let ours = record.filter(|record| record.unguarded && record.member == view.config().me)?;
-    let over = matches!(view.state.tenure, Tenure::None) && is_over(view);
+    // Not before the pause is over: until then the operator may start it as a primary again, beside an agent that is cut
+    // off and can neither take the key nor take this word back.
+    let over = matches!(view.state.tenure, Tenure::None) && !paused && is_over(view);
     over.then(|| (Action::Store(StoreAction::Vouch { record: ours.clone() }), Reason::NothingWrites))
 }
 
