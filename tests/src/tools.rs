@@ -54,24 +54,23 @@ pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
 
 /// The directory of Patroni's programs; `None`, and it is said, where Patroni is not installed.
 pub fn patroni() -> Option<PathBuf> {
-    let dir = std::env::var_os("MATRIARCH_TEST_PATRONI")
-        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-patroni-4.1.5"), PathBuf::from);
-    if !dir.join("ready").exists() {
-        eprintln!("NOT TESTED: there is no Patroni in {}; tests/run installs it", dir.display());
-        return None;
-    }
-    Some(dir.join("bin"))
+    installed("Patroni", "MATRIARCH_TEST_PATRONI", "/var/tmp/matriarch-patroni-4.1.5")
 }
 
 /// The program `schemathesis`; `None`, and it is said, where it is not installed.
 pub fn schemathesis() -> Option<PathBuf> {
-    let dir = std::env::var_os("MATRIARCH_TEST_SCHEMATHESIS")
-        .map_or_else(|| PathBuf::from("/var/tmp/matriarch-schemathesis-4.32.5"), PathBuf::from);
+    let bin = installed("schemathesis", "MATRIARCH_TEST_SCHEMATHESIS", "/var/tmp/matriarch-schemathesis-4.32.5");
+    bin.map(|bin| bin.join("schemathesis"))
+}
+
+/// The programs of a Python environment that `tests/run` has made, in the directory that `variable` names or there.
+fn installed(what: &str, variable: &str, there: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os(variable).map_or_else(|| PathBuf::from(there), PathBuf::from);
     if !dir.join("ready").exists() {
-        eprintln!("NOT TESTED: there is no schemathesis in {}; tests/run installs it", dir.display());
+        eprintln!("NOT TESTED: there is no {what} in {}; tests/run installs it", dir.display());
         return None;
     }
-    Some(dir.join("bin/schemathesis"))
+    Some(dir.join("bin"))
 }
 
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put

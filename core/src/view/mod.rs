@@ -84,7 +84,9 @@ impl<'a> View<'a> {
     ///
     /// The race: the store has applied the release and its answer is on the way, or lost. Another leads by then.
     pub fn leads(&self) -> bool {
-        let alone = self.leader().is_none_or(|leader| leader.member == self.config().me);
+        // Before the store was heard nobody knows whether another leads.
+        let heard = self.cluster().is_some();
+        let alone = heard && self.leader().is_none_or(|leader| leader.member == self.config().me);
         let let_go = self.state.memory.let_go && self.is_primary() && (self.held().is_some() || alone);
         (self.authority() || let_go) && !self.state.guard.held && !self.releasing()
     }

@@ -20,7 +20,8 @@ pub(super) const PRESENT_FOR: Duration = Duration::from_millis(50);
 pub(super) const CHECK_LIMIT: Duration = Duration::from_millis(40);
 /// The same for what is compared: an old position costs more than half a second does.
 pub(super) const COMPARISON_LIMIT: Duration = Duration::from_millis(500);
-/// An answer of PostgreSQL that is older than this, although it was asked, means that it does not answer.
+/// An answer of PostgreSQL to a question that is older than this, although it was asked again, means that it does not
+/// answer.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// Everything known, at one instant.
@@ -36,7 +37,7 @@ impl<'a> Facts<'a> {
         let view = View { at, state: &shared.core };
         let ready = view.phase() == Some(Phase::Ready);
         let seen = shared.core.postgres.sql.as_ref();
-        let sql = seen.filter(|seen| ready && at.since(seen.heard) < SILENT_AFTER).map(|seen| &seen.value);
+        let sql = seen.filter(|seen| ready && at.since(seen.asked) < SILENT_AFTER).map(|seen| &seen.value);
         Self { shared, view, sql }
     }
 

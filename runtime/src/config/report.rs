@@ -222,12 +222,13 @@ pub fn is_secret_name(key: &str) -> bool {
         || distance(&key, "password") <= 2
 }
 
-/// Whether a text carries credentials inside: a connection string or an address with a password.
+/// Whether a text carries credentials inside: a connection string, a line of `pg_hba.conf` or a command with
+/// `ldapbindpasswd=...` or `--token=...`, an address with a password.
 pub fn holds_credentials(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    lower.contains("password=")
-        || lower.contains("password =")
-        || lower.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
+    let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let named = |(at, _): (usize, &str)| text[..at].trim_end().rsplit(|c| !is_of_name(c)).next();
+    text.match_indices('=').filter_map(named).any(|name| is_secret_name(name.trim_start_matches('-')))
+        || text.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'))
 }
 
 /// The number of single-character edits (insert, delete, replace, swap of neighbours) between two names.

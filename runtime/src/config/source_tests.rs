@@ -432,9 +432,17 @@ fn what_is_printed_has_no_secret() {
     let printed = super::super::to_yaml(&validate(Some(&path), []).unwrap());
     assert!(!printed.contains("hunter") && printed.contains("password: '***'"), "{printed}");
     assert!(printed.contains("pgpass: /tmp/pgpass0"), "{printed}");
-    let mut inside = serde_json::json!({"url": "http://user:hunter2@h", "list": ["host=h password=hunter2"], "a": 1});
+    let mut inside = serde_json::json!({
+        "url": "http://user:hunter2@h",
+        "list": ["host=h password = hunter2", "host all all all ldap ldapbindpasswd=hunter2", "host all all all md5"],
+        "archive_command": "push --token=hunter2 %p",
+        "work_mem": "a=b",
+        "a": 1,
+    });
     hide_secrets(&mut inside);
-    assert_eq!(inside, serde_json::json!({"url": HIDDEN, "list": [HIDDEN], "a": 1}));
+    let list = [HIDDEN, HIDDEN, "host all all all md5"];
+    let shown = serde_json::json!({"url": HIDDEN, "list": list, "archive_command": HIDDEN, "work_mem": "a=b", "a": 1});
+    assert_eq!(inside, shown);
 }
 
 #[test]

@@ -86,9 +86,8 @@ fn text(facts: &Facts) -> String {
     let api = format!("{}:8008", own_ip());
     let dcs = json!({ "dcs": { "loop_wait": 10, "retry_timeout": 10, "ttl": 30, "postgresql": facts.shared } });
     let bootstrap = section("bootstrap", dcs).replacen("bootstrap:\n", &format!("bootstrap:\n{OF_DCS}"), 1);
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     [
-        section("scope", facts.scope.clone().into()) + &section("name", host.into()),
+        section("scope", facts.scope.clone().into()) + &section("name", host_name().into()),
         section(
             "log",
             json!({
@@ -117,11 +116,16 @@ fn text(facts: &Facts) -> String {
     .join("\n")
 }
 
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The address that this host's own name has; one of IPv4 if there is any.
 fn own_ip() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let found: Vec<IpAddr> =
-        (host.as_str(), 0).to_socket_addrs().map(|all| all.map(|address| address.ip()).collect()).unwrap_or_default();
+    let found: Vec<IpAddr> = (host_name().as_str(), 0)
+        .to_socket_addrs()
+        .map(|all| all.map(|address| address.ip()).collect())
+        .unwrap_or_default();
     match found.iter().find(|ip| ip.is_ipv4()).or(found.first()) {
         Some(IpAddr::V4(ip)) => ip.to_string(),
         Some(IpAddr::V6(ip)) => format!("[{ip}]"),

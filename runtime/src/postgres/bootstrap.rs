@@ -87,9 +87,16 @@ pub(super) async fn finish(postgres: &Postgres) -> Outcome<()> {
     if superuser.is_err() {
         return sql_outcome(superuser);
     }
+    let served = postgres.observe_process().await;
     if let Some(command) = &settings.hooks.post_bootstrap
         && let Err(why) = last_word(postgres, &settings, command).await
     {
+        // The race: a fence, or a crash, took the server away beneath the script. That is not the operator's no.
+        if postgres.observe_process().await != served {
+            return Outcome::Refused(Refusal::Failed(format!(
+                "{why}; PostgreSQL had ended meanwhile: it is asked again"
+            )));
+        }
         tracing::error!("{why}: the new cluster is given up");
         return give_up(postgres, &settings, why).await;
     }

@@ -229,3 +229,24 @@ async fn a_source_that_is_gone_by_the_next_method_costs_no_data() {
     assert!(matches!(&refused, Outcome::Refused(Refusal::Failed(why)) if kept(why)), "{refused:?}");
     node.check_control("shut down in recovery");
 }
+
+/// The bug: a fence took the server away beneath the script, and what had been restored for hours was put aside as if the
+/// operator had refused it.
+#[tokio::test]
+async fn a_server_that_ends_beneath_post_bootstrap_is_not_given_up() {
+    let base = base();
+    let node = Node::new(base.path(), "node");
+    let create = async |text: &str| {
+        set(&node, Hooks { post_bootstrap: shell(text), ..Hooks::default() }, LONG);
+        carry_out(&node, PostgresAction::CreateRoles, &any_time()).await
+    };
+    done(carry_out(&node, PostgresAction::Initdb, &any_time()).await);
+    done(carry_out(&node, PostgresAction::Start(StartAs::Primary), &any_time()).await);
+    let kills = format!("kill -QUIT $(head -n 1 {}/postmaster.pid); sleep 1; exit 1", node.data_dir().display());
+    let refused = create(&kills).await;
+    assert!(matches!(&refused, Outcome::Refused(Refusal::Failed(why)) if why.contains("asked again")), "{refused:?}");
+    assert!(node.data_dir().join("PG_VERSION").exists());
+    done(carry_out(&node, PostgresAction::Start(StartAs::Primary), &any_time()).await);
+    assert!(matches!(create("exit 1").await, Outcome::Refused(Refusal::Failed(_))));
+    assert!(!node.data_dir().join("PG_VERSION").exists(), "that is the operator's no");
+}

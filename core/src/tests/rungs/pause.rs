@@ -466,6 +466,14 @@ fn the_end_of_a_pause_arms_the_guard_first() {
     assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
 }
 
+/// An agent that starts in a pause beside a primary, and has heard nothing of the store, does not say that it leads.
+#[test]
+fn nobody_leads_before_the_store_was_heard() {
+    let alone = let_go().with(|state| state.tenure = Tenure::None).cluster(|cluster| cluster.leader = None);
+    assert!(alone.view().leads());
+    assert!(!alone.with(|state| state.store.cluster = None).view().leads());
+}
+
 #[test]
 fn a_guard_that_is_not_armed_after_a_pause_costs_the_tenure() {
     let mut node = let_go();
