@@ -130,6 +130,8 @@ pub struct Memory {
     pub starting_since: Option<Instant>,
     /// Starts in a row after which PostgreSQL did not live for a while.
     pub start_failures: u32,
+    /// The last postmaster that ended had accepted connections, and no start has failed since.
+    pub came_up: bool,
     /// Since when the tenure is held, if one is.
     pub held_since: Option<Instant>,
     /// The last initdb failed: somebody else may try.

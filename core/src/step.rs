@@ -406,6 +406,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(since) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
         soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
+        soonest.offer(since + view.config().ttl, "what a tenure of nobody knows whom may last");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
     if let Some(compared) = memory.compared_at {

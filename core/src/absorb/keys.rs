@@ -40,7 +40,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
             state.memory.leaderless = None;
         }
         (Some(who), None) => {
-            let released = stopped_and_released(&seen.value, &who);
+            let released = seen.value.stopped_and_released(&who).map(|status| status.revision);
             state.store.vanished = Some(Vanished { heard: seen.heard, who, released });
             state.memory.race = Some((seen.value.revision, seen.heard));
             // What PostgreSQL told while the leader lived is not where it is now: WAL was received since.
@@ -100,14 +100,6 @@ fn remember_lost_records(state: &mut State, now: &ClusterView) {
     if now.leader_record().is_some_and(MemberRecord::can_be_asked) {
         lost.clear();
     }
-}
-
-/// The revision of the status that one wrote with the release of its key which had stopped cleanly as a primary: what is
-/// published then is where its shutdown checkpoint begins. One that crashed, or could not serve, has published nothing of
-/// the kind.
-fn stopped_and_released(cluster: &ClusterView, who: &Member) -> Option<Revision> {
-    let (record, status) = cluster.released_by(who)?;
-    (record.state == "stopped" && record.role == "primary").then_some(status.revision)
 }
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by

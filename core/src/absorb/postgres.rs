@@ -67,8 +67,9 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
             state.postgres.orphans = None;
             state.memory.dead_since = Some(at);
             // One that lived for a while was no failed start, whatever ended it.
-            let lived = state.memory.ready_since.take().is_some_and(|since| at.since(since) >= LIFE_MIN);
-            if lived {
+            let ready_since = state.memory.ready_since.take();
+            state.memory.came_up = ready_since.is_some();
+            if ready_since.is_some_and(|since| at.since(since) >= LIFE_MIN) {
                 state.memory.start_failures = 0;
             }
             state.memory.starting_since = None;
@@ -148,6 +149,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
     let too_late = matches!(outcome, Outcome::Refused(Refusal::NotOurTenure));
     if matches!(action, PostgresAction::Start(_)) && !too_late {
         state.memory.start_failures = state.memory.start_failures.saturating_add(1);
+        state.memory.came_up &= refused.is_none();
     }
     if matches!(action, PostgresAction::Start(_) | PostgresAction::Restart) {
         recount_orphans(state);

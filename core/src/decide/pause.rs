@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Fate, Verdict, follow, leader, race, switchover};
+use super::{Fate, Verdict, follow, isolated, leader, race, switchover};
 use crate::action::{Action, HostAction, Lane, PostgresAction, StoreAction};
 use crate::config::GUARD_LIMIT;
 use crate::id::Timeline;
@@ -137,6 +137,10 @@ fn led(view: &View<'_>, held: &Held, reason: Reason) -> Verdict {
     // data have no business with it.
     if view.state.memory.let_go && (over || foreign) {
         return Verdict::wait(reason).fate(Fate::LetLapse);
+    }
+    // Until the record tells that it is let go, it is guarded, and what it acknowledges alone may be lost as ever.
+    if let Some(hold) = isolated::decide(view) {
+        return hold;
     }
     match view.phase() {
         Some(Phase::Starting | Phase::Stopping) => Verdict::wait(reason),

@@ -52,11 +52,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Err(verdict) => return Some(verdict),
         Ok(wish) => wish,
     };
-    if let Some(who) = unguarded(view, cluster, wish) {
-        return Some(Verdict::wait(Reason::UnguardedPrimary { who }));
-    }
     let mut orders = questions(view, wish, absent_at, began);
-    if let Some(mut verdict) = grace(view, cluster) {
+    if let Some(verdict) = unguarded(view, cluster, wish, (absent_at, began), &orders) {
+        return Some(verdict);
+    }
+    if let Some(mut verdict) = grace(view, cluster).or_else(|| unknown_cluster(view, cluster)) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
         verdict.orders = orders;
         return Some(verdict);
@@ -80,11 +80,44 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 /// Whoever led last was let go in a pause, and has not said since that it is under a guard again or writes nothing.
 ///
 /// The race: it is cut off from the store, goes on writing and has not heard that the pause is over, or that the key is
-/// gone. Only an operator can know better: a failover to a named candidate is his word.
-fn unguarded(view: &View<'_>, cluster: &ClusterView, wish: Wish) -> Option<Member> {
-    let told = matches!(wish, Wish::Switchover | Wish::Failover);
-    let record = cluster.epoch.as_ref().filter(|record| record.unguarded && record.store == cluster.store && !told)?;
-    Some(record.member.clone()).filter(|member| *member != view.config().me)
+/// gone. Only an operator can know better: a failover to a named candidate is his word. With a switchover he asks for its
+/// end as well, and its own answer that it writes nothing is enough, also where nothing tells any more that it released
+/// the key to this node.
+fn unguarded(
+    view: &View<'_>,
+    cluster: &ClusterView,
+    wish: Wish,
+    (absent_at, began): (Revision, Instant),
+    questions: &[Action],
+) -> Option<Verdict> {
+    if matches!(wish, Wish::Switchover | Wish::Failover) {
+        return None;
+    }
+    let record = cluster.epoch.as_ref().filter(|record| record.unguarded && record.store == cluster.store)?;
+    let who = Some(record.member.clone()).filter(|member| *member != view.config().me)?;
+    let asked_for = wish == Wish::Preferred;
+    let writes_nothing = |answer: &PeerAnswer| !answer.primary && answer.is_final(absent_at);
+    if asked_for && told(view, &who, began).is_some_and(writes_nothing) {
+        return None;
+    }
+    let concerns =
+        |order: &&Action| matches!(order, Action::Peer(PeerAction::AskPosition { member, .. }) if *member == who);
+    let orders = questions.iter().filter(|order| asked_for && concerns(order)).cloned().collect();
+    Some(Verdict::orders(Reason::UnguardedPrimary { who }, orders))
+}
+
+/// Neither the store nor this agent, which has started since, knows of any cluster: whatever renewed its tenure before
+/// its keys were gone is over within a ttl.
+///
+/// The race: an operator deletes all keys while the leader hears nothing of the store for a moment, and an agent starts.
+/// It would find nobody to ask, and be promoted beside a primary that has not heard of it yet.
+fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
+    if view.system_id().is_some() || cluster.epoch.is_some() {
+        return None;
+    }
+    let since = view.state.memory.leaderless.unwrap_or(view.at);
+    let left_ms = ms(view.at.until(since + view.config().ttl));
+    (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
 }
 
 /// What the operator wants of this node.
@@ -136,10 +169,14 @@ fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wis
 }
 
 /// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes in one
-/// transaction with that and with its own record. A position from before says nothing: it may have died since.
+/// transaction with that and with its own record, until it writes another. A position from before says nothing: it may
+/// have died since.
 /// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
 fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Member) -> bool {
-    let Some((_, status)) = cluster.released_by(leader) else { return false };
+    let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who == *leader);
+    let remembered =
+        cluster.status.as_ref().filter(|status| vanished.is_some_and(|last| last.released == Some(status.revision)));
+    let Some(status) = remembered.or_else(|| cluster.stopped_and_released(leader)) else { return false };
     let holds = |mine: &Position| mine.flushed > status.optime && left_at(view, cluster, mine).is_none();
     view.position().as_ref().is_some_and(holds)
 }

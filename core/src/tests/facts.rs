@@ -187,6 +187,7 @@ fn a_postmaster_that_lived_for_a_while_was_no_failed_start() {
         (node.state.memory.ready_since, node.state.memory.start_failures) = (Some(at(0)), 2);
         node.step(seen(Process::Absent));
         assert_eq!((node.state.memory.ready_since, node.state.memory.dead_since), (None, Some(node.now)));
+        assert!(node.state.memory.came_up);
         node.state.memory.start_failures
     };
     assert_eq!([9_999, 10_000].map(failures), [2, 0]);
@@ -201,6 +202,9 @@ fn a_start_that_ends_is_a_failed_one_until_the_postmaster_has_lived_for_a_while(
     }
     let late = Outcome::Refused(Refusal::NotOurTenure);
     assert_eq!(after(Node::stopped(), start(), late).start_failures, 0);
+    let [refused, unknown] = failures();
+    let came_up = |outcome| after(Node::stopped().with(|state| state.memory.came_up = true), start(), outcome).came_up;
+    assert_eq!([done(), refused, unknown].map(came_up), [true, false, false]);
     assert_eq!(after(Node::standby(), PostgresAction::Checkpoint, done()).start_failures, 0);
 }
 

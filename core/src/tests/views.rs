@@ -89,6 +89,10 @@ fn the_words_for_what_postgresql_does_are_patronis() {
     assert_eq!(doing(PostgresAction::Rewind(upstream("b"))), "stopped");
     let failed = |failures| word(Node::stopped().with(|state| state.memory.start_failures = failures));
     assert_eq!([0, 1, 2].map(failed), ["stopped", "start failed", "start failed"]);
+    let came_up = |state: &mut crate::state::State| (state.memory.start_failures, state.memory.came_up) = (1, true);
+    assert_eq!(word(Node::stopped().with(came_up)), "stopped", "it was stopped soon after it had started");
+    let crashed = Node::stopped().dir(primary_dir(ControlState::InProduction)).with(came_up);
+    assert_eq!(word(crashed), "crashed");
     let phases = [Phase::Starting, Phase::Ready, Phase::Stopping].map(|phase| word(Node::standby().phase(phase)));
     assert_eq!(phases, ["starting", "running", "stopping"]);
     assert_eq!(word(Node::stopped().with(|state| state.postgres.process = Process::Unknown)), "unknown");

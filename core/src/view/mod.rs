@@ -197,7 +197,7 @@ impl<'a> View<'a> {
         }
         match self.state.postgres.process {
             Process::Unknown => "unknown",
-            Process::Absent if self.state.memory.start_failures > 0 => "start failed",
+            Process::Absent if self.state.memory.start_failures > 0 && !self.state.memory.came_up => "start failed",
             Process::Absent if self.dir().is_some_and(Cluster::crashed) => "crashed",
             Process::Absent => "stopped",
             Process::Alive { phase: Phase::Starting, .. } => "starting",

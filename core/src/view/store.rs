@@ -260,10 +260,13 @@ impl ClusterView {
         self.initialize.and_then(|i| i.system_id)
     }
 
-    /// The record and the status of this member, where one transaction wrote both: it released the key.
-    pub fn released_by(&self, member: &Member) -> Option<(&MemberRecord, &StatusKey)> {
-        let both = self.members.get(member).zip(self.status.as_ref());
-        both.filter(|(key, status)| key.revision == status.revision).map(|(key, status)| (&key.record, status))
+    /// The status that this member wrote, in one transaction with its record, with the release of its key, if it had
+    /// stopped cleanly as a primary: what is published then is where its shutdown checkpoint begins. One that crashed, or
+    /// could not serve, has published nothing of the kind.
+    pub fn stopped_and_released(&self, member: &Member) -> Option<&StatusKey> {
+        let (key, status) = self.members.get(member).zip(self.status.as_ref())?;
+        let clean = key.record.state == "stopped" && key.record.role == "primary";
+        (clean && key.revision == status.revision).then_some(status)
     }
 
     /// Up to where a cluster that lived here has published its WAL, in `status` or `history`.

@@ -7,6 +7,7 @@ use crate::decide;
 use crate::event::{GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
 use crate::id::Pid;
 use crate::op::Outcome;
+use crate::view::peers::PeerAnswer;
 use crate::view::store::{ClusterView, EpochRecord};
 
 const DISARM: Action = Action::Guard(GuardAction::Disarm);
@@ -562,10 +563,41 @@ fn nobody_takes_the_place_of_a_primary_without_a_guard_but_on_an_operators_word(
     let stands_back = (Rung::Race, "unguarded_primary", Fate::Keep);
     let campaigns = (Rung::Race, "asking_lease", Fate::Keep);
     assert_eq!(racing(|_| ()), stands_back);
-    assert_eq!(racing(|cluster| cluster.failover = Some(failover(Some("b"), Some("a")))), stands_back);
     assert_eq!(racing(|cluster| cluster.failover = Some(failover(None, Some("a")))), campaigns, "his word");
     assert_eq!(racing(|cluster| cluster.epoch = Some(epoch_record("b", THEIR_EPOCH))), campaigns);
     assert_eq!(racing(|cluster| cluster.epoch = Some(unguarded("a", EPOCH))), campaigns, "it knows of itself");
+}
+
+/// The bug: who had stopped for a switchover in a pause wrote its record anew before its candidate knew its own position.
+/// Nothing told any more that the key was released to that one, which stood back, and nobody led.
+#[test]
+fn a_switchover_in_a_pause_goes_on_when_the_old_primary_says_that_it_writes_nothing() {
+    let asked = |told: Option<PeerAnswer>| {
+        let node = pause(Node::racing()).cluster(|cluster| {
+            cluster.epoch = Some(unguarded("b", THEIR_EPOCH));
+            cluster.failover = Some(failover(Some("b"), Some("a")));
+        });
+        node.with(|state| {
+            state.peers.answers.clear();
+            let seen = told.map(|told| Seen::new(told, at(0), at(0)));
+            state.peers.answers.extend(seen.map(|seen| (Member::new("b"), seen)));
+        })
+    };
+    let stands_back = |told: Option<PeerAnswer>, asks: &[&str]| {
+        let node = asked(told);
+        let (reason, orders) = (node.concludes().1, decide::decide(&node.view()).1.orders);
+        let asked = orders.iter().map(|order| match order {
+            Action::Peer(PeerAction::AskPosition { member, .. }) => member.as_str(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(asked.collect::<Vec<_>>(), asks);
+        assert_eq!(reason, "unguarded_primary");
+    };
+    stands_back(None, &["b"]);
+    stands_back(Some(PeerAnswer { primary: true, ..answer(HERE, None) }), &[]);
+    stands_back(Some(PeerAnswer { receives: true, ..answer(HERE, None) }), &[]);
+    let stopped = PeerAnswer { receives: false, ..answer(Lsn(HERE.0 - 8), None) };
+    assert_ne!(asked(Some(stopped)).concludes().1, "unguarded_primary");
 }
 
 #[test]

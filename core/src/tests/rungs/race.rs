@@ -327,7 +327,8 @@ fn a_key_that_left_while_its_holder_lives_is_left_to_it_for_a_moment() {
 fn released_by(leader: &str, node: Node) -> Node {
     node.cluster(|cluster| {
         let revision = Revision(100);
-        cluster.members.get_mut(&Member::new(leader)).unwrap().revision = revision;
+        let key = cluster.members.get_mut(&Member::new(leader)).unwrap();
+        (key.revision, key.record.state, key.record.role) = (revision, "stopped".into(), "primary".into());
         cluster.status.get_or_insert_default().revision = revision;
     })
 }
@@ -350,6 +351,44 @@ fn whom_the_operator_asked_for_races_at_once_and_the_others_stand_back_for_a_whi
     assert_eq!(asked_for(Some("b"), Some("c")).later(3_000).concludes().1, "asking_lease");
 }
 
+/// The race: the old primary writes its record anew before the candidate knows its own position.
+#[test]
+fn that_the_key_was_released_is_not_forgotten_with_the_record_that_told_it() {
+    let remembered = |who: &str, released: i64| {
+        let vanished = Vanished { heard: at(0), who: Member::new(who), released: Some(Revision(released)) };
+        let mut node = released_by("b", asked_for(Some("b"), Some("a"))).with(|state| {
+            state.peers.answers.clear();
+            state.store.vanished = Some(vanished);
+        });
+        node = node.cluster(|cluster| cluster.members.get_mut(&Member::new("b")).unwrap().revision = Revision(101));
+        node.concludes().1
+    };
+    assert_eq!(remembered("b", 100), "asking_lease");
+    assert_eq!(remembered("b", 99), "collecting_positions", "another has written the status since");
+    assert_eq!(remembered("c", 100), "collecting_positions");
+}
+
+/// The bug (seed 430013): an operator deleted all keys while the leader heard nothing of the store, and an agent that
+/// started within that second asked nobody and was promoted beside it.
+#[test]
+fn who_starts_beside_a_store_that_knows_of_no_cluster_waits_for_whoever_may_have_led() {
+    let node = || {
+        let emptied = |cluster: &mut crate::view::store::ClusterView| {
+            (cluster.initialize, cluster.epoch, cluster.status) = (None, None, None);
+            cluster.members.retain(|name, _| *name == Member::new("a"));
+        };
+        let node = Node::racing().cluster(emptied).with(|state| state.memory.leaderless = Some(at(0)));
+        node.with(|state| (state.memory.knew, state.epoch_file) = (None, None))
+    };
+    concludes(&node(), Rung::Race, "cluster_unknown", Fate::Keep, &[]);
+    assert_eq!(node().later(29_999).concludes().1, "cluster_unknown");
+    assert_ne!(node().later(30_000).concludes().1, "cluster_unknown");
+    let knows = node().with(|state| state.memory.knew = Some(SYSTEM));
+    assert_ne!(knows.concludes().1, "cluster_unknown", "it remembers whom to ask");
+    let recorded = node().cluster(|cluster| cluster.epoch = Some(epoch_record("b", THEIR_EPOCH)));
+    assert_ne!(recorded.concludes().1, "cluster_unknown");
+}
+
 /// The bug: the window was over when its patience with the operator's candidate was, and it took the key without having
 /// asked anybody. So did a node whose PostgreSQL was ready late in a round.
 #[test]
@@ -370,13 +409,18 @@ fn who_comes_late_to_a_race_asks_as_well() {
 #[test]
 fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers() {
     for leader in [Some("b"), None] {
-        let serving = |node: Node| {
-            released_by("b", node).cluster(|cluster| {
-                cluster.members.get_mut(&Member::new("b")).unwrap().record.role = "primary".into();
-            })
+        // It released its key, and says since that it serves.
+        let serving = |vanished_ms: u64| {
+            let heard = at(0).back(millis(vanished_ms));
+            let vanished = Vanished { heard, who: Member::new("b"), released: Some(Revision(100)) };
+            let node = released_by("b", asked_for(leader, Some("a"))).cluster(|cluster| {
+                let key = cluster.members.get_mut(&Member::new("b")).unwrap();
+                (key.revision, key.record.state) = (Revision(101), "running".into());
+            });
+            node.with(|state| state.store.vanished = Some(vanished))
         };
         // It is asked, and nobody else is: whoever is asked for is not measured by other candidates.
-        let mut node = serving(asked_for(leader, Some("a")));
+        let mut node = serving(1_000);
         node.state.peers.answers.clear();
         let (_, verdict) = node.decide();
         assert_eq!(verdict.reason.code(), "collecting_positions", "{leader:?}");
@@ -385,8 +429,7 @@ fn whom_the_operator_asked_for_does_not_overtake_a_primary_that_lives_or_answers
         let asked = node.doing(verdict.orders[0].clone(), 0).later(150);
         assert_eq!(asked.concludes().1, "asking_lease", "one that is silent is not waited for");
         // Its key vanished: it gets its moment to take it back.
-        let vanished = Vanished { heard: at(0), who: Member::new("b"), released: None };
-        let node = serving(asked_for(leader, Some("a"))).with(|state| state.store.vanished = Some(vanished));
+        let node = serving(0);
         assert_eq!(node.concludes().1, "vanish_grace", "{leader:?}");
         let mut node = node.later(300);
         node.state.peers.answers.get_mut(&Member::new("b")).unwrap().value.primary = true;

@@ -99,6 +99,13 @@ fn nothing_is_decided_before_process_and_data_were_looked_at() {
 fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
     concludes(&Node::primary().later(3_000), Rung::Isolated, "alone", Fate::Keep, &[HOLD]);
     assert_eq!(Node::primary().later(2_999).decide().0, Rung::Leader);
+    // In a pause as long as the store does not tell that it has no guard (seed 868).
+    let paused = |let_go: bool| {
+        let node = Node::primary().cluster(|cluster| cluster.paused = Some(true)).later(3_000);
+        node.with(|state| (state.memory.paused, state.memory.let_go) = (Some(at(0)), let_go))
+    };
+    concludes(&paused(false), Rung::Pause, "alone", Fate::Keep, &[HOLD]);
+    assert_ne!(paused(true).concludes().1, "alone");
 }
 
 #[test]
