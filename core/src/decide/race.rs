@@ -222,6 +222,15 @@ fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAn
     view.state.peers.answers.get(name).filter(|seen| seen.asked >= began).map(|seen| &seen.value)
 }
 
+/// What it told in an earlier round since there is no leader, for as long as whoever is ahead goes first: it holds that yet.
+///
+/// The race: the last leader is ahead, and starts its PostgreSQL again when it is asked once more. It cannot tell before
+/// that is up, and the round would be over.
+fn told_before<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
+    let waited_for = view.at < ahead_patience(view) && !unreachable(view, name, began);
+    view.state.memory.leaderless.filter(|_| waited_for).and_then(|leaderless| told(view, name, leaderless))
+}
+
 fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
     view.state.peers.unreachable.get(name).is_some_and(|at| *at >= began)
 }
@@ -276,9 +285,10 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     }
     // What one has answered counts also when its record was garbled since.
     for (name, record) in others(view) {
-        let Some(answer) = told(view, name, began) else { continue };
+        let now = told(view, name, began);
+        let Some(answer) = now.or_else(|| told_before(view, name, began)) else { continue };
         // Whatever keeps it from taking over does not keep it from being the primary that it is.
-        if answer.primary {
+        if answer.primary && now.is_some() {
             return Some(Reason::PrimaryAlive { who: name.clone() });
         }
         // Whose record has ended does not reach the store, and could not take the key.

@@ -87,6 +87,32 @@ fn told(change: impl FnOnce(&mut crate::view::peers::PeerAnswer)) -> Node {
     })
 }
 
+/// The bug (seed 440603): the last leader was ahead and said so, started its PostgreSQL again when it was asked once more,
+/// and another campaigned because it did not answer within that round.
+#[test]
+fn who_said_that_it_is_ahead_goes_first_also_while_it_cannot_say_it_again() {
+    let told_ms_ago = |ms: u64, flushed: Lsn, primary: bool| {
+        let node = told(|answer| (answer.flushed, answer.primary) = (flushed, primary));
+        node.with(|state| {
+            state.memory.leaderless = Some(at(0).back(seconds(1)));
+            let answer = state.peers.answers.get_mut(&Member::new("c")).expect("c has answered");
+            answer.asked = at(0).back(millis(ms));
+        })
+    };
+    let ahead = Lsn(HERE.0 + 8);
+    let silent = |node: Node| {
+        let orders = node.decide().1.orders;
+        orders.into_iter().fold(node, |node, order| node.doing(order, 0)).later(150).concludes().1
+    };
+    assert_eq!(silent(told_ms_ago(1_000, ahead, false)), "behind_peer");
+    assert_eq!(silent(told_ms_ago(1_001, ahead, false)), "asking_lease", "somebody led since");
+    assert_eq!(silent(told_ms_ago(1_000, HERE, false)), "asking_lease");
+    assert_eq!(silent(told_ms_ago(1_000, HERE, true)), "asking_lease", "its tenure is over");
+    let ahead_and = |change: fn(&mut crate::state::State)| silent(told_ms_ago(1_000, ahead, false).with(change));
+    assert_eq!(ahead_and(|state| state.peers.unreachable.extend([(Member::new("c"), at(0))])), "asking_lease");
+    assert_eq!(ahead_and(|state| state.memory.leaderless = Some(at(0).back(seconds(5)))), "asking_lease");
+}
+
 #[test]
 fn a_peer_that_is_ahead_or_writes_goes_before_and_one_that_is_barred_does_not() {
     let ahead = Lsn(HERE.0 + 8);
