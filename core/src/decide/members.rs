@@ -9,7 +9,7 @@ use crate::lease::Bounds;
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::Phase;
-use crate::view::store::MemberRecord;
+use crate::view::store::{ClusterView, MemberRecord};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if is_no_member(view) {
@@ -40,7 +40,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
 /// The directory is of another cluster than the store names, and this agent leaves. The race: it is started again and again,
 /// and told each time that its PostgreSQL runs, before it left: whoever is to stream from it by a tag waited for it for ever.
 fn is_no_member(view: &View<'_>) -> bool {
-    let named = view.cluster().and_then(|cluster| cluster.system_id());
+    let named = view.cluster().and_then(ClusterView::system_id);
     let other = named.zip(view.dir()).is_some_and(|(named, dir)| named != dir.system_id);
     other && view.held().is_none() && !view.paused()
 }

@@ -128,7 +128,7 @@ fn is_the_operators(view: &View<'_>) -> bool {
 
 /// An agent starts in a pause beside what may be the operator's primary, and does not know yet whether the guard is armed
 /// for that.
-pub(crate) fn waits_for_guard(view: &View<'_>) -> bool {
+pub(super) fn waits_for_guard(view: &View<'_>) -> bool {
     let led = view.state.spent.is_some() || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     view.paused() && view.config().paused_before && !led && !guard_is_known(view)
 }

@@ -146,7 +146,12 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     let leads = led || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;
     // In a pause it is the operator's, once that is told in the store.
-    let let_go = view.state.memory.let_go || crate::decide::pause::waits_for_guard(view);
+    let guard = &view.state.guard;
+    // As long as an agent that starts waits for it (`GUARD_LIMIT`).
+    let unknown =
+        !guard.present && guard.gone.is_none_or(|gone| view.at.since(gone) < crate::time::Duration::from_secs(1));
+    let awaits_guard = view.paused() && view.config().paused_before && !leads && unknown;
+    let let_go = view.state.memory.let_go || awaits_guard;
     if !view.may_write() || halts || observes || let_go {
         return;
     }
