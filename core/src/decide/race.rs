@@ -400,8 +400,15 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
     // began where it went another way.
     let mut leaders = told.clone().map(|(timeline, _)| timeline).chain(status.map(|status| status.timeline));
     let foreign = leaders.find(|timeline| mine.history.end_of(*timeline).is_none());
-    let parted = foreign.and_then(|foreign| told.rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
-    let left = ended.chain(published).chain(parted);
+    let parted =
+        foreign.and_then(|foreign| told.clone().rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
+    // The leader's timeline began, here, beyond what the leader told of it: this is another of that number.
+    let twin = status.and_then(|status| {
+        let began = mine.history.begin_of(status.timeline).filter(|began| *began > status.optime)?;
+        let mut before = told.rev().filter(|(timeline, _)| *timeline < status.timeline);
+        Some(before.next().map_or(began, |(_, end)| end))
+    });
+    let left = ended.chain(published).chain(parted).chain(twin);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

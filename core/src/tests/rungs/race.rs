@@ -298,6 +298,28 @@ fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
     assert_eq!(released(HERE.0 - 0x48), "asking_lease");
 }
 
+/// The bug (seed 497622): what somebody had promoted by hand again and again came to a timeline of the leader's number, far
+/// beyond where the leader was on its own, and was measured by the positions.
+#[test]
+fn a_timeline_of_the_leaders_number_that_began_beyond_its_end_is_another() {
+    let node = |optime: u64| {
+        let mut history = branch(Lsn(HERE.0 - (2 << 20)));
+        history.ancestors.push(Ancestor { timeline: history.timeline, end: Lsn(HERE.0 - 8), reason: String::new() });
+        history.timeline = crate::id::Timeline(3);
+        let dir = Cluster { history, ..standby_dir() };
+        Node::racing().dir(dir).cluster(|cluster| {
+            let first = crate::id::Timeline(1);
+            let end = Lsn(HERE.0 - (2 << 20));
+            let line = HistoryLine { timeline: first, end, reason: String::new(), timestamp: None, leader: None };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            let timeline = crate::id::Timeline(3);
+            cluster.status = Some(StatusKey { optime: Lsn(optime), timeline, ..StatusKey::default() });
+        })
+    };
+    assert_eq!(node(HERE.0 - 9).concludes().1, "branch_left");
+    assert_eq!(node(HERE.0 - 8).concludes().1, "asking_lease");
+}
+
 fn far_failover() -> Node {
     asked_for(None, Some("a")).cluster(|cluster| {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
