@@ -155,7 +155,9 @@ impl World {
         let led = agent.is_some_and(|agent| agent.state.tenure.held().is_some() || agent.state.spent.is_some());
         let by_hand = self.checks.by_hand[node.0].is_some() && !led;
         let begun = !self.nodes[node.0].server.is_ready();
-        // Where requests were lost just before, the keys are read again before it is let go.
+        // Where requests were lost just before, the keys are read again before it is let go; and one that stands still lets
+        // nothing go.
+        let since = since.max(self.checks.quiet_since[node.0]);
         let let_go = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
         let reads = !let_go && self.now.since(since) < LET_GO_WITHIN;
         if stops && !recovers && !by_hand && (begun || reads || !self.checks.pauses.told[node.0]) {
@@ -261,6 +263,11 @@ mod tests {
             world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
         };
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, never), Some("S19"), "it had time for that");
+        let stood_still = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
+            world.checks.quiet_since[node.0] = world.now;
+        };
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, stood_still), None, "it had not");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
     }
 
