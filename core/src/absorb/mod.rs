@@ -65,8 +65,9 @@ pub(crate) fn overdue(state: &mut State, at: Instant, op: OpId) {
     if let Action::Peer(PeerAction::AskPosition { member, .. } | PeerAction::AskStatus { member, .. }) =
         &in_flight.action
     {
-        // The race: this agent stood still, and the answer waits behind this step. A round that begins now asks again.
-        state.peers.unreachable.insert(member.clone(), in_flight.deadline);
+        // The race: this agent stood still, and the answer waits behind this step; or a round has begun since it was asked.
+        // What was asked before a round says nothing in it: who was silent is asked again.
+        state.peers.unreachable.insert(member.clone(), in_flight.since);
     }
 }
 

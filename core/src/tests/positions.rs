@@ -427,6 +427,32 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
     assert_eq!(kept(&vanished), (true, true));
 }
 
+/// The bug (seed 511173): what was asked in the round before came to nothing in this one, and was not asked again.
+#[test]
+fn who_was_silent_in_the_round_before_is_asked_again_in_this_one() {
+    let b = Member::new("b");
+    let asked = |round_ms: u64| {
+        let ask = crate::action::PeerAction::AskPosition {
+            member: b.clone(),
+            api_url: "http://b:8008/patroni".into(),
+            pledges: true,
+            absent_at: Revision(101),
+        };
+        let mut node = Node::racing().doing(Action::Peer(ask), 0).with(|state| {
+            state.peers.answers.clear();
+            state.memory.race = Some((Revision(101), at(round_ms)));
+        });
+        let lane = crate::action::Lane::Peer(b.clone());
+        let mut question = node.state.ops.in_lane(&lane).expect("it is asked").clone();
+        question.deadline = at(1_000);
+        node.state.ops.cancel(&lane);
+        node.state.ops.begin(lane, question);
+        let orders = actions(&node.later(1_000).tick());
+        orders.iter().any(|order| matches!(order, Action::Peer(crate::action::PeerAction::AskPosition { member, .. }) if *member == b))
+    };
+    assert!(asked(900) && !asked(0));
+}
+
 #[test]
 fn only_a_question_about_keys_that_were_not_seen_has_them_read() {
     let doubts = |absent_at: i64, doubted: bool| {

@@ -118,7 +118,9 @@ impl World {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }
         let ready = self.nodes[node.0].server.is_ready();
-        let open = |asked: &Time| !ready || self.now.since(*asked) < TAKEN_UP_WITHIN;
+        // Not while the node stands still.
+        let quiet = self.checks.quiet_since[node.0];
+        let open = |asked: &Time| !ready || self.now.since(quiet.max(*asked)) < TAKEN_UP_WITHIN;
         let asked = self.checks.pauses.asked[node.0].filter(open);
         self.checks.pauses.asked[node.0] = asked;
         asked.is_some()

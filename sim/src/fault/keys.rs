@@ -51,15 +51,18 @@ impl World {
                 self.watches_break(NodeId(node), member);
             }
         }
-        let led_until = self.store.keys().leader.as_ref().map_or(Revision(0), |leader| leader.created);
+        let led = |world: &Self| world.store.keys().leader.as_ref().map(|leader| (leader.lease, leader.created));
+        let led_before = led(self);
         self.store.restore(&backup, now);
-        // A tenure of the lost future, and an agent that had heard nothing of it: it believes the store at once.
+        // A tenure of the lost future, and an agent that had heard nothing of it: it believes the store at once. So does
+        // everybody where the backup is older than another restore, and of more revisions than were written since.
+        let lost = led_before.is_some() && led(self) != led_before;
         let back_to = self.store.keys().revision;
         let heard = |node: &Node| {
             let agent = node.agent.as_ref()?;
             Some(agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision))
         };
-        if led_until > back_to && self.nodes.iter().filter_map(heard).any(|known| known <= back_to) {
+        if lost && self.nodes.iter().filter_map(heard).any(|known| known <= back_to) {
             self.checks.unaware = Some(now);
         }
         self.term = 1;
