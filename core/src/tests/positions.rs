@@ -444,13 +444,13 @@ fn who_was_silent_in_the_round_before_is_asked_again_in_this_one() {
         });
         let lane = crate::action::Lane::Peer(b.clone());
         let mut question = node.state.ops.in_lane(&lane).expect("it is asked").clone();
-        question.deadline = at(1_000);
+        question.deadline = at(600);
         node.state.ops.cancel(&lane);
         node.state.ops.begin(lane, question);
-        let orders = actions(&node.later(1_000).tick());
+        let orders = actions(&node.later(600).tick());
         orders.iter().any(|order| matches!(order, Action::Peer(crate::action::PeerAction::AskPosition { member, .. }) if *member == b))
     };
-    assert!(asked(900) && !asked(0));
+    assert!(asked(500) && !asked(0));
 }
 
 #[test]
