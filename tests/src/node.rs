@@ -1,7 +1,6 @@
 //! One node: an agent, its guard, its PostgreSQL, and what can be asked of them and done to them.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -51,10 +50,7 @@ impl Node {
         certificates: Option<Arc<Certificates>>,
     ) -> Self {
         let dir = dir.join(name);
-        fs::create_dir(&dir).expect("the node's directory");
-        let account = tools::account();
-        chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-            .expect("the node's directory is its account's");
+        tools::make_dir_of_account(&dir);
         let (name, whose, as_root) = (name.to_owned(), plan.agent, plan.as_root);
         Self { name, host, whose, dir, as_root, certificates, agent: None }
     }
@@ -204,10 +200,16 @@ impl Node {
         format!("{}:{}", self.host.address, self.host.port(0, 8008))
     }
 
+    /// Where PostgreSQL is.
+    pub fn server_address(&self) -> (String, u16) {
+        (self.host.address.clone(), self.host.port(1, 5432))
+    }
+
     /// How a client logs in.
     pub fn client_config(&self) -> Config {
         let mut config = Config::new();
-        config.host(&self.host.address).port(self.host.port(1, 5432)).dbname("postgres");
+        let (host, port) = self.server_address();
+        config.host(&host).port(port).dbname("postgres");
         config.user(SUPERUSER.0).password(SUPERUSER.1).connect_timeout(Duration::from_secs(2));
         config.ssl_mode(tokio_postgres::config::SslMode::Disable);
         config

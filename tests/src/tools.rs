@@ -1,11 +1,11 @@
 //! Programs of the system, and the account that servers run as.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Group, Uid, User};
 
 use crate::{Child, Ended};
 
@@ -73,6 +73,24 @@ fn installed(what: &str, variable: &str, there: &str) -> Option<PathBuf> {
     Some(dir.join("bin"))
 }
 
+/// A program of the system, which may be where only root looks for it; `None`, and it is said, where it is not installed.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|dir| dir.join(name));
+    let found = found.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("NOT TESTED: there is no {name}; tests/run installs it as root on Debian");
+    }
+    found
+}
+
+/// Makes a directory that is the servers' account's.
+pub(crate) fn make_dir_of_account(dir: &Path) {
+    std::fs::create_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let account = account();
+    chown(dir, Some(account.uid.as_raw()), Some(account.gid.as_raw())).expect("the directory is the account's");
+}
+
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {
@@ -107,4 +125,9 @@ pub(crate) fn account() -> User {
     let name = std::env::var("MATRIARCH_TEST_USER").unwrap_or_else(|_| "postgres".to_owned());
     let found = User::from_name(&name).ok().flatten();
     found.unwrap_or_else(|| panic!("there is no account {name}; tests/run installs PostgreSQL, which makes one"))
+}
+
+/// The name of the account's group.
+pub(crate) fn account_group() -> String {
+    Group::from_gid(account().gid).ok().flatten().expect("the account's group").name
 }
