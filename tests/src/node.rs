@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::network::Host;
-use crate::plan::{Agent, Plan, SUPERUSER};
+use crate::plan::{Agent, Plan, SUPERUSER, lay_over};
 use crate::{Certificates, Child, Ended, Process, tools};
 
 /// What a REST endpoint answered.
@@ -68,6 +68,15 @@ impl Node {
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("node.yml")
+    }
+
+    /// Lays more over the node's configuration: mappings are merged, anything else is replaced. It counts from the next
+    /// start or reload on.
+    pub fn configure(&self, extra: &Value) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        let mut yaml = serde_yaml::from_str(&text).expect("YAML");
+        lay_over(&mut yaml, extra);
+        fs::write(self.config(), serde_yaml::to_string(&yaml).expect("YAML of JSON")).expect("the configuration");
     }
 
     /// Where a test that listens as systemd does binds its socket, before it starts the agent.

@@ -11,11 +11,21 @@ use crate::{Child, Ended};
 
 /// Runs a program to its end; its output, or what went wrong.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    use std::io::Read;
-    let shown = || format!("{program} {}", arguments.join(" "));
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (child, mut pipes) = Child::spawn_piped(&mut command).map_err(|error| format!("{}: {error}", shown()))?;
+    command.args(arguments);
+    output_of(&mut command)
+}
+
+/// Runs a command to its end; its output, or what went wrong.
+pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
+    use std::io::Read;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let spawned = Child::spawn_piped(command);
+    let shown = || {
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    let (child, mut pipes) = spawned.map_err(|error| format!("{}: {error}", shown()))?;
     let (mut output, mut complaints) = (String::new(), String::new());
     if let Some(mut pipe) = pipes.stdout.take() {
         pipe.read_to_string(&mut output).map_err(|error| error.to_string())?;

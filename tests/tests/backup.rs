@@ -1,0 +1,172 @@
+//! Replicas and clusters that are made of a backup, by real pgBackRest and as `docs/examples` configures it.
+
+use std::fs;
+use std::time::Duration;
+
+use matriarch_tests::{Cluster, Ended, Node, Plan, Repository, documented, eventually, run_as};
+use serde_json::json;
+use tokio_postgres::Client;
+
+const HEAL_LIMIT: Duration = Duration::from_secs(90);
+const SERVICE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What PostgreSQL keeps of how its directory was made.
+fn made_by(node: &Node) -> String {
+    let label = fs::read_to_string(node.data_dir().join("backup_label.old")).unwrap_or_default();
+    label.lines().find_map(|line| line.strip_prefix("LABEL: ")).unwrap_or_default().to_owned()
+}
+
+async fn rows(node: &Node) -> Result<i64, String> {
+    let client = node.connect().await.map_err(|error| error.to_string())?;
+    let row = client.query_one("select count(*) from t", &[]).await.map_err(|error| error.to_string())?;
+    Ok(row.get(0))
+}
+
+async fn has_rows(node: &Node, wanted: i64) {
+    eventually(&format!("{} has {wanted} rows", node.name), SERVICE_LIMIT, async || match rows(node).await? {
+        found if found == wanted => Ok(()),
+        found => Err(format!("it has {found}")),
+    })
+    .await;
+}
+
+/// Ends the segment that is written, and waits until it is in the repository. Its name.
+async fn archived(client: &Client) -> String {
+    let row = client.query_one("select pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap();
+    let segment: String = row.get(0);
+    client.batch_execute("select pg_switch_wal()").await.unwrap();
+    eventually(&format!("{segment} is archived"), SERVICE_LIMIT, async || {
+        let row = client.query_one("select coalesce(last_archived_wal, ''), failed_count from pg_stat_archiver", &[]);
+        let row = row.await.map_err(|error| error.to_string())?;
+        let (last, failed): (String, i64) = (row.get(0), row.get(1));
+        if last >= segment { Ok(()) } else { Err(format!("the last one is {last:?}, and {failed} attempts failed")) }
+    })
+    .await;
+    segment
+}
+
+/// A row in the backup, a row in the WAL that was archived after it, and nothing of that left at the primary.
+async fn backed_up(repository: &Repository, node: &Node) {
+    repository.run(node, &["stanza-create"]).unwrap();
+    let client = node.connect().await.unwrap();
+    client.batch_execute("create table t (n int); insert into t values (1)").await.unwrap();
+    repository.run(node, &["backup", "--type=full"]).unwrap();
+    client.batch_execute("insert into t values (2)").await.unwrap();
+    let segment = archived(&client).await;
+    eventually("the segment is gone from the primary", SERVICE_LIMIT, async || {
+        client.batch_execute("select pg_switch_wal(); checkpoint").await.map_err(|error| error.to_string())?;
+        let there = node.data_dir().join("pg_wal").join(&segment).exists();
+        if there { Err("it is there".to_owned()) } else { Ok(()) }
+    })
+    .await;
+}
+
+/// Nodes that keep no WAL for replicas that are to come.
+fn plan(nodes: u8) -> Plan {
+    let parameters = json!({"wal_keep_size": 0, "min_wal_size": "32MB"});
+    Plan { nodes, extra: json!({"bootstrap": {"dcs": {"postgresql": {"parameters": parameters}}}}), ..Plan::default() }
+}
+
+#[tokio::test]
+async fn a_replica_is_made_from_the_repository_and_from_the_primary_where_that_is_empty() {
+    let (Some(repository), Some(empty)) = (Repository::new(), Repository::new()) else { return };
+    let mut cluster = Cluster::prepare(plan(1)).await;
+    repository.configure(&cluster.nodes[0], &["pgbackrest.yml"]);
+    cluster.nodes[0].start();
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, 0);
+    backed_up(&repository, &cluster.nodes[0]).await;
+    for (name, its) in [("n2", &repository), ("n3", &empty)] {
+        let node = cluster.add_node(name, name);
+        its.configure(node, &["pgbackrest.yml"]);
+        node.start();
+    }
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, 0);
+    let [primary, restored, copied] = &cluster.nodes[..] else { unreachable!("three nodes") };
+    assert!(made_by(restored).starts_with("pgBackRest backup"), "{}", made_by(restored));
+    assert!(made_by(copied).starts_with("pg_basebackup"), "{}", made_by(copied));
+    assert!(copied.log().contains("the replica method pgbackrest failed"));
+    primary.connect().await.unwrap().batch_execute("insert into t values (3)").await.unwrap();
+    for node in [restored, copied] {
+        has_rows(node, 3).await;
+    }
+
+    // What is there is kept, and what is no part of the backup goes.
+    let made = || fs::metadata(restored.data_dir().join("PG_VERSION")).unwrap().created().ok();
+    let (before, stray) = (made(), restored.data_dir().join("stray"));
+    fs::write(&stray, "").unwrap();
+    let answer = restored.post("/reinitialize", &json!({})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    eventually(
+        "the restore cleans up",
+        HEAL_LIMIT,
+        async || {
+            if stray.exists() { Err("not yet".to_owned()) } else { Ok(()) }
+        },
+    )
+    .await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, 0);
+    assert_eq!(made(), before);
+    has_rows(restored, 3).await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_born_from_the_repository() {
+    let Some(repository) = Repository::new() else { return };
+    let original = {
+        let mut cluster = Cluster::prepare(plan(1)).await;
+        repository.configure(&cluster.nodes[0], &["pgbackrest.yml"]);
+        cluster.nodes[0].start();
+        cluster.healed(HEAL_LIMIT).await;
+        backed_up(&repository, &cluster.nodes[0]).await;
+        identity(&cluster.nodes[0]).await
+    };
+
+    let mut cluster = Cluster::prepare(plan(2)).await;
+    for node in &mut cluster.nodes {
+        repository.configure(node, &["pgbackrest.yml", "pgbackrest-restore.yml"]);
+        node.start();
+    }
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    for node in &cluster.nodes {
+        assert!(made_by(node).starts_with("pgBackRest backup"), "{}: {}", node.name, made_by(node));
+        has_rows(node, 2).await;
+        assert_eq!(identity(node).await.0, original.0);
+    }
+    let node = &cluster.nodes[primary];
+    assert!(identity(node).await.1 > original.1, "a timeline of its own");
+    let client = node.connect().await.unwrap();
+    client.batch_execute("insert into t values (3)").await.unwrap();
+    archived(&client).await;
+    has_rows(&cluster.nodes[cluster.others(primary)[0]], 3).await;
+}
+
+/// The system identifier, and the timeline that was last checkpointed.
+async fn identity(node: &Node) -> (i64, i32) {
+    let client = node.connect().await.unwrap();
+    let query = "select system_identifier, timeline_id from pg_control_system(), pg_control_checkpoint()";
+    let row = client.query_one(query, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// Each example beside the node's file that it is written for.
+#[test]
+fn examples_are_valid() {
+    let together: [&[&str]; 2] = [&["pgbackrest.yml"], &["pgbackrest.yml", "pgbackrest-restore.yml"]];
+    let mut seen: Vec<&str> = together.concat();
+    for examples in together {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(documented("node.yml"), dir.path().join("node.yml")).unwrap();
+        for name in examples {
+            fs::copy(documented("examples").join(name), dir.path().join(name)).unwrap();
+        }
+        let (ended, said) = run_as("matriarch", &["validate-config", &dir.path().display().to_string()]);
+        assert_eq!((ended, said.as_str()), (Ended::Exit(0), ""), "{examples:?}");
+    }
+    let there = fs::read_dir(documented("examples")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut there: Vec<String> = there.map(|name| name.into_string().unwrap()).collect();
+    there.retain(|name| name.ends_with(".yml"));
+    there.sort();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(there, seen, "every example is tried");
+}
