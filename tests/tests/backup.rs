@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use matriarch_tests::{Cluster, Ended, Node, Plan, Repository, documented, eventually, run_as};
+use matriarch_tests::{
+    Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Repository, documented, eventually, run_as,
+};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -107,6 +109,31 @@ async fn a_replica_is_made_from_the_repository_and_from_the_primary_where_that_i
     assert_eq!(cluster.healed(HEAL_LIMIT).await, 0);
     assert_eq!(made(), before);
     has_rows(restored, 3).await;
+
+    goes_round(&mut cluster).await;
+    // On the timeline of whoever leads now.
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    archived(&cluster.nodes[primary].connect().await.unwrap()).await;
+}
+
+/// A switchover to the node that was restored, and its loss: what archives and fetches WAL is in nobody's way.
+async fn goes_round(cluster: &mut Cluster) {
+    let ledger = Ledger::start(cluster).await;
+    let mark = Mark::now();
+    let answer = cluster.nodes[0].post("/switchover", &json!({"leader": "n1", "candidate": "n2"})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ledger.acknowledged_by(1, SERVICE_LIMIT).await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, 1);
+    let verdict = ledger.verdict(cluster, mark).await;
+    verdict.must_be_clean("switchover with an archive", Allowance::Nothing);
+
+    let ledger = Ledger::start(cluster).await;
+    let mark = Mark::now();
+    cluster.nodes[1].kill_everything();
+    ledger.moves_from(cluster, 1, HEAL_LIMIT).await;
+    cluster.nodes[1].start();
+    cluster.healed(HEAL_LIMIT).await;
+    ledger.verdict(cluster, mark).await.must_be_clean("node killed, with an archive", Allowance::Unreplicated);
 }
 
 #[tokio::test]
