@@ -117,6 +117,15 @@ impl Node {
         self.agent = Some(child.unwrap_or_else(|error| panic!("cannot start the agent of {}: {error}", self.name)));
     }
 
+    /// Runs a program on the node, as the servers' account, to its end; its output.
+    ///
+    /// # Errors
+    /// It failed, and why.
+    pub fn run(&self, program: &Path, words: &[&str]) -> Result<String, String> {
+        let mut command = self.host.command(&program.display().to_string(), Some(&tools::account()));
+        tools::output_of(command.args(words).current_dir(&self.dir))
+    }
+
     /// The agent's process.
     pub fn agent(&self) -> Process {
         self.agent.as_ref().expect("an agent was started").process()

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::network::Host;
 use crate::{Node, example, tools};
 
 /// As the examples call it.
@@ -44,25 +43,22 @@ impl Repository {
         ];
         fs::write(node.dir().join("pgbackrest.conf"), example("pgbackrest.conf", &changes)).expect("its configuration");
         for name in examples {
-            let text = example(name, &[(CALLED, self.command(node).join(" "))]);
+            let called = format!("{} {}", self.pgbackrest.display(), Self::arguments(node).join(" "));
+            let text = example(name, &[(CALLED, called)]);
             node.configure(&serde_yaml::from_str(&text).expect("YAML"));
         }
     }
 
-    /// Runs pgBackRest on a node, as the servers' account; what it said.
+    /// Runs pgBackRest on a node; what it said.
     ///
     /// # Errors
     /// It failed, and why.
     pub fn run(&self, node: &Node, words: &[&str]) -> Result<String, String> {
-        let called = self.command(node);
-        let mut command = Host::here().command(&called[0], Some(&tools::account()));
-        command.args(&called[1..]).args(words).current_dir(node.dir());
-        tools::output_of(&mut command)
+        let arguments = Self::arguments(node);
+        node.run(&self.pgbackrest, &[&[arguments[0].as_str(), arguments[1].as_str()], words].concat())
     }
 
-    fn command(&self, node: &Node) -> Vec<String> {
-        let config = node.dir().join("pgbackrest.conf");
-        let program = self.pgbackrest.display().to_string();
-        vec![program, format!("--config={}", config.display()), "--stanza=main".to_owned()]
+    fn arguments(node: &Node) -> [String; 2] {
+        [format!("--config={}", node.dir().join("pgbackrest.conf").display()), "--stanza=main".to_owned()]
     }
 }

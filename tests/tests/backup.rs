@@ -1,12 +1,16 @@
 //! Replicas and clusters that are made of a backup, by real pgBackRest and as `docs/examples` configures it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use matriarch_tests::single::{base, give};
 use matriarch_tests::{
-    Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Repository, documented, eventually, run_as,
+    Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Repository, documented, eventually, example, run_as,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio_postgres::Client;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(90);
@@ -178,7 +182,12 @@ async fn identity(node: &Node) -> (i64, i32) {
 /// Each example beside the node's file that it is written for.
 #[test]
 fn examples_are_valid() {
-    let together: [&[&str]; 2] = [&["pgbackrest.yml"], &["pgbackrest.yml", "pgbackrest-restore.yml"]];
+    let together: [&[&str]; 4] = [
+        &["pgbackrest.yml"],
+        &["pgbackrest.yml", "pgbackrest-restore.yml"],
+        &["wal-g.yml"],
+        &["wal-g.yml", "wal-g-restore.yml"],
+    ];
     let mut seen: Vec<&str> = together.concat();
     for examples in together {
         let dir = tempfile::tempdir().unwrap();
@@ -196,4 +205,98 @@ fn examples_are_valid() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(there, seen, "every example is tried");
+}
+
+/// What WAL-G does with these words, with a directory for its store.
+const WAL_G: &str = r#"#!/bin/sh
+w=$(dirname "$0")
+case $1 in
+backup-fetch) [ "$3" = LATEST ] && cp -a "$w/base/." "$2";;
+wal-fetch) cp "$w/archive/$2" "$3";;
+wal-push) cp "$2" "$w/archive/new" && mv "$w/archive/new" "$w/archive/${2##*/}";;
+*) exit 2;;
+esac
+"#;
+
+/// A store of backups and WAL, and commands as WAL-G's.
+struct WalG {
+    dir: TempDir,
+}
+
+impl WalG {
+    fn new() -> Self {
+        let dir = base();
+        give(dir.path());
+        let (program, archive) = (dir.path().join("wal-g"), dir.path().join("archive"));
+        fs::write(&program, WAL_G).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(&archive).unwrap();
+        give(&archive);
+        Self { dir }
+    }
+
+    fn configure(&self, node: &Node, examples: &[&str]) {
+        let changes = [
+            ("/usr/local/bin/wal-g", self.dir.path().join("wal-g").display().to_string()),
+            ("/var/lib/postgresql/main", node.data_dir().display().to_string()),
+        ];
+        for name in examples {
+            node.configure(&serde_yaml::from_str(&example(name, &changes)).unwrap());
+        }
+    }
+
+    /// A backup that is of no use without the archive.
+    fn back_up(&self, node: &Node) {
+        let yaml: Value = serde_yaml::from_str(&fs::read_to_string(node.config()).unwrap()).unwrap();
+        let program = Path::new(yaml["postgresql"]["bin_dir"].as_str().unwrap()).join("pg_basebackup");
+        let (host, port) = node.server_address();
+        let login = &yaml["postgresql"]["authentication"]["replication"];
+        let [user, password] = ["username", "password"].map(|key| login[key].as_str().unwrap());
+        let dsn = format!("host={host} port={port} user={user} password='{password}'");
+        let base = self.dir.path().join("base").display().to_string();
+        node.run(&program, &["-D", &base, "-d", &dsn, "-c", "fast", "-X", "none", "--no-sync"]).unwrap();
+    }
+}
+
+/// All nodes lose their data, and the store remains; then a new cluster is made of the same backup.
+#[tokio::test]
+async fn a_cluster_without_data_fetches_them_while_nobody_leads() {
+    let store = WalG::new();
+    {
+        let mut cluster = Cluster::prepare(plan(2)).await;
+        for node in &mut cluster.nodes {
+            store.configure(node, &["wal-g.yml"]);
+            node.start();
+        }
+        let primary = &cluster.nodes[cluster.healed(HEAL_LIMIT).await];
+        let client = primary.connect().await.unwrap();
+        client.batch_execute("create table t (n int); insert into t values (1)").await.unwrap();
+        store.back_up(primary);
+        client.batch_execute("insert into t values (2)").await.unwrap();
+        archived(&client).await;
+        for node in &mut cluster.nodes {
+            node.kill_everything();
+            fs::remove_dir_all(node.data_dir()).unwrap();
+        }
+        for node in &mut cluster.nodes {
+            node.start();
+        }
+        let primary = cluster.healed(HEAL_LIMIT).await;
+        for node in &cluster.nodes {
+            has_rows(node, 2).await;
+        }
+        let client = cluster.nodes[primary].connect().await.unwrap();
+        client.batch_execute("insert into t values (3)").await.unwrap();
+        archived(&client).await;
+    }
+
+    let mut cluster = Cluster::prepare(plan(2)).await;
+    for node in &mut cluster.nodes {
+        store.configure(node, &["wal-g.yml", "wal-g-restore.yml"]);
+        node.start();
+    }
+    cluster.healed(HEAL_LIMIT).await;
+    for node in &cluster.nodes {
+        has_rows(node, 3).await;
+    }
 }
