@@ -69,7 +69,7 @@ async fn backed_up(repository: &Repository, node: &Node) {
 
 /// Nodes that keep no WAL for replicas that are to come.
 fn plan(nodes: u8) -> Plan {
-    let parameters = json!({"wal_keep_size": 0, "min_wal_size": "32MB"});
+    let parameters = json!({"wal_keep_size": "16MB", "min_wal_size": "32MB"});
     Plan { nodes, extra: json!({"bootstrap": {"dcs": {"postgresql": {"parameters": parameters}}}}), ..Plan::default() }
 }
 
@@ -198,9 +198,9 @@ fn examples_are_valid() {
         let (ended, said) = run_as("matriarch", &["validate-config", &dir.path().display().to_string()]);
         assert_eq!((ended, said.as_str()), (Ended::Exit(0), ""), "{examples:?}");
     }
-    let there = fs::read_dir(documented("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut there: Vec<String> = there.map(|name| name.into_string().unwrap()).collect();
-    there.retain(|name| name.ends_with(".yml"));
+    let there = fs::read_dir(documented("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let there = there.filter(|path| path.extension().is_some_and(|extension| extension == "yml"));
+    let mut there: Vec<String> = there.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     there.sort();
     seen.sort_unstable();
     seen.dedup();
@@ -213,7 +213,7 @@ w=$(dirname "$0")
 case $1 in
 backup-fetch) [ "$3" = LATEST ] && cp -a "$w/base/." "$2";;
 wal-fetch) cp "$w/archive/$2" "$3";;
-wal-push) cp "$2" "$w/archive/new" && mv "$w/archive/new" "$w/archive/${2##*/}";;
+wal-push) ! [ -e "$w/closed" ] && cp "$2" "$w/archive/new" && mv "$w/archive/new" "$w/archive/${2##*/}";;
 *) exit 2;;
 esac
 "#;
@@ -233,6 +233,16 @@ impl WalG {
         fs::create_dir(&archive).unwrap();
         give(&archive);
         Self { dir }
+    }
+
+    /// Whether nothing can be archived.
+    fn close(&self, closed: bool) {
+        let file = self.dir.path().join("closed");
+        if closed { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    }
+
+    fn has(&self, segment: &str) -> bool {
+        self.dir.path().join("archive").join(segment).exists()
     }
 
     fn configure(&self, node: &Node, examples: &[&str]) {
@@ -256,6 +266,59 @@ impl WalG {
         let base = self.dir.path().join("base").display().to_string();
         node.run(&program, &["-D", &base, "-d", &dsn, "-c", "fast", "-X", "none", "--no-sync"]).unwrap();
     }
+}
+
+/// The primary is lost while it could not archive, and another goes on, to which those segments were sent: as a standby
+/// PostgreSQL archives nothing, so only who wrote them can put them into the archive. It comes back as it is, and then
+/// with WAL that the other does not have.
+#[tokio::test]
+async fn what_a_lost_primary_had_not_archived_is_archived() {
+    let store = WalG::new();
+    let mut cluster = Cluster::prepare(plan(2)).await;
+    for node in &mut cluster.nodes {
+        store.configure(node, &["wal-g.yml"]);
+        node.start();
+    }
+    let first = cluster.healed(HEAL_LIMIT).await;
+    let client = cluster.nodes[first].connect().await.unwrap();
+    client.batch_execute("create table t (n int)").await.unwrap();
+    archived(&client).await;
+    let second = is_lost_with_segments(&store, &mut cluster, first, false).await;
+    assert!(!cluster.nodes[first].log().contains("order=\"rewind to"));
+    if cluster.can_cut() {
+        is_lost_with_segments(&store, &mut cluster, second, true).await;
+        assert!(cluster.nodes[second].log().contains("order=\"rewind to"));
+    }
+}
+
+async fn is_lost_with_segments(store: &WalG, cluster: &mut Cluster, lost: usize, diverges: bool) -> usize {
+    let other = cluster.others(lost)[0];
+    let client = cluster.nodes[lost].connect().await.unwrap();
+    store.close(true);
+    let mut segments = Vec::new();
+    for _ in 0..2 {
+        let row = client.query_one("select pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap();
+        segments.push(row.get::<_, String>(0));
+        client.batch_execute("insert into t values (1); select pg_switch_wal()").await.unwrap();
+    }
+    has_rows(&cluster.nodes[other], rows(&cluster.nodes[lost]).await.unwrap()).await;
+    if diverges {
+        cluster.cut_off(lost, true);
+        client.batch_execute("insert into t values (1)").await.unwrap();
+    }
+    cluster.nodes[lost].kill_everything();
+    assert_eq!(cluster.primary_but(&[lost], HEAL_LIMIT).await, other);
+    if diverges {
+        // Not before: the kernel still sends what a dead server had written.
+        cluster.mend(lost, true);
+    }
+    store.close(false);
+    cluster.nodes[lost].start();
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, other);
+    for segment in segments {
+        assert!(store.has(&segment), "{segment}");
+    }
+    other
 }
 
 /// All nodes lose their data, and the store remains; then a new cluster is made of the same backup.
