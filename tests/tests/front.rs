@@ -31,6 +31,11 @@ async fn reach_standbys(way: &Config) {
     }
 }
 
+/// Every node but these two.
+fn others_but(cluster: &Cluster, one: usize, other: usize) -> Vec<usize> {
+    cluster.others(one).into_iter().filter(|index| *index != other).collect()
+}
+
 async fn switch(cluster: &Cluster, from: usize, to: usize) {
     let (from, to) = (&cluster.nodes[from], &cluster.nodes[to]);
     let answer = from.post("/switchover", &json!({"leader": from.name, "candidate": to.name})).await;
@@ -54,8 +59,7 @@ async fn writes_on(cluster: &mut Cluster, front: &Front, way: Config, name: &str
     let mark = Mark::now();
     cluster.nodes[second].kill_everything();
     let third = ledger.moves_from(cluster, second, HEAL_LIMIT).await;
-    let last = cluster.others(third).into_iter().find(|index| *index != second).unwrap();
-    front.sees(third, &[last], SERVICE_LIMIT).await;
+    front.sees(third, &others_but(cluster, third, second), SERVICE_LIMIT).await;
     reach_standbys(&front.replicas()).await;
     cluster.nodes[second].start();
     assert_eq!(agrees(front, cluster).await, third);
@@ -89,6 +93,39 @@ async fn a_client_through_pgbouncer_and_haproxy_writes_on() {
     reach_standbys(&reads).await;
     writes_on(&mut cluster, &front, front.pooled("postgres"), "PgBouncer and HAProxy").await;
     reach_standbys(&reads).await;
+}
+
+/// HAProxy still reaches a primary that is cut off from store and peers, and one whose agent is frozen.
+#[tokio::test]
+async fn clients_are_led_away_from_a_primary_that_lost_its_tenure() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let Some(front) = Front::start(&cluster).await else { return };
+    let first = agrees(&front, &cluster).await;
+    let ledger = Ledger::start_through(&cluster, front.primary()).await;
+    let mark = Mark::now();
+    let agent = cluster.nodes[first].agent();
+    agent.freeze();
+    let second = ledger.moves_from(&cluster, first, HEAL_LIMIT).await;
+    front.sees(second, &others_but(&cluster, second, first), SERVICE_LIMIT).await;
+    agent.thaw();
+    assert_eq!(agrees(&front, &cluster).await, second);
+    let verdict = ledger.verdict(&cluster, mark).await;
+    verdict.must_be_clean("agent frozen, a client through HAProxy", Allowance::Unreplicated);
+    assert_eq!(verdict.nodes(), [first, second]);
+
+    if !cluster.can_cut() {
+        return;
+    }
+    let ledger = Ledger::start_through(&cluster, front.primary()).await;
+    let mark = Mark::now();
+    cluster.cut_off(second, true);
+    let third = ledger.moves_from(&cluster, second, HEAL_LIMIT).await;
+    front.sees(third, &others_but(&cluster, third, second), SERVICE_LIMIT).await;
+    cluster.mend(second, true);
+    assert_eq!(agrees(&front, &cluster).await, third);
+    let verdict = ledger.verdict(&cluster, mark).await;
+    verdict.must_be_clean("primary cut off, a client through HAProxy", Allowance::Unreplicated);
+    assert_eq!(verdict.nodes(), [second, third]);
 }
 
 /// Whoever reads from a standby that is promoted is sent away, and so is whoever is left with a primary that was.
