@@ -213,7 +213,7 @@ w=$(dirname "$0")
 case $1 in
 backup-fetch) [ "$3" = LATEST ] && cp -a "$w/base/." "$2";;
 wal-fetch) cp "$w/archive/$2" "$3";;
-wal-push) ! [ -e "$w/closed" ] && cp "$2" "$w/archive/new" && mv "$w/archive/new" "$w/archive/${2##*/}";;
+wal-push) while [ -e "$w/hangs" ]; do sleep 0.1; done; ! [ -e "$w/closed" ] && cp "$2" "$w/archive/new" && mv "$w/archive/new" "$w/archive/${2##*/}";;
 *) exit 2;;
 esac
 "#;
@@ -235,10 +235,11 @@ impl WalG {
         Self { dir }
     }
 
-    /// Whether nothing can be archived.
-    fn close(&self, closed: bool) {
-        let file = self.dir.path().join("closed");
-        if closed { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    /// Makes or removes a file: nothing is archived while there is `closed`, and what would archive waits while there
+    /// is `hangs`.
+    fn set(&self, name: &str, there: bool) {
+        let file = self.dir.path().join(name);
+        if there { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
     }
 
     fn has(&self, segment: &str) -> bool {
@@ -294,7 +295,7 @@ async fn what_a_lost_primary_had_not_archived_is_archived() {
 async fn is_lost_with_segments(store: &WalG, cluster: &mut Cluster, lost: usize, diverges: bool) -> usize {
     let other = cluster.others(lost)[0];
     let client = cluster.nodes[lost].connect().await.unwrap();
-    store.close(true);
+    store.set("closed", true);
     let mut segments = Vec::new();
     for _ in 0..2 {
         let row = client.query_one("select pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap();
@@ -312,13 +313,39 @@ async fn is_lost_with_segments(store: &WalG, cluster: &mut Cluster, lost: usize,
         // Not before: the kernel still sends what a dead server had written.
         cluster.mend(lost, true);
     }
-    store.close(false);
+    store.set("closed", false);
     cluster.nodes[lost].start();
     assert_eq!(cluster.healed(HEAL_LIMIT).await, other);
     for segment in segments {
         assert!(store.has(&segment), "{segment}");
     }
     other
+}
+
+/// Neither the old primary's end nor its return waits for an archive that does not answer.
+#[tokio::test]
+async fn a_switchover_gets_over_an_archive_that_hangs() {
+    let store = WalG::new();
+    let mut cluster = Cluster::prepare(plan(2)).await;
+    for node in &mut cluster.nodes {
+        store.configure(node, &["wal-g.yml"]);
+        node.start();
+    }
+    let first = cluster.healed(HEAL_LIMIT).await;
+    let second = cluster.others(first)[0];
+    let ledger = Ledger::start(&cluster).await;
+    let mark = Mark::now();
+    store.set("hangs", true);
+    let (from, to) = (&cluster.nodes[first], &cluster.nodes[second]);
+    let answer = from.post("/switchover", &json!({"leader": from.name, "candidate": to.name})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ledger.acknowledged_by(second, SERVICE_LIMIT).await;
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, second);
+    assert!(from.log().contains("archive_command did not end within 10 s"));
+    let verdict = ledger.verdict(&cluster, mark).await;
+    verdict.must_be_clean("switchover, and the archive hangs", Allowance::Nothing);
+    store.set("hangs", false);
+    archived(&to.connect().await.unwrap()).await;
 }
 
 /// All nodes lose their data, and the store remains; then a new cluster is made of the same backup.
