@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use matriarch_tests::single::{base, give};
 use matriarch_tests::{
-    Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Repository, documented, eventually, example, run_as,
+    Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Process, Repository, documented, eventually, example, run_as,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -114,10 +114,28 @@ async fn a_replica_is_made_from_the_repository_and_from_the_primary_where_that_i
     assert_eq!(made(), before);
     has_rows(restored, 3).await;
 
+    is_killed_while_it_restores(&mut cluster).await;
     goes_round(&mut cluster).await;
     // On the timeline of whoever leads now.
     let primary = cluster.healed(HEAL_LIMIT).await;
     archived(&cluster.nodes[primary].connect().await.unwrap()).await;
+}
+
+/// What a restore has left half-done is gone on with by the next one.
+async fn is_killed_while_it_restores(cluster: &mut Cluster) {
+    let node = &mut cluster.nodes[1];
+    assert_eq!(node.post("/reinitialize", &json!({})).await.status, 200);
+    let restores = |process: &Process| process.command_line().iter().any(|word| word == "restore");
+    eventually("it restores", HEAL_LIMIT, async || {
+        if node.processes().iter().any(restores) { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    node.kill_everything();
+    node.agent_ended(SERVICE_LIMIT);
+    node.start();
+    cluster.healed(HEAL_LIMIT).await;
+    assert!(made_by(&cluster.nodes[1]).starts_with("pgBackRest backup"));
+    has_rows(&cluster.nodes[1], 3).await;
 }
 
 /// A switchover to the node that was restored, and its loss: what archives and fetches WAL is in nobody's way.
