@@ -158,35 +158,75 @@ async fn goes_round(cluster: &mut Cluster) {
     ledger.verdict(cluster, mark).await.must_be_clean("node killed, with an archive", Allowance::Unreplicated);
 }
 
+/// Once with all that was archived, and once up to a moment, from which on the archive has another timeline as well.
 #[tokio::test]
-async fn a_cluster_is_born_from_the_repository() {
+async fn clusters_are_born_from_the_repository() {
     let Some(repository) = Repository::new() else { return };
-    let original = {
+    let old = tempfile::tempdir().unwrap();
+    let (original, moment) = {
         let mut cluster = Cluster::prepare(plan(1)).await;
         repository.configure(&cluster.nodes[0], &["pgbackrest.yml"]);
         cluster.nodes[0].start();
         cluster.healed(HEAL_LIMIT).await;
-        backed_up(&repository, &cluster.nodes[0]).await;
-        identity(&cluster.nodes[0]).await
+        let node = &cluster.nodes[0];
+        backed_up(&repository, node).await;
+        let client = node.connect().await.unwrap();
+        // pgBackRest looks for a backup that ended before that, by the second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let moment: String = client.query_one("select clock_timestamp()::text", &[]).await.unwrap().get(0);
+        client.batch_execute("insert into t values (3)").await.unwrap();
+        archived(&client).await;
+        let original = identity(node).await;
+        node.kill_everything();
+        fs::rename(node.data_dir(), old.path().join("data")).unwrap();
+        (original, moment)
     };
+    let cluster = is_born(&repository, "restore", 3).await;
+    let all = identity(&cluster.nodes[0]).await;
+    assert!(all.0 == original.0 && all.1 > original.1, "a timeline of its own: {all:?}");
+    joins(&repository, cluster, None, 3).await;
 
-    let mut cluster = Cluster::prepare(plan(2)).await;
-    for node in &mut cluster.nodes {
-        repository.configure(node, &["pgbackrest.yml", "pgbackrest-restore.yml"]);
-        node.start();
+    let command = format!("restore --type=time \"--target={moment}\"");
+    let cluster = is_born(&repository, &command, 2).await;
+    let some = identity(&cluster.nodes[0]).await;
+    assert!(some.0 == original.0 && some.1 > all.1, "a timeline of its own: {some:?}");
+    let cluster = joins(&repository, cluster, None, 2).await;
+    // The node of before comes back. pg_rewind would leave there some of what was changed since that moment.
+    let cluster = joins(&repository, cluster, Some(&old.path().join("data")), 3).await;
+    assert!(cluster.nodes[2].log().contains("pg_rewind would go by the wrong place"));
+}
+
+/// A cluster of one node, by the example with these words for its `restore`.
+async fn is_born(repository: &Repository, words: &str, wanted: i64) -> Cluster {
+    let mut cluster = Cluster::prepare(plan(1)).await;
+    let node = &mut cluster.nodes[0];
+    repository.configure(node, &["pgbackrest.yml", "pgbackrest-restore.yml"]);
+    let yaml: Value = serde_yaml::from_str(&fs::read_to_string(node.config()).unwrap()).unwrap();
+    let command = yaml["bootstrap"]["pgbackrest"]["command"].as_str().unwrap().replace("restore", words);
+    node.configure(&json!({"bootstrap": {"pgbackrest": {"command": command}}}));
+    node.start();
+    cluster.healed(HEAL_LIMIT).await;
+    assert!(made_by(&cluster.nodes[0]).starts_with("pgBackRest backup"), "{}", made_by(&cluster.nodes[0]));
+    has_rows(&cluster.nodes[0], wanted).await;
+    cluster
+}
+
+/// One more node, with data or without; it has the rows that are there, and gets another.
+async fn joins(repository: &Repository, mut cluster: Cluster, data: Option<&Path>, there: i64) -> Cluster {
+    let name = format!("n{}", cluster.nodes.len() + 1);
+    let node = cluster.add_node(&name, &name);
+    repository.configure(node, &["pgbackrest.yml"]);
+    if let Some(data) = data {
+        fs::rename(data, node.data_dir()).unwrap();
     }
-    let primary = cluster.healed(HEAL_LIMIT).await;
-    for node in &cluster.nodes {
-        assert!(made_by(node).starts_with("pgBackRest backup"), "{}: {}", node.name, made_by(node));
-        has_rows(node, 2).await;
-        assert_eq!(identity(node).await.0, original.0);
-    }
-    let node = &cluster.nodes[primary];
-    assert!(identity(node).await.1 > original.1, "a timeline of its own");
-    let client = node.connect().await.unwrap();
-    client.batch_execute("insert into t values (3)").await.unwrap();
+    node.start();
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, 0);
+    has_rows(cluster.nodes.last().unwrap(), there).await;
+    let client = cluster.nodes[0].connect().await.unwrap();
+    client.batch_execute("insert into t values (9)").await.unwrap();
     archived(&client).await;
-    has_rows(&cluster.nodes[cluster.others(primary)[0]], 3).await;
+    has_rows(cluster.nodes.last().unwrap(), there + 1).await;
+    cluster
 }
 
 /// The system identifier, and the timeline that was last checkpointed.
