@@ -175,6 +175,8 @@ async fn clusters_are_born_from_the_repository() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let moment: String = client.query_one("select clock_timestamp()::text", &[]).await.unwrap().get(0);
         client.batch_execute("insert into t values (3)").await.unwrap();
+        // What pg_rewind would take for common, by the wrong place.
+        client.batch_execute("checkpoint").await.unwrap();
         archived(&client).await;
         let original = identity(node).await;
         node.kill_everything();
