@@ -56,26 +56,20 @@ impl History {
 
     /// Parses the text of `NNNNNNNN.history` for `timeline`. Comments and empty lines are skipped.
     ///
+    /// A line may end before the one above it. A recovery to a moment, with an archive that has a later timeline, goes
+    /// by that one's history; if it stops before that timeline began, PostgreSQL names it as the parent all the same.
+    /// Nothing of it is in the new one then, and of those above it what came before the end: to PostgreSQL the last line
+    /// counts for a position, and they are cut to that here.
+    ///
     /// # Errors
-    /// The number of the first line that is not `timeline <tab> position <tab> reason`, or that is out of order.
+    /// The number of the first line that is not `timeline <tab> position <tab> reason`, or whose timeline is out of
+    /// order.
     pub fn parse(timeline: Timeline, text: &str) -> Result<Self, usize> {
-        let mut ancestors: Vec<Ancestor> = Vec::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let mut words = line.splitn(3, char::is_whitespace);
-            let parsed = words.next().and_then(|w| w.parse().ok()).zip(words.next().and_then(Lsn::parse));
-            let (parent, end) = parsed.ok_or(number + 1)?;
-            let parent = Timeline(parent);
-            // A timeline begins where its parent ended, and cannot end before it began.
-            let (last, begin) = ancestors.last().map_or((Timeline(0), Lsn(0)), |a| (a.timeline, a.end));
-            if parent <= last || parent >= timeline || end < begin {
-                return Err(number + 1);
-            }
-            let reason = String::from(words.next().unwrap_or("").trim());
-            ancestors.push(Ancestor { timeline: parent, end, reason });
+        let mut ancestors = lines(timeline, text)?;
+        let mut end = Lsn(u64::MAX);
+        for ancestor in ancestors.iter_mut().rev() {
+            end = end.min(ancestor.end);
+            ancestor.end = end;
         }
         Ok(Self { ancestors, timeline })
     }
@@ -160,6 +154,54 @@ fn parted(shared: Lsn, mine: Lsn, theirs: Lsn) -> Relation {
     }
 }
 
+/// The lines of a history file as they are written.
+fn lines(timeline: Timeline, text: &str) -> Result<Vec<Ancestor>, usize> {
+    let mut ancestors: Vec<Ancestor> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut words = line.splitn(3, char::is_whitespace);
+        let parsed = words.next().and_then(|w| w.parse().ok()).zip(words.next().and_then(Lsn::parse));
+        let (parent, end) = parsed.ok_or(number + 1)?;
+        let parent = Timeline(parent);
+        let last = ancestors.last().map_or(Timeline(0), |a| a.timeline);
+        if parent <= last || parent >= timeline {
+            return Err(number + 1);
+        }
+        let reason = String::from(words.next().unwrap_or("").trim());
+        ancestors.push(Ancestor { timeline: parent, end, reason });
+    }
+    Ok(ancestors)
+}
+
+/// Whether `pg_rewind` finds the place where two histories part, which are the texts of their files.
+///
+/// It goes by the lines as they are written, from above, and takes the end of the last that both have
+/// (`findCommonAncestorTimeline`). Where one further down ends before that (see [`History::parse`]), the fork is there,
+/// and what was changed on the other branch between it and a later checkpoint would stay: a directory that is neither.
+///
+/// # Errors
+/// The number of a line that is not understood, in either.
+pub fn pg_rewind_finds_the_fork(ours: (Timeline, &str), theirs: (Timeline, &str)) -> Result<bool, usize> {
+    let stretches = |(timeline, text): (Timeline, &str)| -> Result<Vec<(Timeline, Lsn, Lsn)>, usize> {
+        let mut begin = Lsn(0);
+        let mut all: Vec<_> = lines(timeline, text)?
+            .iter()
+            .map(|line| (line.timeline, core::mem::replace(&mut begin, line.end), line.end))
+            .collect();
+        all.push((timeline, begin, Lsn(u64::MAX)));
+        Ok(all)
+    };
+    let (ours, theirs) = (stretches(ours)?, stretches(theirs)?);
+    let alike = ours.iter().zip(&theirs).take_while(|(our, their)| (our.0, our.1) == (their.0, their.1)).count();
+    let Some(last) = alike.checked_sub(1) else { return Ok(false) };
+    let end_of = |stretches: &[(Timeline, Lsn, Lsn)]| stretches.iter().map(|stretch| stretch.2).min();
+    let taken = ours[last].2.min(theirs[last].2);
+    Ok(end_of(&ours[last..]).min(end_of(&theirs[last..])) == Some(taken))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +234,6 @@ mod tests {
         assert_eq!(History::parse(Timeline(3), "2\t0/1\tx\n1\t0/2\tx\n"), Err(2));
         assert_eq!(History::parse(Timeline(2), "2\t0/1\tx\n"), Err(1));
         assert_eq!(History::parse(Timeline(2), "one\t0/1\tx\n"), Err(1));
-        assert_eq!(History::parse(Timeline(3), "1\t0/5\tx\n2\t0/4\tx\n"), Err(2));
     }
 
     #[test]
@@ -211,7 +252,29 @@ mod tests {
         // Promoted twice, and nothing was written in between.
         let twice = "1\t0/3000148\tno recovery target specified\n2\t0/3000148\tno recovery target specified\n";
         assert_eq!(History::parse(Timeline(3), twice).map(|history| history.ancestors.len()), Ok(2));
-        assert_eq!(History::parse(Timeline(3), &twice.replacen("0/3000148", "0/3000149", 1)), Err(2));
+    }
+
+    #[test]
+    fn a_recovery_to_before_its_parent_began_is_a_branch_of_what_it_stopped_on() {
+        // As PostgreSQL 15 writes it, with the end of line that is in its reason.
+        let text = "1\t0/6000000\tno recovery target specified\n\n2\t0/50103C8\tbefore 2026-11-28 23:55:52.85+00\n\n";
+        let third = History::parse(Timeline(3), text).unwrap();
+        let at = Lsn(0x501_03C8);
+        let (first, second) = (history(&[], 1), history(&[(1, 0x600_0000)], 2));
+        assert_eq!(first.relation(at, &third, Lsn(0x501_0500)), Relation::Behind);
+        assert_eq!(first.relation(Lsn(0x700_0018), &third, Lsn(0x501_0500)), Relation::Diverged { at });
+        assert_eq!(second.relation(Lsn(0x600_0100), &third, Lsn(0x700_0000)), Relation::Diverged { at });
+        assert_eq!(third.relation(Lsn(0x501_0500), &first, at), Relation::Ahead);
+
+        let (first, second, third) = ((Timeline(1), ""), (Timeline(2), "1\t0/6000000\tx\n"), (Timeline(3), text));
+        assert_eq!(pg_rewind_finds_the_fork(first, third), Ok(false), "it takes the two to part at 0/6000000");
+        for (ours, theirs) in [(second, third), (first, second), (second, first), (third, third)] {
+            assert_eq!(pg_rewind_finds_the_fork(ours, theirs), Ok(true), "{ours:?} {theirs:?}");
+        }
+        let fourth = alloc::format!("{text}3\t0/7000000\tx\n");
+        assert_eq!(pg_rewind_finds_the_fork(third, (Timeline(4), &fourth)), Ok(true));
+        assert_eq!(pg_rewind_finds_the_fork(first, (Timeline(4), &fourth)), Ok(false));
+        assert_eq!(pg_rewind_finds_the_fork(first, (Timeline(2), "one")), Err(1));
     }
 
     #[test]

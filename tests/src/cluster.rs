@@ -219,7 +219,7 @@ impl Drop for Cluster {
     }
 }
 
-fn print_tail(log: &Path) {
+pub(crate) fn print_tail(log: &Path) {
     let Ok(text) = fs::read_to_string(log) else { return };
     let lines: Vec<&str> = text.lines().collect();
     let skipped = lines.len().saturating_sub(LOG_LINES_MAX);

@@ -1,5 +1,5 @@
 //! The ledger of acknowledged rows. Each node has a client that writes a row every few milliseconds whenever its node
-//! lets it; what was acknowledged, when and by whom is noted by one clock, and that decides what a fault did to the
+//! lets it, or there is one client that whatever stands in front of the nodes leads to one of them; what was acknowledged, when and by whom is noted by one clock, and that decides what a fault did to the
 //! service.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use matriarch::clock;
 use matriarch_core::time::Instant;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::{Cluster, eventually};
 
@@ -90,16 +90,29 @@ pub struct Verdict {
 impl Ledger {
     /// Makes the table, starts the writers and waits until rows are acknowledged.
     pub async fn start(cluster: &Cluster) -> Self {
+        let direct = |(node, config)| Way::Node { node, config };
+        Self::write(cluster, cluster.nodes.iter().map(crate::Node::client_config).enumerate().map(direct)).await
+    }
+
+    /// [`Self::start`] with one writer, who does not know the nodes: whatever is in front of them leads it.
+    pub async fn start_through(cluster: &Cluster, front: Config) -> Self {
+        let nodes = cluster.nodes.iter().map(crate::Node::server_address);
+        Self::write(cluster, [Way::Front { nodes: nodes.collect(), config: front }]).await
+    }
+
+    async fn write(cluster: &Cluster, ways: impl IntoIterator<Item = Way>) -> Self {
         let primary = cluster.healed(Duration::from_secs(60)).await;
         let client = cluster.nodes[primary].connect().await.expect("the primary lets clients in");
         let create = "create table if not exists ledger (id bigint primary key)";
         client.batch_execute(create).await.expect("the table of the ledger");
         let (stop, stopped) = watch::channel(false);
         let rows: Arc<Mutex<Vec<Row>>> = Arc::default();
-        let next_id = Arc::new(AtomicI64::new(1));
+        // There may have been a ledger before.
+        let last = client.query_one("select coalesce(max(id), 0) from ledger", &[]).await.expect("the ledger is read");
+        let next_id = Arc::new(AtomicI64::new(last.get::<_, i64>(0) + 1));
         let mut writers = Vec::new();
-        for (node, config) in cluster.nodes.iter().map(crate::Node::client_config).enumerate() {
-            let writer = Writer { node, config, rows: Arc::clone(&rows), next_id: Arc::clone(&next_id) };
+        for way in ways {
+            let writer = Writer { way, rows: Arc::clone(&rows), next_id: Arc::clone(&next_id) };
             let mut stopped = stopped.clone();
             // A thread each: what one writer waits for must not make another's clock late.
             writers.push(std::thread::spawn(move || {
@@ -194,20 +207,34 @@ impl Drop for Ledger {
     }
 }
 
+/// How a writer reaches the primary.
+enum Way {
+    /// It is this node, if any.
+    Node { node: usize, config: Config },
+    /// It is where this leads. The nodes' addresses and ports tell which one it was.
+    Front { nodes: Vec<(String, u16)>, config: Config },
+}
+
 struct Writer {
-    node: usize,
-    config: Config,
+    way: Way,
     rows: Arc<Mutex<Vec<Row>>>,
     next_id: Arc<AtomicI64>,
 }
 
+/// The timeline that is written.
+const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+
 impl Writer {
     async fn write(&self) {
+        let (Way::Node { config, .. } | Way::Front { config, .. }) = &self.way;
         loop {
-            if let Ok((client, connection)) = self.config.connect(NoTls).await {
+            if let Ok((client, connection)) = config.connect(NoTls).await {
                 let driven = tokio::spawn(connection);
                 // However it ends, there is another connection to try.
-                self.write_on(&client).await.ok();
+                match &self.way {
+                    Way::Node { node, .. } => self.write_on(*node, &client).await.ok(),
+                    Way::Front { nodes, .. } => self.write_somewhere(nodes, &client).await.ok(),
+                };
                 driven.abort();
             }
             sleep(RETRY_INTERVAL).await;
@@ -215,14 +242,15 @@ impl Writer {
     }
 
     /// Writes for as long as the connection lasts and the server is a primary.
-    async fn write_on(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        let query = "select case when pg_is_in_recovery() then null \
-                     else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end, pg_postmaster_start_time()::text";
-        let query = client.prepare(query).await?;
+    async fn write_on(&self, node: usize, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let query = format!(
+            "select case when pg_is_in_recovery() then null else {TIMELINE} end, pg_postmaster_start_time()::text"
+        );
+        let query = client.prepare(&query).await?;
         let (reign, insert) = loop {
             let row = client.query_one(&query, &[]).await?;
             if let Some(timeline) = row.get::<_, Option<String>>(0) {
-                let reign = Arc::new(Reign { node: self.node, timeline, started: row.get(1) });
+                let reign = Arc::new(Reign { node, timeline, started: row.get(1) });
                 break (reign, client.prepare("insert into ledger values ($1)").await?);
             }
             sleep(RETRY_INTERVAL).await;
@@ -231,11 +259,38 @@ impl Writer {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let sent = clock::now();
             client.execute(&insert, &[&id]).await?;
-            let acknowledged = clock::now();
-            let row = Row { id, sent, acknowledged, reign: Arc::clone(&reign) };
-            self.rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+            self.acknowledged(id, sent, Arc::clone(&reign));
             sleep(ROW_INTERVAL).await;
         }
+    }
+
+    /// Writes until something is refused. Each row tells who took it: a pooler gives each statement to whom it likes,
+    /// and none is prepared, since no other would know it.
+    async fn write_somewhere(&self, nodes: &[(String, u16)], client: &Client) -> Result<(), tokio_postgres::Error> {
+        loop {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let insert = format!(
+                "insert into ledger values ({id}) returning host(inet_server_addr()), inet_server_port(), {TIMELINE}, \
+                 pg_postmaster_start_time()"
+            );
+            let sent = clock::now();
+            let answer = client.simple_query(&insert).await?;
+            let row = answer.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            });
+            let row = row.expect("a row that was written is returned");
+            let [address, port, timeline, started] = [0, 1, 2, 3].map(|n| row.get(n).unwrap_or_default().to_owned());
+            let by = |node: &(String, u16)| node.0 == address && node.1.to_string() == port;
+            let node = nodes.iter().position(by).unwrap_or_else(|| panic!("{address}:{port} is no node"));
+            self.acknowledged(id, sent, Arc::new(Reign { node, timeline, started }));
+            sleep(ROW_INTERVAL).await;
+        }
+    }
+
+    fn acknowledged(&self, id: i64, sent: Instant, reign: Arc<Reign>) {
+        let row = Row { id, sent, acknowledged: clock::now(), reign };
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     }
 }
 

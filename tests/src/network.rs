@@ -102,6 +102,11 @@ impl Drop for Network {
 }
 
 impl Host {
+    /// Where the tests themselves run, and with them the clients.
+    pub(crate) fn here() -> Self {
+        Self { address: "127.0.0.1".into(), namespace: None, ports: None }
+    }
+
     /// A port of this host: its usual number in a namespace, a free one of two on the shared loopback address.
     pub(crate) fn port(&self, which: usize, usual: u16) -> u16 {
         self.ports.map_or(usual, |ports| ports[which])

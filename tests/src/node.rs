@@ -1,7 +1,6 @@
 //! One node: an agent, its guard, its PostgreSQL, and what can be asked of them and done to them.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::network::Host;
-use crate::plan::{Agent, Plan, SUPERUSER};
+use crate::plan::{Agent, Plan, SUPERUSER, lay_over};
 use crate::{Certificates, Child, Ended, Process, tools};
 
 /// What a REST endpoint answered.
@@ -51,10 +50,7 @@ impl Node {
         certificates: Option<Arc<Certificates>>,
     ) -> Self {
         let dir = dir.join(name);
-        fs::create_dir(&dir).expect("the node's directory");
-        let account = tools::account();
-        chown(&dir, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-            .expect("the node's directory is its account's");
+        tools::make_dir_of_account(&dir);
         let (name, whose, as_root) = (name.to_owned(), plan.agent, plan.as_root);
         Self { name, host, whose, dir, as_root, certificates, agent: None }
     }
@@ -72,6 +68,15 @@ impl Node {
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("node.yml")
+    }
+
+    /// Lays more over the node's configuration: mappings are merged, anything else is replaced. It counts from the next
+    /// start or reload on.
+    pub fn configure(&self, extra: &Value) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        let mut yaml = serde_yaml::from_str(&text).expect("YAML");
+        lay_over(&mut yaml, extra);
+        fs::write(self.config(), serde_yaml::to_string(&yaml).expect("YAML of JSON")).expect("the configuration");
     }
 
     /// Where a test that listens as systemd does binds its socket, before it starts the agent.
@@ -110,6 +115,15 @@ impl Node {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log again")).stderr(log);
         let child = Child::spawn(&mut command);
         self.agent = Some(child.unwrap_or_else(|error| panic!("cannot start the agent of {}: {error}", self.name)));
+    }
+
+    /// Runs a program on the node, as the servers' account, to its end; its output.
+    ///
+    /// # Errors
+    /// It failed, and why.
+    pub fn run(&self, program: &Path, words: &[&str]) -> Result<String, String> {
+        let mut command = self.host.command(&program.display().to_string(), Some(&tools::account()));
+        tools::output_of(command.args(words).current_dir(&self.dir))
     }
 
     /// The agent's process.
@@ -204,10 +218,16 @@ impl Node {
         format!("{}:{}", self.host.address, self.host.port(0, 8008))
     }
 
+    /// Where PostgreSQL is.
+    pub fn server_address(&self) -> (String, u16) {
+        (self.host.address.clone(), self.host.port(1, 5432))
+    }
+
     /// How a client logs in.
     pub fn client_config(&self) -> Config {
         let mut config = Config::new();
-        config.host(&self.host.address).port(self.host.port(1, 5432)).dbname("postgres");
+        let (host, port) = self.server_address();
+        config.host(&host).port(port).dbname("postgres");
         config.user(SUPERUSER.0).password(SUPERUSER.1).connect_timeout(Duration::from_secs(2));
         config.ssl_mode(tokio_postgres::config::SslMode::Disable);
         config

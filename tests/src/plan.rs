@@ -139,7 +139,8 @@ fn secured(certificates: &Certificates) -> Value {
     })
 }
 
-fn lay_over(under: &mut Value, over: &Value) {
+/// Mappings are merged, anything else is replaced.
+pub(crate) fn lay_over(under: &mut Value, over: &Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {

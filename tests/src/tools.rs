@@ -1,21 +1,31 @@
 //! Programs of the system, and the account that servers run as.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Group, Uid, User};
 
 use crate::{Child, Ended};
 
 /// Runs a program to its end; its output, or what went wrong.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    use std::io::Read;
-    let shown = || format!("{program} {}", arguments.join(" "));
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (child, mut pipes) = Child::spawn_piped(&mut command).map_err(|error| format!("{}: {error}", shown()))?;
+    command.args(arguments);
+    output_of(&mut command)
+}
+
+/// Runs a command to its end; its output, or what went wrong.
+pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
+    use std::io::Read;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let spawned = Child::spawn_piped(command);
+    let shown = || {
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    let (child, mut pipes) = spawned.map_err(|error| format!("{}: {error}", shown()))?;
     let (mut output, mut complaints) = (String::new(), String::new());
     if let Some(mut pipe) = pipes.stdout.take() {
         pipe.read_to_string(&mut output).map_err(|error| error.to_string())?;
@@ -73,6 +83,24 @@ fn installed(what: &str, variable: &str, there: &str) -> Option<PathBuf> {
     Some(dir.join("bin"))
 }
 
+/// A program of the system, which may be where only root looks for it; `None`, and it is said, where it is not installed.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|dir| dir.join(name));
+    let found = found.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("NOT TESTED: there is no {name}; tests/run installs it as root on Debian");
+    }
+    found
+}
+
+/// Makes a directory that is the servers' account's.
+pub(crate) fn make_dir_of_account(dir: &Path) {
+    std::fs::create_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let account = account();
+    chown(dir, Some(account.uid.as_raw()), Some(account.gid.as_raw())).expect("the directory is the account's");
+}
+
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
 pub(crate) fn postgres_bin_dir() -> PathBuf {
@@ -107,4 +135,9 @@ pub(crate) fn account() -> User {
     let name = std::env::var("MATRIARCH_TEST_USER").unwrap_or_else(|_| "postgres".to_owned());
     let found = User::from_name(&name).ok().flatten();
     found.unwrap_or_else(|| panic!("there is no account {name}; tests/run installs PostgreSQL, which makes one"))
+}
+
+/// The name of the account's group.
+pub(crate) fn account_group() -> String {
+    Group::from_gid(account().gid).ok().flatten().expect("the account's group").name
 }

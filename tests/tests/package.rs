@@ -39,6 +39,7 @@ fn what_is_in_the_debian_package_can_be_run() {
         "usr/share/man/man1/matriarch.1.gz",
         "usr/share/bash-completion/completions/matriarch",
         "usr/share/doc/matriarch/examples/node.schema.json",
+        "usr/share/doc/matriarch/examples/haproxy.cfg",
     ] {
         assert!(Path::new(&unpacked).join(file).metadata().unwrap().len() > 0, "{file}");
     }

@@ -28,6 +28,11 @@ impl CommandLine {
         Ok(words.next().map(|program| Self { program, arguments: words.collect() }))
     }
 
+    /// A text that a shell is to read.
+    pub fn shell(text: &str) -> Self {
+        Self { program: "/bin/sh".to_owned(), arguments: vec!["-c".to_owned(), text.to_owned()] }
+    }
+
     /// The program, for messages.
     pub fn program(&self) -> &str {
         &self.program

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use matriarch_core::id::{Lsn, Timeline};
 use matriarch_core::time::Seen;
-use matriarch_core::timeline::{History, Relation};
+use matriarch_core::timeline::{History, Relation, pg_rewind_finds_the_fork};
 use matriarch_core::view::postgres::{ControlState, Process, Upstream};
 
 use super::control_data::{self, ControlData};
@@ -75,6 +75,32 @@ pub(super) async fn same_cluster(settings: &Arc<Settings>, upstream: &Upstream) 
         // What cannot be read any more holds nothing to be kept.
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Refuses a rewind to `upstream` for which `pg_rewind` would take another place than where the histories part.
+pub(super) async fn must_be_found_by_pg_rewind(settings: &Arc<Settings>, upstream: &Upstream) -> Result<(), String> {
+    let mut sender = WalSender::connect(upstream, &settings.replication, DEADLINE).await?;
+    let timeline = sender.identify_system().await?.timeline;
+    let theirs = sender.history_file(timeline).await?;
+    let control = control_of(settings).await?;
+    // Which of the two it goes by differs between versions.
+    for own in [control.checkpoint_timeline, control.timeline()] {
+        let seen = Arc::clone(settings);
+        let ours = look(move || files::history_file(&seen.data_dir, own)).await;
+        let ours = ours.map_err(|e| format!("the history of timeline {own}: {e}"))?;
+        match pg_rewind_finds_the_fork((own, &ours), (timeline, &theirs)) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(format!(
+                    "pg_rewind would go by the wrong place: {}'s timeline {timeline} comes of a recovery to before its \
+                     parent began",
+                    upstream.member
+                ));
+            }
+            Err(line) => return Err(format!("line {line} of a history file is not understood")),
+        }
+    }
+    Ok(())
 }
 
 /// How far this directory goes.

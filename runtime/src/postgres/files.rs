@@ -186,15 +186,19 @@ pub fn major_version(data_dir: &Path) -> Option<u32> {
 /// The history of `timeline` from `pg_wal`. Timeline 0 (unknown) if a later timeline's file is missing or damaged: a
 /// made-up history would read as divergence.
 pub fn history(data_dir: &Path, timeline: Timeline) -> History {
-    if timeline <= Timeline(1) {
-        return History::first(timeline);
-    }
-    let path = data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
-    let Ok(text) = fs::read_to_string(&path) else { return History::default() };
+    let Ok(text) = history_file(data_dir, timeline) else { return History::default() };
     History::parse(timeline, &text).unwrap_or_else(|line| {
-        tracing::warn!(path = %path.display(), line, "damaged history file");
+        tracing::warn!(directory = %data_dir.display(), %timeline, line, "damaged history file");
         History::default()
     })
+}
+
+/// The text that [`history`] reads; empty for timeline 1.
+pub(super) fn history_file(data_dir: &Path, timeline: Timeline) -> io::Result<String> {
+    if timeline <= Timeline(1) {
+        return Ok(String::new());
+    }
+    fs::read_to_string(data_dir.join(format!("pg_wal/{:08X}.history", timeline.0)))
 }
 
 /// Marks the directory of a new cluster whose bootstrap has not ended: its roles are not made yet, and the operator's

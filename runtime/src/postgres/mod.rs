@@ -7,6 +7,7 @@
 
 mod address;
 mod allowance;
+mod archive;
 mod bootstrap;
 pub mod cgroup;
 pub mod conf;
@@ -232,6 +233,9 @@ impl Postgres {
             StartAs::Standby(upstream) => Recovery::Standby(upstream),
         };
         let standby = recovery != Recovery::Primary;
+        if standby && self.observe_process().await == Process::Absent {
+            archive::archive_left(&self.settings(), &self.changes, archive::BEFORE_START).await;
+        }
         self.start_with(Some(recovery), Some(standby), allowance).await
     }
 
@@ -342,6 +346,7 @@ impl Postgres {
     /// Rewinds the stopped server's directory to be a standby of `upstream`, after letting it recover if it was not
     /// shut down cleanly. The caller has waited for `upstream`'s checkpoint after its promotion.
     pub async fn rewind(&self, upstream: &Upstream, progress: Progress<'_>) -> Outcome<()> {
+        archive::archive_left(&self.settings(), &self.changes, archive::BEFORE_REWIND).await;
         let rewound = workdir::rewind(&self.vetted(), &self.changes, upstream, progress).await;
         refused_or_done(rewound.map(|()| *locked(&self.recovery) = Recovery::Standby(Some(upstream.clone()))))
     }

@@ -142,13 +142,22 @@ impl WalSender {
     /// # Errors
     /// What the server said, or the line of the file that is not understood.
     pub async fn timeline_history(&mut self, timeline: Timeline) -> Result<History, String> {
+        let file = self.history_file(timeline).await?;
+        History::parse(timeline, &file)
+            .map_err(|line| format!("line {line} of the history of timeline {timeline} is not understood"))
+    }
+
+    /// The text that [`Self::timeline_history`] reads; empty for timeline 1.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn history_file(&mut self, timeline: Timeline) -> Result<String, String> {
         if timeline <= Timeline(1) {
-            return Ok(History::first(timeline));
+            return Ok(String::new());
         }
         let rows = self.ask(&format!("TIMELINE_HISTORY {timeline}")).await?;
         let file = rows.first().and_then(|row| row.get(1)?.clone()).ok_or("TIMELINE_HISTORY: no file in the answer")?;
-        History::parse(timeline, &String::from_utf8_lossy(&file))
-            .map_err(|line| format!("line {line} of the history of timeline {timeline} is not understood"))
+        Ok(String::from_utf8_lossy(&file).into_owned())
     }
 
     async fn ask(&mut self, command: &str) -> Result<Vec<Vec<Option<Bytes>>>, String> {

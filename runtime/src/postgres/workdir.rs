@@ -16,7 +16,7 @@ use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
 use super::tools::{PasswordFile, Progress, Tool};
-use super::{bootstrap, files, proc, wipe};
+use super::{bootstrap, divergence, files, proc, wipe};
 use crate::aside::{Changes, look};
 use crate::hooks::{BootstrapMethod, Method, Script};
 
@@ -214,6 +214,7 @@ pub(super) async fn rewind(
     if !matches!(cluster.state, ControlState::ShutDown | ControlState::ShutDownInRecovery) {
         crash_recover(settings, changes, progress).await?;
     }
+    divergence::must_be_found_by_pg_rewind(settings, upstream).await?;
     let why = format!("rewind to {} ({}:{})", upstream.member, upstream.host, upstream.port);
     let tool = rewind_tool(settings, upstream, cluster.major_version);
     let mark = why.clone();
