@@ -22,18 +22,42 @@ pub(super) fn check(state: &State, at: Instant, verdict: &Verdict, effects: &Eff
         bound_to_the_promise(&view, order);
         onto_a_reserved_number(&view, &order.action);
         beside_nothing_alive(&view, &order.action);
+        slots_are_kept(&view, &order.action);
         if !verdict.steady {
             // Reconcilers of PostgreSQL wait for a settled role.
             let upkeep = matches!(
                 order.action,
                 Action::Postgres(
-                    PostgresAction::Configure { .. } | PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_)
+                    PostgresAction::Configure { .. }
+                        | PostgresAction::CreateSlot(_)
+                        | PostgresAction::DropSlot(_)
+                        | PostgresAction::AdvanceSlot { .. }
                 )
             );
             assert!(!upkeep || verdict.orders.contains(&order.action), "reconciled while not steady: {order:?}");
         }
     }
     writes_are_stopped(&view, verdict, effects);
+}
+
+/// S22: no slot is dropped that is in use or left alone, none during a pause; none is moved backwards, nor beyond what this
+/// node has.
+fn slots_are_kept(view: &View<'_>, action: &Action) {
+    let slot = |name: &str| view.sql().and_then(|sql| sql.slots.iter().find(|slot| slot.name == name));
+    match action {
+        Action::Postgres(PostgresAction::DropSlot(name)) => {
+            let slot = slot(name).expect("it is there");
+            let member = view.others().any(|(member, _)| crate::slot_name(member) == *name);
+            assert!(!slot.active && !view.paused(), "{slot:?} is dropped");
+            assert!(member || !view.config().ignores_slot(slot), "{slot:?} is to be left alone");
+        }
+        Action::Postgres(PostgresAction::AdvanceSlot { slot: name, to }) => {
+            let (slot, sql) = slot(name).zip(view.sql()).expect("it is there");
+            let here = if sql.in_recovery { sql.replayed } else { sql.flushed };
+            assert!(slot.physical && !slot.active && *to > slot.restart && *to <= here, "{slot:?} is moved to {to}");
+        }
+        _ => {}
+    }
 }
 
 /// S26, S28: at most one operation a lane, every order has its reason, the wake is to come.

@@ -215,10 +215,16 @@ pub struct Slot {
     pub name: String,
     /// `slot_type = 'physical'`.
     pub physical: bool,
+    /// `database`; empty for a physical one.
+    pub database: String,
+    /// `plugin`; empty for a physical one.
+    pub plugin: String,
     /// `active`.
     pub active: bool,
-    /// `restart_lsn`.
+    /// `restart_lsn`; 0 if it has reserved nothing.
     pub restart: Lsn,
+    /// It has an `xmin`: dead rows that its reader may still see are kept.
+    pub pins_rows: bool,
     /// `wal_status = 'lost'`.
     pub lost: bool,
 }
