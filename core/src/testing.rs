@@ -143,6 +143,7 @@ pub(crate) fn standby_dir() -> Cluster {
         tainted: None,
         history: History::first(Timeline(1)),
         newest_timeline: Timeline(1),
+        segment_bytes: 16 << 20,
     }
 }
 

@@ -95,20 +95,20 @@ fn members_come_first() {
 
 #[test]
 fn a_slot_on_a_standby_goes_with_what_the_leader_tells() {
-    let at = |back: u64| Slot { restart: Lsn(HERE.0 - back), ..slot("archive") };
+    let at = |restart: Lsn| Slot { restart, ..slot("archive") };
     let standby = |slot: Slot, read: Lsn| told(with(configured(Node::standby()), &[slot]), &[("archive", read)], &[]);
-    assert_eq!(of_slots(standby(at(100), Lsn(HERE.0 - 50))), [advance("archive", Lsn(HERE.0 - 50))]);
-    assert_eq!(of_slots(standby(at(100), Lsn(HERE.0 - 100))), [], "it is there");
-    assert_eq!(of_slots(standby(at(100), Lsn(HERE.0 - 150))), [], "never back");
-    assert_eq!(of_slots(standby(at(100), Lsn(0))), [], "nothing is told");
-    assert_eq!(of_slots(standby(Slot { active: true, ..at(100) }, HERE)), [], "somebody streams through it");
-    let leads = told(with(configured(Node::primary()), &[at(100)]), &[("archive", HERE)], &[]);
+    let begin = Lsn(HERE.0 / SEGMENT * SEGMENT);
+    let before = Lsn(begin.0 - 1);
+    assert_eq!(of_slots(standby(at(before), begin)), [advance("archive", begin)]);
+    assert_eq!(of_slots(standby(at(begin), HERE)), [], "no file of WAL comes free by that");
+    assert_eq!(of_slots(standby(at(HERE), before)), [], "never back");
+    assert_eq!(of_slots(standby(at(before), Lsn(0))), [], "nothing is told");
+    assert_eq!(of_slots(standby(at(before), Lsn(HERE.0 + 8))), [advance("archive", HERE)], "as far as it has replayed");
+    assert_eq!(of_slots(standby(at(HERE), Lsn(HERE.0 + 2 * SEGMENT))), []);
+    assert_eq!(of_slots(standby(Slot { active: true, ..at(before) }, HERE)), [], "somebody streams through it");
+    let leads = told(with(configured(Node::primary()), &[at(before)]), &[("archive", HERE)], &[]);
     assert_eq!(of_slots(leads), [], "where its reader streams from it moves by itself");
-    // A standby that lags goes as far as it has replayed, a whole segment at a time.
-    assert_eq!(of_slots(standby(at(100), Lsn(HERE.0 + 8))), []);
-    assert_eq!(of_slots(standby(at(SEGMENT - 1), Lsn(HERE.0 + 8))), []);
-    assert_eq!(of_slots(standby(at(SEGMENT), Lsn(HERE.0 + 8))), [advance("archive", HERE)]);
-    let because = order(&standby(at(100), HERE).view()).map(|(_, because)| because);
+    let because = order(&standby(at(before), HERE).view()).map(|(_, because)| because);
     assert_eq!(because, Some(Reason::SlotBehind { slot: "archive".into(), to: HERE }));
 }
 
@@ -121,9 +121,10 @@ fn a_standby_keeps_the_slots_of_members_for_when_it_leads() {
     let gone = |retain: &[&str]| told(Node::standby(), &[], retain);
     assert_eq!(of_slots(gone(&["gone", "a", "b"])), [create("gone")], "as long as the leader keeps one for it");
     let idle = |restart: Lsn| Slot { active: false, restart, ..slot("c") };
-    let behind = Lsn(HERE.0 - 100);
+    let behind = Lsn(HERE.0 - 2 * SEGMENT);
     let standby = |slots: &[(&str, Lsn)]| told(with(Node::standby(), &[idle(behind)]), slots, &[]);
-    assert_eq!(of_slots(standby(&[("c", Lsn(HERE.0 - 50))])), [advance("c", Lsn(HERE.0 - 50))]);
+    let read = Lsn(HERE.0 - SEGMENT);
+    assert_eq!(of_slots(standby(&[("c", read)])), [advance("c", read)]);
     assert_eq!(of_slots(standby(&[])), [advance("c", HERE)], "a leader that tells nothing: what the member says");
     let cascade = |node: Node, from: &'static str| {
         node.cluster(|cluster| {
@@ -263,7 +264,7 @@ fn what_matches_is_left_alone() {
     // What is configured and matches is not made, nor moved.
     let all = |node: Node| configured(node).config(|config| config.ignore_slots = vec![SlotMatcher::default()]);
     assert_eq!(of_slots(all(Node::primary())), []);
-    let behind = Slot { restart: Lsn(HERE.0 - 100), ..slot("archive") };
+    let behind = Slot { restart: Lsn(HERE.0 - SEGMENT), ..slot("archive") };
     assert_eq!(of_slots(told(with(all(Node::standby()), &[behind]), &[("archive", HERE)], &[])), []);
     // Members need theirs.
     assert_eq!(of_slots(all(Node::primary()).sql(primary_sql())), [create("b")]);

@@ -71,6 +71,8 @@ pub struct Cluster {
     /// The newest timeline that the directory knows of: what a promotion counts on from. The directory need not be on
     /// it, since a standby gets the files of all histories before it follows one.
     pub newest_timeline: Timeline,
+    /// `pg_control`: the size of a file of WAL.
+    pub segment_bytes: u32,
 }
 
 impl Cluster {

@@ -221,7 +221,8 @@ impl World {
             }
             PostgresAction::Configure { generation } => return PostgresDone::Configured { generation },
             PostgresAction::CreateSlot(name) => {
-                self.sql.slots.push(Slot { name, physical: true, active: true, ..Slot::default() });
+                let restart = self.sql.flushed.max(self.sql.replayed);
+                self.sql.slots.push(Slot { name, physical: true, active: true, restart, ..Slot::default() });
             }
             PostgresAction::DropSlot(name) => self.sql.slots.retain(|slot| slot.name != name),
             PostgresAction::CreateRoles | PostgresAction::Observe | PostgresAction::Look => {}
@@ -325,5 +326,6 @@ pub(super) fn dir(state: ControlState, standby_signal: bool) -> Cluster {
         tainted: None,
         history: History::first(Timeline(1)),
         newest_timeline: Timeline(1),
+        segment_bytes: 16 << 20,
     }
 }

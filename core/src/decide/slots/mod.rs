@@ -19,10 +19,6 @@ use crate::view::View;
 use crate::view::postgres::{Slot, Sql};
 use wanted::{Wanted, wanted};
 
-/// WAL is kept and removed by whole segments, of 16 MiB mostly. A slot is moved by less than that only to where its reader
-/// is: the slot of a standby that lags behind would be moved with each answer otherwise.
-const SEGMENT: u64 = 16 << 20;
-
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     // What was asked before the last change would make the same slot once more.
     let sql = view.fresh_sql().filter(|_| manages(view))?;
@@ -34,7 +30,7 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     (unusable(view, sql, &wanted, true).or_else(of_members))
         .or_else(|| obsolete(view, sql, &wanted))
         .or_else(|| unusable(view, sql, &wanted, false))
-        .or_else(|| behind(sql, &wanted))
+        .or_else(|| behind(view, sql, &wanted))
         .or_else(of_operator)
         .filter(|(action, _)| !just_done(view, action))
 }
@@ -113,14 +109,15 @@ fn obsolete(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Re
 }
 
 /// A slot that nobody streams through here, while its reader has gone on elsewhere. It moves only forwards, and no further
-/// than this node is: its reader needs the rest if this node leads next.
-fn behind(sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Reason)> {
+/// than this node is: its reader needs the rest if this node leads next. WAL is removed by whole files, so that it is
+/// left where it is until one comes free.
+fn behind(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Reason)> {
+    let file = |position: Lsn| position.0 / u64::from(view.dir().map_or(1, |dir| dir.segment_bytes.max(1)));
     let here = if sql.in_recovery { sql.replayed } else { sql.flushed };
     wanted.iter().filter(|wanted| !wanted.used).find_map(|wanted| {
         let slot = sql.slots.iter().find(|slot| slot.name == wanted.name && slot.physical && !slot.active)?;
         let to = wanted.read.min(here);
-        let far = to == wanted.read || to.0.saturating_sub(slot.restart.0) >= SEGMENT;
-        (to > slot.restart && slot.restart > Lsn(0) && far).then(|| {
+        (slot.restart > Lsn(0) && file(to) > file(slot.restart)).then(|| {
             let reason = Reason::SlotBehind { slot: slot.name.clone(), to };
             (Action::Postgres(PostgresAction::AdvanceSlot { slot: slot.name.clone(), to }), reason)
         })
