@@ -74,13 +74,13 @@ async fn remove_wal(cluster: &Cluster, primary: usize, position: Lsn) {
 
 /// `pg_receivewal`, through the slot.
 struct Consumer {
-    directory: tempfile::TempDir,
     child: Option<Child>,
+    directory: tempfile::TempDir,
 }
 
 impl Consumer {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), child: None }
+        Self { child: None, directory: tempfile::tempdir().unwrap() }
     }
 
     fn reads_from(&mut self, node: &Node) {
