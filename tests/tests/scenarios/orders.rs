@@ -225,6 +225,9 @@ impl World {
                 self.sql.slots.push(Slot { name, physical: true, active: true, restart, ..Slot::default() });
             }
             PostgresAction::DropSlot(name) => self.sql.slots.retain(|slot| slot.name != name),
+            PostgresAction::AdvanceSlot { slot: name, to } => {
+                self.sql.slots.iter_mut().filter(|slot| slot.name == name).for_each(|slot| slot.restart = to);
+            }
             PostgresAction::CreateRoles | PostgresAction::Observe | PostgresAction::Look => {}
         }
         PostgresDone::Done
