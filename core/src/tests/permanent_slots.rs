@@ -186,6 +186,21 @@ fn a_slot_that_is_taken_out_of_the_configuration_goes_unless_it_is_used() {
 }
 
 #[test]
+fn what_is_configured_is_remembered_before_postgresql_answers_and_forgotten_with_the_slot() {
+    let mut node = configured(Node::stopped());
+    node.tick();
+    node.state.config.permanent_slots.clear();
+    node.tick();
+    assert!(node.state.memory.permanent_slots.contains("archive"), "perhaps it is there");
+    let mut node = configured(Node::standby());
+    node.tick();
+    assert!(node.state.memory.permanent_slots.contains("archive"), "it is to be made");
+    node.state.config.permanent_slots.clear();
+    node.tick();
+    assert!(node.state.memory.permanent_slots.is_empty(), "it is not there");
+}
+
+#[test]
 fn a_node_that_will_never_lead_keeps_no_slot_that_stands_still() {
     let tagged = |node: Node| with(configured(node), &[slot("archive")]).config(|config| config.nofailover = true);
     let standby =

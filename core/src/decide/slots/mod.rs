@@ -127,6 +127,11 @@ fn behind(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Reas
 /// Remembers which slots on this node are members', with when each was last wanted, and which are or were the operator's.
 /// A new leader begins to count anew for members that are gone (`retain_slots`).
 pub(crate) fn remember(state: &mut State, at: Instant) {
+    for name in &state.config.permanent_slots {
+        if !state.memory.permanent_slots.contains(name) {
+            state.memory.permanent_slots.insert(name.clone());
+        }
+    }
     let view = View { at, state };
     let Some(sql) = view.sql() else { return };
     let own = slot_name(&view.config().me);
@@ -146,9 +151,8 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
         }
     }
     members.retain(|name, _| exists(name));
-    let mut permanent = view.state.memory.permanent_slots.clone();
-    permanent.extend(view.config().permanent_slots.iter().cloned());
-    permanent.retain(|name| exists(name) || view.config().permanent_slots.contains(name));
+    let kept = |name: &&String| exists(name) || view.config().permanent_slots.contains(*name);
+    let permanent = view.state.memory.permanent_slots.iter().filter(kept).cloned().collect();
     (state.memory.member_slots, state.memory.permanent_slots) = (members, permanent);
 }
 
