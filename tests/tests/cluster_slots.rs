@@ -169,8 +169,9 @@ async fn who_reads_through_a_permanent_slot_misses_nothing_whoever_leads() {
 
 #[tokio::test]
 async fn a_slot_goes_with_its_configuration_and_no_other() {
-    let cluster = Cluster::start(plan(2, &json!({"archive": null, "left_alone": {"type": "physical"}}))).await;
-    cluster.healed(LIMIT).await;
+    let mut cluster = Cluster::start(plan(2, &json!({"archive": null, "left_alone": {"type": "physical"}}))).await;
+    let primary = cluster.healed(LIMIT).await;
+    let standby = cluster.others(primary)[0];
     let names = ["archive", "left_alone", "strangers"];
     for node in &cluster.nodes {
         let make = "select pg_create_physical_replication_slot('strangers', true)";
@@ -180,7 +181,18 @@ async fn a_slot_goes_with_its_configuration_and_no_other() {
         have_slot(&cluster, &[0, 1], name, Lsn(1)).await;
     }
     let change = json!({"slots": null, "ignore_slots": [{"name": "left_alone", "type": "physical"}]});
-    assert_eq!(cluster.nodes[0].patch_config(&change).await.status, 200);
+    // The next agent of the standby has never heard of it.
+    cluster.nodes[standby].agent().kill();
+    assert_eq!(cluster.nodes[primary].patch_config(&change).await.status, 200);
+    eventually("archive is gone from the primary", LIMIT, async || {
+        match slot(&cluster.nodes[primary], "archive").await? {
+            Some(at) => Err(format!("it is at {at}")),
+            None => Ok(()),
+        }
+    })
+    .await;
+    assert!(slot(&cluster.nodes[standby], "archive").await.unwrap().is_some());
+    cluster.nodes[standby].start();
     eventually("archive is gone everywhere", LIMIT, async || {
         for node in &cluster.nodes {
             if let Some(at) = slot(node, "archive").await? {
