@@ -203,8 +203,9 @@ pub struct Memory {
     pub needs_restart: bool,
     /// A key was written when this revision was known: nothing is decided on the older keys once more.
     pub written: Revision,
-    /// What an operation on the store left behind is not known: the keys are read again at once.
-    pub store_doubt: bool,
+    /// Since when it is not known what an operation on the store left behind: the keys are read again at once. What was
+    /// asked before says nothing of it.
+    pub store_doubt: Option<Instant>,
     /// Since when the epoch file cannot be written.
     pub epoch_failing: Option<Instant>,
     /// A write of the epoch file came to nothing that is known: it may be what was there, or what was written.

@@ -89,6 +89,13 @@ impl History {
         self.ancestors.iter().find(|a| a.timeline == timeline).map(|a| Some(a.end))
     }
 
+    /// Where `timeline` began on the way to this history, 0 for the first; `None` if it is not on it.
+    pub fn begin_of(&self, timeline: Timeline) -> Option<Lsn> {
+        let _end = self.end_of(timeline)?;
+        let before = self.ancestors.iter().take_while(|ancestor| ancestor.timeline != timeline);
+        Some(before.last().map_or(Lsn(0), |parent| parent.end))
+    }
+
     /// The other is of the same timeline as this: of the same number, and it began where this did. A number alone says
     /// nothing, since two nodes can mint the same one.
     pub fn is_of_the_timeline_of(&self, other: &Self) -> bool {
@@ -174,6 +181,9 @@ mod tests {
         assert_eq!(parsed.end_of(Timeline(1)), Some(Some(Lsn(0x300_0148))));
         assert_eq!(parsed.end_of(Timeline(3)), Some(None));
         assert_eq!(parsed.end_of(Timeline(4)), None);
+        assert_eq!([1, 3, 4].map(|timeline| parsed.begin_of(Timeline(timeline)).is_some()), [true, true, false]);
+        assert_eq!(parsed.begin_of(Timeline(1)), Some(Lsn(0)));
+        assert_eq!(parsed.begin_of(Timeline(3)), parsed.end_of(Timeline(2)).flatten());
         assert_eq!(parsed.ancestors[0].reason, "no recovery target specified");
     }
 

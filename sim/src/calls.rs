@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use matriarch_core::action::{PeerAction, StoreAction};
+use matriarch_core::action::{Lane, PeerAction, StoreAction};
 use matriarch_core::event::{PeerEvent, StoreDone, StoreEvent};
 use matriarch_core::horizon::Standing;
 use matriarch_core::id::{Member, OpId, RequestId, Revision};
@@ -247,7 +247,11 @@ impl World {
             }
         };
         let Some(call) = agent.calls.remove(&number) else { return };
-        if let (StoreAction::Renew { lease, .. }, Outcome::Refused(_)) = (&call.action, &outcome) {
+        // One that core gave up on while its host stood still tells it nothing any more.
+        let awaited = agent.state.ops.in_lane(&Lane::Renew).is_some_and(|in_flight| Some(in_flight.op) == call.op);
+        if let (StoreAction::Renew { lease, .. }, Outcome::Refused(_)) = (&call.action, &outcome)
+            && awaited
+        {
             self.note_refused(node, *lease);
         }
         let outcome = self.mirrored(node, outcome, admitted.unwrap_or_default());

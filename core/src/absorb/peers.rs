@@ -42,7 +42,9 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
             state.position_asked.push(PositionAsked { request, absent_at, since: at });
             // It knows of something that this node has not heard, perhaps because a watch is silent.
             let known = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
-            state.memory.store_doubt |= known < absent_at;
+            if known < absent_at {
+                state.memory.store_doubt = Some(at);
+            }
         }
         PeerEvent::HandoverAnnounced => state.memory.handover_announced = Some(at),
     }

@@ -40,7 +40,7 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
 fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreDone, asked: Instant) {
     match (action, done) {
         (_, StoreDone::Read(view)) => {
-            state.memory.store_doubt = false;
+            state.memory.store_doubt = state.memory.store_doubt.filter(|since| asked < *since);
             view_seen(state, Seen::new(view, asked, at));
         }
         (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
@@ -74,7 +74,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
         }
         (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
             state.memory.gave_up = Some(at);
-            state.memory.store_doubt = true;
+            state.memory.store_doubt = Some(at);
         }
         // What they left behind stands in the keys: those are read, whatever the watch does.
         (
@@ -87,7 +87,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             StoreDone::Written,
         ) => {
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
-            state.memory.store_doubt = true;
+            state.memory.store_doubt = Some(at);
         }
         // Written, and nothing to remember: the watch brings it back.
         (_, StoreDone::Renewed { .. } | StoreDone::Released | StoreDone::Revoked | StoreDone::Written) => {}
@@ -146,7 +146,7 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             if *refusal == Refusal::LeaseGone {
                 state.granted = None;
             }
-            state.memory.store_doubt = true;
+            state.memory.store_doubt = Some(at);
         }
         StoreAction::Release { .. } => released(state),
         // "Not found" is as good as revoked.
@@ -165,7 +165,7 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::Reserve { .. }
         | StoreAction::Vouch { .. } => {
-            state.memory.store_doubt = true;
+            state.memory.store_doubt = Some(at);
         }
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
@@ -189,7 +189,7 @@ pub(super) fn store_unknown(state: &mut State, at: Instant, action: &StoreAction
         | StoreAction::RaceInitialize { .. }
         | StoreAction::Reserve { .. }
         | StoreAction::Vouch { .. }
-        | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = true,
+        | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = Some(at),
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}
     }

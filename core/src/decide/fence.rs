@@ -22,6 +22,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         let ours = view.leader().is_some_and(|leader| is_our_key(view, leader));
         return match &view.state.tenure {
             Tenure::Adopting { deadline } if ours && view.at < *deadline => adopting(view, *deadline),
+            // Nor what this agent itself led: its fence has fallen, or is lost with the guard.
+            Tenure::None if view.state.spent.is_some() => without_tenure(view),
             _ => None,
         };
     }
@@ -29,6 +31,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if pause::is_hands_off(view) || (view.state.memory.let_go && view.state.guard.armed.is_none()) {
         let ours = view.held().is_some() || pause::is_requested(view);
         return if ours { orphans(view) } else { None };
+    }
+    if pause::waits_for_guard(view) {
+        return None;
     }
     match &view.state.tenure {
         Tenure::Held(held) => expired(view, held)

@@ -15,15 +15,18 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
     let known = &cluster.history;
     // The directory may have been looked at before the promotion that the query has seen.
-    if sql.timeline != dir.history.timeline || sql.timeline <= Timeline(1) {
+    if sql.timeline != dir.history.timeline || sql.timeline < Timeline(1) {
         return None;
     }
-    let newest = dir.history.ancestors.last()?;
-    if known
-        .lines
-        .last()
-        .is_some_and(|line| line.timeline == newest.timeline && line.end == newest.end && line.leader.is_some())
-    {
+    // Another may have led on a timeline of its own meanwhile, in a pause: everybody would have left what that one told.
+    let told = match (known.lines.last(), dir.history.ancestors.last()) {
+        (None, None) => true,
+        (Some(line), Some(newest)) => {
+            line.timeline == newest.timeline && line.end == newest.end && line.leader.is_some()
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    if told {
         return None;
     }
     let mut lines: Vec<HistoryLine> = dir

@@ -31,5 +31,6 @@ pub(super) fn alone_for(view: &View<'_>) -> Option<Duration> {
     if view.state.memory.let_go || !view.may_write() || view.electable_others().is_empty() {
         return None;
     }
-    Some(view.at.since(view.last_contact().latest()))
+    // While it was let go nobody was sought.
+    Some(view.at.since(view.last_contact().latest().max(view.state.memory.resumed)))
 }

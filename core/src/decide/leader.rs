@@ -79,7 +79,9 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
     } else {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;
         let since = view.at.since(memory.promoting_since?);
-        if view.electable_others().is_empty() || !(refused || since >= promotion_limit(view.config())) {
+        // Nor does anybody take over in a pause.
+        if view.electable_others().is_empty() || view.paused() || !(refused || since >= promotion_limit(view.config()))
+        {
             return None;
         }
         let (refusals, since) = (memory.promotions_refused, ms(since));

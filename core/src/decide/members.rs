@@ -9,14 +9,19 @@ use crate::lease::Bounds;
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::Phase;
-use crate::view::store::MemberRecord;
+use crate::view::store::{ClusterView, MemberRecord};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
+    if is_no_member(view) {
+        return None;
+    }
     let session = &view.state.session;
     let ttl = view.config().ttl;
     let Some(lease) = session.lease else {
         return Some((Action::Store(StoreAction::GrantSession { ttl }), Reason::PublishDue));
     };
+    // Whose member it is stands in the keys.
+    view.cluster()?;
     let record = record(view);
     let stale = view.at.since(session.published_at) >= view.config().loop_wait;
     let changed = match &session.published {
@@ -30,6 +35,14 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     let due = view.at >= session.kept + Bounds::renew_interval(session.ttl);
     due.then_some((Action::Store(StoreAction::KeepSession { lease }), Reason::PublishDue))
+}
+
+/// The directory is of another cluster than the store names, and this agent leaves. The race: it is started again and again,
+/// and told each time that its PostgreSQL runs, before it left: whoever is to stream from it by a tag waited for it for ever.
+fn is_no_member(view: &View<'_>) -> bool {
+    let named = view.cluster().and_then(ClusterView::system_id);
+    let other = named.zip(view.dir()).is_some_and(|(named, dir)| named != dir.system_id);
+    other && view.held().is_none() && !view.paused()
 }
 
 fn without_positions(record: &MemberRecord) -> MemberRecord {

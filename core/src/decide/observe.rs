@@ -55,7 +55,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let asked = waits_on(Lane::Renew).or(waits_on(Lane::Publish).filter(|question| keeps_session(&question.action)));
     let alone = lonely && asked.is_none();
     let question = session_question(view).filter(|_| alone);
-    if read_due || view.state.memory.store_doubt || (alone && question.is_none()) {
+    if read_due || view.state.memory.store_doubt.is_some() || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }
     orders.extend(question.map(|question| (question, Reason::ObservationDue)));

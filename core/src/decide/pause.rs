@@ -93,13 +93,14 @@ fn may_let_go(view: &View<'_>) -> bool {
     match &view.state.tenure {
         Tenure::Held(held) | Tenure::Suspended { was: held, .. } => {
             let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
-            // What comes up stays under its guard until it is up, however long that takes.
-            let comes_up = view.starting_primary() || view.phase() == Some(Phase::Starting);
+            // What comes up, or is promoted, stays under its guard until it is up, however long that takes.
+            let promoted = view.state.memory.promotion && !view.is_primary();
+            let comes_up = promoted || view.starting_primary() || view.phase() == Some(Phase::Starting);
             // The race: the pause is over, the record is being corrected, and another pause is heard.
             let leads = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);
             let corrected = matches!(leads, Some(Action::Store(StoreAction::Reserve { unguarded: false, .. })));
             // A watch may lag behind what was written: the keys are read first.
-            let read = !view.state.memory.store_doubt;
+            let read = view.state.memory.store_doubt.is_none();
             !comes_up
                 && !corrected
                 && read
@@ -118,12 +119,24 @@ fn is_the_operators(view: &View<'_>) -> bool {
     let guard = &view.state.guard;
     // What an agent before this one led is taken up first.
     let free = guard.armed.is_none() || view.armed_for_nobody();
-    let known = guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= GUARD_LIMIT);
     let coming_up = view.starting_primary() || view.state.memory.promotion;
     let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
     let another = view.leader().is_some_and(|leader| leader.member != view.config().me);
     let beside_another = another && !view.config().paused_before;
-    known && free && !falling && !beside_another
+    guard_is_known(view) && free && !falling && !beside_another
+}
+
+/// An agent starts in a pause beside what may be the operator's primary, and does not know yet whether the guard is armed
+/// for that.
+pub(super) fn waits_for_guard(view: &View<'_>) -> bool {
+    let led = view.state.spent.is_some() || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
+    view.paused() && view.config().paused_before && !led && !guard_is_known(view)
+}
+
+/// The guard has told what it is armed for, or there is none.
+fn guard_is_known(view: &View<'_>) -> bool {
+    let guard = &view.state.guard;
+    guard.present || guard.gone.is_some_and(|gone| view.at.since(gone) >= GUARD_LIMIT)
 }
 
 /// This node holds the key.

@@ -222,6 +222,15 @@ fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAn
     view.state.peers.answers.get(name).filter(|seen| seen.asked >= began).map(|seen| &seen.value)
 }
 
+/// What it told in an earlier round since there is no leader, for as long as whoever is ahead goes first: it holds that yet.
+///
+/// The race: the last leader is ahead, and starts its PostgreSQL again when it is asked once more. It cannot tell before
+/// that is up, and the round would be over.
+fn told_before<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
+    let waited_for = view.at < ahead_patience(view) && !unreachable(view, name, began);
+    view.state.memory.leaderless.filter(|_| waited_for).and_then(|leaderless| told(view, name, leaderless))
+}
+
 fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
     view.state.peers.unreachable.get(name).is_some_and(|at| *at >= began)
 }
@@ -276,9 +285,10 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     }
     // What one has answered counts also when its record was garbled since.
     for (name, record) in others(view) {
-        let Some(answer) = told(view, name, began) else { continue };
+        let now = told(view, name, began);
+        let Some(answer) = now.or_else(|| told_before(view, name, began)) else { continue };
         // Whatever keeps it from taking over does not keep it from being the primary that it is.
-        if answer.primary {
+        if answer.primary && now.is_some() {
             return Some(Reason::PrimaryAlive { who: name.clone() });
         }
         // Whose record has ended does not reach the store, and could not take the key.
@@ -390,8 +400,15 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
     // began where it went another way.
     let mut leaders = told.clone().map(|(timeline, _)| timeline).chain(status.map(|status| status.timeline));
     let foreign = leaders.find(|timeline| mine.history.end_of(*timeline).is_none());
-    let parted = foreign.and_then(|foreign| told.rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
-    let left = ended.chain(published).chain(parted);
+    let parted =
+        foreign.and_then(|foreign| told.clone().rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
+    // The leader's timeline began, here, beyond what the leader told of it: this is another of that number.
+    let twin = status.and_then(|status| {
+        let began = mine.history.begin_of(status.timeline).filter(|began| *began > status.optime)?;
+        let mut before = told.rev().filter(|(timeline, _)| *timeline < status.timeline);
+        Some(before.next().map_or(began, |(_, end)| end))
+    });
+    let left = ended.chain(published).chain(parted).chain(twin);
     // The epoch record says nothing of this: whoever took the key may have received a part of a record beyond which it
     // promoted, and would be found to have left its own history.
     left.min().filter(|at| *at < mine.flushed)

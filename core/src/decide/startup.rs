@@ -15,7 +15,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since = view.state.memory.starting_since.unwrap_or(view.at);
     let (since_ms, limit) = (ms(view.at.since(since)), view.config().primary_start_timeout);
     let limit_ms = ms(limit);
-    if view.at.since(since) >= limit && !view.electable_others().is_empty() {
+    // In a pause nobody would take over.
+    if view.at.since(since) >= limit && !view.electable_others().is_empty() && !view.paused() {
         let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
         return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
     }

@@ -430,9 +430,9 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
 #[test]
 fn only_a_question_about_keys_that_were_not_seen_has_them_read() {
     let doubts = |absent_at: i64, doubted: bool| {
-        let mut node = Node::standby().with(|state| state.memory.store_doubt = doubted);
+        let mut node = Node::standby().with(|state| state.memory.store_doubt = doubted.then(|| at(0)));
         crate::absorb::absorb(&mut node.state, at(1), asked(absent_at));
-        node.state.memory.store_doubt
+        node.state.memory.store_doubt.is_some()
     };
     assert_eq!([99, 100, 101].map(|absent_at| doubts(absent_at, false)), [false, false, true]);
     assert!(doubts(99, true) && doubts(101, true), "another doubt is not put at rest by it");

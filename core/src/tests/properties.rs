@@ -131,7 +131,7 @@ fn in_the_store(node: &mut Node, action: &StoreAction) {
     match action {
         StoreAction::Read => {
             (cluster.asked, cluster.heard) = (now, now);
-            state.memory.store_doubt = false;
+            state.memory.store_doubt = None;
         }
         StoreAction::GrantSession { ttl } => {
             (state.session.lease, state.session.ttl, state.session.kept) = (Some(LeaseId(100)), *ttl, now);

@@ -365,6 +365,21 @@ fn an_agent_that_starts_again_where_it_may_only_observe_takes_its_own_tenure_up(
     assert_eq!(leaving.concludes().0, Rung::Switchover);
 }
 
+/// The bug (seed 450305): the tenure ended, the guard was killed before it could fire, and the primary went on unguarded.
+#[test]
+fn what_an_agent_led_is_stopped_also_where_it_may_only_observe() {
+    let ended = || {
+        let observes = Node::primary().config(|config| config.unsupported = Some("synchronous mode".into()));
+        let mut node = observes.later(30_000);
+        assert!(actions(&node.tick()).contains(&FIRE));
+        node
+    };
+    let mut node = ended();
+    assert!(actions(&node.step(Event::Guard(GuardEvent::Gone))).contains(&KILL));
+    let mut revoked = ended().with(|state| state.spent = None);
+    assert!(!actions(&revoked.step(Event::Guard(GuardEvent::Gone))).contains(&KILL), "somebody else runs it");
+}
+
 #[test]
 fn a_hold_that_the_guard_did_not_live_to_report_is_let_go() {
     let mut node = Node::primary().with(|state| state.guard_asked.hold = true);

@@ -13,7 +13,7 @@ use crate::time::Duration;
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, Sql};
-use crate::view::store::MemberRecord;
+use crate::view::store::{HistoryLine, MemberRecord};
 
 pub(super) fn ordered(mut node: Node) -> Vec<Action> {
     actions(&node.tick())
@@ -233,7 +233,19 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
     let lines = lines.expect("the history is written");
     assert_eq!((lines.len(), lines[0].end, lines[0].leader.as_deref()), (1, HERE, Some("a")));
     let known = node.clone().cluster(|cluster| cluster.history.lines = lines);
-    assert!(!orders(known.clone(), |action| matches!(action, Action::Store(StoreAction::PutHistory { .. }))));
+    let puts_history = |action: &Action| matches!(action, Action::Store(StoreAction::PutHistory { .. }));
+    assert!(!orders(known.clone(), puts_history));
+    // The bug (seed 473454): one that was promoted by hand in a pause led, and then the old leader again, on its timeline.
+    // By the history everybody had left it.
+    let first = |told: &[HistoryLine]| {
+        let told = told.to_vec();
+        ordered(Node::primary().published().cluster(|cluster| cluster.history.lines = told))
+            .into_iter()
+            .find(puts_history)
+    };
+    let lines = &known.view().cluster().expect("they are known").history.lines;
+    assert!(matches!(first(lines), Some(Action::Store(StoreAction::PutHistory { lines, .. })) if lines.is_empty()));
+    assert_eq!(first(&[]), None);
     // Only then its position tells which timeline it is on; where the history does not get there, it does not wait.
     let tells = |node: Node| {
         let due = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
@@ -295,6 +307,20 @@ fn an_agent_in_an_unsupported_cluster_publishes_nothing_unless_it_leads() {
     assert!(!orders(observing(Node::standby()), writes));
     let renews = |action: &Action| matches!(action, Action::Store(StoreAction::Renew { .. }));
     assert!(orders(observing(Node::primary()), renews));
+}
+
+/// The bug (seed 483665): an agent that left beside another cluster's data, and was started again each time, told of it.
+#[test]
+fn what_is_another_clusters_is_no_member_of_this_one() {
+    let publishes = |node: Node| {
+        let due = node.with(|state| state.session.published = None);
+        orders(due, |action| matches!(action, Action::Store(StoreAction::PutMember { .. })))
+    };
+    let other = || Cluster { system_id: SystemId(9), ..standby_dir() };
+    assert!(publishes(Node::standby()) && !publishes(Node::standby().dir(other())));
+    let unnamed = Node::standby().dir(other()).cluster(|cluster| cluster.initialize = None);
+    assert!(publishes(unnamed), "perhaps it is the last that has data");
+    assert!(!publishes(Node::standby().with(|state| state.store.cluster = None)), "whose it is is not known");
 }
 
 /// What the store has not changed since need not be read.

@@ -167,10 +167,16 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     let halts = view.foreign()
         || effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
     // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
-    let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
+    let led = view.state.spent.is_some() && matches!(view.state.tenure, Tenure::None);
+    let leads = led || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;
     // In a pause it is the operator's, once that is told in the store.
-    let let_go = view.state.memory.let_go;
+    let guard = &view.state.guard;
+    // As long as an agent that starts waits for it (`GUARD_LIMIT`).
+    let unknown =
+        !guard.present && guard.gone.is_none_or(|gone| view.at.since(gone) < crate::time::Duration::from_secs(1));
+    let awaits_guard = view.paused() && view.config().paused_before && !leads && unknown;
+    let let_go = view.state.memory.let_go || awaits_guard;
     if !view.may_write() || halts || observes || let_go {
         return;
     }

@@ -50,6 +50,9 @@ fn a_promotion_that_hangs_is_given_up_and_what_was_stopped_for_it_is_not_started
     assert_eq!(node.concludes(), (Rung::Leader, "promoting", Fate::Keep));
     let alone = held_for(node.clone(), 600_000).cluster(|cluster| cluster.members.clear()).sql(standby_sql(None));
     assert_eq!(alone.concludes().1, "promoting", "nobody else could do better");
+    let paused = held_for(node.clone(), 600_000).with(|state| state.memory.paused = Some(at(0)));
+    let paused = paused.cluster(|cluster| cluster.failover = Some(failover(None, Some("a")))).sql(standby_sql(None));
+    assert_eq!(paused.concludes(), (Rung::Leader, "promoting", Fate::Keep), "nor does anybody in a pause");
     node = held_for(node, 1).sql(standby_sql(None));
     assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
     assert!(actions(&node.tick()).contains(&KILL), "it may yet come to pass");

@@ -8,8 +8,9 @@ use matriarch_core::view::postgres::{Receiver, Sender, Slot, Sql};
 use serde_json::Value;
 use tokio_postgres::SimpleQueryRow;
 
-/// One row. Recovery ends only in one direction, so a branch taken for "in recovery" cannot fail for its end, and the
-/// functions of a primary are only called after "not in recovery" was seen. The standby's timeline is the newest that
+/// One row. Recovery ends only in one direction, so the functions of a primary, which are only called after "not in
+/// recovery" was seen, cannot fail. Of those of a standby `pg_is_wal_replay_paused` does where recovery has ended: it is
+/// called at once. The standby's timeline is the newest that
 /// replay, control file or receiver know of. A receiver is asked by its function: the view hides it until it streams.
 ///
 /// What waits for a restart: not the settings of recovery. A promoted primary has them no more in its file and goes on
@@ -17,6 +18,7 @@ use tokio_postgres::SimpleQueryRow;
 /// they are written.
 pub(super) const QUERY: &str = r"
 SELECT r.in_recovery,
+       CASE WHEN r.in_recovery THEN pg_is_wal_replay_paused() ELSE false END AS replay_paused,
        CASE WHEN NOT r.in_recovery
             THEN ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int
             ELSE GREATEST(0, w.received_tli, (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
@@ -24,7 +26,6 @@ SELECT r.in_recovery,
        CASE WHEN NOT r.in_recovery THEN pg_current_wal_flush_lsn() END AS flushed,
        CASE WHEN r.in_recovery THEN GREATEST(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END AS received,
        CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() END AS replayed,
-       CASE WHEN r.in_recovery THEN pg_is_wal_replay_paused() ELSE false END AS replay_paused,
        w.pid AS receiver_pid, w.status AS receiver_status, w.received_tli AS receiver_timeline,
        w.latest_end_lsn AS receiver_end, w.sender_host || ':' || w.sender_port AS receiver_upstream,
        (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint AS replayed_at,

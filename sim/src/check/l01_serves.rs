@@ -62,8 +62,14 @@ impl World {
         }
     }
 
-    /// A restored store tells of a position, and everybody who may lead lacks more of that than may be given up.
+    /// Whoever may lead lost its data to an operator, and who has data may not. Or a restored store tells of a position,
+    /// and everybody who may lead lacks more of that than may be given up.
     fn nobody_may_lead(&self) -> bool {
+        let has_data =
+            |may_lead: bool| self.nodes.iter().any(|node| node.config.nofailover != may_lead && node.place().is_some());
+        if has_data(false) && !has_data(true) {
+            return true;
+        }
         let status = self.store.keys().status.as_ref().filter(|_| self.checks.restored.is_some());
         let Some(told) = status else { return false };
         let lines = &self.store.keys().history.lines;
@@ -119,6 +125,13 @@ mod tests {
             world.nodes[node.0].server.orphans = Some(Orphans { count: 1, write: true });
         };
         assert_eq!(healed(orphans), Some("L1"), "whom nobody can connect to");
+        let barred = |world: &mut World, node: NodeId| {
+            world.gone(node);
+            for node in &mut world.nodes {
+                node.config.nofailover = true;
+            }
+        };
+        assert_eq!(healed(barred), None, "whose data are there may not lead");
         let restored = |world: &mut World, node: NodeId| {
             world.gone(node);
             (world.checks.restored, world.settings.maximum_lag_bytes) = (Some(world.now), 1000);

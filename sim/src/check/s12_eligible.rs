@@ -12,7 +12,7 @@ use matriarch_core::op::Outcome;
 use matriarch_core::time::Instant;
 use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
-use matriarch_core::view::store::LeaderKey;
+use matriarch_core::view::store::{ClusterView, LeaderKey};
 
 use crate::net::{End, Plane};
 use crate::node::NodeId;
@@ -62,6 +62,11 @@ impl World {
         let cluster = view.cluster()?;
         // Only one node has data in a cluster that is being born.
         let _born = cluster.system_id()?;
+        // Somebody has led since, of which it has not heard: the store refuses it.
+        let led = |keys: &ClusterView| keys.epoch.as_ref().map(|record| record.revision);
+        if led(cluster) != led(self.store.keys()) {
+            return None;
+        }
         if self.nodes[node.0].config.nofailover {
             return Some("and is barred".into());
         }

@@ -151,9 +151,13 @@ impl World {
         let ordered = agent
             .is_some_and(|agent| agent.state.memory.promotion || agent.jobs.values().any(|job| promotes(&job.action)));
         let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none()) && !ordered;
-        let by_hand = self.checks.by_hand[node.0].is_some();
+        // Restarted by hand under a tenure of its own, it is still what that tenure ends.
+        let led = agent.is_some_and(|agent| agent.state.tenure.held().is_some() || agent.state.spent.is_some());
+        let by_hand = self.checks.by_hand[node.0].is_some() && !led;
         let begun = !self.nodes[node.0].server.is_ready();
-        // Where requests were lost just before, the keys are read again before it is let go.
+        // Where requests were lost just before, the keys are read again before it is let go; and one that stands still lets
+        // nothing go.
+        let since = since.max(self.checks.quiet_since[node.0]);
         let let_go = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
         let reads = !let_go && self.now.since(since) < LET_GO_WITHIN;
         if stops && !recovers && !by_hand && (begun || reads || !self.checks.pauses.told[node.0]) {
@@ -182,7 +186,8 @@ impl World {
             return;
         }
         for node in 0..self.nodes.len() {
-            let let_go = self.nodes[node].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
+            // Its agent may have left it as it is.
+            let let_go = self.nodes[node].agent.as_ref().is_none_or(|agent| agent.state.memory.let_go);
             // One that stands still goes on some time.
             let server = &self.nodes[node].server;
             if node != holder.0 && let_go && (server.is_primary() || server.can_acknowledge()) {
@@ -258,6 +263,11 @@ mod tests {
             world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
         };
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, never), Some("S19"), "it had time for that");
+        let stood_still = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = false;
+            world.checks.quiet_since[node.0] = world.now;
+        };
+        assert_eq!(does(Action::Guard(GuardAction::Fire), leader, stood_still), None, "it had not");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
     }
 

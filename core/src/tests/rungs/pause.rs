@@ -155,6 +155,23 @@ fn who_is_being_fenced_is_not_let_go() {
         node.state.memory.let_go
     };
     assert!(!starts(false) && starts(true), "unless the one before it was told of the pause");
+    // Nor before its guard has told what it is armed for (seed 473701); it stops nothing before that either.
+    let beside = |change: fn(&mut crate::state::State)| {
+        let primary = Node::standby().dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
+        let node = primary.config(|config| config.paused_before = true).cluster(|cluster| cluster.paused = Some(true));
+        let node = node.with(|state| {
+            state.memory.paused = Some(at(0));
+            state.tenure = Tenure::Adopting { deadline: at(9_000) };
+            state.guard = crate::view::guard::GuardFacts::default();
+        });
+        node.with(change).concludes().1
+    };
+    assert_eq!(beside(|_| ()), "paused");
+    assert_eq!(beside(|state| state.guard.gone = Some(at(0))), "paused");
+    assert_eq!(beside(|state| (state.spent, state.tenure) = (Some(OURS), Tenure::None)), "leader_is_other");
+    let gone = |state: &mut crate::state::State| state.guard.gone = Some(at(0).back(seconds(1)));
+    assert_eq!(beside(gone), "leader_is_other");
+    assert_eq!(beside(|state| state.config.paused_before = false), "leader_is_other");
 }
 
 #[test]
@@ -354,6 +371,14 @@ fn the_candidate_of_an_operator_takes_the_key_and_is_promoted_under_its_guard() 
     assert_eq!(candidate.concludes(), (Rung::Race, "asking_lease", Fate::Keep));
     let other = pause(Node::racing()).cluster(|cluster| cluster.failover = Some(failover(None, Some("b"))));
     concludes(&other, Rung::Pause, "paused", Fate::Keep, &[]);
+    // Only a standby is promoted: what was started by hand, or does not run, is no business of a request.
+    let asked = |node: Node| {
+        let free =
+            |cluster: &mut ClusterView| (cluster.leader, cluster.failover) = (None, Some(failover(None, Some("a"))));
+        node.with(|state| state.tenure = Tenure::None).cluster(free).concludes().0
+    };
+    assert_eq!(asked(let_go()), Rung::Pause);
+    assert_eq!(asked(pause(Node::stopped())), Rung::Pause);
     let won = let_go().dir(standby_dir()).sql(standby_sql(None));
     let mut won = won.cluster(|cluster| cluster.failover = Some(failover(None, Some("a"))));
     assert_eq!(won.concludes(), (Rung::Leader, "arming_guard", Fate::Keep));
@@ -505,11 +530,17 @@ fn what_comes_up_is_not_let_go() {
         let alive = Process::Alive { pid: Pid(7), phase: Phase::Starting };
         (state.postgres.process, state.postgres.sql) = (alive, None);
     });
-    let mut node = coming_up.published();
-    let mut keys = paused(led_by("a", 101));
-    keys.epoch = Some(unguarded("a", EPOCH));
-    let orders = hears(&mut node, keys);
-    assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
+    // Seed 471620: a promotion that takes its time.
+    let promoted = Node::primary().dir(standby_dir()).sql(standby_sql(None)).with(|state| {
+        state.memory.promotion = true;
+    });
+    for node in [coming_up, promoted] {
+        let mut node = node.published();
+        let mut keys = paused(led_by("a", 101));
+        keys.epoch = Some(unguarded("a", EPOCH));
+        let orders = hears(&mut node, keys);
+        assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
+    }
     // Nor what an operator has asked for.
     let restarted = let_go().with(|state| {
         state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };

@@ -87,6 +87,32 @@ fn told(change: impl FnOnce(&mut crate::view::peers::PeerAnswer)) -> Node {
     })
 }
 
+/// The bug (seed 440603): the last leader was ahead and said so, started its PostgreSQL again when it was asked once more,
+/// and another campaigned because it did not answer within that round.
+#[test]
+fn who_said_that_it_is_ahead_goes_first_also_while_it_cannot_say_it_again() {
+    let told_ms_ago = |ms: u64, flushed: Lsn, primary: bool| {
+        let node = told(|answer| (answer.flushed, answer.primary) = (flushed, primary));
+        node.with(|state| {
+            state.memory.leaderless = Some(at(0).back(seconds(1)));
+            let answer = state.peers.answers.get_mut(&Member::new("c")).expect("c has answered");
+            answer.asked = at(0).back(millis(ms));
+        })
+    };
+    let ahead = Lsn(HERE.0 + 8);
+    let silent = |node: Node| {
+        let orders = node.decide().1.orders;
+        orders.into_iter().fold(node, |node, order| node.doing(order, 0)).later(150).concludes().1
+    };
+    assert_eq!(silent(told_ms_ago(1_000, ahead, false)), "behind_peer");
+    assert_eq!(silent(told_ms_ago(1_001, ahead, false)), "asking_lease", "somebody led since");
+    assert_eq!(silent(told_ms_ago(1_000, HERE, false)), "asking_lease");
+    assert_eq!(silent(told_ms_ago(1_000, HERE, true)), "asking_lease", "its tenure is over");
+    let ahead_and = |change: fn(&mut crate::state::State)| silent(told_ms_ago(1_000, ahead, false).with(change));
+    assert_eq!(ahead_and(|state| state.peers.unreachable.extend([(Member::new("c"), at(0))])), "asking_lease");
+    assert_eq!(ahead_and(|state| state.memory.leaderless = Some(at(0).back(seconds(5)))), "asking_lease");
+}
+
 #[test]
 fn a_peer_that_is_ahead_or_writes_goes_before_and_one_that_is_barred_does_not() {
     let ahead = Lsn(HERE.0 + 8);
@@ -270,6 +296,28 @@ fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
     };
     assert_eq!(released(HERE.0 - 0x40), "branch_awaited");
     assert_eq!(released(HERE.0 - 0x48), "asking_lease");
+}
+
+/// The bug (seed 497622): what somebody had promoted by hand again and again came to a timeline of the leader's number, far
+/// beyond where the leader was on its own, and was measured by the positions.
+#[test]
+fn a_timeline_of_the_leaders_number_that_began_beyond_its_end_is_another() {
+    let node = |optime: u64| {
+        let mut history = branch(Lsn(HERE.0 - (2 << 20)));
+        history.ancestors.push(Ancestor { timeline: history.timeline, end: Lsn(HERE.0 - 8), reason: String::new() });
+        history.timeline = crate::id::Timeline(3);
+        let dir = Cluster { history, ..standby_dir() };
+        Node::racing().dir(dir).cluster(|cluster| {
+            let first = crate::id::Timeline(1);
+            let end = Lsn(HERE.0 - (2 << 20));
+            let line = HistoryLine { timeline: first, end, reason: String::new(), timestamp: None, leader: None };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            let timeline = crate::id::Timeline(3);
+            cluster.status = Some(StatusKey { optime: Lsn(optime), timeline, ..StatusKey::default() });
+        })
+    };
+    assert_eq!(node(HERE.0 - 9).concludes().1, "branch_left");
+    assert_eq!(node(HERE.0 - 8).concludes().1, "asking_lease");
 }
 
 fn far_failover() -> Node {

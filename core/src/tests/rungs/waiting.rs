@@ -99,6 +99,8 @@ fn nothing_is_decided_before_process_and_data_were_looked_at() {
 fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
     concludes(&Node::primary().later(3_000), Rung::Isolated, "alone", Fate::Keep, &[HOLD]);
     assert_eq!(Node::primary().later(2_999).decide().0, Rung::Leader);
+    let resumed = Node::primary().later(3_000).with(|state| state.memory.resumed = at(1));
+    assert_eq!(resumed.decide().0, Rung::Leader, "while it was let go nobody was sought");
     // In a pause as long as the store does not tell that it has no guard (seed 868).
     let paused = |let_go: bool| {
         let node = Node::primary().cluster(|cluster| cluster.paused = Some(true)).later(3_000);
@@ -132,6 +134,10 @@ fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
     concludes(&node(300_000), Rung::Startup, "recovery_too_long", Fate::Release, &orders);
     let alone = node(300_000).cluster(|cluster| cluster.members.clear());
     concludes(&alone, Rung::Startup, "starting", Fate::Keep, &[]);
+    // What was begun before a pause is neither ended by it nor by what it takes (seed 461903).
+    let mut paused = node(300_000).with(|state| state.memory.paused = Some(at(0)));
+    paused.state.memory.requested = true;
+    concludes(&paused, Rung::Startup, "starting", Fate::Keep, &[]);
 }
 
 #[test]
