@@ -247,6 +247,13 @@ pub enum PostgresAction {
     CreateSlot(String),
     /// Drop a slot.
     DropSlot(String),
+    /// Advance a physical slot that nobody streams through. It only ever moves forwards.
+    AdvanceSlot {
+        /// Its name.
+        slot: String,
+        /// Up to there its reader has the WAL.
+        to: Lsn,
+    },
     /// Make the data directory, which is empty, by a way of the operator's that needs no other member.
     Restore,
 }
@@ -425,6 +432,7 @@ impl Action {
                     | PostgresAction::Follow(_)
                     | PostgresAction::CreateSlot(_)
                     | PostgresAction::DropSlot(_)
+                    | PostgresAction::AdvanceSlot { .. }
             ),
             // What was started goes on starting, and reads whom it follows again.
             PostgresAction::Follow(_) => matches!(theirs, PostgresAction::Start(StartAs::Standby(_))),

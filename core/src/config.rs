@@ -1,10 +1,13 @@
 //! What core must know of the configuration: no secret, no path, only what decisions depend on.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::id::Member;
 use crate::lease::Bounds;
 use crate::time::Duration;
+use crate::view::postgres::Slot;
 
 /// The configuration in force: local file, dynamic configuration and defaults, merged by the runtime.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -36,8 +39,12 @@ pub struct Config {
     pub replicatefrom: Option<Member>,
     /// A physical slot for each member.
     pub use_slots: bool,
-    /// How long the slot of a member that is gone is kept.
+    /// How long the slot of a member that is gone is kept; zero: not, and none is kept for when another node leads.
     pub member_slots_ttl: Duration,
+    /// The physical slots that the operator wants for good (`slots`), by their names.
+    pub permanent_slots: BTreeSet<String>,
+    /// What matches one of these is left alone, but for the slots of members that are there (`ignore_slots`).
+    pub ignore_slots: Vec<SlotMatcher>,
     /// `pg_rewind` may be used.
     pub use_pg_rewind: bool,
     /// The data directory may be cloned again when it diverged and cannot be rewound, or was not.
@@ -83,6 +90,8 @@ impl Config {
             replicatefrom: None,
             use_slots: true,
             member_slots_ttl: Duration::from_secs(1800),
+            permanent_slots: BTreeSet::new(),
+            ignore_slots: Vec::new(),
             use_pg_rewind: true,
             clone_when_diverged: false,
             clone_when_rewind_fails: false,
@@ -95,6 +104,43 @@ impl Config {
             isolation_timeout: Duration::from_secs(3),
             bounds: Bounds::default(),
         }
+    }
+}
+
+impl Config {
+    /// The operator wants this slot to be left alone.
+    pub fn ignores_slot(&self, slot: &Slot) -> bool {
+        self.ignore_slots.iter().any(|matcher| matcher.matches(slot))
+    }
+
+    /// The same of a physical slot that is not there yet.
+    pub fn ignores_physical_slot(&self, name: &str) -> bool {
+        self.ignores_slot(&Slot { name: name.into(), physical: true, ..Slot::default() })
+    }
+}
+
+/// Matches the slots that have all that it names.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SlotMatcher {
+    /// `name`.
+    pub name: Option<String>,
+    /// `type`: `physical` or `logical`.
+    pub kind: Option<String>,
+    /// `database`.
+    pub database: Option<String>,
+    /// `plugin`.
+    pub plugin: Option<String>,
+}
+
+impl SlotMatcher {
+    fn matches(&self, slot: &Slot) -> bool {
+        let kind = if slot.physical { "physical" } else { "logical" };
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        fits(&self.name, &slot.name)
+            && fits(&self.kind, kind)
+            && fits(&self.database, &slot.database)
+            && fits(&self.plugin, &slot.plugin)
     }
 }
 

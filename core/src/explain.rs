@@ -26,6 +26,7 @@ impl Action {
                     | PostgresAction::Configure { .. }
                     | PostgresAction::CreateSlot(_)
                     | PostgresAction::DropSlot(_)
+                    | PostgresAction::AdvanceSlot { .. }
             ),
             Self::Host(_) | Self::Guard(_) | Self::Peer(_) | Self::Answer(..) => false,
         }
@@ -101,6 +102,7 @@ impl fmt::Display for PostgresAction {
             Self::Configure { .. } => f.write_str("write PostgreSQL's configuration"),
             Self::CreateSlot(name) => write!(f, "create slot {name}"),
             Self::DropSlot(name) => write!(f, "drop slot {name}"),
+            Self::AdvanceSlot { slot, to } => write!(f, "advance slot {slot} to {to}"),
         }
     }
 }
@@ -185,6 +187,7 @@ mod tests {
             (postgres(PostgresAction::Follow(Some(upstream("n1")))), "point the standby to n1"),
             (postgres(PostgresAction::Configure { generation: 7 }), "write PostgreSQL's configuration"),
             (postgres(PostgresAction::DropSlot("n2".into())), "drop slot n2"),
+            (postgres(PostgresAction::AdvanceSlot { slot: "n2".into(), to: Lsn(7) }), "advance slot n2 to 0/7"),
             (Action::Store(StoreAction::Revoke { lease: LeaseId(7) }), "revoke lease 7"),
             (Action::Store(StoreAction::KeepSession { lease: LeaseId(7) }), "keep lease 7 of the member record alive"),
             (Action::Host(HostAction::WritePledge(Some(Revision(7)))), "write the pledge to disk"),

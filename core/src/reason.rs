@@ -257,9 +257,13 @@ reasons! {
     /// History.
     HistoryDue => "history_due", "a new timeline is added to the history";
     /// Slots.
-    SlotMissing { slot: String } => "slot_missing", "slot {slot} of a member is missing";
+    SlotMissing { slot: String } => "slot_missing", "slot {slot} is missing";
     /// Slots.
-    SlotObsolete { slot: String } => "slot_obsolete", "slot {slot} belongs to no member any more";
+    SlotObsolete { slot: String } => "slot_obsolete", "nobody wants slot {slot} here any more";
+    /// Slots.
+    SlotUnusable { slot: String } => "slot_unusable", "slot {slot} serves nobody as it is, and is made anew";
+    /// Slots.
+    SlotBehind { slot: String, to: Lsn } => "slot_behind", "slot {slot} keeps WAL that was read up to {to}";
     /// Parameters.
     ParametersChanged => "parameters_changed", "the configuration of PostgreSQL changed";
     /// Observation.

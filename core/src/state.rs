@@ -1,11 +1,11 @@
 //! Everything that core remembers. `Clone + Eq + Hash`: a state can be compared, replayed and searched.
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::action::{Action, Lane};
+use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
 use crate::effects::Decision;
 use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
@@ -170,8 +170,12 @@ pub struct Memory {
     pub configured: u64,
     /// When a kind of order last failed.
     pub failed: BTreeMap<Cow<'static, str>, Instant>,
-    /// Slots of members on this primary, and when each was last wanted.
+    /// Slots of members on this node, and when each was last wanted.
     pub member_slots: BTreeMap<String, Instant>,
+    /// Physical slots that are the operator's, or were while this agent ran and are still there.
+    pub permanent_slots: BTreeSet<String>,
+    /// The last change of a slot that was done, and when.
+    pub slot_changed: Option<(Instant, PostgresAction)>,
     /// The data directory was seen as this cluster's.
     pub owned: bool,
     /// An operator wants this node cloned again.

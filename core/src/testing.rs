@@ -143,6 +143,7 @@ pub(crate) fn standby_dir() -> Cluster {
         tainted: None,
         history: History::first(Timeline(1)),
         newest_timeline: Timeline(1),
+        segment_bytes: 16 << 20,
     }
 }
 
@@ -155,7 +156,7 @@ pub(crate) fn primary_sql() -> Sql {
     Sql { in_recovery: false, timeline: Timeline(1), flushed: HERE, server_version: 150_000, ..Sql::default() }
 }
 
-/// A standby; `Some(name)`: it streams from there.
+/// A standby, with slots for the others; `Some(name)`: it streams from there.
 pub(crate) fn standby_sql(from: Option<&str>) -> Sql {
     let receiver = from.map(|name| Receiver {
         pid: 99,
@@ -172,7 +173,7 @@ pub(crate) fn standby_sql(from: Option<&str>) -> Sql {
         upstream_set: from.is_some(),
         receiver,
         server_version: 150_000,
-        ..Sql::default()
+        ..with_slots(Sql::default())
     }
 }
 
@@ -429,7 +430,7 @@ fn with_slots(mut sql: Sql) -> Sql {
         physical: true,
         active: true,
         restart: HERE,
-        lost: false,
+        ..Default::default()
     };
     sql.slots = ["b", "c"].map(slot).into();
     sql

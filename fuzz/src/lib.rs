@@ -25,7 +25,7 @@ pub mod times;
 pub mod wal_sender;
 
 // Where `safety` expects them.
-use matriarch_core::{action, decide, effects, lease, reason, state, time, view};
+use matriarch_core::{action, decide, effects, lease, reason, slot_name, state, time, view};
 
 /// A target: its name, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));

@@ -23,7 +23,7 @@ pub const EVIDENCE: [&str; 9] = [
 ];
 
 /// The orders that end as operations, and with them all that can come of one.
-const OPERATIONS: [&str; 34] = [
+const OPERATIONS: [&str; 35] = [
     "acquire",
     "abandon_initialize",
     "checkpoint",
@@ -35,6 +35,7 @@ const OPERATIONS: [&str; 34] = [
     "create_roles",
     "create_slot",
     "drop_slot",
+    "advance_slot",
     "follow",
     "freeze",
     "grant_session",
@@ -64,7 +65,7 @@ const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
 
 const SCRIPTS: &str = "simulated operators have no scripts of their own";
 const PATRONI: &str = "no Patroni went before a simulated agent";
-const SLOTS: &str = "no member of a simulated cluster is away for half an hour";
+const SLOTS: &str = "few slots are dropped: nobody is away for half an hour";
 const UNGUARDED: &str = "nothing guards it";
 const HEARD: &str = "the simulated executor hears how every job ends, or is dead";
 /// What fewer than one seed in two thousand reaches: whether it is seen proves nothing.
@@ -95,8 +96,7 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("restore done", SCRIPTS),
     ("restore refused", SCRIPTS),
     ("restore unknown", SCRIPTS),
-    ("reason slot_obsolete", SLOTS),
-    ("drop_slot done", SLOTS),
+    ("reason slot_unusable", "no simulated slot loses its WAL or pins rows"),
     ("drop_slot refused", SLOTS),
     ("drop_slot unknown", SLOTS),
     ("take_over done", PATRONI),
@@ -107,6 +107,7 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("configure unknown", HEARD),
     ("create_roles unknown", HEARD),
     ("create_slot unknown", HEARD),
+    ("advance_slot unknown", HEARD),
     ("follow unknown", HEARD),
     ("freeze unknown", HEARD),
     ("initdb unknown", HEARD),
@@ -317,6 +318,7 @@ fn postgres(action: &PostgresAction) -> &'static str {
         PostgresAction::Configure { .. } => "configure",
         PostgresAction::CreateSlot(_) => "create_slot",
         PostgresAction::DropSlot(_) => "drop_slot",
+        PostgresAction::AdvanceSlot { .. } => "advance_slot",
         PostgresAction::Restore => "restore",
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
-use matriarch_core::id::{Member, OpId, SystemId, Timeline};
+use matriarch_core::id::{Lsn, Member, OpId, SystemId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
@@ -378,9 +378,12 @@ impl World {
             }
             PostgresAction::CreateSlot(_) if self.mutant == Some(Mutant::SlotsNotMade) => done,
             PostgresAction::CreateSlot(name) => {
-                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.insert(name));
+                // It holds what a restart would need.
+                let server = &mut self.nodes[node.0].server;
+                server.cluster_mut().map(|on_disk| on_disk.slots.entry(name).or_insert(on_disk.checkpoint.0));
                 done
             }
+            PostgresAction::AdvanceSlot { slot, to } => self.slot_advanced(node, &slot, to),
             PostgresAction::DropSlot(name) => {
                 self.check_slot_dropped(node, &name);
                 self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));
@@ -388,6 +391,20 @@ impl World {
             }
             _ => done,
         }
+    }
+
+    /// Forwards only, and no further than the server itself is.
+    fn slot_advanced(&mut self, node: NodeId, slot: &str, to: Lsn) -> Outcome<PostgresDone> {
+        let server = &mut self.nodes[node.0].server;
+        let primary = server.is_primary();
+        let Some(on_disk) = server.cluster_mut() else { return refused("there is no directory") };
+        let here = self.wal.lsn(if primary { on_disk.flushed } else { on_disk.replayed });
+        let to = if self.mutant == Some(Mutant::SlotAdvancedToTheEnd) { here } else { to.min(here) };
+        if let Some(at) = on_disk.slots.get_mut(slot).filter(|at| **at < to) {
+            *at = to;
+            self.check_slot_advanced(node, slot, to);
+        }
+        Outcome::Done(PostgresDone::Done)
     }
 
     /// A running standby turns to another source, or to none.

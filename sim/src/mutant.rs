@@ -83,6 +83,8 @@ pub enum Mutant {
     HistoryForgets,
     /// Slots are said to be made and are not.
     SlotsNotMade,
+    /// A slot is advanced to where its server is, whatever its reader has.
+    SlotAdvancedToTheEnd,
     /// Some requests of operators are not answered.
     AnswersDropped,
     /// Reading the keys tells what watches have told: they are relied upon.
@@ -99,7 +101,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -135,6 +137,7 @@ impl Mutant {
         Self::HealthRemembered,
         Self::HistoryForgets,
         Self::SlotsNotMade,
+        Self::SlotAdvancedToTheEnd,
         Self::AnswersDropped,
         Self::WatchesReliedUpon,
         Self::PauseUnheard,

@@ -22,7 +22,7 @@ use crate::postgres::wal::Place;
 use crate::settings::Settings;
 use crate::store::Reply;
 use crate::time::{Clock, Time, ms};
-use crate::world::Due;
+use crate::world::{Due, PERMANENT_SLOT};
 
 /// The number of a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -426,6 +426,7 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         nostream: settings.nostream == Some(id.0),
         clonefrom: settings.clonefrom == Some(id.0),
         replicatefrom: settings.replicatefrom.filter(|(who, _)| *who == id.0).map(|(_, from)| name(NodeId(from))),
+        permanent_slots: settings.permanent_slot.then(|| PERMANENT_SLOT.to_owned()).into_iter().collect(),
         use_pg_rewind: settings.use_pg_rewind,
         clone_when_diverged: true,
         clone_when_rewind_fails: true,

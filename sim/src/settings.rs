@@ -40,6 +40,9 @@ pub struct Settings {
     /// The node that has another `failover_priority` than 1, and which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_priority: Option<(usize, i32)>,
+    /// The operator wants a slot for good.
+    #[serde(default)]
+    pub permanent_slot: bool,
     /// The largest error of a clock's rate.
     pub clock_ppm: u64,
     /// The usual and the largest delay of a message, in microseconds.
@@ -79,6 +82,7 @@ impl Settings {
             clonefrom: None,
             replicatefrom: None,
             failover_priority: None,
+            permanent_slot: true,
             clock_ppm: 500,
             delay_us: (300, 5000),
             commit_ms: 400,
@@ -120,6 +124,7 @@ impl Settings {
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),
             silent_calm: random.chance(10),
+            permanent_slot: random.chance(50),
             ..Self::usual()
         }
     }

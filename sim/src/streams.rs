@@ -8,7 +8,7 @@ use crate::node::NodeId;
 use crate::postgres::wal::{Place, Record};
 use crate::postgres::{Crash, Outgoing, Postmaster, RECEIVER_TIMEOUT, SENDER_TIMEOUT, Stream};
 use crate::time::{Time, ms};
-use crate::world::{Due, ServerStep, World};
+use crate::world::{Due, PERMANENT_SLOT, ServerStep, World};
 
 impl World {
     /// Those who streamed from a postmaster that is gone, and whom it streamed from, hear of it. Where a host has lost
@@ -82,7 +82,7 @@ impl World {
         let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
         // `primary_slot_name` is its own name.
         let slot = self.names[node.0].as_str();
-        let theirs = source.cluster().filter(|on_disk| on_disk.slots.contains(slot)).map(|on_disk| on_disk.flushed);
+        let theirs = source.cluster().filter(|on_disk| on_disk.slots.contains_key(slot)).map(|on_disk| on_disk.flushed);
         let Some(theirs) = theirs.filter(|theirs| reachable && accepts && self.wal.contains(*theirs, mine)) else {
             self.later(ms(self.pace.reconnect), again);
             return;
@@ -105,6 +105,7 @@ impl World {
 
     /// Sends what standbys have not been sent.
     pub fn pump(&mut self, from: NodeId) {
+        self.consumer_reads(from);
         let server = &mut self.nodes[from.0].server;
         let Some(end) = server.cluster().map(|on_disk| on_disk.flushed) else { return };
         let Some(pm) = &mut server.postmaster else { return };
@@ -119,6 +120,23 @@ impl World {
         for (node, pid) in news {
             let link = (Plane::Replication, End::Node(from), End::Node(node));
             self.send(link, Due::Wal { node, pid, from, from_pid, to: end });
+        }
+    }
+
+    /// Whoever reads through the permanent slot is wherever there is a primary. It confirms what it was sent once it is sent
+    /// more.
+    fn consumer_reads(&mut self, from: NodeId) {
+        let server = &mut self.nodes[from.0].server;
+        let Some(flushed) = server.cluster().map(|on_disk| self.wal.lsn(on_disk.flushed)) else { return };
+        if !server.is_primary() {
+            return;
+        }
+        let sent = self.consumer.sent.replace((from, flushed));
+        let Some((_, confirms)) = sent.filter(|(node, _)| *node == from) else { return };
+        let slot = server.cluster_mut().and_then(|on_disk| on_disk.slots.get_mut(PERMANENT_SLOT));
+        if let Some(at) = slot.filter(|at| **at < confirms) {
+            *at = confirms;
+            self.consumer.confirmed = self.consumer.confirmed.max(confirms);
         }
     }
 
@@ -220,6 +238,10 @@ impl World {
         if let Some(outgoing) = pm.senders.get_mut(&from) {
             outgoing.heard = now;
             outgoing.flushed = flushed;
+        }
+        let (slot, position) = (self.names[from.0].as_str(), self.wal.lsn(flushed));
+        if let Some(at) = server.cluster_mut().and_then(|on_disk| on_disk.slots.get_mut(slot)) {
+            *at = position.max(*at);
         }
         self.drain(node);
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
 use matriarch_core::event::{Event, Request};
-use matriarch_core::id::{Member, Pid, Revision};
+use matriarch_core::id::{Lsn, Member, Pid, Revision};
 use matriarch_core::time::{Duration, Instant};
 
 use crate::check::{Checks, Violation};
@@ -274,6 +274,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// What they were told.
     pub ledger: Ledger,
+    /// Whoever reads through the permanent slot.
+    pub consumer: Consumer,
     /// The faults.
     pub plan: Plan,
     /// Faults that wait for an order.
@@ -304,6 +306,18 @@ pub struct World {
     pub steps: u64,
     /// A script drives the world: agents decide nothing, and what they would have been told is here.
     pub scripted: Option<Vec<(NodeId, Event)>>,
+}
+
+/// The slot that the operator wants for good, where the settings say so.
+pub const PERMANENT_SLOT: &str = "archive";
+
+/// Whoever reads WAL through the permanent slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Consumer {
+    /// What it was sent last, and from where.
+    pub sent: Option<(NodeId, Lsn)>,
+    /// The furthest that it has ever confirmed.
+    pub confirmed: Lsn,
 }
 
 /// A member of the store.
@@ -348,6 +362,7 @@ impl World {
             waiting: Vec::new(),
             clients,
             ledger: Ledger::default(),
+            consumer: Consumer::default(),
             watching: Vec::new(),
             healed: None,
             mutant,

@@ -109,6 +109,7 @@ fn planted_bugs_are_found() {
         (Mutant::HealthRemembered, 20),
         (Mutant::HistoryForgets, 20),
         (Mutant::SlotsNotMade, 20),
+        (Mutant::SlotAdvancedToTheEnd, 20),
     ];
     for (mutant, seeds) in planted {
         let found =

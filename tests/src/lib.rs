@@ -44,5 +44,5 @@ pub use process::Process;
 pub use reaper::{Child, Ended};
 pub use repository::Repository;
 pub use store::Store;
-pub use tools::{matriarch, patroni, schemathesis};
+pub use tools::{matriarch, patroni, postgres_bin_dir, schemathesis};
 pub use wait::{eventually, wait_until};

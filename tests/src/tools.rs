@@ -103,7 +103,7 @@ pub(crate) fn make_dir_of_account(dir: &Path) {
 
 /// The directory of PostgreSQL's binaries: `MATRIARCH_TEST_PGBIN`, or the newest installed where distributions put
 /// them.
-pub(crate) fn postgres_bin_dir() -> PathBuf {
+pub fn postgres_bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("MATRIARCH_TEST_PGBIN") {
         return dir.into();
     }

@@ -13,6 +13,8 @@ mod hooks;
 mod node;
 #[path = "postgres/parameters.rs"]
 mod parameters;
+#[path = "postgres/slots.rs"]
+mod slots;
 #[path = "postgres/timeline_numbers.rs"]
 mod timeline_numbers;
 #[path = "postgres/waiting.rs"]

@@ -119,6 +119,7 @@ pub(crate) fn kind(action: &Action) -> &'static str {
         Action::Postgres(PostgresAction::Freeze) => "freeze",
         Action::Postgres(PostgresAction::Stop(_)) => "stop",
         Action::Postgres(PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_)) => "slot",
+        Action::Postgres(PostgresAction::AdvanceSlot { .. }) => "advance_slot",
         Action::Postgres(PostgresAction::Configure { .. }) => "configure",
         Action::Postgres(PostgresAction::Compare(_)) => "compare",
         Action::Postgres(_) => "control",

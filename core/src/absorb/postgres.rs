@@ -170,6 +170,10 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.turned = at;
         }
         (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (
+            PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_) | PostgresAction::AdvanceSlot { .. },
+            Outcome::Done(_),
+        ) => state.memory.slot_changed = Some((at, action.clone())),
         (PostgresAction::Initdb, outcome) => state.memory.initdb_failed = !matches!(outcome, Outcome::Done(_)),
         // A look that saw nothing is repeated, but not as fast as it sees nothing.
         (PostgresAction::Look, Outcome::Done(_))

@@ -26,7 +26,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         | PostgresAction::Compare(_)
         | PostgresAction::Configure { .. }
         | PostgresAction::CreateSlot(_)
-        | PostgresAction::DropSlot(_) => return None,
+        | PostgresAction::DropSlot(_)
+        | PostgresAction::AdvanceSlot { .. } => return None,
     };
     Some(Verdict::wait(reason))
 }

@@ -1,13 +1,11 @@
 //! Reconciler of a leader: `initialize`, `config`, `status`, and requests of operators that are done or do not fit; of a
 //! candidate that has failed, the request for it.
 
-use alloc::vec::Vec;
-
 use crate::action::{Action, StoreAction};
 use crate::id::{Lsn, Revision, SystemId, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
-use crate::view::store::ClusterView;
+use crate::view::store::{ClusterView, StatusKey};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let cluster = view.cluster()?;
@@ -44,7 +42,10 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
     let due = view.at.since(view.state.session.status_at) >= view.config().loop_wait;
-    if uninitialised || !due || known == sql.flushed {
+    let (slots, retain) = super::slots::told(view, sql);
+    let unmoved = |status: &StatusKey| status.slots == slots && status.retain == retain;
+    let told = known == sql.flushed && cluster.status.as_ref().is_some_and(unmoved);
+    if uninitialised || !due || told {
         return None;
     }
     // A position says which timeline it is on only once the history tells where that began. So that goes first, unless
@@ -53,13 +54,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if goes_first.is_some_and(|kind| !view.state.memory.failed.contains_key(kind)) {
         return None;
     }
-    let own = super::slots::slot_name(&view.config().me);
-    let mut positions: Vec<_> = sql.slots.iter().filter(|s| s.physical).map(|s| (s.name.clone(), s.restart)).collect();
-    positions.push((own.clone(), sql.flushed));
-    let mut retain: Vec<_> = view.state.memory.member_slots.keys().cloned().chain([own]).collect();
-    retain.sort();
     let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
-    let put = StoreAction::PutStatus { epoch, position, timeline, slots: positions, retain };
+    let put = StoreAction::PutStatus { epoch, position, timeline, slots: slots.into_iter().collect(), retain };
     Some((Action::Store(put), Reason::StatusDue))
 }
 

@@ -206,7 +206,7 @@ pub(super) fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timel
     } else if dir.checkpoint_timeline != timeline
         && timeline > Timeline(0)
         && !just_checkpointed(view)
-        && super::slots::order(view).is_none()
+        && !super::slots::are_awaited(view)
     {
         // Slots first: standbys wait for them to attach again, and a checkpoint would keep their lane.
         // PostgreSQL spreads its first checkpoint after a promotion over minutes; nobody can be rewound before it.

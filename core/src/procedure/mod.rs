@@ -167,7 +167,8 @@ fn words(action: &PostgresAction) -> &'static str {
         | PostgresAction::Compare(_)
         | PostgresAction::Configure { .. }
         | PostgresAction::CreateSlot(_)
-        | PostgresAction::DropSlot(_) => "changing configuration",
+        | PostgresAction::DropSlot(_)
+        | PostgresAction::AdvanceSlot { .. } => "changing configuration",
     }
 }
 

@@ -7,6 +7,7 @@ mod holds;
 mod horizon;
 mod keys;
 mod orders;
+mod permanent_slots;
 mod positions;
 mod proof;
 mod properties;

@@ -28,8 +28,9 @@ fn an_order_takes_the_place_of_what_matters_less_and_of_nothing_else() {
     let (now, fast) = (Stop(StopMode::Immediate), Stop(StopMode::Fast));
     let (follow, start) = (Follow(Some(upstream("b"))), Start(StartAs::Standby(Some(upstream("b")))));
     let role = [start.clone(), Start(StartAs::Primary), Promote { timeline: crate::id::Timeline(2) }, Freeze];
+    let advance = AdvanceSlot { slot: "b".into(), to: HERE };
     let small = [Configure { generation: 1 }, Checkpoint, Compare(upstream("b")), follow.clone()];
-    let small = [&small[..], &[CreateSlot("b".into()), DropSlot("b".into())]].concat();
+    let small = [&small[..], &[CreateSlot("b".into()), DropSlot("b".into()), advance]].concat();
     let long = [Initdb, Clone(upstream("b")), Rewind(upstream("b")), RecoverSingleUser, Restart, CreateRoles];
     let all = [&[now.clone(), fast.clone()], &role[..], &small[..], &long[..]].concat();
     for mine in &all {
@@ -78,6 +79,7 @@ fn what_failed_keeps_only_its_own_kind_waiting() {
         Action::Postgres(PostgresAction::Freeze),
         Action::Postgres(PostgresAction::Stop(StopMode::Fast)),
         Action::Postgres(PostgresAction::CreateSlot("b".into())),
+        Action::Postgres(PostgresAction::AdvanceSlot { slot: "b".into(), to: HERE }),
         Action::Postgres(PostgresAction::Configure { generation: 1 }),
         Action::Postgres(PostgresAction::Compare(upstream("b"))),
         promotion(),

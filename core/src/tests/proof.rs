@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::random::Random;
 use super::safety;
 use crate::action::{Action, PostgresAction, StoreAction};
+use crate::config::SlotMatcher;
 use crate::decide::{LADDER, Rung, Verdict, explain};
 use crate::event::Event;
 use crate::id::{LeaseId, Lsn, Member, RequestId, Revision, SystemId};
@@ -16,7 +17,7 @@ use crate::testing::*;
 use crate::time::{Instant, Seen, WallMillis};
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
-use crate::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode};
+use crate::view::postgres::{ControlState, DataDir, Phase, Process, Slot, Sql, StartAs, StopMode};
 use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const VIEWS: usize = 60_000;
@@ -114,7 +115,7 @@ pub(super) fn concluded(before: &Node, after: &Node) -> Verdict {
 
 type Change = fn(&mut State, Instant, &mut Random);
 const CHANGES: &[Change] =
-    &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers, pause];
+    &[process, data, sql, tenure, keys, guard, operator, config_of, control, small_files, memory, peers, pause, slots];
 
 /// How long after the usual situation a view may be, in milliseconds.
 pub(super) const LATER: [u64; 11] = [0, 1, 100, 160, 301, 500, 1_001, 2_500, 3_100, 11_000, 29_800];
@@ -230,6 +231,38 @@ fn sql(state: &mut State, now: Instant, random: &mut Random) {
     let asked = random.pick(&[now, now.back(seconds(5))]);
     state.postgres.sql = answer.map(|sql| Seen::new(sql, asked, now));
     state.memory.changed = random.pick(&[Instant::ZERO, now]);
+}
+
+fn slots(state: &mut State, now: Instant, random: &mut Random) {
+    let positions = [Lsn(0), Lsn(HERE.0 - (32 << 20)), Lsn(HERE.0 - 8), HERE, Lsn(HERE.0 + 8)];
+    let names = ["a", "b", "c", "d", "archive"];
+    let listed = |random: &mut Random| -> Vec<String> {
+        names.iter().filter(|_| random.one_in(2)).map(|name| (*name).to_owned()).collect()
+    };
+    state.config.permanent_slots = listed(random).into_iter().collect();
+    state.memory.permanent_slots = listed(random).into_iter().collect();
+    state.memory.member_slots = listed(random).into_iter().map(|name| (name, now.back(seconds(1_800)))).collect();
+    state.config.member_slots_ttl = random.pick(&[seconds(0), seconds(1_800)]);
+    let matcher = SlotMatcher { name: Some("archive".into()), ..SlotMatcher::default() };
+    state.config.ignore_slots = random.pick(&[vec![], vec![], vec![matcher]]);
+    let told = (random.pick(&positions), listed(random));
+    if let Some(status) = state.store.cluster.as_mut().and_then(|seen| seen.value.status.as_mut()) {
+        status.slots = names.iter().map(|name| ((*name).to_owned(), told.0)).collect();
+        status.retain = told.1;
+    }
+    let Some(sql) = state.postgres.sql.as_mut() else { return };
+    sql.value.slots = listed(random)
+        .into_iter()
+        .map(|name| Slot {
+            name,
+            physical: !random.one_in(4),
+            active: random.one_in(4),
+            restart: random.pick(&positions),
+            lost: random.one_in(8),
+            pins_rows: random.one_in(4),
+            ..Slot::default()
+        })
+        .collect();
 }
 
 fn tenure(state: &mut State, now: Instant, random: &mut Random) {
@@ -472,6 +505,8 @@ fn the_reasons_that_the_ladder_can_give_are_all_given() {
         "history_due",
         "slot_missing",
         "slot_obsolete",
+        "slot_unusable",
+        "slot_behind",
         "parameters_changed",
         "observation_due",
         "contact_due",

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::proof::{CHANGES_MAX, LATER, node_of};
 use crate::action::{Action, GuardAction, HostAction, Lane, PeerAction, PostgresAction, StoreAction};
 use crate::decide::{self, LADDER, Verdict};
-use crate::id::{LeaseId, Revision};
+use crate::id::{LeaseId, Lsn, Revision};
 use crate::lease::Tenure;
 use crate::reason::Reason;
 use crate::state::Granted;
@@ -89,8 +89,8 @@ proptest! {
     }
 }
 
-/// A lease, a record, a status and the slots of two members, one after the other, are the most that has to be done.
-const ROUNDS_MAX: usize = 8;
+/// Five slots, each dropped, made anew and advanced, one after the other, are the most that has to be done.
+const ROUNDS_MAX: usize = 15;
 
 type Reconciler = fn(&View<'_>) -> Vec<(Action, Reason)>;
 const RECONCILERS: [(&str, Reconciler); 8] = [
@@ -193,7 +193,12 @@ fn in_postgresql(node: &mut Node, action: &PostgresAction) {
         }
         (PostgresAction::Configure { generation }, _) => state.memory.configured = *generation,
         (PostgresAction::CreateSlot(name), Some(slots)) => {
-            slots.push(Slot { name: name.clone(), physical: true, ..Slot::default() });
+            slots.push(Slot { name: name.clone(), physical: true, restart: Lsn(1), ..Slot::default() });
+        }
+        (PostgresAction::AdvanceSlot { slot, to }, Some(slots)) => {
+            let slot = slots.iter_mut().find(|known| known.name == *slot).expect("it is there");
+            assert!(*to > slot.restart, "a slot moves forwards only");
+            slot.restart = *to;
         }
         (PostgresAction::DropSlot(name), Some(slots)) => slots.retain(|slot| slot.name != *name),
         (other, _) => panic!("no reconciler orders {other:?}"),

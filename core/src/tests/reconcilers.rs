@@ -428,7 +428,7 @@ fn a_change_of_postgresql_says_why() {
     let own = [("a", false, false), ("b", true, false), ("c", true, false)];
     assert_eq!(because(Node::primary().sql(slots(&own)), changes), [Reason::SlotObsolete { slot: slot("a") }]);
     let lost = [("b", false, true), ("c", true, false)];
-    assert_eq!(because(Node::primary().sql(slots(&lost)), changes), [Reason::SlotObsolete { slot: slot("b") }]);
+    assert_eq!(because(Node::primary().sql(slots(&lost)), changes), [Reason::SlotUnusable { slot: slot("b") }]);
     let gone = [("b", true, false), ("c", true, false), ("gone", false, false)];
     let gone = Node::primary().sql(slots(&gone)).config(|config| config.member_slots_ttl = Duration::ZERO);
     let gone = gone.cluster(|cluster| {

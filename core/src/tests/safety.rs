@@ -22,18 +22,43 @@ pub(super) fn check(state: &State, at: Instant, verdict: &Verdict, effects: &Eff
         bound_to_the_promise(&view, order);
         onto_a_reserved_number(&view, &order.action);
         beside_nothing_alive(&view, &order.action);
+        slots_are_kept(&view, &order.action);
         if !verdict.steady {
             // Reconcilers of PostgreSQL wait for a settled role.
             let upkeep = matches!(
                 order.action,
                 Action::Postgres(
-                    PostgresAction::Configure { .. } | PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_)
+                    PostgresAction::Configure { .. }
+                        | PostgresAction::CreateSlot(_)
+                        | PostgresAction::DropSlot(_)
+                        | PostgresAction::AdvanceSlot { .. }
                 )
             );
             assert!(!upkeep || verdict.orders.contains(&order.action), "reconciled while not steady: {order:?}");
         }
     }
     writes_are_stopped(&view, verdict, effects);
+}
+
+/// S22: no slot is dropped that is in use or left alone, none during a pause; none is moved backwards, nor beyond what this
+/// node has.
+fn slots_are_kept(view: &View<'_>, action: &Action) {
+    let Some(sql) = view.sql() else { return };
+    let mut idle = sql.slots.iter().filter(|slot| !slot.active);
+    match action {
+        Action::Postgres(PostgresAction::DropSlot(name)) => {
+            assert!(!view.paused(), "{name} is dropped during a pause");
+            let member = view.others().any(|(member, _)| crate::slot_name(member) == *name);
+            let may_go = idle.any(|slot| slot.name == *name && (member || !view.config().ignores_slot(slot)));
+            assert!(may_go, "{name} is dropped, of {:?}", sql.slots);
+        }
+        Action::Postgres(PostgresAction::AdvanceSlot { slot: name, to }) => {
+            let here = if sql.in_recovery { sql.replayed } else { sql.flushed };
+            let forwards = idle.any(|slot| slot.name == *name && slot.physical && *to > slot.restart);
+            assert!(forwards && *to <= here, "{name} is moved to {to}, from {:?}", sql.slots);
+        }
+        _ => {}
+    }
 }
 
 /// S26, S28: at most one operation a lane, every order has its reason, the wake is to come.

@@ -16,6 +16,7 @@ pub(super) fn slots(names: &[(&str, bool, bool)]) -> Sql {
         physical: true,
         active,
         lost,
+        restart: HERE,
         ..Slot::default()
     };
     Sql { slots: names.iter().map(slot).collect(), ..primary_sql() }
@@ -63,7 +64,7 @@ fn the_slot_of_a_member_that_is_gone_is_dropped_after_a_while_and_a_strangers_ne
 fn a_slot_that_is_in_use_or_somebody_elses_is_never_dropped() {
     let dropped = |change: fn(&mut Slot), own: &str| {
         let mut sql = slots(&[("b", true, false), ("c", true, false)]);
-        let mut slot = Slot { name: own.into(), physical: true, lost: false, active: false, ..Slot::default() };
+        let mut slot = Slot { name: own.into(), physical: true, restart: HERE, ..Slot::default() };
         change(&mut slot);
         sql.slots.retain(|slot| slot.name != own);
         sql.slots.push(slot);
@@ -109,18 +110,19 @@ fn a_leader_remembers_since_when_a_members_slot_is_not_wanted() {
     };
     let primary = || Node::primary().sql(slots(&[("a", false, false), ("b", true, false), ("gone", false, false)]));
     let since = |name: &str, ms| (name.to_owned(), at(ms));
-    let now = [since("b", 5), since("c", 5), since("gone", 5)];
+    let now = [since("b", 5), since("gone", 5)];
     assert_eq!(remembered(retaining(primary())), now, "not our own, nor what is not there");
     let earlier = |name: &'static str| {
         retaining(primary()).with(|state| {
             state.memory.member_slots.insert(name.into(), at(1));
         })
     };
-    assert_eq!(remembered(earlier("gone"))[2], since("gone", 1));
+    assert_eq!(remembered(earlier("gone"))[1], since("gone", 1));
     assert_eq!(remembered(earlier("dropped")), now);
     let without = earlier("gone").with(|state| state.tenure = Tenure::None);
-    assert_eq!(remembered(without), []);
-    assert_eq!(remembered(earlier("gone").sql(standby_sql(None))), [], "no primary");
+    assert_eq!(remembered(without), now, "it begins to count when it leads");
+    let standby = Sql { in_recovery: true, ..slots(&[("c", false, false), ("gone", false, false)]) };
+    assert_eq!(remembered(earlier("gone").sql(standby)), [since("c", 5), since("gone", 5)], "as does a standby");
 }
 
 #[test]
@@ -130,7 +132,8 @@ fn a_slot_is_kept_where_its_member_streams_from() {
             cluster.members.get_mut(&Member::new(of)).expect("it is a member").record.replicatefrom =
                 Some(Member::new(from));
         });
-        crate::decide::slots::wanted(&node.view())
+        let wanted = crate::decide::slots::wanted::wanted(&node.view());
+        wanted.into_iter().filter(|wanted| wanted.used).map(|wanted| wanted.name).collect::<Vec<_>>()
     };
     assert_eq!(wanted(Node::primary(), "c", "b"), ["b"]);
     assert_eq!(wanted(Node::primary(), "c", "z"), ["b", "c"], "nobody of that name: from the leader");
@@ -147,4 +150,10 @@ fn a_slot_is_not_made_twice_because_the_answer_is_from_before_it_was_made() {
     let outcome = Outcome::Done(PostgresDone::Done);
     let effects = node.step(Event::Postgres(PostgresEvent::Completed { op, outcome }));
     assert_eq!(actions(&effects), [Action::Postgres(PostgresAction::Observe)]);
+    // Nor over and over where it does not come to be.
+    node.state.memory.changed = at(0);
+    let creates = |node: &Node| crate::decide::slots::order(&node.view()).is_some();
+    assert!(!creates(&node.clone().later(999)) && creates(&node.clone().later(1_000)));
+    node.state.memory.slot_changed = Some((node.now, PostgresAction::CreateSlot("b".into())));
+    assert!(creates(&node), "that was another");
 }

@@ -71,6 +71,8 @@ pub struct Cluster {
     /// The newest timeline that the directory knows of: what a promotion counts on from. The directory need not be on
     /// it, since a standby gets the files of all histories before it follows one.
     pub newest_timeline: Timeline,
+    /// `pg_control`: the size of a file of WAL.
+    pub segment_bytes: u32,
 }
 
 impl Cluster {
@@ -215,10 +217,16 @@ pub struct Slot {
     pub name: String,
     /// `slot_type = 'physical'`.
     pub physical: bool,
+    /// `database`; empty for a physical one.
+    pub database: String,
+    /// `plugin`; empty for a physical one.
+    pub plugin: String,
     /// `active`.
     pub active: bool,
-    /// `restart_lsn`.
+    /// `restart_lsn`; 0 if it has reserved nothing.
     pub restart: Lsn,
+    /// It has an `xmin`: dead rows that its reader may still see are kept.
+    pub pins_rows: bool,
     /// `wal_status = 'lost'`.
     pub lost: bool,
 }

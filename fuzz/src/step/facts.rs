@@ -105,6 +105,7 @@ pub(super) fn data(server: Server, choices: &mut Choices<'_>) -> DataDir {
         tainted: choices.one_in(16).then(|| "a clone that was cut short".into()),
         history: History::first(Timeline(1)),
         newest_timeline: choices.pick(&[Timeline(1), Timeline(1), Timeline(3)]),
+        segment_bytes: choices.pick(&[16 << 20, 1 << 20, 0]),
     })
 }
 

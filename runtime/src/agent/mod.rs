@@ -15,7 +15,7 @@ pub mod setup;
 pub mod surroundings;
 mod user;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
@@ -104,6 +104,7 @@ pub struct Agent {
     config_seen: Option<Revision>,
     promises: Arc<dyn Promises>,
     paused_kept: bool,
+    slots_kept: BTreeSet<String>,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
     namesake: Namesake,
@@ -221,6 +222,11 @@ impl Agent {
             let promises = Arc::clone(&self.promises);
             // Beside the loop: a disk that hangs must not hang it.
             tokio::spawn(async move { promises.keep_paused(paused).await });
+        }
+        if shared.core.memory.permanent_slots != self.slots_kept {
+            self.slots_kept.clone_from(&shared.core.memory.permanent_slots);
+            let (promises, names) = (Arc::clone(&self.promises), self.slots_kept.clone());
+            tokio::spawn(async move { promises.keep_permanent_slots(names).await });
         }
         if let DataDir::Cluster(cluster) = &shared.core.postgres.data {
             shared.system_identifier = Some(cluster.system_id.to_string());

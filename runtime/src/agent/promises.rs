@@ -1,5 +1,6 @@
 //! What survives the agent: small files, each written whole, renamed into place and fsynced before it counts.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,13 @@ pub trait Promises: Send + Sync {
     /// Remembers that for the next agent, for a start without a store. What does not get to the disk costs a primary
     /// that would be left alone, at the worst.
     async fn keep_paused(&self, _paused: bool) {}
+    /// The operator's slots, as the last agent knew of them.
+    fn permanent_slots(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+    /// Remembers them for the next agent: one that is configured no more by then is somebody else's otherwise, and keeps
+    /// WAL for ever.
+    async fn keep_permanent_slots(&self, _names: BTreeSet<String>) {}
     /// Writes what `action` says, after all that was asked for before. `Done`: it is on disk.
     async fn write(&self, action: HostAction) -> Outcome<()>;
 }
@@ -48,6 +56,11 @@ struct Epoch {
 #[derive(Serialize, Deserialize)]
 struct Pause {
     paused: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Slots {
+    permanent: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +94,17 @@ impl Promises for Files {
         let files = self.clone();
         if let Err(error) = self.writes.make(move || files.store("pause", &Pause { paused })).await {
             tracing::warn!(%error, "the state directory does not take whether the cluster is paused");
+        }
+    }
+
+    fn permanent_slots(&self) -> BTreeSet<String> {
+        self.load("slots").map(|slots: Slots| slots.permanent).unwrap_or_default()
+    }
+
+    async fn keep_permanent_slots(&self, permanent: BTreeSet<String>) {
+        let files = self.clone();
+        if let Err(error) = self.writes.make(move || files.store("slots", &Slots { permanent })).await {
+            tracing::warn!(%error, "the state directory does not take the names of permanent slots");
         }
     }
 
@@ -161,6 +185,16 @@ mod tests {
         assert!(Files::new(directory.path()).was_paused());
         promises.keep_paused(false).await;
         assert!(!promises.was_paused());
+    }
+
+    #[tokio::test]
+    async fn the_operators_slots_are_known_to_the_next_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let promises = Files::new(directory.path());
+        assert_eq!(promises.permanent_slots(), BTreeSet::new());
+        let names = BTreeSet::from(["archive".to_owned()]);
+        promises.keep_permanent_slots(names.clone()).await;
+        assert_eq!(Files::new(directory.path()).permanent_slots(), names);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub fn effective(
         replicatefrom: local.tags.replicatefrom.as_deref().map(Member::new),
         use_slots: shared.use_slots,
         member_slots_ttl: dynamic.member_slots_ttl,
+        permanent_slots: dynamic.permanent_slots.clone(),
+        ignore_slots: dynamic.ignore_slots.clone(),
         use_pg_rewind: shared.use_pg_rewind,
         clone_when_diverged: shared.remove_data_directory_on_diverged_timelines,
         clone_when_rewind_fails: shared.remove_data_directory_on_rewind_failure,

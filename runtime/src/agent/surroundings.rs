@@ -89,7 +89,10 @@ pub async fn live(
     let keys = Keys::new(store.clone(), mirror.clone(), &base, me, setup::extras(&local), &local.bootstrap.dcs);
     keys.allow_tenure(config.ttl);
     let started = around.promises.read();
-    let config = Config { paused_before: around.promises.was_paused(), ..config };
+    let mut config = Config { paused_before: around.promises.was_paused(), ..config };
+    // What was configured when the last agent heard of it counts until the store tells.
+    let slots_kept = around.promises.permanent_slots();
+    config.permanent_slots.extend(slots_kept.iter().cloned());
     let begun = clock.now();
     let shared = super::shared(State::new(config.clone(), begun), &local.scope, &local.tags);
 
@@ -145,6 +148,7 @@ pub async fn live(
         config_seen: None,
         promises: around.promises,
         paused_kept: config.paused_before,
+        slots_kept,
         server_major,
         unreachable_since: None,
         namesake,

@@ -1,12 +1,15 @@
 //! The dynamic configuration: what the whole cluster shares, kept in the store under `/config`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use matriarch_core::config::SlotMatcher;
 use serde_json::{Map, Value};
 
 use super::ignored;
 use super::quantity::{bool_of, int_of};
 use super::schema::STANDBY_CLUSTER;
+use super::slots;
 use crate::wire::lenient::truthy;
 
 /// Keys of `postgresql` that only a node's own file may set.
@@ -61,10 +64,10 @@ pub struct DynamicConfig {
     pub standby_cluster: Option<Map<String, Value>>,
     /// How long an absent member's slot is kept; zero: not.
     pub member_slots_ttl: Duration,
-    /// Permanent slots by name.
-    pub slots: Map<String, Value>,
-    /// Matchers of slots to leave alone.
-    pub ignore_slots: Vec<Value>,
+    /// The physical slots to keep for good, by name.
+    pub permanent_slots: BTreeSet<String>,
+    /// What matches one of these is left alone.
+    pub ignore_slots: Vec<SlotMatcher>,
     /// Section `postgresql`.
     pub postgresql: DynamicPostgresql,
 }
@@ -133,10 +136,10 @@ impl DynamicConfig {
                 pause: get.flag("pause")?,
                 standby_cluster,
                 member_slots_ttl: member_slots_ttl(get.value("member_slots_ttl"))?,
-                slots: slots(&get)?,
+                permanent_slots: slots::permanent(&get.map(slots::configured(json).0)?),
                 ignore_slots: match get.value("ignore_slots") {
                     None => Vec::new(),
-                    Some(Value::Array(list)) => list.clone(),
+                    Some(Value::Array(list)) => slots::matchers(list),
                     Some(other) => return Err(format!("ignore_slots must be a list, not {}", kind(other))),
                 },
                 postgresql: postgresql(section)?,
@@ -193,21 +196,16 @@ fn timing(ttl: i64, loop_wait: i64, retry_timeout: i64, warnings: &mut Vec<Strin
 
 /// What the dynamic configuration asks for that is read and not acted on, in words.
 pub(super) fn without_effect(json: &Value) -> Vec<String> {
-    const SLOTS: &str = "not supported yet: the slots of members are kept, and no others are created";
-    [
-        ("slots", SLOTS),
-        ("permanent_slots", SLOTS),
-        ("permanent_replication_slots", SLOTS),
-        ("ignore_slots", "not used: slots that never belonged to a member are left alone anyway"),
+    let mut told = slots::without_effect(json);
+    let idle = [
         ("check_timeline", "not used: candidates are compared by timeline anyway"),
         ("primary_race_backoff", "not used: a race waits for positions, not for a time"),
         ("primary_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
         ("master_stop_timeout", "not used yet: a primary that stops has the time it needs while its tenure lasts"),
-    ]
-    .into_iter()
-    .filter(|(key, _)| json.get(key).is_some_and(truthy))
-    .map(|(key, why)| format!("{key}: {why}"))
-    .collect()
+    ];
+    let idle = idle.into_iter().filter(|(key, _)| json.get(key).is_some_and(truthy));
+    told.extend(idle.map(|(key, why)| format!("{key}: {why}")));
+    told
 }
 
 fn synchronous_mode(value: Option<&Value>) -> Result<SynchronousMode, String> {
@@ -235,11 +233,6 @@ fn member_slots_ttl(value: Option<&Value>) -> Result<Duration, String> {
         Some(n) if (0..=SECONDS_MAX).contains(&n) => Ok(seconds(n)),
         _ => Err(format!("member_slots_ttl must be a time such as 30min, not {value}")),
     }
-}
-
-fn slots(get: &Get<'_>) -> Result<Map<String, Value>, String> {
-    let key = ["permanent_replication_slots", "permanent_slots", "slots"].into_iter().find(|k| get.value(k).is_some());
-    get.map(key.unwrap_or("slots"))
 }
 
 fn postgresql(mut raw: Map<String, Value>) -> Result<DynamicPostgresql, String> {

@@ -152,13 +152,13 @@ fn what_only_a_node_may_set_is_dropped() {
 #[test]
 fn what_has_no_effect_is_said() {
     let (_, warnings) = read(&json!({
-        "permanent_slots": {"a": {"type": "physical"}}, "ignore_slots": [{"name": "b"}], "check_timeline": true,
+        "permanent_slots": {"a": {"type": "logical", "database": "d", "plugin": "p"}}, "check_timeline": true,
         "primary_stop_timeout": 30
     }));
     let keys: Vec<&str> = warnings.iter().filter_map(|warning| Some(warning.split_once(": not ")?.0)).collect();
-    assert_eq!(keys, ["permanent_slots", "ignore_slots", "check_timeline", "primary_stop_timeout"]);
+    assert_eq!(keys, ["permanent_slots.a", "check_timeline", "primary_stop_timeout"]);
     let (_, warnings) = read(&json!({
-        "slots": {}, "ignore_slots": [], "check_timeline": false, "primary_stop_timeout": 0, "permanent_slots": null
+        "slots": {"a": {"type": "physical"}}, "ignore_slots": [{"name": "b"}], "check_timeline": false, "primary_stop_timeout": 0, "permanent_slots": null
     }));
     assert_eq!(warnings, [""; 0]);
 }
@@ -166,7 +166,7 @@ fn what_has_no_effect_is_said() {
 #[test]
 fn the_first_name_of_the_slots_wins() {
     let (config, _) = read(&json!({"slots": {"a": {}}, "permanent_slots": {"b": {}}}));
-    assert!(config.slots.contains_key("b") && !config.slots.contains_key("a"));
+    assert!(config.permanent_slots.contains("b") && !config.permanent_slots.contains("a"));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod report;
 pub mod resolve;
 pub mod schema;
 pub mod secret;
+mod slots;
 pub mod source;
 pub mod tags;
 pub mod yaml;

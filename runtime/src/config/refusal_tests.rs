@@ -122,7 +122,7 @@ fn what_has_no_effect_is_announced() {
         .replace("  type: plain", "  dir: /var/log/patroni\n  file_size: 1000\n  mode: 384")
         .replace("restapi:\n", "restapi:\n  request_queue_size: 9\n  thread_pool_size: 8\n")
         .replace("mode: off", "mode: automatic")
-        .replace("    ttl: 30\n", "    ttl: 30\n    slots: {a: {type: physical}}\n");
+        .replace("    ttl: 30\n", "    ttl: 30\n    slots: {a: {database: d, plugin: p}}\n");
     let loaded = loaded(&text, &[]).unwrap();
     let mut paths: Vec<&str> = loaded.warnings.iter().map(|problem| problem.path.as_str()).collect();
     paths.sort_unstable();
@@ -140,7 +140,7 @@ fn what_has_no_effect_is_announced() {
     );
     assert!(loaded.warnings.iter().all(|problem| !problem.strict));
     let slots = loaded.warnings.iter().find(|problem| problem.path == "bootstrap.dcs");
-    assert!(slots.is_some_and(|problem| problem.message.starts_with("slots: not supported yet")), "{slots:?}");
+    assert!(slots.is_some_and(|problem| problem.message.starts_with("slots.a: not supported yet")), "{slots:?}");
 }
 
 #[test]

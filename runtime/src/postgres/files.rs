@@ -175,6 +175,7 @@ fn cluster(data_dir: &Path, control: &ControlData) -> Cluster {
         tainted: tainted(data_dir),
         history: history(data_dir, control.timeline()),
         newest_timeline: timeline_numbers::newest(data_dir, control.timeline()),
+        segment_bytes: control.wal_segment_size,
     }
 }
 

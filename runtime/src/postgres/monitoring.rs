@@ -34,8 +34,9 @@ SELECT r.in_recovery,
                'y', sync_state, 'p', sync_priority, 'f', flush_lsn,
                'g', (extract(epoch FROM clock_timestamp() - reply_time) * 1000000)::bigint))
           FROM pg_stat_replication) AS senders,
-       (SELECT json_agg(json_build_object('n', slot_name, 'p', slot_type = 'physical', 'a', active,
-               'r', restart_lsn, 'l', coalesce(wal_status = 'lost', false)))
+       (SELECT json_agg(json_build_object('n', slot_name, 'p', slot_type = 'physical', 'd', database,
+               'u', plugin, 'a', active, 'r', restart_lsn, 'l', coalesce(wal_status = 'lost', false),
+               'x', xmin IS NOT NULL))
           FROM pg_replication_slots WHERE NOT temporary) AS slots,
        current_setting('server_version_num') AS version,
        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS started_us,
@@ -127,9 +128,12 @@ fn slot(value: &Value) -> Result<Slot, String> {
     Ok(Slot {
         name: word(value, "n"),
         physical: flag("p"),
+        database: word(value, "d"),
+        plugin: word(value, "u"),
         active: flag("a"),
         restart: lsn_or_zero(value.get("r").and_then(Value::as_str), "restart_lsn")?,
         lost: flag("l"),
+        pins_rows: flag("x"),
     })
 }
 

@@ -150,6 +150,7 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
         }
         PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
         PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
+        PostgresAction::AdvanceSlot { slot, to } => done(postgres.advance_slot(&slot, to).await),
     }
 }
 

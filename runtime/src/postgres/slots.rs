@@ -32,7 +32,7 @@ pub(super) async fn advance(monitor: &Monitor, settings: &Settings, name: &str, 
     let name_text = literal(name);
     let sql = format!(
         "SELECT pg_replication_slot_advance(slot_name, '{to}') FROM pg_replication_slots \
-         WHERE slot_name ={name_text} AND NOT active AND restart_lsn < '{to}'"
+         WHERE slot_name = {name_text} AND slot_type = 'physical' AND NOT active AND restart_lsn < '{to}'"
     );
     order(monitor, settings, name, &sql, "").await
 }

@@ -17,6 +17,13 @@ impl World {
         }
     }
 
+    /// Somebody leads since: earlier pledges are over, also when that key has gone by the time that WAL is received again.
+    pub fn end_pledges(&mut self, created: Revision) {
+        for told in &mut self.checks.pledged {
+            *told = told.filter(|told| *told >= created);
+        }
+    }
+
     /// M4: what a pledged standby has told is all that it will have, until there is a newer leader or its pledge is over.
     pub fn check_pledge(&mut self, node: NodeId) {
         let Some(told) = self.checks.pledged[node.0] else { return };
@@ -50,6 +57,21 @@ mod tests {
         };
         assert_eq!(receives(false), Some("M4"));
         assert_eq!(receives(true), None, "a newer leader ends it");
+    }
+
+    #[test]
+    fn a_pledge_ends_with_a_newer_leader_that_is_gone_again() {
+        let receives = |created: i64| {
+            broken(move |world| {
+                let (node, told) = (standby(world), Revision(1_000_000));
+                let pledge = Pledge { absent_at: told, since: world.clock(node), frozen: true, on_disk: true };
+                world.nodes[node.0].agent.as_mut().unwrap().state.pledge = Some(pledge);
+                world.checks.pledged[node.0] = Some(told);
+                world.end_pledges(Revision(created));
+                world.check_pledge(node);
+            })
+        };
+        assert_eq!((receives(999_999), receives(1_000_001)), (Some("M4"), None));
     }
 
     #[test]

@@ -242,6 +242,7 @@ impl World {
                 self.trace.world(now, 'L', || format!("{who} takes the leader key, lease {}", leader.lease));
                 self.check_key(leader);
                 self.check_winner(leader);
+                self.end_pledges(leader.created);
                 if let Some(holder) = self.named(&leader.member) {
                     self.note_taken_by_hand(holder);
                 }

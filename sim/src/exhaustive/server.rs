@@ -100,6 +100,7 @@ impl Server {
             tainted: None,
             history: disk.history.clone(),
             newest_timeline: disk.history.timeline,
+            segment_bytes: 16 << 20,
         })
     }
 

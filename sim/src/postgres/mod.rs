@@ -3,7 +3,7 @@
 
 pub mod wal;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use matriarch_core::id::{Lsn, Member, Pid, SystemId, Timeline};
 use matriarch_core::time::Duration;
@@ -49,8 +49,8 @@ pub struct OnDisk {
     pub tainted: Option<&'static str>,
     /// The highest timeline that it has seen a history file of.
     pub newest: Timeline,
-    /// Its slots. A copy gets none of them.
-    pub slots: BTreeSet<String>,
+    /// Its slots, and where they are. A copy gets none of them.
+    pub slots: BTreeMap<String, Lsn>,
 }
 
 impl OnDisk {
@@ -59,6 +59,9 @@ impl OnDisk {
         self.standby || matches!(self.state, ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery)
     }
 }
+
+/// The size of a file of WAL: that of some dozens of records, so that slots get to be moved.
+pub const SEGMENT_BYTES: u32 = 0x1000;
 
 /// How much of PostgreSQL's work a crash leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -250,6 +253,7 @@ impl Server {
             tainted: on_disk.tainted.map(str::to_owned),
             history: wal.history(on_disk.end),
             newest_timeline: on_disk.newest,
+            segment_bytes: SEGMENT_BYTES,
         })
     }
 
@@ -263,12 +267,12 @@ impl Server {
             reply_age: Some(now.since(outgoing.heard)),
             ..Sender::default()
         });
-        let slots = on_disk.slots.iter().map(|name| Slot {
+        let slots = on_disk.slots.iter().map(|(name, position)| Slot {
             name: name.clone(),
             physical: true,
             active: pm.senders.keys().any(|to| names[to.0].as_str() == name),
-            restart: Lsn(0),
-            lost: false,
+            restart: *position,
+            ..Slot::default()
         });
         let end = wal.lsn(on_disk.flushed);
         let receiver = pm.stream.map(|stream| Receiver {
@@ -309,7 +313,7 @@ impl Server {
             upstream: None,
             tainted: None,
             newest: Timeline(1),
-            slots: BTreeSet::new(),
+            slots: BTreeMap::new(),
         });
     }
 
@@ -323,7 +327,7 @@ impl Server {
             standby: true,
             upstream: None,
             tainted: None,
-            slots: BTreeSet::new(),
+            slots: BTreeMap::new(),
             ..source.clone()
         });
     }

@@ -246,6 +246,7 @@ async fn carry_out(postgres: &Postgres, what: PostgresAction) -> Outcome<Postgre
         PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &silent).await),
         PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
         PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
+        PostgresAction::AdvanceSlot { slot, to } => done(postgres.advance_slot(&slot, to).await),
         other => panic!("no script orders {other:?}"),
     }
 }

@@ -221,9 +221,13 @@ impl World {
             }
             PostgresAction::Configure { generation } => return PostgresDone::Configured { generation },
             PostgresAction::CreateSlot(name) => {
-                self.sql.slots.push(Slot { name, physical: true, active: true, ..Slot::default() });
+                let restart = self.sql.flushed.max(self.sql.replayed);
+                self.sql.slots.push(Slot { name, physical: true, active: true, restart, ..Slot::default() });
             }
             PostgresAction::DropSlot(name) => self.sql.slots.retain(|slot| slot.name != name),
+            PostgresAction::AdvanceSlot { slot: name, to } => {
+                self.sql.slots.iter_mut().filter(|slot| slot.name == name).for_each(|slot| slot.restart = to);
+            }
             PostgresAction::CreateRoles | PostgresAction::Observe | PostgresAction::Look => {}
         }
         PostgresDone::Done
@@ -325,5 +329,6 @@ pub(super) fn dir(state: ControlState, standby_signal: bool) -> Cluster {
         tainted: None,
         history: History::first(Timeline(1)),
         newest_timeline: Timeline(1),
+        segment_bytes: 16 << 20,
     }
 }

@@ -338,7 +338,7 @@ impl All {
             PostgresAction::Freeze => self.point_to(node, None),
             PostgresAction::Checkpoint if server.is_primary() => drop(server.write(wal, Record::Checkpoint)),
             PostgresAction::CreateSlot(name) => {
-                server.cluster_mut().map(|on_disk| on_disk.slots.insert(name));
+                server.cluster_mut().map(|on_disk| on_disk.slots.entry(name).or_insert(on_disk.checkpoint.0));
             }
             PostgresAction::DropSlot(name) => {
                 server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));

@@ -94,6 +94,7 @@ pub(crate) fn node(sql: Sql) -> Shared {
             timeline: Timeline(2),
         },
         newest_timeline: Timeline(2),
+        segment_bytes: 16 << 20,
     });
     // Fresh for as long as any test takes: what is observed, a test makes old.
     let fresh = now + Duration::from_mins(1);
