@@ -432,7 +432,7 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
 fn who_was_silent_in_the_round_before_is_asked_again_in_this_one() {
     let b = Member::new("b");
     let asked = |round_ms: u64| {
-        let ask = crate::action::PeerAction::AskPosition {
+        let ask = PeerAction::AskPosition {
             member: b.clone(),
             api_url: "http://b:8008/patroni".into(),
             pledges: true,
@@ -442,13 +442,13 @@ fn who_was_silent_in_the_round_before_is_asked_again_in_this_one() {
             state.peers.answers.clear();
             state.memory.race = Some((Revision(101), at(round_ms)));
         });
-        let lane = crate::action::Lane::Peer(b.clone());
+        let lane = Lane::Peer(b.clone());
         let mut question = node.state.ops.in_lane(&lane).expect("it is asked").clone();
         question.deadline = at(600);
         node.state.ops.cancel(&lane);
         node.state.ops.begin(lane, question);
         let orders = actions(&node.later(600).tick());
-        orders.iter().any(|order| matches!(order, Action::Peer(crate::action::PeerAction::AskPosition { member, .. }) if *member == b))
+        orders.iter().any(|order| matches!(order, Action::Peer(PeerAction::AskPosition { member, .. }) if *member == b))
     };
     assert!(asked(500) && !asked(0));
 }

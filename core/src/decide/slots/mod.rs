@@ -136,21 +136,19 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
     let Some(sql) = view.sql() else { return };
     let own = slot_name(&view.config().me);
     let exists = |name: &String| sql.slots.iter().any(|slot| slot.physical && slot.name == *name);
-    let mut members = view.state.memory.member_slots.clone();
-    for name in wanted::names_of_members(&view) {
-        if name != own {
-            members.entry(name).or_insert(at);
-        }
-    }
     // Until it leads it does not count for how long they are gone.
     let leads = view.held().is_some() && view.is_primary();
-    let wanted = wanted::of_members(&view);
-    for (name, seen) in &mut members {
-        if !leads || wanted.iter().any(|wanted| wanted.name == *name) {
-            *seen = at;
+    let (before, named) = (&view.state.memory.member_slots, wanted::names_of_members(&view));
+    let wanted = if leads { wanted::of_members(&view) } else { Vec::new() };
+    let mut members = BTreeMap::new();
+    for name in sql.slots.iter().filter(|slot| slot.physical).map(|slot| &slot.name) {
+        let known = before.get(name).copied();
+        if known.is_none() && (*name == own || !named.contains(name)) {
+            continue;
         }
+        let awaited = leads && wanted.iter().all(|wanted| wanted.name != *name);
+        members.insert(name.clone(), known.filter(|_| awaited).unwrap_or(at));
     }
-    members.retain(|name, _| exists(name));
     let kept = |name: &&String| exists(name) || view.config().permanent_slots.contains(*name);
     let permanent = view.state.memory.permanent_slots.iter().filter(kept).cloned().collect();
     (state.memory.member_slots, state.memory.permanent_slots) = (members, permanent);
@@ -172,9 +170,16 @@ pub(crate) fn told(view: &View<'_>, sql: &Sql) -> (BTreeMap<String, Lsn>, Vec<St
     (slots, retain)
 }
 
+/// PostgreSQL's limit to the length of a name.
+const NAME_MAX: usize = 63;
+
 /// The name of a member's slot: lower case; `-` and `.` become `_`, anything else outside `[a-z0-9_]` its code point as
 /// `uNNNN`; cut to PostgreSQL's 63 characters.
 pub fn slot_name(member: &Member) -> String {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if member.as_str().len() <= NAME_MAX && member.as_str().bytes().all(plain) {
+        return member.as_str().into();
+    }
     let mut name = String::new();
     for c in member.as_str().chars().flat_map(char::to_lowercase) {
         match c {
@@ -183,7 +188,7 @@ pub fn slot_name(member: &Member) -> String {
             other => name.push_str(&format!("u{:04}", u32::from(other))),
         }
     }
-    name.truncate(63);
+    name.truncate(NAME_MAX);
     name
 }
 
