@@ -29,8 +29,7 @@ impl World {
     /// As the runtime answers: by the clock, each time anew. An agent that stands still says nothing.
     fn leads(&self, node: NodeId) -> bool {
         let host = &self.nodes[node.0];
-        let agent = host.agent.as_ref().filter(|agent| !agent.frozen);
-        agent.is_some_and(|agent| View { at: host.clock.read(self.now), state: &agent.state }.leads())
+        host.awake().is_some_and(|agent| View { at: host.clock.read(self.now), state: &agent.state }.leads())
     }
 
     fn answers_primary(&self, node: NodeId) -> bool {
@@ -39,8 +38,7 @@ impl World {
 
     fn led_lately(&self, node: NodeId) -> bool {
         let lately = |led| self.now.since(led) < ms(self.settings.loop_wait_ms);
-        self.nodes[node.0].agent.as_ref().is_some_and(|agent| !agent.frozen)
-            && self.checks.led[node.0].is_some_and(lately)
+        self.nodes[node.0].awake().is_some() && self.checks.led[node.0].is_some_and(lately)
     }
 
     fn lost_early(&self, node: NodeId) -> bool {
@@ -72,6 +70,8 @@ mod tests {
         };
         assert_eq!(both(|_, _| ()), Some("S27"));
         assert_eq!(both(|world, old| world.nodes[old.0].agent.as_mut().unwrap().frozen = true), None);
+        let asleep = |world: &mut World, old: NodeId| world.nodes[old.0].suspended = true;
+        assert_eq!(both(asleep), None, "nor does a host that sleeps");
         let early = |world: &mut World, _: NodeId| {
             let lease = key(world).lease;
             world.checks.early.insert(lease, world.now);
