@@ -46,7 +46,9 @@ impl World {
         let held = agent.and_then(|agent| agent.state.tenure.held().map(|held| held.lease));
         // Or an operator made a primary by hand while the cluster was paused, and it leads.
         let by_hand = self.checks.by_hand[node.0].is_some();
-        held.is_some_and(|lease| self.checks.early.contains_key(&lease)) || by_hand
+        // Who was let go in that pause and stood still has a moment to hear of it.
+        let let_go = agent.is_some_and(|agent| agent.state.memory.let_go) && !self.is_quiet(node, 1000);
+        held.is_some_and(|lease| self.checks.early.contains_key(&lease)) || by_hand || let_go
     }
 }
 
