@@ -97,7 +97,6 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("restore refused", SCRIPTS),
     ("restore unknown", SCRIPTS),
     ("reason slot_unusable", "no simulated slot loses its WAL or pins rows"),
-    ("drop_slot refused", SLOTS),
     ("drop_slot unknown", SLOTS),
     ("take_over done", PATRONI),
     ("take_over refused", PATRONI),
