@@ -2,7 +2,7 @@
 //! candidate that has failed, the request for it.
 
 use crate::action::{Action, StoreAction};
-use crate::id::{Lsn, Revision, SystemId, Timeline};
+use crate::id::{Revision, SystemId, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::store::{ClusterView, StatusKey};
@@ -40,12 +40,13 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if due && may_complete {
         return Some(complete(cluster, held.epoch, dir.system_id));
     }
-    let known = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
     let due = view.at.since(view.state.session.status_at) >= view.config().loop_wait;
+    if uninitialised || !due {
+        return None;
+    }
     let (slots, retain) = super::slots::told(view, sql);
-    let unmoved = |status: &StatusKey| status.slots == slots && status.retain == retain;
-    let told = known == sql.flushed && cluster.status.as_ref().is_some_and(unmoved);
-    if uninitialised || !due || told {
+    let told = |status: &StatusKey| status.optime == sql.flushed && status.slots == slots && status.retain == retain;
+    if cluster.status.as_ref().is_some_and(told) {
         return None;
     }
     // A position says which timeline it is on only once the history tells where that began. So that goes first, unless

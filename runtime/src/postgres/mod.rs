@@ -233,7 +233,9 @@ impl Postgres {
             StartAs::Standby(upstream) => Recovery::Standby(upstream),
         };
         let standby = recovery != Recovery::Primary;
-        if standby && self.observe_process().await == Process::Absent {
+        // Not while nobody leads: whoever holds the most must be up to say so, and archives it itself if it leads next.
+        let follows = matches!(recovery, Recovery::Standby(Some(_)));
+        if follows && self.observe_process().await == Process::Absent {
             archive::archive_left(&self.settings(), &self.changes, archive::BEFORE_START).await;
         }
         self.start_with(Some(recovery), Some(standby), allowance).await
