@@ -162,6 +162,9 @@ pub enum StoreAction {
     PutFailover {
         /// `mod_revision` of `failover`, 0 if absent.
         revision: Revision,
+        /// Only while whoever led when it was asked for leads yet: `create_revision` of `leader`, 0 if nobody does. What is
+        /// asked of a leader is worth less than what is asked while there is none (decision 18).
+        epoch: Revision,
         /// From whom.
         leader: Option<Member>,
         /// To whom.

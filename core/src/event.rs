@@ -158,6 +158,9 @@ pub enum PostgresDone {
     Configured {
         /// The generation.
         generation: u64,
+        /// Files were written for it.
+        #[cfg_attr(feature = "serde", serde(default))]
+        changed: bool,
     },
 }
 

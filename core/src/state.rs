@@ -186,8 +186,8 @@ pub struct Memory {
     pub contact_sought: Instant,
     /// When PostgreSQL changed, or the leader key vanished: its last answer is older than that if it was asked before.
     pub changed: Instant,
-    /// Since when no leader key is there; unlike `race` it does not begin anew with every round.
-    pub leaderless: Option<Instant>,
+    /// No leader key is there; unlike `race` this does not begin anew with every round.
+    pub leaderless: Option<Leaderless>,
     /// A promotion of the running postmaster was ordered and is not known to be refused: it may become a primary at any
     /// moment, whatever became of the order.
     pub promotion: bool,
@@ -235,6 +235,16 @@ pub struct Memory {
     pub knew: Option<SystemId>,
 }
 
+/// There is no leader key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Leaderless {
+    /// Since when this agent knows.
+    pub since: Instant,
+    /// The first revision without one that it has seen: what was written later was written while nobody led.
+    pub revision: Revision,
+}
+
 /// An operator's request under way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -255,6 +265,8 @@ pub enum PendingKind {
         request: MoveRequest,
         /// Who led when it was asked.
         old: Option<crate::id::Member>,
+        /// And under which epoch; 0: nobody did.
+        epoch: Revision,
         /// When the key was known to be written, or that it may have been.
         written: Option<Instant>,
     },

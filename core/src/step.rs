@@ -403,7 +403,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
         soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");
     }
-    if let Some(since) = memory.leaderless {
+    if let Some(crate::state::Leaderless { since, .. }) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
         soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
         soonest.offer(since + view.config().ttl, "what a tenure of nobody knows whom may last");

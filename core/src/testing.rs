@@ -11,7 +11,7 @@ use crate::effects::Effects;
 use crate::event::{EpochFile, Event};
 use crate::id::{LeaseId, Lsn, Member, OpId, Pid, Revision, StoreId, SystemId, Timeline};
 use crate::lease::{Bounds, Held, Tenure};
-use crate::state::{InFlight, State};
+use crate::state::{InFlight, Leaderless, State};
 use crate::time::{Duration, Instant, Seen, WallMillis};
 use crate::timeline::History;
 use crate::view::View;
@@ -125,6 +125,11 @@ pub(crate) fn failover(leader: Option<&str>, candidate: Option<&str>) -> Failove
         candidate: candidate.map(Member::new),
         scheduled_at: None,
     }
+}
+
+/// Nobody is known to lead since then, nor at the revision of a race.
+pub(crate) fn leaderless_since(since: Instant) -> Option<Leaderless> {
+    Some(Leaderless { since, revision: Revision(101) })
 }
 
 /// A database cluster of a standby that was shut down.
@@ -272,6 +277,7 @@ impl Node {
         node.set_cluster(cluster(101));
         let state = &mut node.state;
         state.memory.race = Some((Revision(101), now));
+        state.memory.leaderless = leaderless_since(now);
         state.postgres.sql = Some(Seen::new(standby_sql(None), now, now));
         for name in ["b", "c"] {
             let told = answer(Lsn(HERE.0 - 8), Some(Revision(101)));

@@ -270,7 +270,9 @@ impl Agent {
             Action::Postgres(action) => {
                 self.controlled(&action);
                 let done = match action {
-                    PostgresAction::Configure { generation, .. } => PostgresDone::Configured { generation },
+                    PostgresAction::Configure { generation, .. } => {
+                        PostgresDone::Configured { generation, changed: true }
+                    }
                     PostgresAction::Compare(_) => PostgresDone::Compared(choices.one_in(3).then_some(Lsn(0x300_0000))),
                     _ => PostgresDone::Done,
                 };

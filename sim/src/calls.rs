@@ -121,10 +121,19 @@ impl World {
 
     /// A member serves only what the leading one agrees to.
     fn sees_leader(&self, member: usize) -> bool {
-        self.store_leader.is_some_and(|leader| {
-            let (a, b) = (End::Store(member), End::Store(leader));
-            leader == member || !(self.net.is_cut((Plane::Store, a, b)) || self.net.is_cut((Plane::Store, b, a)))
-        })
+        self.store_leader.is_some_and(|leader| self.see_each_other(leader, member))
+    }
+
+    fn see_each_other(&self, one: usize, other: usize) -> bool {
+        let (a, b) = (End::Store(one), End::Store(other));
+        one == other || !(self.net.is_cut((Plane::Store, a, b)) || self.net.is_cut((Plane::Store, b, a)))
+    }
+
+    /// A member that works and sees most of those that do: it can lead, and be elected.
+    pub fn sees_most(&self, member: usize) -> bool {
+        let able = |index: &usize| self.members[*index].up && !self.members[*index].frozen;
+        let seen = (0..self.members.len()).filter(|other| able(other) && self.see_each_other(member, *other)).count();
+        able(&member) && seen * 2 > self.members.len()
     }
 
     /// What waited for the store to answer again is asked again; whoever asked may have given up.
@@ -201,13 +210,13 @@ impl World {
 
     /// A leader of the store was elected.
     pub fn store_elected(&mut self) {
-        let able = |member: &crate::world::StoreMember| member.up && !member.frozen;
-        let candidates: Vec<usize> = (0..self.members.len()).filter(|index| able(&self.members[*index])).collect();
-        if self.store_leader.is_some() || candidates.len() * 2 <= self.members.len() {
+        let candidates: Vec<usize> = (0..self.members.len()).filter(|member| self.sees_most(*member)).collect();
+        if self.store_leader.is_some() || candidates.is_empty() {
             return;
         }
         self.store_leader = Some(*self.store_random.pick(&candidates));
         self.term += 1;
+        self.checks.disturbed(None, self.now);
         self.store.refresh_leases(self.now);
         self.store_changed();
         self.store_answers_again();

@@ -71,6 +71,7 @@ const HEARD: &str = "the simulated executor hears how every job ends, or is dead
 /// What fewer than one seed in two thousand reaches: whether it is seen proves nothing.
 const RARE: &[&str] = &[
     "reason guard_silent",
+    "reason cannot_hold",
     "reason newer_branch",
     "reason cluster_known",
     "reason cluster_published",
@@ -81,11 +82,11 @@ const RARE: &[&str] = &[
     "complete_initialize unknown",
     "clear_failover refused",
     "put_failover refused",
+    "drop_slot refused",
 ];
 
 /// What a swarm does not reach, and why.
 pub const UNREACHABLE: &[(&str, &str)] = &[
-    ("reason cannot_hold", "the simulated guard stops whatever it is told to"),
     ("reason data_dir_unusable", "simulated directories are whole, empty, or another cluster's"),
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),

@@ -12,9 +12,9 @@ use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Ups
 
 use crate::check::Tool;
 use crate::mutant::Mutant;
-use crate::node::{Job, Message, NodeId, Stage};
+use crate::node::{Job, Message, NodeId, Source, Stage};
 use crate::postgres::Disk;
-use crate::postgres::wal::{Place, Record};
+use crate::postgres::wal::Record;
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
@@ -35,14 +35,13 @@ impl World {
     pub fn begin_job(&mut self, node: NodeId, op: OpId, action: PostgresAction, under: Option<Armed>) {
         let pid = self.nodes[node.0].server.postmaster.as_ref().map(|pm| pm.pid);
         let takes = self.first_stage(&action);
-        let brings = match &action {
-            PostgresAction::Rewind(upstream) => self.upstream(&upstream.member),
+        let source = match &action {
+            PostgresAction::Clone(upstream) | PostgresAction::Rewind(upstream) => self.source(upstream),
             _ => None,
         };
-        let brings = brings.and_then(|from| self.nodes[from.0].server.cluster()).map(|on_disk| on_disk.flushed);
         if let Some(agent) = &mut self.nodes[node.0].agent {
             let stage = Stage::Preparing;
-            agent.jobs.insert(op, Job { action: action.clone(), under, stage, pid, signal_aside: false, brings });
+            agent.jobs.insert(op, Job { action: action.clone(), under, stage, pid, signal_aside: false, source });
         }
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
@@ -116,6 +115,11 @@ impl World {
             .cluster()
             .is_none_or(|mine| self.wal.system(mine.end) == self.wal.system(theirs.end));
         same && self.nodes[node.0].server.postmaster.is_none() && self.nodes[node.0].server.orphans.is_none()
+    }
+
+    fn source(&self, upstream: &Upstream) -> Option<Source> {
+        let server = &self.nodes[self.upstream(&upstream.member)?.0].server;
+        Some(Source { pid: server.postmaster.as_ref()?.pid, flushed: server.cluster()?.flushed })
     }
 
     fn upstream(&self, member: &Member) -> Option<NodeId> {
@@ -339,7 +343,7 @@ impl World {
                 self.coverage.count("initdb");
                 done
             }
-            PostgresAction::Clone(upstream) => self.cloned(node, &upstream),
+            PostgresAction::Clone(upstream) => self.cloned(node, &upstream, job.source),
             PostgresAction::RecoverSingleUser => {
                 if server.postmaster.is_some() || server.orphans.is_some() {
                     return refused("it runs");
@@ -347,9 +351,11 @@ impl World {
                 self.recovers_alone(node);
                 done
             }
-            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream, job.brings),
+            PostgresAction::Rewind(upstream) => self.rewound(node, &upstream, job.source),
             PostgresAction::Compare(upstream) => self.compared(node, &upstream),
-            PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
+            PostgresAction::Configure { generation } => {
+                Outcome::Done(PostgresDone::Configured { generation, changed: true })
+            }
             // A change of the configuration and a signal: a server that is not consistent yet obeys as well.
             PostgresAction::Follow(_) | PostgresAction::Freeze if self.nodes[node.0].server.postmaster.is_none() => {
                 refused("it does not run")
@@ -422,9 +428,15 @@ impl World {
         }
     }
 
-    fn cloned(&mut self, node: NodeId, upstream: &Upstream) -> Done {
+    /// Whether what a copy was begun from is there without a break: pg_basebackup and pg_rewind fail with their connection.
+    fn lasts(&self, upstream: &Upstream, source: Option<Source>) -> bool {
+        source.is_some_and(|began| self.source(upstream).is_some_and(|now| now.pid == began.pid))
+    }
+
+    fn cloned(&mut self, node: NodeId, upstream: &Upstream, begun_from: Option<Source>) -> Done {
         let was_begun = self.nodes[node.0].server.disk == Disk::Unfinished;
-        let from = self.upstream(&upstream.member).filter(|_| self.may_clone(node, upstream) && was_begun);
+        let answers = was_begun && self.may_clone(node, upstream) && self.lasts(upstream, begun_from);
+        let from = self.upstream(&upstream.member).filter(|_| answers);
         let source = from.and_then(|from| self.nodes[from.0].server.cluster().cloned());
         let server = &mut self.nodes[node.0].server;
         let Some(source) = source else {
@@ -461,8 +473,9 @@ impl World {
     }
 
     /// pg_rewind: what lies behind the last common checkpoint goes, what the source has comes.
-    fn rewound(&mut self, node: NodeId, upstream: &Upstream, brings: Option<Place>) -> Done {
-        let from = self.upstream(&upstream.member).filter(|from| self.replicates(*from, node));
+    fn rewound(&mut self, node: NodeId, upstream: &Upstream, begun_from: Option<Source>) -> Done {
+        let lasts = self.lasts(upstream, begun_from);
+        let from = self.upstream(&upstream.member).filter(|from| lasts && self.replicates(*from, node));
         let source = from.filter(|from| self.nodes[from.0].server.is_primary() && self.nodes[from.0].server.is_ready());
         let source = source.and_then(|from| self.nodes[from.0].server.cluster().cloned());
         let server = &mut self.nodes[node.0].server;
@@ -485,7 +498,8 @@ impl World {
         let shared = self.wal.shared(source.end, on_disk.end);
         // The WAL files of the source come with it. What was written into them meanwhile may not, and it is consistent with
         // that only: it waits for it if the source is gone.
-        let brought = brings.map_or(0, |brings| self.wal.shared(source.flushed, brings).depth).max(shared.depth);
+        let brought =
+            begun_from.map_or(0, |began| self.wal.shared(source.flushed, began.flushed).depth).max(shared.depth);
         on_disk.end = self.wal.on_the_way(source.flushed, brought);
         (on_disk.flushed, on_disk.consistent) = (on_disk.end, source.end);
         on_disk.replayed = self.wal.on_the_way(source.flushed, shared.depth);

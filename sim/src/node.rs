@@ -179,8 +179,17 @@ pub struct Job {
     pub pid: Option<Pid>,
     /// It has put the signal file aside, to put it back at its end.
     pub signal_aside: bool,
-    /// The WAL that a rewind brings: what its source had written when it began.
-    pub brings: Option<Place>,
+    /// What a clone or a rewind copies from, as it was when it began. It hangs on that postmaster's connections.
+    pub source: Option<Source>,
+}
+
+/// What a tool copies from, as it was when the tool began.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Its postmaster: the copy ends with an error when that does.
+    pub pid: Pid,
+    /// The WAL that it had written, which comes with the files.
+    pub flushed: Place,
 }
 
 /// How far work on PostgreSQL is.

@@ -1,5 +1,6 @@
 //! What happens to PostgreSQL as time passes: starts, stops, promotions, crashes.
 
+use matriarch_core::action::PostgresAction;
 use matriarch_core::id::{Pid, Timeline};
 use matriarch_core::time::Duration;
 use matriarch_core::view::postgres::{ControlState, Phase, StopMode};
@@ -73,6 +74,7 @@ impl World {
 
     fn recovered(&mut self, node: NodeId, pid: Pid) {
         let ready = self.nodes[node.0].server.recovered(&self.wal);
+        self.checks.ready_since[node.0] = self.now;
         let in_recovery = self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
         if ready && !in_recovery {
             // The end of a crash recovery is a checkpoint.
@@ -222,7 +224,9 @@ impl World {
         let Some(pm) = pm else { return };
         self.nodes[node.0].deferred.clear();
         self.trace.note(self.now, node, '.', || format!("postmaster {} is gone ({how:?})", pm.pid.0));
-        self.checks.by_hand[node.0] = None;
+        if !self.is_restarting(node) {
+            self.checks.by_hand[node.0] = None;
+        }
         if std::mem::take(&mut self.nodes[node.0].started_by_hand) && how == Crash::Killed {
             let takes = self.takes(self.pace.start);
             self.later(takes, Due::OperatorStarts { node });
@@ -234,6 +238,12 @@ impl World {
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
+    }
+
+    /// Its agent restarts it: it comes up again as what it was.
+    fn is_restarting(&self, node: NodeId) -> bool {
+        let agent = self.nodes[node.0].agent.as_ref();
+        agent.is_some_and(|agent| agent.jobs.values().any(|job| job.action == PostgresAction::Restart))
     }
 
     /// A promotion first removes the signal file, then writes the history file of its timeline, then its first record:

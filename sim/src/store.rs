@@ -441,9 +441,11 @@ impl Store {
             }
             StoreAction::Vouch { record } => keys.epoch.as_ref().is_some_and(|known| known.revision == record.revision),
             StoreAction::PutHistory { epoch, revision, .. } => leads(epoch) && keys.history.revision == *revision,
-            StoreAction::PutFailover { revision, .. } | StoreAction::ClearFailover { revision } => {
-                keys.failover_revision == *revision
+            StoreAction::PutFailover { revision, epoch, .. } => {
+                let led = keys.leader.as_ref().map_or(Revision(0), |leader| leader.created);
+                led == *epoch && keys.failover_revision == *revision
             }
+            StoreAction::ClearFailover { revision } => keys.failover_revision == *revision,
             _ => unreachable!("executed by a function of its own"),
         }
     }

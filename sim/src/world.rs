@@ -1,7 +1,7 @@
 //! The world: everything that happens, in the order of true time, one thing after the other on one thread.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
@@ -258,8 +258,8 @@ pub struct World {
     pub term: u64,
     /// Its backups, if one will be wanted.
     pub backups: VecDeque<Backup>,
-    /// The dynamic configuration, once it was changed.
-    pub dynamic: Option<Dynamic>,
+    /// The dynamic configurations since each revision of the store, once it was changed.
+    pub dynamic: BTreeMap<Revision, Dynamic>,
     /// Requests that wait for the store to elect.
     pub store_waiting: Vec<Due>,
     /// When the store looks for leases that are over.
@@ -354,7 +354,7 @@ impl World {
             store_leader: Some(0),
             term: 1,
             backups: VecDeque::new(),
-            dynamic: None,
+            dynamic: BTreeMap::new(),
             store_waiting: Vec::new(),
             lease_check: None,
             told: Revision(0),

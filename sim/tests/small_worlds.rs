@@ -50,6 +50,7 @@ fn kinds() -> [Vec<Kind>; 3] {
             What::Isolate,
             What::CutStore,
             What::CutReplication,
+            What::CutClients,
         ]),
         with(&[What::KillGuard, What::Isolate, What::CutToStore, What::CutFromStore, What::SilenceWatches]),
         with(&[|_| What::LoseKey, |_| What::LoseLease]),

@@ -44,7 +44,14 @@ fn two_thousand_seeds_break_nothing() {
     let sum = sum.into_inner().unwrap();
     assert!(sum.found.is_empty(), "{}", sum.found.join("\n"));
     // A swarm in which nothing happened proves nothing.
-    for what in EVIDENCE.into_iter().chain(["early release", "freeze", "key lost early", "resume", "wind-down"]) {
+    for what in EVIDENCE.into_iter().chain([
+        "early release",
+        "failover by word",
+        "freeze",
+        "key lost early",
+        "resume",
+        "wind-down",
+    ]) {
         assert!(sum.coverage.of(what) >= 10, "{what} was seen {} times", sum.coverage.of(what));
     }
     // Other seeds may miss what is rare.

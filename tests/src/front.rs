@@ -120,6 +120,13 @@ impl Front {
                 format!("{address}:{server} maxconn 100 check port {api}"),
             ));
         }
+        if let Some(files) = &cluster.certificates {
+            let read = |name: &str| fs::read_to_string(files.path(name)).expect("it was made");
+            self.write("ca.pem", &read("ca.pem"));
+            self.write("client.pem", &[read("client.pem"), read("client.key")].concat());
+            changes.push(("#default-server check-ssl".to_owned(), "default-server check-ssl".to_owned()));
+            changes.push(("/etc/haproxy".to_owned(), self.dir.display().to_string()));
+        }
         example("haproxy.cfg", &changes)
     }
 

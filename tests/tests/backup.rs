@@ -329,18 +329,28 @@ impl WalG {
     }
 }
 
+/// A cluster that archives into the store, and its primary.
+async fn archiving(store: &WalG, nodes: u8) -> (Cluster, usize) {
+    archiving_by(store, nodes, &["wal-g.yml"]).await
+}
+
+async fn archiving_by(store: &WalG, nodes: u8, examples: &[&str]) -> (Cluster, usize) {
+    let mut cluster = Cluster::prepare(plan(nodes)).await;
+    for node in &mut cluster.nodes {
+        store.configure(node, examples);
+        node.start();
+    }
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    (cluster, primary)
+}
+
 /// The primary is lost while it could not archive, and another goes on, to which those segments were sent: as a standby
 /// PostgreSQL archives nothing, so only who wrote them can put them into the archive. It comes back as it is, and then
 /// with WAL that the other does not have.
 #[tokio::test]
 async fn what_a_lost_primary_had_not_archived_is_archived() {
     let store = WalG::new();
-    let mut cluster = Cluster::prepare(plan(2)).await;
-    for node in &mut cluster.nodes {
-        store.configure(node, &["wal-g.yml"]);
-        node.start();
-    }
-    let first = cluster.healed(HEAL_LIMIT).await;
+    let (mut cluster, first) = archiving(&store, 2).await;
     let client = cluster.nodes[first].connect().await.unwrap();
     client.batch_execute("create table t (n int)").await.unwrap();
     archived(&client).await;
@@ -386,12 +396,7 @@ async fn is_lost_with_segments(store: &WalG, cluster: &mut Cluster, lost: usize,
 #[tokio::test]
 async fn a_switchover_gets_over_an_archive_that_hangs() {
     let store = WalG::new();
-    let mut cluster = Cluster::prepare(plan(2)).await;
-    for node in &mut cluster.nodes {
-        store.configure(node, &["wal-g.yml"]);
-        node.start();
-    }
-    let first = cluster.healed(HEAL_LIMIT).await;
+    let (cluster, first) = archiving(&store, 2).await;
     let second = cluster.others(first)[0];
     let ledger = Ledger::start(&cluster).await;
     let mark = Mark::now();
@@ -408,17 +413,41 @@ async fn a_switchover_gets_over_an_archive_that_hangs() {
     archived(&to.connect().await.unwrap()).await;
 }
 
+/// Nobody leads, and who was the primary is wanted: what it has not archived waits, not the cluster.
+#[tokio::test]
+async fn nobody_waits_for_an_archive_while_nobody_leads() {
+    let store = WalG::new();
+    let (mut cluster, only) = archiving(&store, 1).await;
+    let client = cluster.nodes[only].connect().await.unwrap();
+    client.batch_execute("create table t (n int)").await.unwrap();
+    archived(&client).await;
+    store.set("closed", true);
+    let row = client.query_one("select pg_walfile_name(pg_current_wal_lsn())", &[]).await.unwrap();
+    let segment: String = row.get(0);
+    client.batch_execute("insert into t values (1); select pg_switch_wal()").await.unwrap();
+    cluster.nodes[only].kill_everything();
+    // Its key is gone: it starts as a standby, to see where it is.
+    tokio::time::sleep(2 * cluster.ttl()).await;
+    store.set("hangs", true);
+    cluster.nodes[only].start();
+    assert_eq!(cluster.healed(HEAL_LIMIT).await, only);
+    let log = cluster.nodes[only].log();
+    assert!(log.contains("order=\"start PostgreSQL as standby of nobody"), "it was not started as a standby");
+    assert!(!log.contains("archive_command did not end"), "it waited for its archive");
+    for name in ["closed", "hangs"] {
+        store.set(name, false);
+    }
+    archived(&cluster.nodes[only].connect().await.unwrap()).await;
+    assert!(store.has(&segment), "{segment}");
+}
+
 /// All nodes lose their data, and the store remains; then a new cluster is made of the same backup.
 #[tokio::test]
 async fn a_cluster_without_data_fetches_them_while_nobody_leads() {
     let store = WalG::new();
     {
-        let mut cluster = Cluster::prepare(plan(2)).await;
-        for node in &mut cluster.nodes {
-            store.configure(node, &["wal-g.yml"]);
-            node.start();
-        }
-        let primary = &cluster.nodes[cluster.healed(HEAL_LIMIT).await];
+        let (mut cluster, primary) = archiving(&store, 2).await;
+        let primary = &cluster.nodes[primary];
         let client = primary.connect().await.unwrap();
         client.batch_execute("create table t (n int); insert into t values (1)").await.unwrap();
         store.back_up(primary);
@@ -440,12 +469,7 @@ async fn a_cluster_without_data_fetches_them_while_nobody_leads() {
         archived(&client).await;
     }
 
-    let mut cluster = Cluster::prepare(plan(2)).await;
-    for node in &mut cluster.nodes {
-        store.configure(node, &["wal-g.yml", "wal-g-restore.yml"]);
-        node.start();
-    }
-    cluster.healed(HEAL_LIMIT).await;
+    let (cluster, _) = archiving_by(&store, 2, &["wal-g.yml", "wal-g-restore.yml"]).await;
     for node in &cluster.nodes {
         has_rows(node, 3).await;
     }

@@ -1,10 +1,9 @@
 //! What operators have run at the events of a cluster's life.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use matriarch_tests::scripts::{callbacks, file, lines, shell};
 use matriarch_tests::{Cluster, Ended, Node, Plan, eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,36 +16,11 @@ fn yaml(node: &Node) -> Value {
     serde_yaml::from_str(&fs::read_to_string(node.config()).unwrap()).unwrap()
 }
 
-/// Adds keys to sections of the configuration of one node.
-fn configure(node: &Node, extra: &Value) {
-    let mut yaml = yaml(node);
-    for (name, section) in extra.as_object().unwrap() {
-        let keys = section.as_object().unwrap().clone();
-        yaml[name].as_object_mut().unwrap().extend(keys);
-    }
-    fs::write(node.config(), serde_yaml::to_string(&yaml).unwrap()).unwrap();
-}
-
-/// A command that runs `text` in a shell, with the arguments that it is given.
-fn shell(text: &str) -> String {
-    assert!(!text.contains('\''), "{text}");
-    format!("/bin/sh -c '{text}' sh")
-}
-
-/// A file of a node.
-fn file(node: &Node, name: &str) -> PathBuf {
-    node.dir().join(name)
-}
-
-fn lines(node: &Node, name: &str) -> Vec<String> {
-    fs::read_to_string(file(node, name)).unwrap_or_default().lines().map(str::to_owned).collect()
-}
-
 /// Starts a cluster whose nodes have more in their configuration.
 async fn started(plan: Plan, extra: impl Fn(&Node) -> Value) -> (Cluster, usize) {
     let mut cluster = Cluster::prepare(plan).await;
     for node in &mut cluster.nodes {
-        configure(node, &extra(node));
+        node.configure(&extra(node));
         node.start();
     }
     let primary = cluster.healed(HEAL_LIMIT).await;
@@ -70,10 +44,8 @@ async fn called(node: &Node, wanted: &[&str]) {
 #[tokio::test]
 async fn callbacks_are_called_as_patroni_calls_them() {
     let (mut cluster, first) = started(Plan::default(), |node| {
-        let call = shell(&format!("echo \"$*\" >> {}; echo heard: $1; env >> {0}.env", file(node, "calls").display()));
-        let names = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
-        let callbacks = names.map(|name| (name, call.clone()));
-        json!({"postgresql": {"callbacks": BTreeMap::from(callbacks)}})
+        let calls = file(node, "calls").display().to_string();
+        callbacks(&shell(&format!("echo \"$*\" >> {calls}; echo heard: $1; env >> {calls}.env")))
     })
     .await;
     let others = cluster.others(first);

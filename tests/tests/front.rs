@@ -79,6 +79,19 @@ async fn a_client_through_haproxy_writes_on_and_readers_reach_standbys() {
     reach_standbys(&front.replicas()).await;
 }
 
+/// The REST API hears nobody without a certificate.
+#[tokio::test]
+async fn haproxy_knows_the_roles_where_its_checks_go_over_tls() {
+    let cluster = Cluster::start(Plan { tls: true, ..Plan::default() }).await;
+    let Some(front) = Front::start(&cluster).await else { return };
+    let first = agrees(&front, &cluster).await;
+    reach_standbys(&front.replicas()).await;
+    let second = cluster.others(first)[0];
+    switch(&cluster, first, second).await;
+    assert_eq!(agrees(&front, &cluster).await, second);
+    assert!(!is_standby(&Front::connect(&front.primary()).await.unwrap()).await);
+}
+
 #[tokio::test]
 async fn a_client_through_pgbouncer_and_haproxy_writes_on() {
     let mut cluster = Cluster::start(Plan::default()).await;

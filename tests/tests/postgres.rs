@@ -211,8 +211,14 @@ async fn a_standby_whose_replay_is_blocked_freezes_as_well() {
     until(async || standby.sql().await.received >= sent).await;
     assert!(standby.sql().await.replayed < sent);
 
+    // What a freeze writes along is told by the reload that finds it written.
+    let mut settings = (*standby.postgres.settings()).clone();
+    settings.parameters.insert("work_mem".into(), "5MB".into());
+    standby.postgres.apply_settings(settings);
     done(standby.postgres.freeze(LONG).await);
     let frozen = standby.sql().await;
+    assert!(done(standby.postgres.reload_configuration().await));
+    assert!(!done(standby.postgres.reload_configuration().await));
     primary.run("CREATE TABLE unseen ()").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let later = standby.sql().await;

@@ -3,7 +3,7 @@
 use crate::config::RETRY_PAUSE;
 use crate::id::{Member, Revision};
 use crate::lease::{Held, Tenure};
-use crate::state::State;
+use crate::state::{Leaderless, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process};
@@ -52,8 +52,9 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
         (None, None) => {}
     }
     if seen.value.leader.is_none() {
-        let since = state.memory.leaderless.filter(|_| unseen.is_none());
-        state.memory.leaderless = since.or(Some(seen.heard));
+        let known = state.memory.leaderless.filter(|_| unseen.is_none());
+        let began = Leaderless { since: seen.heard, revision: seen.value.revision };
+        state.memory.leaderless = known.or(Some(began));
     }
     if let (Some(pledge), Some(leader)) = (state.pledge, &seen.value.leader)
         && leader.created > pledge.absent_at

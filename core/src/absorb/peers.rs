@@ -61,7 +61,7 @@ fn keep_members_only(state: &mut State) {
         |name: &Member| cluster.value.members.contains_key(name) || lost.contains_key(name) || vanished == Some(name);
     let leaderless = state.memory.leaderless;
     state.peers.answers.retain(|name, seen| {
-        concerns(name) || (seen.value.primary && leaderless.is_some_and(|since| seen.asked >= since))
+        concerns(name) || (seen.value.primary && leaderless.is_some_and(|began| seen.asked >= began.since))
     });
     state.peers.unreachable.retain(|name, _| concerns(name));
 }

@@ -214,7 +214,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             }
             state.memory.followed = None;
         }
-        (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation })) => {
+        (PostgresAction::Configure { .. }, Outcome::Done(PostgresDone::Configured { generation, .. })) => {
             state.memory.configured = generation;
         }
         (PostgresAction::Restart, outcome) => {

@@ -160,7 +160,11 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
                 state.session.lease = None;
             }
         }
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, at, action, false),
+        StoreAction::PutFailover { .. } => {
+            crate::procedure::failover_written(state, at, action, false);
+            // Whoever asks again is not to be refused for what a silent watch does not tell.
+            state.memory.store_doubt = Some(at);
+        }
         StoreAction::RaceInitialize { .. }
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::Reserve { .. }

@@ -40,7 +40,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         };
         return Some(Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream))));
     }
-    let gave_up = view.state.memory.gave_up.is_some_and(|at| view.at < at + view.config().loop_wait);
+    let gave_up = view.gave_up_for().is_some();
     if let Some(initialize) = cluster.initialize.filter(|_| view.state.memory.initdb_failed && view.initialising()) {
         // Given back a moment ago, it is not seen to be gone yet.
         let abandon = Action::Store(StoreAction::AbandonInitialize { initialize: initialize.revision });

@@ -62,9 +62,11 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
 
 /// The operator asked for this node, and it cannot serve, or the operator's own check has refused it. The others would
 /// stand back for it, for as long as it takes it to try and fail once more.
+///
+/// The race: its own record is being written while it gives up, and it has given up before there is a turn for this.
 fn fails_as_candidate(view: &View<'_>) -> bool {
     let asked_for = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(&view.config().me));
-    asked_for && (view.state.memory.giving_up || view.vetoed_for().is_some())
+    asked_for && (view.state.memory.giving_up || view.gave_up_for().is_some() || view.vetoed_for().is_some())
 }
 
 /// `initialize` and, if it is absent, `config`.

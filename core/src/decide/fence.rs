@@ -228,13 +228,25 @@ fn without_key(view: &View<'_>, reason: Reason, campaign: Action) -> Verdict {
         return Verdict::orders(Reason::CannotHold, stop_writes(view)).fate(Fate::LetLapse);
     }
     let mut orders = vec![Action::Guard(GuardAction::Hold)];
-    // Whoever takes the key vouches for its guard. After a pause there may be none: it is armed first.
-    let vouches = matches!(campaign, Action::Store(StoreAction::Acquire(_)));
-    let unguarded = view.cluster().and_then(|cluster| cluster.epoch.as_ref()).is_some_and(|record| record.unguarded);
-    if !(vouches && unguarded && view.state.guard.armed.is_none()) {
+    let takes = matches!(campaign, Action::Store(StoreAction::Acquire(_)));
+    if !(takes && (vouches_for_nothing(view) || outlasts_the_lease(view))) {
         orders.push(campaign);
     }
     Verdict::orders(reason, orders)
+}
+
+/// Whoever takes the key vouches for its guard. After a pause there may be none: it is armed first.
+fn vouches_for_nothing(view: &View<'_>) -> bool {
+    let unguarded = view.cluster().and_then(|cluster| cluster.epoch.as_ref()).is_some_and(|record| record.unguarded);
+    unguarded && view.state.guard.armed.is_none()
+}
+
+/// The search goes by the ttl that this agent knew when it began. Where the cluster's is shorter by now, the guard's
+/// instant comes after the new lease may end: then what may write is held before the key is taken.
+fn outlasts_the_lease(view: &View<'_>) -> bool {
+    let guard = &view.state.guard;
+    let until = view.state.granted.map(|granted| view.config().bounds.arm_at(granted.asked, granted.ttl));
+    !guard.held && guard.armed.zip(until).is_some_and(|(armed, until)| armed.at > until)
 }
 
 /// The leader key is of the tenure that the epoch file of this node names, and that one is not over: it may take long to

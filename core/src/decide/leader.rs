@@ -80,8 +80,7 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;
         let since = view.at.since(memory.promoting_since?);
         // Nor does anybody take over in a pause.
-        if view.electable_others().is_empty() || view.paused() || !(refused || since >= promotion_limit(view.config()))
-        {
+        if !view.has_electable_others() || view.paused() || !(refused || since >= promotion_limit(view.config())) {
             return None;
         }
         let (refusals, since) = (memory.promotions_refused, ms(since));
@@ -108,9 +107,14 @@ fn stopping(view: &View<'_>) -> Verdict {
 fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     assert!(view.authority(), "nothing is started as primary without authority");
     let failures = view.state.memory.start_failures;
-    let others = !view.electable_others().is_empty();
-    if failures >= START_FAILURES_MAX || (view.config().primary_start_timeout.is_zero() && others) {
-        let why = alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)");
+    let others = view.has_electable_others();
+    let at_once = view.config().primary_start_timeout.is_zero() && others;
+    if failures >= START_FAILURES_MAX || at_once {
+        let why = if at_once {
+            "PostgreSQL is gone, and primary_start_timeout is 0: another is to take over at once".into()
+        } else {
+            alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)")
+        };
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }
     // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be

@@ -22,16 +22,17 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     };
     // Whose member it is stands in the keys.
     view.cluster()?;
-    let record = record(view);
     let stale = view.at.since(session.published_at) >= view.config().loop_wait;
-    let changed = match &session.published {
-        None => true,
-        Some(published) if stale => *published != record,
+    let now = record(view);
+    let to_tell = match &session.published {
         // Positions move all the time and may be as old as loop_wait; everything else is told at once.
-        Some(published) => without_positions(published) != without_positions(&record),
+        Some(MemberRecord { position, received, replayed, .. }) if !stale => {
+            MemberRecord { position: *position, received: *received, replayed: *replayed, ..now }
+        }
+        _ => now,
     };
-    if changed {
-        return Some((Action::Store(StoreAction::PutMember { lease, record }), Reason::PublishDue));
+    if session.published.as_ref() != Some(&to_tell) {
+        return Some((Action::Store(StoreAction::PutMember { lease, record: record(view) }), Reason::PublishDue));
     }
     let due = view.at >= session.kept + Bounds::renew_interval(session.ttl);
     due.then_some((Action::Store(StoreAction::KeepSession { lease }), Reason::PublishDue))
@@ -43,10 +44,6 @@ fn is_no_member(view: &View<'_>) -> bool {
     let named = view.cluster().and_then(ClusterView::system_id);
     let other = named.zip(view.dir()).is_some_and(|(named, dir)| named != dir.system_id);
     other && view.held().is_none() && !view.paused()
-}
-
-fn without_positions(record: &MemberRecord) -> MemberRecord {
-    MemberRecord { position: Lsn(0), received: Lsn(0), replayed: Lsn(0), ..record.clone() }
 }
 
 /// What we tell of ourselves now. The words are Patroni's (states and roles of its appendix A).

@@ -218,7 +218,7 @@ fn beside(view: &View<'_>, reason: Reason) -> Verdict {
 fn may_take_key(view: &View<'_>) -> bool {
     let ours = view.complete_dir().is_some_and(|dir| view.system_id() == Some(dir.system_id));
     let free = view.cluster().is_some_and(|cluster| cluster.leader.is_none());
-    let gave_up = view.state.memory.gave_up.is_some_and(|at| view.at < at + view.config().loop_wait);
+    let gave_up = view.gave_up_for().is_some();
     view.state.memory.let_go && ours && free && !gave_up
 }
 

@@ -16,7 +16,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let (since_ms, limit) = (ms(view.at.since(since)), view.config().primary_start_timeout);
     let limit_ms = ms(limit);
     // In a pause nobody would take over.
-    if view.at.since(since) >= limit && !view.electable_others().is_empty() && !view.paused() {
+    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() {
         let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
         return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
     }

@@ -59,7 +59,7 @@ fn draining(view: &View<'_>) -> Option<Verdict> {
 }
 
 fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {
-    view.electable_others().into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect()
+    view.electable_others().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect()
 }
 
 /// A primary: look at the candidates, write a checkpoint so that the stop is short, stop.

@@ -23,10 +23,11 @@ const POSITION_PATIENCE: Duration = Duration::from_millis(500);
 /// Takes a request in. What can be refused at once is refused by [`answer`] in the same step.
 pub(crate) fn begin(state: &mut State, at: Instant, id: RequestId, request: Request) {
     assert!(state.requests.len() < REQUESTS_MAX, "the runtime admits no more");
-    let old =
-        state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref()).map(|leader| leader.member.clone());
+    let leader = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
+    let old = leader.map(|leader| leader.member.clone());
+    let epoch = leader.map(|leader| leader.created).unwrap_or_default();
     let kind = match request {
-        Request::Move(request) => PendingKind::Move { request, old, written: None },
+        Request::Move(request) => PendingKind::Move { request, old, epoch, written: None },
         Request::Restart => PendingKind::Restart { op: None },
         Request::ScheduleRestart(wanted) => restart::schedule(state, wanted),
         Request::CancelRestart => restart::cancel(state),
@@ -53,8 +54,8 @@ pub(crate) fn failover_written(state: &mut State, at: Instant, action: &StoreAct
 pub(crate) fn orders(view: &View<'_>) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
     for pending in view.state.requests.values() {
-        if let PendingKind::Move { request, written: None, .. } = &pending.kind {
-            orders.extend(switchover::orders(view, request, pending.since));
+        if let PendingKind::Move { request, epoch, written: None, .. } = &pending.kind {
+            orders.extend(switchover::orders(view, request, *epoch, pending.since));
         }
     }
     if !view.state.position_asked.is_empty() {
@@ -97,7 +98,7 @@ pub(crate) fn answer(out: &mut Outbox<'_>) {
         let Some(pending) = out.state.requests.get(&id).filter(|_| out.has_room()).cloned() else { continue };
         let view = out.view();
         let answer = match &pending.kind {
-            PendingKind::Move { request, old, written } => {
+            PendingKind::Move { request, old, written, .. } => {
                 switchover::answer(&view, request, old.as_ref(), *written, pending.since)
             }
             PendingKind::Restart { op } => restart::answer(&view, *op, pending.since),

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::text;
 use crate::action::{Action, Answer, PeerAction, StoreAction};
 use crate::event::MoveRequest;
-use crate::id::Member;
+use crate::id::{Member, Revision};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use crate::view::View;
@@ -50,7 +50,9 @@ fn told(view: &View<'_>, name: &Member, since: Instant) -> Option<bool> {
     peers.unreachable.get(name).filter(|at| **at >= since).map(|_| false)
 }
 
-pub(super) fn orders(view: &View<'_>, request: &MoveRequest, since: Instant) -> Vec<(Action, Reason)> {
+/// `epoch`: of whoever led when it was asked for. The race: its key goes while candidates are asked, and what was asked of
+/// it would be written while nobody leads.
+pub(super) fn orders(view: &View<'_>, request: &MoveRequest, epoch: Revision, since: Instant) -> Vec<(Action, Reason)> {
     if refusal(view, request).is_some() {
         return Vec::new();
     }
@@ -60,6 +62,7 @@ pub(super) fn orders(view: &View<'_>, request: &MoveRequest, since: Instant) -> 
     if good {
         let put = StoreAction::PutFailover {
             revision: view.cluster().map(|cluster| cluster.failover_revision).unwrap_or_default(),
+            epoch,
             leader: request.leader.clone(),
             candidate: request.candidate.clone(),
             scheduled_at: request.scheduled_at.clone(),

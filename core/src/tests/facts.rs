@@ -306,7 +306,7 @@ fn what_an_operation_on_postgresql_brought_is_remembered() {
     let without_roles = || Node::primary().with(|state| state.memory.roles_created = false);
     let roles = |outcome| after(without_roles(), PostgresAction::CreateRoles, outcome).roles_created;
     assert_eq!([done(), refused.clone(), unknown.clone()].map(roles), [true, false, false]);
-    let configured = Outcome::Done(PostgresDone::Configured { generation: 4 });
+    let configured = Outcome::Done(PostgresDone::Configured { generation: 4, changed: true });
     let generation = |outcome| after(Node::standby(), PostgresAction::Configure { generation: 4 }, outcome).configured;
     assert_eq!([configured, refused, unknown].map(generation), [4, 1, 1]);
 }

@@ -6,7 +6,7 @@ use crate::event::{Event, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
-use crate::state::{Granted, Pledge, State};
+use crate::state::{Granted, Leaderless, Pledge, State};
 use crate::testing::*;
 use crate::time::Instant;
 use crate::view::postgres::{DataDir, Process, StartAs};
@@ -74,7 +74,8 @@ fn a_race_begins_when_no_leader_is_first_seen_and_not_again_with_every_view() {
         let leader = leads.then(|| leader("b", THEIRS, THEIR_EPOCH));
         node.step(watched(&node, keys(revision, leader)));
         assert_eq!(node.state.memory.race, race, "{revision}");
-        assert_eq!(node.state.memory.leaderless, race.map(|(_, since)| since), "{revision}");
+        let began = race.map(|(revision, since)| Leaderless { since, revision });
+        assert_eq!(node.state.memory.leaderless, began, "{revision}");
     }
 }
 
@@ -378,7 +379,7 @@ fn a_renewal_makes_the_keys_no_newer_that_was_sent_no_later_than_they_were_read(
 fn who_led_unseen_was_the_last_leader() {
     let seen = |epoch: Option<EpochRecord>| {
         let mut node = Node::racing().with(|state| {
-            state.memory.leaderless = Some(at(0));
+            state.memory.leaderless = leaderless_since(at(0));
             state.store.vanished = Some(Vanished { heard: at(0), who: Member::new("b"), released: None });
         });
         node = node.later(500);
@@ -387,7 +388,11 @@ fn who_led_unseen_was_the_last_leader() {
         node.step(watched(&node, view));
         let memory = &node.state.memory;
         let last = node.state.store.vanished.as_ref().map(|last| last.who.to_string());
-        (memory.leaderless == Some(node.now), memory.race.map(|(absent_at, _)| absent_at.0), last.unwrap())
+        (
+            memory.leaderless.is_some_and(|began| began.since == node.now),
+            memory.race.map(|(absent_at, _)| absent_at.0),
+            last.unwrap(),
+        )
     };
     let led = |name: &str, epoch| Some(epoch_record(name, Revision(epoch)));
     assert_eq!(seen(led("c", 110)), (true, Some(130), "c".into()));
@@ -395,6 +400,7 @@ fn who_led_unseen_was_the_last_leader() {
     let same = |absent_at| (false, Some(absent_at), "b".into());
     assert_eq!(seen(None), same(101));
     assert_eq!(seen(led("c", 90)), same(130), "before what was seen");
+    assert_eq!(seen(led("c", 101)), same(130), "with what was seen");
     assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
     let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
     assert_eq!(seen(other), same(130), "copied from another store");

@@ -3,6 +3,7 @@
 use super::reconcilers::ordered;
 use crate::action::{Action, PostgresAction, StoreAction};
 use crate::config::SlotMatcher;
+use crate::decide;
 use crate::decide::slots::order;
 use crate::id::{Lsn, Member, Revision};
 use crate::reason::Reason;
@@ -119,7 +120,7 @@ fn a_standby_keeps_the_slots_of_members_for_when_it_leads() {
     assert_eq!(of_slots(bare().config(|config| config.member_slots_ttl = Duration::ZERO)), []);
     assert_eq!(of_slots(bare().config(|config| config.nofailover = true)), []);
     let gone = |retain: &[&str]| told(Node::standby(), &[], retain);
-    assert_eq!(of_slots(gone(&["gone", "a", "b"])), [create("gone")], "as long as the leader keeps one for it");
+    assert_eq!(of_slots(gone(&["a", "b", "gone"])), [create("gone")], "as long as the leader keeps one for it");
     let idle = |restart: Lsn| Slot { active: false, restart, ..slot("c") };
     let behind = Lsn(HERE.0 - 2 * SEGMENT);
     let standby = |slots: &[(&str, Lsn)]| told(with(Node::standby(), &[idle(behind)]), slots, &[]);
@@ -159,6 +160,13 @@ fn a_slot_that_serves_nobody_is_made_anew() {
     let spoilt = with(configured(Node::standby()), &[Slot { pins_rows: true, ..slot("archive") }]);
     let because = order(&spoilt.view()).map(|(_, because)| because);
     assert_eq!(because, Some(Reason::SlotUnusable { slot: "archive".into() }));
+    // In a pause it is not dropped, and one that reserves nothing cannot be advanced.
+    let nothing = |node: Node| {
+        told(with(configured(node), &[Slot { restart: Lsn(0), ..slot("archive") }]), &[("archive", HERE)], &[])
+    };
+    let in_pause = nothing(Node::standby()).cluster(|cluster| cluster.paused = Some(true));
+    let in_pause = in_pause.with(|state| state.memory.paused = Some(at(0)));
+    assert_eq!(order(&in_pause.view()), None);
 }
 
 #[test]
@@ -257,6 +265,17 @@ fn a_leader_tells_where_slots_are_whenever_one_has_moved() {
     assert_eq!(due(HERE, HERE, &["a", "b", "c"]), None);
     assert_eq!(due(Lsn(9), HERE, &["a", "b", "c"]), Some(("archive".to_owned(), Lsn(9))));
     assert_eq!(due(HERE, HERE, &["a", "b"]), Some(("archive".to_owned(), HERE)), "nor is a member forgotten");
+    // Of what keeps no WAL for a standby there is nothing to tell.
+    let told = |change: fn(&mut Slot)| {
+        let mut archive = slot("archive");
+        change(&mut archive);
+        let node = with(Node::primary(), &[archive]);
+        let (slots, _) = decide::slots::told(&node.view(), node.view().sql().expect("it runs"));
+        slots.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(told(|_| ()), ["a", "archive", "b", "c"]);
+    assert_eq!(told(|slot| slot.physical = false), ["a", "b", "c"]);
+    assert_eq!(told(|slot| slot.restart = Lsn(0)), ["a", "b", "c"]);
 }
 
 #[test]
@@ -300,4 +319,5 @@ fn a_first_checkpoint_waits_for_slots_that_somebody_waits_for_only() {
     };
     assert!(promoted(&[slot("b"), slot("c")]), "the operator's may never come to be");
     assert!(!promoted(&[slot("b")]) && !promoted(&[slot("b"), Slot { lost: true, ..slot("c") }]));
+    assert!(!promoted(&[slot("b"), slot("d")]), "each waits for its own");
 }

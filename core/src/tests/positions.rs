@@ -9,7 +9,7 @@ use crate::testing::*;
 use crate::time::Seen;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{DataDir, Process, Sql};
-use crate::view::store::{ClusterView, MemberRecord, Vanished};
+use crate::view::store::{ClusterView, EpochRecord, MemberRecord, StatusKey, Vanished};
 
 const ASKED: RequestId = RequestId(5);
 
@@ -58,14 +58,14 @@ fn the_position_of_a_peer_that_still_receives_does_not_count() {
 #[test]
 fn a_peer_that_is_ahead_and_does_not_lead_is_not_waited_for_for_ever() {
     let mut node = c_told(Lsn(HERE.0 + 8), Some(Revision(101)));
-    node.state.memory.leaderless = Some(node.now);
+    node.state.memory.leaderless = leaderless_since(node.now);
     assert_eq!(node.concludes().1, "behind_peer");
     let mut node = node.later(5_000);
     node.state.memory.race = Some((Revision(101), at(0)));
     assert!(campaigns(&node));
     // How much that may cost is bounded.
     let far = node.config(|config| config.maximum_lag_on_failover_bytes = 4).cluster(|cluster| {
-        cluster.status = Some(crate::view::store::StatusKey { optime: Lsn(HERE.0 + 8), ..Default::default() });
+        cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + 8), ..Default::default() });
     });
     assert_eq!(far.concludes().1, "lag_too_large");
 }
@@ -199,7 +199,7 @@ fn more_questions_than_can_wait_are_not_admitted() {
 #[test]
 fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     let mut node = c_told(HERE, None);
-    node.state.memory.leaderless = Some(node.now);
+    node.state.memory.leaderless = leaderless_since(node.now);
     node.state.peers.answers.get_mut(&Member::new("c")).unwrap().value.primary = true;
     assert_eq!(node.concludes().1, "primary_alive");
     let mut without = cluster(102);
@@ -326,6 +326,22 @@ fn a_last_holder_is_asked_where_it_last_told() {
 
 /// A release by one that could not serve publishes nothing of its own, and later records are of later revisions.
 #[test]
+fn what_was_released_before_a_tenure_says_nothing_of_its_end() {
+    let released_at = |revision: i64, store: u64| {
+        let mut cluster = led_by("b", 100);
+        cluster.leader = None;
+        cluster.epoch = Some(EpochRecord { store: crate::id::StoreId(store), ..epoch_record("b", Revision(90)) });
+        let key = cluster.members.get_mut(&Member::new("b")).expect("it is a member");
+        (key.revision, key.record.state, key.record.role) = (Revision(revision), "stopped".into(), "primary".into());
+        cluster.status = Some(StatusKey { revision: Revision(revision), ..StatusKey::default() });
+        cluster.stopped_and_released(&Member::new("b")).is_some()
+    };
+    let here = cluster(1).store.0;
+    assert_eq!([89, 90, 91].map(|revision| released_at(revision, here)), [false, false, true]);
+    assert!(released_at(89, here + 1), "a record of another store tells of no tenure here");
+}
+
+#[test]
 fn a_leader_stopped_and_released_its_key_where_its_record_and_the_status_are_of_one_revision() {
     let cases = [
         ("stopped", "primary", 0, true),
@@ -413,10 +429,10 @@ fn answers_of_who_is_gone_are_kept_from_the_last_holder_and_from_a_primary_witho
     };
     let primary_since = |node: &mut Node, leaderless: Option<u64>| {
         node.state.peers.answers.get_mut(&Member::new("gone")).expect("it answered").value.primary = true;
-        node.state.memory.leaderless = leaderless.map(at);
+        node.state.memory.leaderless = leaderless.and_then(|ms| leaderless_since(at(ms)));
     };
     assert_eq!(kept(&|_| ()), (false, false));
-    assert_eq!(kept(&|node| node.state.memory.leaderless = Some(at(5))), (false, false), "a standby");
+    assert_eq!(kept(&|node| node.state.memory.leaderless = leaderless_since(at(5))), (false, false), "a standby");
     assert_eq!(kept(&|node| primary_since(node, Some(5))), (true, false));
     assert_eq!(kept(&|node| primary_since(node, Some(6))), (false, false), "it answered while somebody led");
     assert_eq!(kept(&|node| primary_since(node, None)), (false, false));

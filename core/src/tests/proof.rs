@@ -342,7 +342,7 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     }
     state.store.vanished = (absent && random.one_in(2)).then_some(vanished);
     state.memory.race = absent.then_some((Revision(101), heard));
-    state.memory.leaderless = absent.then_some(heard);
+    state.memory.leaderless = leaderless_since(heard).filter(|_| absent);
 }
 
 fn guard(state: &mut State, now: Instant, random: &mut Random) {

@@ -70,8 +70,10 @@ fn headers_gaps_and_a_step_that_never_returned_are_read_again() {
         let mut encoder = Encoder::default();
         let mut file = encoder.header(&header).to_vec();
         file.extend_from_slice(encoder.gap(12, &node.state));
-        encoder.begin_step(at(9), &Event::ShutdownAsked);
+        let most = encoder.begin_step(at(9), &Event::ShutdownAsked);
         file.extend_from_slice(encoder.end_step(None));
+        encoder.begin_step(at(9), &Event::ShutdownAsked);
+        assert_eq!(encoder.end_step(Some(u64::MAX)).len(), most, "no digest is longer");
         let (read, reader) = Reader::open(&file).unwrap();
         assert_eq!(read, header);
         let step = Record::Step { at: at(9), event: Box::new(Event::ShutdownAsked), digest: None };
@@ -157,12 +159,12 @@ fn a_recording_of_another_build_says_which() {
     let mut encoder = Encoder::default();
     let file = encoder.header(&other).to_vec();
     assert_eq!(Reader::open(&file).unwrap().0.build, other.build, "one that can be read is read");
-    let mut payload = vec![0, u8::try_from(other.build.len()).unwrap()];
-    payload.extend_from_slice(other.build.as_bytes());
-    payload.extend_from_slice(&[0xFF; 9]);
-    let mut strange = file[..8].to_vec();
-    strange.extend_from_slice(&framed(&payload));
-    assert_eq!(Reader::open(&strange).unwrap_err(), Unreadable::Build { build: other.build });
+    let strange = |build: &str| {
+        let payload = [&[0, u8::try_from(build.len()).unwrap()], build.as_bytes(), &[0xFF; 9]].concat();
+        Reader::open(&[&file[..8], &framed(&payload)].concat()).unwrap_err()
+    };
+    assert_eq!(strange(&other.build), Unreadable::Build { build: other.build.clone() });
+    assert_eq!(strange(BUILD), Unreadable::Damaged { offset: 8 }, "this build knows its own types");
     let mut newer = file;
     newer[7] = 2;
     assert_eq!(Reader::open(&newer).unwrap_err(), Unreadable::Version(2));

@@ -131,6 +131,32 @@ fn a_failover_to_the_leader_fails_and_nothing_untrue_is_said_of_the_cluster() {
     assert_eq!(at_once(silent, asks(None, Some("b"), false)), Some((412, body.to_owned())));
 }
 
+/// What was asked of a leader is written only while that one leads: later it would pass for what is asked while nobody does.
+#[test]
+fn a_request_is_written_under_the_leader_that_it_was_decided_under() {
+    let written = |node: &mut Node| {
+        let told = Seen::new(answer(HERE, None), node.now, node.now);
+        node.state.peers.answers.insert(Member::new("c"), told);
+        actions(&node.tick()).into_iter().find_map(|order| match order {
+            Action::Store(StoreAction::PutFailover { epoch, .. }) => Some(epoch),
+            _ => None,
+        })
+    };
+    let asked = |mut node: Node| {
+        node.step(Event::Operator(RequestId(1), asks(None, Some("c"), false)));
+        node
+    };
+    let epoch = |node: Node| written(&mut asked(node));
+    assert_eq!(epoch(Node::primary()), Some(EPOCH));
+    assert_eq!(epoch(Node::standby()), Some(THEIR_EPOCH));
+    let leaderless = || Node::standby().cluster(|cluster| cluster.leader = None);
+    assert_eq!(epoch(leaderless()), Some(Revision(0)));
+    // The bug: the leader's key went while the candidate was asked, and the request passed for one that was made after it.
+    let mut late = asked(Node::standby()).cluster(|cluster| cluster.leader = None);
+    assert_eq!(written(&mut late), Some(THEIR_EPOCH));
+    assert_eq!(written(&mut asked(leaderless()).cluster(|cluster| *cluster = led_by("b", 101))), Some(Revision(0)));
+}
+
 /// Whoever is told that something runs knows Patroni's names for it.
 #[test]
 fn a_new_clone_waits_for_what_runs_unless_it_is_forced() {
@@ -445,6 +471,7 @@ fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
         let kind = crate::state::PendingKind::Move {
             request: MoveRequest { refused, ..request },
             old: Some(Member::new("a")),
+            epoch: EPOCH,
             written: None,
         };
         let mut node = Node::primary();

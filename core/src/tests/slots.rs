@@ -133,7 +133,7 @@ fn a_slot_is_kept_where_its_member_streams_from() {
                 Some(Member::new(from));
         });
         let wanted = crate::decide::slots::wanted::wanted(&node.view());
-        wanted.into_iter().filter(|wanted| wanted.used).map(|wanted| wanted.name).collect::<Vec<_>>()
+        wanted.into_iter().filter(|wanted| wanted.used).map(|wanted| wanted.name.into_owned()).collect::<Vec<_>>()
     };
     assert_eq!(wanted(Node::primary(), "c", "b"), ["b"]);
     assert_eq!(wanted(Node::primary(), "c", "z"), ["b", "c"], "nobody of that name: from the leader");

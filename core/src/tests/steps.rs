@@ -166,7 +166,7 @@ fn what_was_begun_is_remembered_of_it() {
 }
 
 fn leaderless(state: &mut State) {
-    (state.memory.race, state.memory.leaderless, state.config.nofailover) = (None, Some(at(0)), true);
+    (state.memory.race, state.memory.leaderless, state.config.nofailover) = (None, leaderless_since(at(0)), true);
 }
 
 /// The order is given when the pause after its failure is over, and not before.

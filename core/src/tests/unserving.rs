@@ -140,6 +140,10 @@ fn a_candidate_that_fails_takes_the_request_for_it_back() {
     assert!(!asked(vetoed().later(30_000), "a"), "it may try again");
     let hangs = || winner().with(|state| state.memory.giving_up = true);
     assert!(asked(hangs(), "a") && !asked(hangs(), "c"));
+    // The bug: its own record was on its way, and there was no turn for this before it had given up.
+    let gave_up = || Node::racing().with(|state| state.memory.gave_up = Some(at(0)));
+    assert!(asked(gave_up().later(9_999), "a") && !asked(gave_up().later(10_000), "a"));
+    assert!(!asked(gave_up(), "c"));
 }
 
 #[test]

@@ -190,6 +190,17 @@ fn a_birth_that_was_not_completed_shows_by_all_that_it_has_not_come_to() {
         node.view().unfinished_bootstrap()
     };
     assert!(unfinished(|_| (), &|_| ()));
+    // Seed 1001746: another member led here, and told of its WAL, when an operator deleted `initialize`.
+    let led = |by: &'static str, optime: Lsn| {
+        unfinished(|_| (), &|node: &mut Node| {
+            let led = node.clone().cluster(|cluster| {
+                cluster.epoch = Some(epoch_record(by, EPOCH));
+                cluster.status = Some(crate::view::store::StatusKey { optime, ..Default::default() });
+            });
+            *node = led;
+        })
+    };
+    assert!(!led("b", HERE) && led("a", HERE) && led("b", Lsn(0)));
     assert!(!unfinished(|dir| dir.standby_signal = true, &|_| ()));
     assert!(!unfinished(|dir| dir.tainted = Some("a clone began".into()), &|_| ()));
     assert!(!unfinished(|dir| dir.checkpoint_timeline = Timeline(2), &|_| ()), "it was promoted");
@@ -230,7 +241,7 @@ fn who_runs_and_may_lead_and_can_be_asked_may_take_over() {
         let node = Node::primary().cluster(|cluster| {
             change(&mut cluster.members.get_mut(&Member::new("b")).expect("b is a member").record);
         });
-        node.view().electable_others().iter().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
+        node.view().electable_others().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(electable(|_| ()), ["b", "c"]);
     assert_eq!(electable(|record| record.nofailover = true), ["c"]);

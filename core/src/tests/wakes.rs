@@ -161,7 +161,7 @@ fn a_race_wakes_its_agent() {
             ("the wait for the next one", seconds(1), told),
         ],
     );
-    let leaderless: Since = |state, at| state.memory.leaderless = Some(at);
+    let leaderless: Since = |state, at| state.memory.leaderless = leaderless_since(at);
     assert_wakes(
         without.clone(),
         &[
@@ -250,7 +250,7 @@ fn who_asked_for_something_and_waits_wakes_the_agent() {
             scheduled_at: None,
             refused: false,
         };
-        let kind = PendingKind::Move { request, old: Some(Member::new("b")), written };
+        let kind = PendingKind::Move { request, old: Some(Member::new("b")), epoch: Revision(50), written };
         state.requests.insert(RequestId(1), Pending { kind, since });
     }
     let waits: [(&str, Duration, Since); 2] = [

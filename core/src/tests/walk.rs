@@ -177,7 +177,9 @@ fn ended(node: &Node, op: OpId, action: Action, asked: Instant, world: World) ->
                 | PostgresAction::Freeze => Outcome::Unknown("nothing changed".into()),
                 PostgresAction::Follow(_) => Outcome::Done(PostgresDone::NeedsRestart),
                 PostgresAction::Compare(_) => Outcome::Done(PostgresDone::Compared(None)),
-                PostgresAction::Configure { generation } => Outcome::Done(PostgresDone::Configured { generation }),
+                PostgresAction::Configure { generation } => {
+                    Outcome::Done(PostgresDone::Configured { generation, changed: true })
+                }
                 _ => Outcome::Done(PostgresDone::Done),
             };
             Event::Postgres(PostgresEvent::Completed { op, outcome })

@@ -6,8 +6,6 @@ pub mod peers;
 pub mod postgres;
 pub mod store;
 
-use alloc::vec::Vec;
-
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::Config;
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
@@ -138,8 +136,17 @@ impl<'a> View<'a> {
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
         let alone = || !self.others().any(|(_, key)| key.record.was_born());
-        let never_complete = || first && never_led && self.state.memory.knew.is_none() && alone();
+        let never_complete =
+            || first && never_led && self.state.memory.knew.is_none() && alone() && !self.another_led();
         !dir.standby_signal && (self.initialising() || never_complete())
+    }
+
+    /// Another member has led here and told of its WAL: what is here was not born in this cluster.
+    fn another_led(&self) -> bool {
+        self.cluster().is_some_and(|cluster| {
+            let another = cluster.epoch.as_ref().is_some_and(|record| record.member != self.config().me);
+            another && cluster.was_published().is_some()
+        })
     }
 
     /// Of the cluster, also if its key is gone or says nothing that can be understood: what it was is not forgotten by that.
@@ -210,6 +217,12 @@ impl<'a> View<'a> {
     /// is one: yes.
     pub fn may_receive(&self) -> bool {
         !self.dead() && self.fresh_sql().is_none_or(|sql| sql.receiver.is_some())
+    }
+
+    /// This node gave leadership, or the right to initialise, back since it could not serve: for how long it lets others try.
+    pub fn gave_up_for(&self) -> Option<Duration> {
+        let end = self.state.memory.gave_up? + self.config().loop_wait;
+        Some(self.at.until(end)).filter(|left| *left > Duration::ZERO)
     }
 
     /// The operator's own check refused to have this node promoted: for how long it stands back, as with Patroni.
@@ -317,9 +330,14 @@ impl<'a> View<'a> {
     }
 
     /// The other members that may take over: they run, and are not barred.
-    pub fn electable_others(&self) -> Vec<(&'a Member, &'a MemberRecord)> {
+    pub fn electable_others(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
         let may = |r: &MemberRecord| !r.nofailover && r.state == "running" && r.can_be_asked();
-        self.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| may(record)).collect()
+        self.others().map(|(name, key)| (name, &key.record)).filter(move |(_, record)| may(record))
+    }
+
+    /// Whether there is any.
+    pub fn has_electable_others(&self) -> bool {
+        self.electable_others().next().is_some()
     }
 
     /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender.
@@ -329,6 +347,11 @@ impl<'a> View<'a> {
             ages.min().map_or(Instant::ZERO, |age| seen.asked.back(age))
         });
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
+    }
+
+    /// Since when this agent knows that nobody leads; now, if it has not heard so.
+    pub fn leaderless_since(&self) -> Instant {
+        self.state.memory.leaderless.map_or(self.at, |leaderless| leaderless.since)
     }
 
     /// The operator's request, if it is due and not stale. What is scheduled waits for the end of a pause, during which a

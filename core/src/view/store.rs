@@ -262,11 +262,15 @@ impl ClusterView {
 
     /// The status that this member wrote, in one transaction with its record, with the release of its key, if it had
     /// stopped cleanly as a primary: what is published then is where its shutdown checkpoint begins. One that crashed, or
-    /// could not serve, has published nothing of the kind.
+    /// could not serve, has published nothing of the kind. Nor does it say anything of a later tenure.
+    ///
+    /// The race: it has taken the key again, and that is gone before it has written another record.
     pub fn stopped_and_released(&self, member: &Member) -> Option<&StatusKey> {
         let (key, status) = self.members.get(member).zip(self.status.as_ref())?;
         let clean = key.record.state == "stopped" && key.record.role == "primary";
-        (clean && key.revision == status.revision).then_some(status)
+        let led_since = self.epoch.as_ref().filter(|record| record.store == self.store);
+        let ended = led_since.is_none_or(|record| status.revision > record.epoch);
+        (clean && key.revision == status.revision && ended).then_some(status)
     }
 
     /// Up to where a cluster that lived here has published its WAL, in `status` or `history`.

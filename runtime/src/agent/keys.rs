@@ -325,10 +325,11 @@ impl Keys {
                 vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
                 vec![self.put(key::HISTORY, wire::history_json(&stamped(lines, self.store.clock().wall())))],
             ),
-            StoreAction::PutFailover { revision, leader, candidate, scheduled_at } => {
+            StoreAction::PutFailover { revision, epoch, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);
                 let text = wire::failover_json(leader.as_ref(), candidate.as_ref(), at.as_deref());
-                guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, text)])
+                let guards = vec![as_leader(epoch), unchanged(key::FAILOVER, revision)];
+                guarded(guards, vec![self.put(key::FAILOVER, text)])
             }
             StoreAction::ClearFailover { revision } => {
                 guarded(vec![unchanged(key::FAILOVER, revision)], vec![self.put(key::FAILOVER, "{}")])

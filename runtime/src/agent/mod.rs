@@ -351,6 +351,8 @@ impl Agent {
         for key in local.keep_identity(&self.local) {
             tracing::warn!("{key} was changed and stays as it was: restart the agent for it");
         }
+        // Also where it says the same: a file that was moved away is left, and one that could not be opened is tried again.
+        crate::logging::change(&local.log);
         self.local = local;
         self.certificates.take_in(&self.local);
         let (local, access, api) = (self.local.clone(), self.access.clone(), Arc::clone(&self.api));

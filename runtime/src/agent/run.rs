@@ -53,6 +53,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let ended = runtime.block_on(agent);
     // However it ended: a process without its loop that waits for a disk would pass for an agent.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    crate::logging::flush();
     match ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))? {
         Ended::Exit(code) => Ok(code),
         Ended::Again => {
@@ -81,8 +82,16 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let found = finder.find().await.context("starting the guard")?;
     if let Some(account) = &account {
         postgres::cgroup::prepare(&local.postgresql.data_dir);
+        // As for any account, a log that cannot be had keeps no agent from starting.
+        if let Some(directory) = &local.log.dir
+            && let Err(error) = user::make_directory(directory, Some(account))
+        {
+            tracing::warn!("log.dir: {error:#}");
+        }
         user::become_user(account)?;
     }
+    // As the account, which has to be able to open it again, and is not to be given what it could not open itself.
+    crate::logging::change(&local.log);
 
     let (asked, asked_out) = mpsc::channel(8);
     spawn_signals(&asked)?;

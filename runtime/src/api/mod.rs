@@ -51,7 +51,7 @@ pub use control::server_version;
 use facts::Facts;
 use freshness::Freshness;
 use query::Query;
-pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_key, read_cluster, store_access};
+pub use read::{ClusterRead, FreshRead, GuardedPut, StoreAccess, put_guarded, put_key, read_cluster, store_access};
 use reply::Reply;
 use routes::Endpoint;
 

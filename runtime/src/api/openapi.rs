@@ -211,6 +211,8 @@ fn status() -> Value {
                 "required": ["version", "scope", "name", "matriarch"],
                 "additionalProperties": {"type": "string"},
             },
+            "logger_queue_size": integer(),
+            "logger_records_lost": integer(),
         },
     })
 }

@@ -75,8 +75,20 @@ pub async fn put_key(
     at: Option<Revision>,
     deadline: Duration,
 ) -> Outcome<()> {
+    let guards = at.map(|at| Guard::ModRevision(key.clone(), at)).into_iter().collect();
+    put_guarded(store, key, value, guards, deadline).await
+}
+
+/// Writes `key`, a whole key, once, if all guards hold.
+pub async fn put_guarded(
+    store: &EtcdStore,
+    key: String,
+    value: String,
+    guards: Vec<Guard>,
+    deadline: Duration,
+) -> Outcome<()> {
     let transaction = Transaction {
-        guards: at.map(|at| Guard::ModRevision(key.clone(), at)).into_iter().collect(),
+        guards,
         operations: vec![Operation::Put { key, value: value.into_bytes(), lease: None }],
         ..Transaction::default()
     };

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::facts::Facts;
 use super::reply::Reply;
+use crate::logging;
 use crate::schedule;
 use crate::wire::PATRONI_LEVEL;
 use crate::wire::member::scheduled_restart;
@@ -65,6 +66,14 @@ pub(super) fn document(facts: &Facts<'_>) -> Value {
         "matriarch": env!("CARGO_PKG_VERSION"),
     });
     put("patroni", identity);
+    let (waiting, lost) = logging::backlog();
+    // From when on Patroni tells it.
+    if waiting > 2 {
+        put("logger_queue_size", waiting.into());
+    }
+    if lost > 0 {
+        put("logger_records_lost", lost.into());
+    }
     Value::Object(document)
 }
 

@@ -4,6 +4,7 @@
 mod bootstrap;
 mod etcd3;
 mod hooks;
+mod log;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::check::{Purpose, join, number, split_address, split_bind, split_listen, texts, whole, word};
 use super::local::{
-    Account, Address, Authentication, Credentials, Ctl, GuardMode, LocalConfig, Log, MatriarchSection, NAMESPACE,
+    Account, Address, Authentication, Credentials, Ctl, GuardMode, LocalConfig, MatriarchSection, NAMESPACE,
     Postgresql, RecorderSection, RestApi, Watchdog, WatchdogMode,
 };
 use super::quantity::{bool_of, int_of};
@@ -27,9 +28,6 @@ use crate::recorder::SIZE_BYTES_MIN;
 
 /// Addresses that mean something else on every host.
 const NOT_REACHABLE: &[&str] = &["127.0.0.1", "0.0.0.0", "*", "::1", "localhost"];
-
-/// What Patroni's generated files say; the same as saying nothing.
-const PATRONI_LOG_FORMAT: &str = "%(asctime)s %(levelname)s: %(message)s";
 
 /// What the flight recorder's files take at most, unless the file says otherwise.
 const RECORDER_BYTES: u64 = 64 << 20;
@@ -297,36 +295,6 @@ impl<'a> Build<'a, '_> {
             sslpassword: self.secret(&join(path, "sslpassword")),
             options: ACCOUNT.iter().filter(|k| !secret(k.name)).filter_map(|k| option(k.name)).collect(),
         })
-    }
-
-    fn log(&mut self) -> Log {
-        for key in ["format", "dateformat", "static_fields", "loggers"] {
-            let says_something = |n: &Node| match &n.value {
-                Value::Map(entries) => !entries.is_empty(),
-                Value::Str(text) => text != PATRONI_LOG_FORMAT,
-                _ => true,
-            };
-            if self.at(&join("log", key)).is_some_and(says_something) {
-                self.warn(&join("log", key), "not used: the log has a format of its own");
-            }
-        }
-        for key in ["log.file_size", "log.file_num"] {
-            if self.at("log.dir").is_some() && self.at(key).is_some() {
-                self.warn(key, "not used yet: patroni.log only grows; have logrotate rotate it with `copytruncate`");
-            }
-        }
-        if self.at("log.dir").is_some() && self.at("log.mode").is_some() {
-            self.warn("log.mode", "not used yet: the umask of the process decides the mode of patroni.log");
-        }
-        let positive = |path: &str| self.int(path).and_then(|n| u64::try_from(n).ok());
-        Log {
-            json: self.text("log.type").is_some_and(|t| t.eq_ignore_ascii_case("json")),
-            level: self.text("log.level").unwrap_or("INFO").to_ascii_uppercase(),
-            dir: self.path("log.dir"),
-            file_size_bytes: positive("log.file_size").unwrap_or(25_000_000),
-            file_num: positive("log.file_num").unwrap_or(4),
-            mode: positive("log.mode").and_then(|m| u32::try_from(m).ok()),
-        }
     }
 
     fn matriarch(&mut self) -> MatriarchSection {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::secret::Secret;
 use super::tags::Tags;
 use crate::hooks::Hooks;
+use crate::logging::{Format, PATRONI_FORMAT};
 use crate::tls;
 use crate::wire::keys;
 
@@ -282,8 +283,12 @@ pub struct Bootstrap {
 /// Section `log`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// Whether a line is a JSON object.
-    pub json: bool,
+    /// How a line looks; Patroni's text.
+    pub format: Format,
+    /// How a time looks (strftime); Python's default if absent.
+    pub dateformat: Option<String>,
+    /// How many lines may wait to be written before others are lost; 1000. 0: any number.
+    pub queue_lines: usize,
     /// Least severity that is written, in capitals; INFO.
     pub level: String,
     /// Directory of the log file; standard error if absent.
@@ -294,6 +299,21 @@ pub struct Log {
     pub file_num: u64,
     /// Permissions of the file; by umask if absent.
     pub mode: Option<u32>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: Format::plain(PATRONI_FORMAT).expect("a format"),
+            dateformat: None,
+            queue_lines: 1000,
+            level: "INFO".into(),
+            dir: None,
+            file_size_bytes: 25_000_000,
+            file_num: 4,
+            mode: None,
+        }
+    }
 }
 
 /// How many guards there are.

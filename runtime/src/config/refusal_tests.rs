@@ -1,7 +1,9 @@
 //! What is refused, what is announced to have no effect, and what is adjusted.
 
 use super::*;
+use crate::config::local::Log;
 use crate::hooks::{Callback, CommandLine, ReplicaMethod};
+use crate::logging::{Format, PATRONI_FORMAT};
 
 #[test]
 fn what_is_not_supported_is_refused() {
@@ -116,10 +118,17 @@ fn replica_methods_have_a_section_each() {
     assert!(hooks.restores_alone());
 }
 
+/// With these lines in the place of what the section `log` has.
+fn with_log(lines: &str) -> String {
+    let text = sample();
+    let (before, rest) = text.split_once("log:\n").expect("the section");
+    let (_, after) = rest.split_once("\n\n").expect("its end");
+    format!("{before}log:\n{lines}\n\n{after}")
+}
+
 #[test]
 fn what_has_no_effect_is_announced() {
-    let text = sample()
-        .replace("  type: plain", "  dir: /var/log/patroni\n  file_size: 1000\n  mode: 384")
+    let text = with_log("  loggers: {urllib3: DEBUG}\n  format: '%(thread)d'\n  dateformat: '%'")
         .replace("restapi:\n", "restapi:\n  request_queue_size: 9\n  thread_pool_size: 8\n")
         .replace("mode: off", "mode: automatic")
         .replace("    ttl: 30\n", "    ttl: 30\n    slots: {a: {database: d, plugin: p}}\n");
@@ -130,9 +139,9 @@ fn what_has_no_effect_is_announced() {
         paths,
         [
             "bootstrap.dcs",
-            "log.file_num",
-            "log.file_size",
-            "log.mode",
+            "log.dateformat",
+            "log.format",
+            "log.loggers",
             "restapi.request_queue_size",
             "restapi.thread_pool_size",
             "watchdog.mode"
@@ -141,6 +150,45 @@ fn what_has_no_effect_is_announced() {
     assert!(loaded.warnings.iter().all(|problem| !problem.strict));
     let slots = loaded.warnings.iter().find(|problem| problem.path == "bootstrap.dcs");
     assert!(slots.is_some_and(|problem| problem.message.starts_with("slots.a: not supported yet")), "{slots:?}");
+}
+
+#[test]
+fn a_log_looks_as_the_file_says() {
+    let log = |lines: &str| {
+        let loaded = loaded(&with_log(lines), &[]).unwrap();
+        assert!(loaded.warnings.is_empty(), "{lines}: {:?}", loaded.warnings);
+        loaded.config.log
+    };
+    let plain = |format: &str| Format::plain(format).unwrap();
+    assert_eq!(log("  type: plain").format, plain(PATRONI_FORMAT));
+    let all = log(
+        "  format: '%(levelname)s %(message)s'\n  dateformat: '%H:%M'\n  max_queue_size: 5\n  dir: /var/log/patroni\n\
+                   \x20 file_size: 1000\n  mode: 0640\n  level: warning",
+    );
+    let expected = Log {
+        format: plain("%(levelname)s %(message)s"),
+        dateformat: Some("%H:%M".into()),
+        queue_lines: 5,
+        level: "WARNING".into(),
+        dir: Some("/var/log/patroni".into()),
+        file_size_bytes: 1000,
+        mode: Some(0o640),
+        ..all.clone()
+    };
+    assert_eq!(all, expected);
+    let json = |lines: &str| match log(&format!("  type: json\n{lines}")).format {
+        Format::Json { fields, fixed } => {
+            (fields.into_iter().map(|(_, key)| key).collect::<Vec<_>>(), serde_json::Value::Object(fixed).to_string())
+        }
+        Format::Plain(parts) => panic!("{parts:?}"),
+    };
+    assert_eq!(json("").0, ["asctime", "levelname", "message"]);
+    let (keys, fixed) =
+        json("  format: [message, {levelname: severity, module: from}]\n  static_fields: {app: patroni}");
+    assert_eq!(
+        (keys, fixed.as_str()),
+        (vec!["message".into(), "severity".into(), "from".into()], r#"{"app":"patroni"}"#)
+    );
 }
 
 #[test]

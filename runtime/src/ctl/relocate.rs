@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use super::execute::loop_wait_seconds;
 use super::{Ctl, CtlError, FailoverArgs, STORE_LIMIT, SwitchoverArgs, failed, local_time, members, timestamp};
-use crate::api::{ClusterRead, put_key};
+use crate::api::{ClusterRead, put_guarded};
 use crate::clock;
 use crate::http::{self, HttpError};
 use crate::schedule::{self, ScheduleError};
+use crate::store::Guard;
 use crate::wire::{failover_json, keys};
 
 /// What the operator gave.
@@ -231,13 +232,20 @@ fn limit(cluster: &ClusterRead) -> Duration {
     Duration::from_secs(2 * loop_wait_seconds(cluster).max(10) + 10)
 }
 
-/// Writes the operator's key itself, unless another request came first.
+/// Writes the operator's key itself, unless another request came first, or another leads than the operator was told of, or
+/// nobody does: what is asked of a leader is worth less than what is asked while there is none (decision 18).
 async fn write(ctl: &Ctl<'_>, name: &str, cluster: &ClusterRead, plan: &Plan) -> Result<(), CtlError> {
     let member = |name: &Option<String>| name.as_deref().map(Member::new);
     let value =
         failover_json(member(&plan.leader).as_ref(), member(&plan.candidate).as_ref(), plan.scheduled_at.as_deref());
-    let key = format!("{}/{}", keys::base(&ctl.settings.namespace, name), keys::FAILOVER);
-    match put_key(&ctl.store, key, value, Some(cluster.view.failover_revision), STORE_LIMIT).await {
+    let base = keys::base(&ctl.settings.namespace, name);
+    let key = format!("{base}/{}", keys::FAILOVER);
+    let epoch = cluster.view.leader.as_ref().map(|leader| leader.created).unwrap_or_default();
+    let guards = vec![
+        Guard::ModRevision(key.clone(), cluster.view.failover_revision),
+        Guard::CreateRevision(format!("{base}/{}", keys::LEADER), epoch),
+    ];
+    match put_guarded(&ctl.store, key, value, guards, STORE_LIMIT).await {
         Outcome::Done(()) => Ok(()),
         Outcome::Refused(refusal) => {
             failed(format!("the request was not written ({refusal:?}): look at the cluster again"))

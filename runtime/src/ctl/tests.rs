@@ -63,12 +63,16 @@ impl World {
     }
 
     async fn run_words(&self, words: &[&str], answers: &str) -> Ended {
+        self.run_for(words, &mut answers.as_bytes()).await
+    }
+
+    async fn run_for(&self, words: &[&str], person: &mut dyn std::io::BufRead) -> Ended {
         let url = format!("etcd3://{}", self.host);
         let words = ["matriarch", "-d", &url].into_iter().chain(words.iter().copied());
         let args = CtlArgs::try_parse_from(words).unwrap();
-        let (mut input, mut output) = (answers.as_bytes(), Vec::new());
+        let mut output = Vec::new();
         let env = [("PATRONI_SCOPE".to_owned(), "demo".to_owned())];
-        let ended = execute_with(args, Console::new(&mut input, &mut output, false), env).await;
+        let ended = execute_with(args, Console::new(person, &mut output, false), env).await;
         (String::from_utf8(output).unwrap(), ended)
     }
 
@@ -374,6 +378,53 @@ async fn an_unreachable_leader_is_asked_through_the_store_and_a_silent_one_is_no
     assert_eq!(ended, Ok(()), "{text}");
     assert!(text.contains("Switchover result unknown: "), "{text}");
     assert_eq!(world.key("failover").await, None);
+}
+
+/// Takes a moment to say yes.
+struct Slow<F: FnMut()>(F);
+
+impl<F: FnMut()> std::io::Read for Slow<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        (self.0)();
+        buffer[..2].copy_from_slice(b"y\n");
+        Ok(2)
+    }
+}
+
+/// The race: the leader's key ends while a person thinks. What he was asked about was that leader; written now, his request
+/// would pass for one that was made while nobody leads.
+#[tokio::test]
+async fn what_was_asked_of_a_leader_is_not_written_after_it() {
+    for ends in [false, true] {
+        let world = World::new(&quiet(NOWHERE)).await;
+        let host = world.host.clone();
+        let leader_ends = move || {
+            let host = host.clone();
+            let end = async move {
+                let store = EtcdStore::new(vec![host], None, Connector::tcp(LIMIT));
+                let operations = vec![Operation::Delete("/service/demo/leader".into())];
+                let deleted = store.transact(Transaction { operations, ..Transaction::default() }, LIMIT).await;
+                assert!(matches!(deleted.outcome, Outcome::Done(_)));
+            };
+            if ends {
+                std::thread::spawn(move || on_a_runtime(end)).join().unwrap();
+            }
+        };
+        let mut person = std::io::BufReader::new(Slow(leader_ends));
+        let words = ["failover", "demo", "--candidate", "n3"];
+        let (text, ended) = world.run_for(&words, &mut person).await;
+        let written = world.key("failover").await;
+        if ends {
+            assert!(
+                matches!(&ended, Err(CtlError::Failed(why)) if why.contains("look at the cluster again")),
+                "{text}"
+            );
+            assert_eq!(written, None);
+        } else {
+            assert_eq!(ended, Ok(()), "{text}");
+            assert_eq!(written.as_deref(), Some(r#"{"member":"n3"}"#));
+        }
+    }
 }
 
 #[tokio::test]

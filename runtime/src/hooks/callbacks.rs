@@ -129,6 +129,9 @@ pub struct Teller {
     stopping: bool,
     restarting: bool,
     reloaded: bool,
+    /// This agent started what runs, or has told of a reload. Patroni has a server that it finds running read its
+    /// configuration, whether or not that differs, and says so.
+    acquainted: bool,
 }
 
 impl Teller {
@@ -139,12 +142,25 @@ impl Teller {
             Event::Postgres(PostgresEvent::Completed { op, outcome: Outcome::Done(done) }) => {
                 let in_flight = state.ops.iter().find(|(_, in_flight)| in_flight.op == *op);
                 self.reloaded |= match in_flight.map(|(_, in_flight)| &in_flight.action) {
-                    Some(Action::Postgres(PostgresAction::Configure { .. })) => true,
-                    Some(Action::Postgres(PostgresAction::Follow(Some(_)))) => *done != PostgresDone::NeedsRestart,
+                    Some(Action::Postgres(PostgresAction::Configure { .. } | PostgresAction::Follow(Some(_)))) => {
+                        self.is_told_of(done)
+                    }
                     _ => false,
                 };
             }
             _ => {}
+        }
+    }
+
+    /// Whether scripts hear of a configuration that was written, or of a source that was turned to.
+    fn is_told_of(&mut self, done: &PostgresDone) -> bool {
+        match done {
+            PostgresDone::NeedsRestart => false,
+            PostgresDone::Configured { changed: false, .. } => !std::mem::replace(&mut self.acquainted, true),
+            _ => {
+                self.acquainted = true;
+                true
+            }
         }
     }
 
@@ -156,6 +172,7 @@ impl Teller {
     fn news(&mut self, facts: Facts) -> Vec<(Callback, Role)> {
         self.stopping |= facts.stopping;
         self.restarting |= facts.restarting;
+        self.acquainted |= facts.bootstrapping || facts.server == Server::Absent;
         if facts.bootstrapping {
             self.reloaded = false;
             return Vec::new();

@@ -95,6 +95,26 @@ fn a_reload_tells_the_role_and_is_none_while_nothing_runs() {
     assert_eq!(teller.news(REPLICA), []);
 }
 
+/// As Patroni, which has a server that it finds running read its configuration whatever is in it.
+#[test]
+fn a_configuration_that_is_as_it_was_is_told_once_and_of_a_server_that_was_found_running() {
+    let told = |before: &[Facts], changed: [bool; 3]| {
+        let mut teller = Teller::default();
+        for facts in before {
+            teller.news(*facts);
+        }
+        changed.map(|changed| teller.is_told_of(&PostgresDone::Configured { generation: 1, changed }))
+    };
+    let mut turned = Teller::default();
+    turned.news(REPLICA);
+    assert!(!turned.is_told_of(&PostgresDone::NeedsRestart) && turned.is_told_of(&PostgresDone::Done));
+    assert!(!turned.is_told_of(&PostgresDone::Configured { generation: 1, changed: false }), "that was the reload");
+    let making = Facts { bootstrapping: true, ..PRIMARY };
+    assert_eq!(told(&[REPLICA], [false, false, true]), [true, false, true]);
+    assert_eq!(told(&[ABSENT, REPLICA], [false, true, false]), [false, true, false]);
+    assert_eq!(told(&[making, PRIMARY], [false, true, false]), [false, true, false]);
+}
+
 fn commands(text: &str) -> BTreeMap<Callback, CommandLine> {
     let command = CommandLine::parse(&format!("/bin/sh -c '{text}' sh")).unwrap().unwrap();
     Callback::ALL.into_iter().map(|callback| (callback, command.clone())).collect()

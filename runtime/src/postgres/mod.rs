@@ -43,6 +43,7 @@ mod workdir;
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub struct Postgres {
     monitor: Monitor,
     vetting: Vetting,
     changes: Changes,
+    /// Files were written, or may have been, and no operation that tells of it has come to its end.
+    untold: Arc<AtomicBool>,
 }
 
 impl Postgres {
@@ -103,6 +106,7 @@ impl Postgres {
             monitor: Monitor::default(),
             vetting: Vetting::default(),
             changes: Changes::default(),
+            untold: Arc::default(),
         }
     }
 
@@ -275,11 +279,12 @@ impl Postgres {
     }
 
     /// Writes the configuration files where they differ, and has the running server read them. `Done` = whether
-    /// anything differed.
+    /// anything differs from what it began with, or from the last such reload or new upstream: a freeze, or an attempt
+    /// that failed, may have written it already.
     pub async fn reload_configuration(&self) -> Outcome<bool> {
         self.vet_parameters().await;
         match self.write_and_reload(None).await {
-            Ok(written) => Outcome::Done(written.changed),
+            Ok(_) => Outcome::Done(self.untold.swap(false, Ordering::Relaxed)),
             Err(why) => Outcome::Refused(Refusal::Failed(why)),
         }
     }
@@ -307,7 +312,12 @@ impl Postgres {
             let why = "PostgreSQL runs as primary: stop it, and start it as a standby";
             return Outcome::Refused(Refusal::Failed(why.into()));
         }
-        match self.write_and_reload(Some(Recovery::Standby(upstream.cloned()))).await {
+        let written = self.write_and_reload(Some(Recovery::Standby(upstream.cloned()))).await;
+        // Scripts hear of a new source that is followed at once, and of no other turn.
+        if upstream.is_some() && matches!(written, Ok(Written { restart: None, .. })) {
+            self.untold.store(false, Ordering::Relaxed);
+        }
+        match written {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),
             Ok(_) => Outcome::Done(Followed::Done),
             Err(why) => Outcome::Refused(Refusal::Failed(why)),
@@ -409,12 +419,14 @@ impl Postgres {
         // What was killed a moment ago may still be on its way out, and would make the start refuse.
         workdir::wait_for_orphans(&settings).await;
         let (prepared, recovery, allowed) = (Arc::clone(&settings), Arc::clone(&self.recovery), allowance.clone());
+        let untold = Arc::clone(&self.untold);
         let start = move || {
             // Before anything is written, and once more after it: the disk may have taken its time.
             check(&prepared, standby, &allowed)?;
             let wanted = wanted.unwrap_or_else(|| locked(&recovery).clone());
             let prepared = prepare_start(&prepared, &wanted, standby).map_err(Refusal::Failed)?;
             let started = process::spawn(&prepared, &allowed)?;
+            untold.store(false, Ordering::Relaxed);
             *locked(&recovery) = wanted;
             Ok(started)
         };
@@ -428,7 +440,7 @@ impl Postgres {
 
     /// Writes the files, as [`Self::start_with`] does, and has a running server read them.
     async fn write_and_reload(&self, wanted: Option<Recovery>) -> Result<Written, String> {
-        let (settings, recovery) = (self.vetted(), Arc::clone(&self.recovery));
+        let (settings, recovery, untold) = (self.vetted(), Arc::clone(&self.recovery), Arc::clone(&self.untold));
         let write = move || {
             if let Some(Recovery::Standby(_)) = wanted {
                 prepare::clear_left_out(&settings)?;
@@ -440,7 +452,10 @@ impl Postgres {
                 Recovery::Standby(_) | Recovery::Frozen => true,
             };
             let settings = for_role(&settings, standby);
-            let written = conf::write_all(&settings, known_major(&settings)?, &wanted)?;
+            let major = known_major(&settings)?;
+            let written = conf::write_all(&settings, major, &wanted);
+            untold.fetch_or(written.as_ref().map_or(true, |written| written.changed), Ordering::Relaxed);
+            let written = written?;
             *locked(&recovery) = wanted;
             if let Process::Alive { pid, .. } = proc::observe(&settings.data_dir) {
                 proc::signal(pid.0, Signal::HUP)

@@ -146,7 +146,7 @@ async fn carry_out(postgres: &Postgres, action: PostgresAction, allowance: &Allo
         PostgresAction::RecoverSingleUser => done(postgres.crash_recover(&progress).await),
         PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &progress).await),
         PostgresAction::Configure { generation } => {
-            postgres.reload_configuration().await.map(|_| PostgresDone::Configured { generation })
+            postgres.reload_configuration().await.map(|changed| PostgresDone::Configured { generation, changed })
         }
         PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
         PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),

@@ -128,7 +128,7 @@ impl Settings {
 
 /// The name of a member's replication slot; core's rule.
 pub fn slot_name(member: &str) -> String {
-    matriarch_core::slot_name(&matriarch_core::id::Member::new(member))
+    matriarch_core::slot_name(&matriarch_core::id::Member::new(member)).into_owned()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use matriarch_core::id::Lsn;
 
-use crate::node::{Node, NodeId};
+use crate::node::NodeId;
 use crate::postgres::wal::Place;
 use crate::time::{Time, ms};
 use crate::world::World;
@@ -88,9 +88,10 @@ impl World {
                 Some(Some(end)) => end,
                 None => Lsn(0),
             });
-            told.optime.bytes_ahead_of(held) > self.settings.maximum_lag_bytes
+            told.optime.bytes_ahead_of(held)
         };
-        self.nodes.iter().filter(|node| !node.config.nofailover).filter_map(Node::place).all(lacks)
+        let mut may_lead = self.nodes.iter().filter(|node| !node.config.nofailover);
+        may_lead.all(|node| node.place().is_none_or(|place| lacks(place) > node.config.maximum_lag_on_failover_bytes))
     }
 
     /// How long nobody served, for a report.
@@ -109,6 +110,12 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::postgres::Orphans;
+
+    fn gives_up_at_most(world: &mut World, bytes: u64) {
+        for node in &mut world.nodes {
+            node.config.maximum_lag_on_failover_bytes = bytes;
+        }
+    }
 
     #[test]
     fn a_world_that_does_not_serve() {
@@ -137,13 +144,15 @@ mod tests {
         assert_eq!(healed(barred), None, "whose data are there may not lead");
         let restored = |world: &mut World, node: NodeId| {
             world.gone(node);
-            (world.checks.restored, world.settings.maximum_lag_bytes) = (Some(world.now), 1000);
+            world.checks.restored = Some(world.now);
+            gives_up_at_most(world, 1000);
         };
         assert_eq!(healed(restored), Some("L1"), "others hold what it tells of");
         let beyond = |world: &mut World, node: NodeId| {
             let end = on_disk(world, node).end;
             world.gone(node);
-            (world.checks.restored, world.settings.maximum_lag_bytes) = (Some(world.now), 0);
+            world.checks.restored = Some(world.now);
+            gives_up_at_most(world, 0);
             for node in &mut world.nodes {
                 let on_disk = node.server.cluster_mut().unwrap();
                 on_disk.end = Place { depth: end.depth - 100, ..end };
@@ -154,7 +163,7 @@ mod tests {
             let end = on_disk(world, node).end;
             world.gone(node);
             world.nodes[node.0].config.nofailover = true;
-            world.settings.maximum_lag_bytes = 0;
+            gives_up_at_most(world, 0);
             for other in world.nodes.iter_mut().filter(|other| other.id != node) {
                 other.server.cluster_mut().unwrap().end = Place { depth: end.depth - 100, ..end };
             }

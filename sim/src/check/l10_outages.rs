@@ -55,6 +55,7 @@ impl World {
                 | What::LoseKey
                 | What::LoseLease
                 | What::Switchover(_)
+                | What::Failover(_)
                 | What::Restart(_)
                 | What::Reinitialize(_)
         );

@@ -83,6 +83,8 @@ pub const NODES_MAX: usize = 7;
 pub struct Checks {
     /// When a fault last struck each node, or ended there.
     pub quiet_since: [Time; NODES_MAX],
+    /// Since when its server answers that was started last, if it does.
+    pub ready_since: [Time; NODES_MAX],
     /// Faults that go on, and where.
     pub struck: BTreeMap<usize, NodeId>,
     /// Nodes whose watches tell nothing.
@@ -111,6 +113,8 @@ pub struct Checks {
     hands_over: [Option<Time>; NODES_MAX],
     /// What a leader that handed over had, and when it decided to, until another serves.
     handed_over: Option<(Time, Place)>,
+    /// Whoever took the leader key last was named by the operator while nobody led.
+    by_word: bool,
     /// What a leader last published of its position.
     published: Option<Place>,
     /// When the store lost a tenure of which not all had heard: whoever had not may begin another beside it.

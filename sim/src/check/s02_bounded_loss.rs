@@ -27,6 +27,16 @@ impl World {
         }
     }
 
+    /// Nobody led, and the operator named who is to: what that loses he has accepted, and nobody has to answer for it later.
+    pub(super) fn accept_loss(&mut self, mine: Place) -> bool {
+        let accepted = std::mem::take(&mut self.checks.by_word);
+        if accepted {
+            self.coverage.count("failover by word");
+            self.checks.published = self.checks.published.map(|place| self.wal.shared(mine, place));
+        }
+        accepted
+    }
+
     /// Whoever decides can know what it lacks: it is behind on the same branch, or the store tells which timeline
     /// the published position is on and where that began. A leader that dies before it has written that leaves no trace
     /// of its branch.
@@ -110,6 +120,29 @@ mod tests {
         };
         assert_eq!(loses(0), Some("S2"));
         assert_eq!(loses(1 << 20), None);
+    }
+
+    /// What an operator gives up by his word neither his candidate nor whoever leads after it has to answer for.
+    #[test]
+    fn a_failover_by_word_that_gives_up_more() {
+        let loses = |by_word: bool| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                world.settings.maximum_lag_bytes = 0;
+                world.checks.published = Some(on_disk(world, old).end);
+                world.checks.by_word = by_word;
+                let behind = on_disk(world, new);
+                behind.end = Place { depth: behind.end.depth - 2, ..behind.end };
+                let mine = on_disk(world, new).end;
+                for _ in 0..2 {
+                    if !world.accept_loss(mine) {
+                        world.check_loss(new, mine);
+                    }
+                }
+            })
+        };
+        assert_eq!(loses(false), Some("S2"));
+        assert_eq!(loses(true), None);
     }
 
     /// The standby's timeline of the number that the leader's has, and how it came about.

@@ -43,7 +43,9 @@ impl World {
             let what = format!("{} accepts writes and does not hold the leader key", self.names[node.0]);
             self.violated("S8", what);
         }
-        if let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) {
+        if let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end)
+            && !self.accept_loss(mine)
+        {
             self.check_handover(node, mine);
             self.check_loss(node, mine);
         }

@@ -72,7 +72,7 @@ impl World {
         }
         let (absent_at, began) = agent.state.memory.race?;
         let wished = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(&self.names[node.0]));
-        let patient = view.at < agent.state.memory.leaderless.unwrap_or(view.at) + AHEAD_PATIENCE;
+        let patient = view.at < view.leaderless_since() + AHEAD_PATIENCE;
         let mine = self.nodes[node.0].place()?;
         for (from, told) in self.checks.told[node.0].iter().filter(|(_, told)| told.asked >= began) {
             let Some((answer, place)) = &told.answer else { continue };
@@ -128,6 +128,7 @@ impl World {
         let Some(node) = self.named(&leader.member) else { return };
         // Whoever takes back what went before its time was never out of office.
         let back = self.checks.last_leader == Some(node);
+        self.checks.by_word &= back;
         // Nor does a primary that an operator made by hand in a pause race for its key.
         let by_hand = self.checks.by_hand[node.0].is_some();
         let (Some(since), false) = (self.checks.leaderless, back || by_hand) else { return };
@@ -138,6 +139,12 @@ impl World {
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
         let candidate = request.and_then(|request| request.candidate.clone());
         let wished = candidate.as_ref() == Some(&self.names[node.0]);
+        // For whom the last leader has handed over to it vouches.
+        let failover = wished && request.is_some_and(|request| request.leader.is_none());
+        self.checks.by_word = failover && self.checks.handed_over.is_none();
+        if wished {
+            self.note_wish(node);
+        }
         // A clock that is wrong within bounds is wrong by a few milliseconds here.
         if let Some(other) = candidate.filter(|_| !wished && waited + ms(10) < CANDIDATE_PATIENCE) {
             let what = format!("{} takes the leader key in the place of the candidate {other}", self.names[node.0]);
@@ -152,7 +159,7 @@ impl World {
     /// does not believe the store that it is there again, where nobody can take it before it ends once more.
     fn waited_in_a_lost_past(&self, node: NodeId) -> Duration {
         let leaderless = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.memory.leaderless);
-        let waited = leaderless.map(|since| self.clock(node).since(since)).unwrap_or_default();
+        let waited = leaderless.map(|began| self.clock(node).since(began.since)).unwrap_or_default();
         let restored_meanwhile = self.checks.restored.is_some_and(|at| self.now.since(at) <= waited);
         if restored_meanwhile { waited } else { Duration::ZERO }
     }
@@ -163,7 +170,9 @@ impl World {
         let prompt = self.was_prompt() && self.settings.delay_us.1 <= 30_000;
         let Some(mine) = self.nodes[node.0].place().filter(|_| prompt && self.is_quiet(node, 3000)) else { return };
         for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
-            let asked = self.hear_each_other(node, other) && self.store_answers(other);
+            // Its agent finds out after a moment that it answers.
+            let up = self.now.since(self.checks.ready_since[other.0]) >= ms(500);
+            let asked = up && self.hear_each_other(node, other) && self.store_answers(other);
             let Some(theirs) = self.could_lead(other).filter(|_| asked) else { continue };
             if self.wal.contains(theirs, mine) && theirs.depth > mine.depth {
                 let bytes = self.wal.lsn(theirs).bytes_ahead_of(self.wal.lsn(mine));
@@ -195,6 +204,7 @@ impl World {
 mod tests {
     use crate::time::Time;
     use matriarch_core::id::{Lsn, Revision};
+    use matriarch_core::state::Leaderless;
     use matriarch_core::view::store::FailoverKey;
 
     use super::super::testing::*;
@@ -209,7 +219,7 @@ mod tests {
             let at = world.clock(node);
             let agent = world.nodes[node.0].agent.as_mut().unwrap();
             agent.state.memory.race = Some((Revision(1), at));
-            agent.state.memory.leaderless = Some(at);
+            agent.state.memory.leaderless = Some(Leaderless { since: at, revision: Revision(1) });
             let at = world.clock(peer);
             let told = world.nodes[peer.0].agent.as_ref().unwrap();
             let mut answer = View { at, state: &told.state }.own_answer();
@@ -305,6 +315,31 @@ mod tests {
     }
 
     #[test]
+    fn a_winner_by_the_operators_word() {
+        let by_word = |switchover: bool, handed_over: bool| {
+            let mut by_word = false;
+            broken(|world| {
+                let (old, node, mut key) = (leader(world), standby(world), key(world));
+                let candidate = Some(world.names[node.0].clone());
+                let leader = switchover.then(|| world.names[old.0].clone());
+                world.store.set_failover(FailoverKey { revision: Revision(1), leader, candidate, scheduled_at: None });
+                world.store.end(key.lease, Gone::Expired);
+                world.store_changed();
+                world.gone(old);
+                let place = world.nodes[old.0].place().filter(|_| handed_over);
+                world.checks.handed_over = place.map(|place| (world.now, place));
+                key.member = world.names[node.0].clone();
+                world.check_winner(&key);
+                by_word = world.checks.by_word;
+            });
+            by_word
+        };
+        assert!(by_word(false, false));
+        assert!(!by_word(true, false), "a switchover loses nothing that may not be lost");
+        assert!(!by_word(false, true), "the leader has vouched for it");
+    }
+
+    #[test]
     fn a_winner_that_waited_while_a_restored_store_held_the_old_key() {
         let restored = |ago_ms: Option<u64>| {
             wins(move |world, node| {
@@ -312,7 +347,8 @@ mod tests {
                 let request = FailoverKey { revision: Revision(1), leader: None, candidate, scheduled_at: None };
                 world.store.set_failover(request);
                 let clock = world.clock(node);
-                world.nodes[node.0].agent.as_mut().unwrap().state.memory.leaderless = Some(clock);
+                world.nodes[node.0].agent.as_mut().unwrap().state.memory.leaderless =
+                    Some(Leaderless { since: clock, revision: Revision(1) });
                 world.now = world.now + ms(4000);
                 world.checks.leaderless = Some(Time(world.now.0 - 100_000_000));
                 world.checks.restored = ago_ms.map(|ago_ms| Time(world.now.0 - ago_ms * 1_000_000));

@@ -10,7 +10,8 @@ use matriarch_core::effects::Order;
 use matriarch_core::event::{Event, Request, StoreDone, StoreEvent};
 use matriarch_core::id::Revision;
 use matriarch_core::op::Outcome;
-use matriarch_core::view::store::ClusterView;
+use matriarch_core::reason::Reason;
+use matriarch_core::view::store::{ClusterView, FailoverKey};
 
 use super::NODES_MAX;
 use crate::node::NodeId;
@@ -86,6 +87,11 @@ impl World {
         }
     }
 
+    /// The leader key was taken by whom an operator asked for; what he asks for next does not take that back.
+    pub(super) fn note_wish(&mut self, node: NodeId) {
+        self.checks.pauses.asked[node.0] = Some(self.now);
+    }
+
     /// Since when the agent that runs there has seen a pause.
     fn has_seen_pause(&self, node: NodeId) -> Option<Time> {
         let boot = self.nodes[node.0].agent.as_ref()?.boot;
@@ -99,7 +105,7 @@ impl World {
     }
 
     /// The store tells that a primary of this node has no guard.
-    pub(super) fn is_let_go(&self, node: NodeId) -> bool {
+    pub fn is_let_go(&self, node: NodeId) -> bool {
         let record = self.store.keys().epoch.as_ref();
         record.is_some_and(|record| record.unguarded && record.member == self.names[node.0])
     }
@@ -114,7 +120,13 @@ impl World {
             let state = &agent.state;
             state.memory.reinit || state.leaving || !state.requests.is_empty()
         });
-        if stands || request.is_some_and(|r| r.leader.as_ref() == Some(name) || r.candidate.as_ref() == Some(name)) {
+        // A failover is for whoever leads to carry out, however long ago it was asked for.
+        let leads = self.leading() == Some(node);
+        let concerns = |request: &FailoverKey| {
+            let of = request.leader.as_ref().map_or(leads, |leader| leader == name);
+            of || request.candidate.as_ref() == Some(name)
+        };
+        if stands || request.is_some_and(concerns) {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }
         let ready = self.nodes[node.0].server.is_ready();
@@ -144,7 +156,13 @@ impl World {
         if self.is_asked(node) {
             return;
         }
-        let Some(since) = self.has_seen_pause(node) else { return };
+        let Some(since) = self.has_seen_pause(node) else {
+            // What was scheduled has begun, and PostgreSQL is brought back from it.
+            if matches!(order.because, Reason::RestartRequested | Reason::StoppingForHandover) {
+                self.checks.pauses.asked[node.0] = Some(self.now);
+            }
+            return;
+        };
         // A primary that is not let go yet, or lost its tenure before it could be, ends as ever.
         // What was begun before, a promotion too, stays under its guard until it is up.
         let postmaster = self.nodes[node.0].server.postmaster.as_ref();
@@ -204,7 +222,6 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use matriarch_core::id::{OpId, Timeline};
-    use matriarch_core::reason::Reason;
     use matriarch_core::view::postgres::{StartAs, StopMode};
 
     /// A minute later in a cluster that was paused.
@@ -248,6 +265,22 @@ mod tests {
         assert_eq!(does(stop(), standby, long_ago), Some("S19"), "and that was done long ago");
         let unseen = |world: &mut World, node: NodeId| world.checks.pauses.seen[node.0].2 = None;
         assert_eq!(does(start(), standby, unseen), None, "it has not heard of the pause");
+        let scheduled = |world: &mut World, node: NodeId| {
+            let paused = std::mem::take(&mut world.checks.pauses.seen[node.0].2);
+            let restart = Action::Postgres(PostgresAction::Restart);
+            world.check_paused_order(node, &Order { because: Reason::RestartRequested, ..order(restart) });
+            world.checks.pauses.seen[node.0].2 = paused;
+        };
+        assert_eq!(does(start(), standby, scheduled), None, "a restart was due just before");
+        let of_the_leader = |world: &mut World, _: NodeId| {
+            let candidate = Some(world.names[standby(world).0].clone());
+            let revision = Revision(1);
+            world.store.set_failover(FailoverKey { revision, leader: None, candidate, scheduled_at: None });
+        };
+        assert_eq!(does(stop(), leader, of_the_leader), None, "it is asked to fail over");
+        assert_eq!(does(stop(), other_standby, of_the_leader), Some("S19"), "another is");
+        let chosen = |world: &mut World, node: NodeId| world.note_wish(node);
+        assert_eq!(does(start(), standby, chosen), None, "an operator named it, and then another");
         let untold = |world: &mut World, node: NodeId| world.checks.pauses.told[node.0] = false;
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, untold), None, "it was not let go");
         let promoting = |world: &mut World, node: NodeId| {

@@ -18,7 +18,7 @@ impl World {
             let view = View { at: node.clock.read(self.now), state: &agent.state };
             // An agent that only observes holds nothing; the guard ends what it observes.
             let observes = agent.state.config.unsupported.is_some() || self.is_let_go(node.id);
-            let heirs = !view.electable_others().is_empty() && self.was_prompt();
+            let heirs = view.has_electable_others() && self.was_prompt();
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
             if heirs && !observes && self.writes_by_rule(node.id) && node.server.orphans.is_none() {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);

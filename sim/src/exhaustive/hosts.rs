@@ -244,7 +244,7 @@ impl World {
         match action {
             PostgresAction::Initdb => server.initdb(SystemId(1 + node as u64)),
             PostgresAction::Configure { generation } => {
-                return Outcome::Done(PostgresDone::Configured { generation: *generation });
+                return Outcome::Done(PostgresDone::Configured { generation: *generation, changed: true });
             }
             PostgresAction::RecoverSingleUser => {
                 server.checkpoint();

@@ -1,13 +1,14 @@
 //! What a fault does to the world, and what its end does.
 
 use matriarch_core::action::Action;
-use matriarch_core::event::{Event, MoveRequest, Request};
+use matriarch_core::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart};
+use matriarch_core::time::WallMillis;
 use matriarch_core::view::postgres::StopMode;
 
 use super::{Phase, Watching, What, When, Where};
 use crate::coverage;
 use crate::node::{Message, NodeId};
-use crate::postgres::Disk;
+use crate::postgres::{Disk, Server};
 use crate::store::Gone;
 use crate::time::{Time, ms};
 use crate::world::{Due, World};
@@ -168,13 +169,18 @@ impl World {
                     self.later(ms(for_ms), ends);
                 }
             }
-            What::Switchover(_) => self.switchover(node),
+            What::Switchover(_) => self.switchover(node, None),
+            What::Failover(_) => self.failover(node),
             What::Restart(_) => self.operator_asks(node, Request::Restart),
             What::Reinitialize(_) => {
                 self.operator_asks(node, Request::Reinitialize { force: false, from_leader: false });
             }
             lasting => {
-                self.set(lasting, node, true);
+                match lasting {
+                    What::ScheduleSwitchover(_) => self.switchover(node, Some(for_ms)),
+                    What::ScheduleRestart(_) => self.restart_in(node, for_ms),
+                    _ => self.set(lasting, node, true),
+                }
                 self.checks.struck.insert(index, node);
                 self.later(ms(for_ms), ends);
             }
@@ -238,6 +244,9 @@ impl World {
                 for link in self.links(cut, node) {
                     if on { self.net.cut(link) } else { self.mend(link) }
                 }
+                if matches!(cut, What::CutStoreMember(_)) {
+                    self.store_settles();
+                }
             }
         }
     }
@@ -261,18 +270,46 @@ impl World {
         self.tell(node, ms(1), Message::event(event));
     }
 
-    /// The operator asks the leader to hand over to this node, or to anybody.
-    fn switchover(&mut self, node: NodeId) {
+    /// The operator asks the leader to hand over to this node, or to anybody; now, or at a time.
+    fn switchover(&mut self, node: NodeId, in_ms: Option<u64>) {
         let Some(leading) = self.leading() else { return };
-        let candidate = (leading != node).then(|| self.names[node.0].clone());
         let request = MoveRequest {
             switchover: true,
             leader: Some(self.names[leading.0].clone()),
-            candidate,
-            scheduled_at: None,
+            candidate: (leading != node).then(|| self.names[node.0].clone()),
+            scheduled_at: in_ms.map(|in_ms| self.schedule(leading, in_ms)),
             refused: false,
         };
         self.operator_asks(leading, Request::Move(request));
+    }
+
+    /// The operator asks for this node whoever leads, of the leader or, where there is none, of this node itself. He knows
+    /// that his word counts where nobody leads and a primary may run without a guard, and makes sure that none does.
+    fn failover(&mut self, node: NodeId) {
+        let writes = |server: &Server| {
+            let postmaster = server.postmaster.as_ref().is_some_and(|pm| !pm.in_recovery);
+            postmaster || server.orphans.is_some_and(|orphans| orphans.write)
+        };
+        let leading = self.leading();
+        let beside = |other: NodeId| self.is_let_go(other) && writes(&self.nodes[other.0].server);
+        if (0..self.nodes.len()).map(NodeId).any(|other| leading != Some(other) && beside(other)) {
+            return;
+        }
+        let candidate = Some(self.names[node.0].clone());
+        let request = MoveRequest { switchover: false, leader: None, candidate, scheduled_at: None, refused: false };
+        self.operator_asks(leading.unwrap_or(node), Request::Move(request));
+    }
+
+    fn restart_in(&mut self, node: NodeId, in_ms: u64) {
+        let (conditions, schedule) = (RestartConditions::default(), self.schedule(node, in_ms));
+        let wanted = ScheduledRestart { schedule, conditions, timeout_s: None, postmaster_start_us: 0 };
+        self.operator_asks(node, Request::ScheduleRestart(wanted));
+    }
+
+    fn schedule(&self, node: NodeId, in_ms: u64) -> Schedule {
+        let at = self.nodes[node.0].clock.wall(self.now);
+        let at = WallMillis(at.0 + in_ms as i64);
+        Schedule { text: format!("in {in_ms} ms"), at }
     }
 
     /// A fault ends by its time.
@@ -282,7 +319,7 @@ impl World {
         let now = self.now;
         self.trace.world(now, '.', || format!("{what:?} ends"));
         self.trace.ended(now, index);
-        self.checks.disturbed(Some(node), now);
+        self.checks.disturbed(what.place().map(|_| node), now);
         self.note_unrest();
         match what {
             What::CrashHost(_) => self.host_comes_back(node),
@@ -291,6 +328,7 @@ impl World {
                 self.checks.isolated[node.0] = None;
                 self.set(what, node, false);
             }
+            What::ScheduleSwitchover(_) | What::ScheduleRestart(_) => {}
             lasting => self.set(lasting, node, false),
         }
     }

@@ -58,6 +58,7 @@ impl World {
         // everybody where the backup is older than another restore, and of more revisions than were written since.
         let lost = led_before.is_some() && led(self) != led_before;
         let back_to = self.store.keys().revision;
+        self.dynamic.retain(|since, _| *since <= back_to);
         let heard = |node: &Node| {
             let agent = node.agent.as_ref()?;
             Some(agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision))
@@ -118,23 +119,30 @@ impl World {
     /// The dynamic configuration is another from now on. What is checked goes by the most that was ever allowed.
     pub(super) fn configuration_changes(&mut self, what: What) {
         let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else { return };
-        self.dynamic = Some(Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes });
         let bounds = &mut self.settings;
+        self.dynamic.entry(Revision(0)).or_insert(Dynamic {
+            ttl_ms: bounds.ttl_ms,
+            loop_wait_ms: bounds.loop_wait_ms,
+            retry_timeout_ms: bounds.retry_timeout_ms,
+            maximum_lag_bytes: bounds.maximum_lag_bytes,
+        });
         bounds.ttl_ms = bounds.ttl_ms.max(ttl_ms);
         bounds.loop_wait_ms = bounds.loop_wait_ms.max(loop_wait_ms);
         bounds.retry_timeout_ms = bounds.retry_timeout_ms.max(retry_timeout_ms);
         bounds.maximum_lag_bytes = bounds.maximum_lag_bytes.max(maximum_lag_bytes);
         self.coverage.count("configuration changed");
         self.store.configure();
+        let since = self.store.keys().config_revision;
+        self.dynamic.insert(since, Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes });
         self.store_changed();
     }
 
     /// An agent that has seen another `config` than it goes by takes it up.
     pub fn follow_configuration(&mut self, node: NodeId) {
-        let Some(new) = self.dynamic else { return };
         let host = &mut self.nodes[node.0];
         let Some(agent) = host.agent.as_mut().filter(|agent| !agent.left) else { return };
         let (seen, known) = (agent.mirror.config_revision, agent.config_seen);
+        let Some((_, new)) = self.dynamic.range(..=seen).next_back() else { return };
         if seen == known || seen.0 == 0 {
             return;
         }

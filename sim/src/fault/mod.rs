@@ -139,6 +139,8 @@ pub enum What {
     CutAgents(Where),
     /// The node and the others exchange no WAL.
     CutReplication(Where),
+    /// No client reaches the node; what one had sent comes late, or never.
+    CutClients(Where),
     /// A member of the store and everybody else do not hear each other.
     CutStoreMember(usize),
     /// A member of the store is down.
@@ -182,6 +184,12 @@ pub enum What {
     RemoveData(Where),
     /// An operator asks for a switchover.
     Switchover(Where),
+    /// An operator asks for a failover to this node, whether or not somebody leads.
+    Failover(Where),
+    /// An operator asks for a switchover at the fault's end, by the wall clock of whoever leads.
+    ScheduleSwitchover(Where),
+    /// An operator asks for a restart at the fault's end, by the wall clock there.
+    ScheduleRestart(Where),
     /// An operator asks for a restart.
     Restart(Where),
     /// An operator asks for a new clone.
@@ -224,6 +232,7 @@ impl What {
             Self::CutFromStore(_) => "cut_from_store",
             Self::CutAgents(_) => "cut_agents",
             Self::CutReplication(_) => "cut_replication",
+            Self::CutClients(_) => "cut_clients",
             Self::CutStoreMember(_) => "cut_store_member",
             Self::StopStoreMember(_) => "stop_store_member",
             Self::FreezeStoreMember(_) => "freeze_store_member",
@@ -241,6 +250,9 @@ impl What {
             Self::PauseReplay(_) => "pause_replay",
             Self::RemoveData(_) => "remove_data",
             Self::Switchover(_) => "switchover",
+            Self::Failover(_) => "failover",
+            Self::ScheduleSwitchover(_) => "schedule_switchover",
+            Self::ScheduleRestart(_) => "schedule_restart",
             Self::Restart(_) => "restart",
             Self::Reinitialize(_) => "reinitialize",
             Self::HangStart(_) => "hang_start",
@@ -281,11 +293,15 @@ impl What {
             | Self::CutFromStore(place)
             | Self::CutAgents(place)
             | Self::CutReplication(place)
+            | Self::CutClients(place)
             | Self::SilenceWatches(place)
             | Self::FillDisk(place)
             | Self::PauseReplay(place)
             | Self::RemoveData(place)
             | Self::Switchover(place)
+            | Self::Failover(place)
+            | Self::ScheduleSwitchover(place)
+            | Self::ScheduleRestart(place)
             | Self::Restart(place)
             | Self::Reinitialize(place)
             | Self::HangStart(place)

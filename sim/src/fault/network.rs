@@ -26,6 +26,7 @@ impl World {
             What::CutFromStore(_) => stores.iter().map(|store| (Plane::Store, *store, here)).collect(),
             What::CutAgents(_) => both(Plane::Agents, here, &others),
             What::CutReplication(_) => both(Plane::Replication, here, &others),
+            What::CutClients(_) => both(Plane::Clients, here, &[End::Client]),
             What::CutStoreMember(member) => {
                 let member = End::Store(member % self.members.len());
                 let nodes: Vec<End> = (0..self.nodes.len()).map(NodeId).map(End::Node).collect();
@@ -73,14 +74,15 @@ impl World {
                 self.watches_break(NodeId(node), member);
             }
         }
+        self.store_settles();
+    }
+
+    /// A leader of the store that does not see most of its members leads no more, and another is elected where most are.
+    pub(super) fn store_settles(&mut self) {
         // One alone that stands still loses its lead to nobody: it goes on as if nothing had been.
         let alone = self.members.len() == 1;
-        let leads = |member: &StoreMember| member.up && (alone || !member.frozen);
-        let able = self.members.iter().filter(|member| leads(member)).count();
-        let lost = self.store_leader.is_some_and(|leader| !leads(&self.members[leader]));
-        if lost || able * 2 <= self.members.len() {
-            self.store_leader = None;
-        }
+        let leads = |leader: &usize| (alone && self.members[*leader].up) || self.sees_most(*leader);
+        self.store_leader = self.store_leader.filter(leads);
         if self.store_leader.is_none() {
             // One alone is there at once, three take one to two election timeouts.
             let election = if self.members.len() == 1 { (5, 100) } else { (1000, 2000) };

@@ -201,6 +201,22 @@ fn what_is_stopped_or_restarted_by_hand_serves_again() {
     }
 }
 
+/// Nobody's role changes for that: no agent knows of clients.
+#[test]
+fn whom_no_client_reaches_acknowledges_nothing_and_leads_on() {
+    let mut world = struck(What::CutClients(Where::Leader), 5000);
+    let leader = before(&mut world);
+    let acknowledged = |world: &World| world.ledger.acknowledged.len();
+    until(&mut world, 60_010);
+    let so_far = acknowledged(&world);
+    until(&mut world, 64_999);
+    assert_eq!(acknowledged(&world), so_far);
+    assert!(world.nodes[leader.0].server.can_acknowledge());
+    until(&mut world, 70_000);
+    assert!(acknowledged(&world) > so_far);
+    assert_eq!(world.leading(), Some(leader));
+}
+
 #[test]
 fn a_wall_clock_that_is_set_moves_no_deadline() {
     let mut world = struck(What::SetWallClock(Where::Leader, -40_000_000), 0);

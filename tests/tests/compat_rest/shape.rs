@@ -10,6 +10,10 @@ use tokio::net::TcpStream;
 /// A restart or a switchover on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// Patroni tells how many records wait to be logged, and how many were lost, while that is many: on a busy machine it is,
+/// for a moment. Ours has no such queue.
+const OF_THE_MOMENT: &[&str] = &["logger_queue_size", "logger_records_lost"];
+
 /// Whom a request says it comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Login {
@@ -86,7 +90,8 @@ fn of(answer: &str) -> Shape {
 fn json(path: &str, value: &Value, shape: &mut Shape) {
     let told = match value {
         Value::Object(entries) if !entries.is_empty() => {
-            return entries.iter().for_each(|(key, value)| json(&format!("{path}.{key}"), value, shape));
+            let lasting = entries.iter().filter(|(key, _)| !OF_THE_MOMENT.contains(&key.as_str()));
+            return lasting.for_each(|(key, value)| json(&format!("{path}.{key}"), value, shape));
         }
         Value::Array(items) if !items.is_empty() => {
             return items.iter().for_each(|item| json(&format!("{path}[]"), item, shape));

@@ -247,14 +247,17 @@ async fn leaders_keys<S: Store>(s: &mut Script<S>) {
     s.order("a writes it again and knows nothing of the first", A, history(Revision(0))).await;
     let seen = s.look().await;
     s.order("a writes it again", A, history(seen.history.revision)).await;
-    let failover = |revision| StoreAction::PutFailover {
-        revision,
+    let failover = |epoch| StoreAction::PutFailover {
+        revision: Revision(0),
+        epoch,
         leader: Some(Member::new("a")),
         candidate: None,
         scheduled_at: None,
     };
-    s.order("an operator asks", A, failover(Revision(0))).await;
-    s.order("another one does not see it", B, failover(Revision(0))).await;
+    s.order("an operator asks where nobody was seen to lead", A, failover(Revision(0))).await;
+    s.order("an operator asks where another was", A, failover(Revision(epoch.0 - 1))).await;
+    s.order("an operator asks", A, failover(epoch)).await;
+    s.order("another one does not see it", B, failover(epoch)).await;
     let revision = s.look().await.failover_revision;
     s.order("it is done, by who saw another", B, StoreAction::ClearFailover { revision: Revision(1) }).await;
     s.order("it is done", A, StoreAction::ClearFailover { revision }).await;
@@ -376,6 +379,7 @@ pub(crate) async fn late<S: Store>(s: &mut Script<S>) {
     s.store.freeze(Frozen::Followers).await;
     let failover = StoreAction::PutFailover {
         revision: before.failover_revision,
+        epoch: before.leader.as_ref().map(|leader| leader.created).unwrap_or_default(),
         leader: Some(Member::new("a")),
         candidate: None,
         scheduled_at: None,

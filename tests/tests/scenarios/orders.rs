@@ -219,7 +219,7 @@ impl World {
                 self.diverged = None;
                 self.dir(|dir| dir.standby_signal = true);
             }
-            PostgresAction::Configure { generation } => return PostgresDone::Configured { generation },
+            PostgresAction::Configure { generation } => return PostgresDone::Configured { generation, changed: true },
             PostgresAction::CreateSlot(name) => {
                 let restart = self.sql.flushed.max(self.sql.replayed);
                 self.sql.slots.push(Slot { name, physical: true, active: true, restart, ..Slot::default() });

@@ -314,7 +314,9 @@ impl All {
                     on_disk.state = ControlState::ShutDown;
                 }
             }
-            PostgresAction::Configure { generation } => return Outcome::Done(PostgresDone::Configured { generation }),
+            PostgresAction::Configure { generation } => {
+                return Outcome::Done(PostgresDone::Configured { generation, changed: true });
+            }
             PostgresAction::Clone(upstream) | PostgresAction::Rewind(upstream) => {
                 let Some(from) = self.source(node, &upstream) else { return refused("the source does not answer") };
                 let Some(source) = self.nodes[from].server.cluster().cloned() else { return refused("no source") };

@@ -4,10 +4,12 @@
 
 pub(crate) mod wanted;
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::action::{Action, PostgresAction};
 use crate::config::RETRY_PAUSE;
@@ -44,7 +46,7 @@ fn just_done(view: &View<'_>, action: &Action) -> bool {
 /// A standby that streams from here waits for its slot.
 pub(crate) fn are_awaited(view: &View<'_>) -> bool {
     let Some(sql) = view.fresh_sql().filter(|_| manages(view)) else { return false };
-    let lacks = |wanted: &Wanted| match sql.slots.iter().find(|slot| slot.name == wanted.name) {
+    let lacks = |wanted: &Wanted<'_>| match sql.slots.iter().find(|slot| slot.name == wanted.name) {
         None => true,
         Some(slot) => slot.lost && !slot.active && !view.paused(),
     };
@@ -56,13 +58,13 @@ fn manages(view: &View<'_>) -> bool {
     view.config().use_slots && (view.is_primary() || view.other_leader().is_some())
 }
 
-fn first_missing<'a>(sql: &Sql, mut wanted: impl Iterator<Item = &'a Wanted>) -> Option<(Action, Reason)> {
+fn first_missing<'a>(sql: &Sql, mut wanted: impl Iterator<Item = &'a Wanted<'a>>) -> Option<(Action, Reason)> {
     let missing = wanted.find(|wanted| !sql.slots.iter().any(|slot| slot.name == wanted.name))?;
-    let reason = Reason::SlotMissing { slot: missing.name.clone() };
-    Some((Action::Postgres(PostgresAction::CreateSlot(missing.name.clone())), reason))
+    let reason = Reason::SlotMissing { slot: missing.name.to_string() };
+    Some((Action::Postgres(PostgresAction::CreateSlot(missing.name.to_string())), reason))
 }
 
-fn drop(slot: &Slot, reason: Reason) -> (Action, Reason) {
+fn dropped(slot: &Slot, reason: Reason) -> (Action, Reason) {
     (Action::Postgres(PostgresAction::DropSlot(slot.name.clone())), reason)
 }
 
@@ -73,8 +75,8 @@ fn droppable<'a>(view: &View<'_>, sql: &'a Sql) -> impl Iterator<Item = &'a Slot
 }
 
 /// A slot that is wanted and serves nobody as it is: it is dropped, and made anew by the next step.
-fn unusable(view: &View<'_>, sql: &Sql, wanted: &[Wanted], of_member: bool) -> Option<(Action, Reason)> {
-    let spoilt = |slot: &Slot, wanted: &Wanted| {
+fn unusable(view: &View<'_>, sql: &Sql, wanted: &[Wanted<'_>], of_member: bool) -> Option<(Action, Reason)> {
+    let spoilt = |slot: &Slot, wanted: &Wanted<'_>| {
         // Nobody streams through it here and moves what it pins: dead rows would be kept for ever, on every node. One that
         // never reserved anything cannot be advanced.
         let idle = !wanted.used && (slot.pins_rows || slot.restart == Lsn(0));
@@ -85,12 +87,12 @@ fn unusable(view: &View<'_>, sql: &Sql, wanted: &[Wanted], of_member: bool) -> O
         let wanted = wanted.iter().find(|wanted| wanted.name == slot.name && wanted.of_member == of_member);
         wanted.is_some_and(|wanted| spoilt(slot, wanted))
     })?;
-    Some(drop(slot, Reason::SlotUnusable { slot: slot.name.clone() }))
+    Some(dropped(slot, Reason::SlotUnusable { slot: slot.name.clone() }))
 }
 
 /// A slot that this cluster made, or had configured, and that nobody wants here any more. It would keep WAL until the disk
 /// is full. One that never was a member's nor configured is somebody else's, and stays.
-fn obsolete(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Reason)> {
+fn obsolete(view: &View<'_>, sql: &Sql, wanted: &[Wanted<'_>]) -> Option<(Action, Reason)> {
     let memory = &view.state.memory;
     // Our own is what an earlier leader kept for this node.
     let own = slot_name(&view.config().me);
@@ -105,13 +107,13 @@ fn obsolete(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Re
         let kept = wanted.iter().any(|wanted| wanted.name == *name) || view.config().ignores_slot(slot);
         slot.physical && !kept && (*name == own || gone(name) || was_permanent(name))
     })?;
-    Some(drop(slot, Reason::SlotObsolete { slot: slot.name.clone() }))
+    Some(dropped(slot, Reason::SlotObsolete { slot: slot.name.clone() }))
 }
 
 /// A slot that nobody streams through here, while its reader has gone on elsewhere. It moves only forwards, and no further
 /// than this node is: its reader needs the rest if this node leads next. WAL is removed by whole files, so that it is
 /// left where it is until one comes free.
-fn behind(view: &View<'_>, sql: &Sql, wanted: &[Wanted]) -> Option<(Action, Reason)> {
+fn behind(view: &View<'_>, sql: &Sql, wanted: &[Wanted<'_>]) -> Option<(Action, Reason)> {
     let file = |position: Lsn| position.0 / u64::from(view.dir().map_or(1, |dir| dir.segment_bytes.max(1)));
     let here = if sql.in_recovery { sql.replayed } else { sql.flushed };
     wanted.iter().filter(|wanted| !wanted.used).find_map(|wanted| {
@@ -132,25 +134,27 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
             state.memory.permanent_slots.insert(name.clone());
         }
     }
+    // The step that is most often taken finds every slot as it was: what is remembered is changed in place.
+    let (mut members, mut permanent) =
+        (mem::take(&mut state.memory.member_slots), mem::take(&mut state.memory.permanent_slots));
     let view = View { at, state };
-    let Some(sql) = view.sql() else { return };
-    let own = slot_name(&view.config().me);
-    let exists = |name: &String| sql.slots.iter().any(|slot| slot.physical && slot.name == *name);
-    // Until it leads it does not count for how long they are gone.
-    let leads = view.held().is_some() && view.is_primary();
-    let (before, named) = (&view.state.memory.member_slots, wanted::names_of_members(&view));
-    let wanted = if leads { wanted::of_members(&view) } else { Vec::new() };
-    let mut members = BTreeMap::new();
-    for name in sql.slots.iter().filter(|slot| slot.physical).map(|slot| &slot.name) {
-        let known = before.get(name).copied();
-        if known.is_none() && (*name == own || !named.contains(name)) {
-            continue;
+    if let Some(sql) = view.sql() {
+        let own = slot_name(&view.config().me);
+        let exists = |name: &String| sql.slots.iter().any(|slot| slot.physical && slot.name == *name);
+        members.retain(|name, _| exists(name));
+        permanent.retain(|name| exists(name) || view.config().permanent_slots.contains(name));
+        // Until it leads it does not count for how long they are gone.
+        let leads = view.held().is_some() && view.is_primary();
+        let wanted = if leads { wanted::of_members(&view) } else { Vec::new() };
+        for Slot { name, .. } in sql.slots.iter().filter(|slot| slot.physical) {
+            match members.get_mut(name) {
+                Some(_) if leads && wanted.iter().all(|wanted| wanted.name != *name) => {}
+                Some(seen) => *seen = at,
+                None if *name != own && wanted::is_of_member(&view, name) => drop(members.insert(name.clone(), at)),
+                None => {}
+            }
         }
-        let awaited = leads && wanted.iter().all(|wanted| wanted.name != *name);
-        members.insert(name.clone(), known.filter(|_| awaited).unwrap_or(at));
     }
-    let kept = |name: &&String| exists(name) || view.config().permanent_slots.contains(*name);
-    let permanent = view.state.memory.permanent_slots.iter().filter(kept).cloned().collect();
     (state.memory.member_slots, state.memory.permanent_slots) = (members, permanent);
 }
 
@@ -160,11 +164,11 @@ pub(crate) fn told(view: &View<'_>, sql: &Sql) -> (BTreeMap<String, Lsn>, Vec<St
     let own = slot_name(&view.config().me);
     let reserved = sql.slots.iter().filter(|slot| slot.physical && slot.restart > Lsn(0));
     let mut slots: BTreeMap<_, _> = reserved.map(|slot| (slot.name.clone(), slot.restart)).collect();
-    slots.insert(own.clone(), sql.flushed);
+    slots.insert(own.to_string(), sql.flushed);
     if view.config().member_slots_ttl == Duration::ZERO {
         return (slots, Vec::new());
     }
-    let members = view.state.memory.member_slots.keys().cloned().chain([own]);
+    let members = view.state.memory.member_slots.keys().cloned().chain([own.into_owned()]);
     let mut retain: Vec<_> = members.filter(|name| !view.config().permanent_slots.contains(name)).collect();
     retain.sort();
     (slots, retain)
@@ -175,10 +179,10 @@ const NAME_MAX: usize = 63;
 
 /// The name of a member's slot: lower case; `-` and `.` become `_`, anything else outside `[a-z0-9_]` its code point as
 /// `uNNNN`; cut to PostgreSQL's 63 characters.
-pub fn slot_name(member: &Member) -> String {
+pub fn slot_name(member: &Member) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     if member.as_str().len() <= NAME_MAX && member.as_str().bytes().all(plain) {
-        return member.as_str().into();
+        return Cow::Borrowed(member.as_str());
     }
     let mut name = String::new();
     for c in member.as_str().chars().flat_map(char::to_lowercase) {
@@ -189,7 +193,7 @@ pub fn slot_name(member: &Member) -> String {
         }
     }
     name.truncate(NAME_MAX);
-    name
+    Cow::Owned(name)
 }
 
 #[cfg(test)]
@@ -202,5 +206,11 @@ mod tests {
             assert_eq!(slot_name(&Member::new(member)), slot);
         }
         assert_eq!(slot_name(&Member::new(&"x".repeat(70))).len(), 63);
+        for plain in ["n", "1", "_", "node_1"] {
+            assert!(
+                matches!(slot_name(&Member::new(plain)), Cow::Borrowed(name) if name == plain),
+                "no step copies it"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Which slots a node is to have.
 
-use alloc::string::String;
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::slot_name;
@@ -11,9 +11,9 @@ use crate::view::store::{MemberRecord, StatusKey};
 
 /// A physical slot that this node is to have.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'a> {
     /// Its name.
-    pub(crate) name: String,
+    pub(crate) name: Cow<'a, str>,
     /// It is a member's; otherwise the operator's (`slots`).
     pub(crate) of_member: bool,
     /// Its reader streams from this node: the slot moves by itself. Any other is kept for the time when this node leads.
@@ -23,7 +23,7 @@ pub(crate) struct Wanted {
 }
 
 /// All of them: those of members that stream from here first, the operator's last.
-pub(crate) fn wanted(view: &View<'_>) -> Vec<Wanted> {
+pub(crate) fn wanted<'a>(view: &View<'a>) -> Vec<Wanted<'a>> {
     let mut wanted = of_members(view);
     wanted.sort_by_key(|wanted| !wanted.used);
     for slot in permanent(view) {
@@ -36,22 +36,22 @@ pub(crate) fn wanted(view: &View<'_>) -> Vec<Wanted> {
 
 /// Those of members: on the node that a member streams from, and on every one that may lead next, unless
 /// `member_slots_ttl` is 0.
-pub(crate) fn of_members(view: &View<'_>) -> Vec<Wanted> {
+pub(crate) fn of_members<'a>(view: &View<'a>) -> Vec<Wanted<'a>> {
     let everywhere = everywhere(view);
     let streaming = view.others().filter(|(_, key)| !key.record.nostream);
     let members = streaming.map(|(name, key)| of_member(view, name, &key.record));
     let mut wanted: Vec<_> = members.filter(|wanted| wanted.used || everywhere).collect();
     // On a standby also those that the leader keeps for members that are gone.
     let retained = status(view).filter(|_| everywhere && !view.is_primary());
-    for name in retained.iter().flat_map(|status| &status.retain) {
+    for name in retained.into_iter().flat_map(|status| &status.retain) {
         if *name != slot_name(&view.config().me) && wanted.iter().all(|wanted| wanted.name != *name) {
-            wanted.push(Wanted { name: name.clone(), of_member: true, used: false, read: published(view, name) });
+            wanted.push(Wanted { name: name.into(), of_member: true, used: false, read: published(view, name) });
         }
     }
     wanted
 }
 
-fn of_member(view: &View<'_>, member: &Member, record: &MemberRecord) -> Wanted {
+fn of_member<'a>(view: &View<'a>, member: &'a Member, record: &MemberRecord) -> Wanted<'a> {
     let name = slot_name(member);
     let cascades =
         record.replicatefrom.as_ref().filter(|from| view.cluster().is_some_and(|c| c.members.contains_key(*from)));
@@ -77,7 +77,7 @@ fn may_lead(view: &View<'_>) -> bool {
 }
 
 /// The operator's: on every node that may lead.
-fn permanent(view: &View<'_>) -> Vec<Wanted> {
+fn permanent<'a>(view: &View<'a>) -> Vec<Wanted<'a>> {
     let (config, own) = (view.config(), slot_name(&view.config().me));
     // What matches is left alone, also if it is configured.
     let ignored = |name: &str| {
@@ -86,8 +86,7 @@ fn permanent(view: &View<'_>) -> Vec<Wanted> {
     };
     let names = config.permanent_slots.iter().filter(|name| may_lead(view) && **name != own && !ignored(name));
     let used = view.is_primary();
-    let slot = |name: &String| Wanted { name: name.clone(), of_member: false, used, read: published(view, name) };
-    names.map(slot).collect()
+    names.map(|name| Wanted { name: name.into(), of_member: false, used, read: published(view, name) }).collect()
 }
 
 fn status<'a>(view: &View<'a>) -> Option<&'a StatusKey> {
@@ -99,8 +98,8 @@ fn published(view: &View<'_>, name: &str) -> Lsn {
     status(view).and_then(|status| status.slots.get(name)).copied().unwrap_or_default()
 }
 
-/// The names of the slots that are members': of those that are there, and of those that a leader keeps a slot for.
-pub(crate) fn names_of_members(view: &View<'_>) -> Vec<String> {
-    let retained = status(view).into_iter().flat_map(|status| status.retain.iter().cloned());
-    view.others().map(|(name, _)| slot_name(name)).chain(retained).collect()
+/// Whether a slot's name is a member's: one of those that are there, or that a leader keeps a slot for.
+pub(crate) fn is_of_member(view: &View<'_>, slot: &str) -> bool {
+    let retained = || status(view).is_some_and(|status| status.retain.iter().any(|name| name == slot));
+    view.others().any(|(member, _)| slot_name(member) == slot) || retained()
 }

@@ -4,10 +4,12 @@ mod fence;
 mod follow;
 mod ladder;
 mod lead;
+mod let_go;
 mod pause;
 mod race;
 mod standing_back;
 mod switchover;
+mod unguarded;
 mod waiting;
 
 use crate::action::{Action, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
@@ -21,7 +23,7 @@ use crate::time::{Instant, Seen};
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, StartAs, StopMode};
-use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
+use crate::view::store::{FailoverKey, HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
 const FIRE: Action = Action::Guard(GuardAction::Fire);
 const HOLD: Action = Action::Guard(GuardAction::Hold);

@@ -5,21 +5,20 @@ use super::*;
 use crate::action::{Lane, StoreAction};
 use crate::decide;
 use crate::event::{GuardEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent};
-use crate::id::Pid;
+use crate::id::Timeline;
 use crate::op::Outcome;
-use crate::view::peers::PeerAnswer;
 use crate::view::store::{ClusterView, EpochRecord};
 
-const DISARM: Action = Action::Guard(GuardAction::Disarm);
+pub(super) const DISARM: Action = Action::Guard(GuardAction::Disarm);
 
 /// The keys of a paused cluster.
-fn paused(mut keys: ClusterView) -> ClusterView {
+pub(super) fn paused(mut keys: ClusterView) -> ClusterView {
     keys.paused = Some(true);
     keys
 }
 
 /// They were heard a minute ago, and nothing was to be stopped.
-fn pause(node: Node) -> Node {
+pub(super) fn pause(node: Node) -> Node {
     let let_go = node.state.tenure.held().is_none();
     node.cluster(|cluster| cluster.paused = Some(true)).with(|state| {
         state.memory.paused = Some(at(0).back(seconds(60)));
@@ -28,7 +27,7 @@ fn pause(node: Node) -> Node {
 }
 
 /// The primary of a paused cluster: the store tells that it has no guard, and it has none.
-fn let_go() -> Node {
+pub(super) fn let_go() -> Node {
     let node = pause(Node::primary()).cluster(|cluster| cluster.epoch = Some(unguarded("a", EPOCH))).with(|state| {
         state.memory.let_go = true;
         state.guard.armed = None;
@@ -36,23 +35,23 @@ fn let_go() -> Node {
     node.published()
 }
 
-fn unguarded(name: &str, epoch: Revision) -> EpochRecord {
+pub(super) fn unguarded(name: &str, epoch: Revision) -> EpochRecord {
     EpochRecord { unguarded: true, ..epoch_record(name, epoch) }
 }
 
-fn hears(node: &mut Node, keys: ClusterView) -> Vec<Action> {
+pub(super) fn hears(node: &mut Node, keys: ClusterView) -> Vec<Action> {
     let seen = Seen::new(keys, node.now, node.now);
     actions(&node.step(Event::Store(StoreEvent::Watched(seen))))
 }
 
-fn reserves(orders: &[Action], wanted: bool) -> bool {
+pub(super) fn reserves(orders: &[Action], wanted: bool) -> bool {
     orders
         .iter()
         .any(|order| matches!(order, Action::Store(StoreAction::Reserve { unguarded, .. }) if *unguarded == wanted))
 }
 
 /// Which of these change PostgreSQL, or the guard's hold on it.
-fn touches(orders: &[Action]) -> Vec<&Action> {
+pub(super) fn touches(orders: &[Action]) -> Vec<&Action> {
     let quiet = |order: &Action| {
         matches!(
             order,
@@ -64,31 +63,6 @@ fn touches(orders: &[Action]) -> Vec<&Action> {
         )
     };
     orders.iter().filter(|order| !quiet(order)).collect()
-}
-
-#[test]
-fn a_primary_is_let_go_once_the_store_tells_that_it_has_no_guard() {
-    let mut node = Node::primary();
-    let orders = hears(&mut node, paused(led_by("a", 101)));
-    assert!(reserves(&orders, true) && !orders.contains(&DISARM), "{orders:?}");
-    assert!(!node.state.memory.let_go, "until then its guard ends it as ever");
-    let mut told = paused(led_by("a", 102));
-    told.epoch = Some(unguarded("a", EPOCH));
-    let orders = hears(&mut node, told);
-    assert!(node.state.memory.let_go && orders.contains(&DISARM), "{orders:?}");
-    node.step(Event::Guard(GuardEvent::Disarmed));
-    let (rung, verdict) = node.decide();
-    assert_eq!((rung, verdict.reason.code(), verdict.fate, verdict.steady), (Rung::Pause, "paused", Fate::Keep, true));
-    assert!(node.view().leads() && node.view().publishes() && !node.view().authority());
-}
-
-#[test]
-fn a_record_of_another_tenure_does_not_let_go() {
-    let mut node = Node::primary();
-    let mut keys = paused(led_by("a", 101));
-    keys.epoch = Some(unguarded("a", Revision(60)));
-    hears(&mut node, keys);
-    assert!(!node.state.memory.let_go);
 }
 
 #[test]
@@ -128,52 +102,6 @@ fn without_the_store_a_primary_that_is_let_go_serves_on() {
     assert_eq!(takes.config, Revision(6), "and that the pause is not over by then");
 }
 
-/// A pause that is not told in the store takes no guard away: others would not know of this primary.
-#[test]
-fn before_that_a_lost_tenure_ends_as_ever() {
-    let mut node = pause(Node::primary()).later(31_000);
-    let orders = actions(&node.tick());
-    assert!(orders.contains(&FIRE), "{orders:?}");
-    node.step(Event::Guard(GuardEvent::Fired { tenure: OURS }));
-    assert!(touches(&actions(&node.tick())).is_empty(), "what is dead stays dead");
-}
-
-/// What is being stopped because its tenure was lost is nobody's to run on.
-#[test]
-fn who_is_being_fenced_is_not_let_go() {
-    let mut node = Node::primary();
-    let orders = hears(&mut node, led_by("b", 101));
-    assert!(orders.contains(&FIRE));
-    hears(&mut node, paused(led_by("b", 102)));
-    assert!(!node.state.memory.let_go);
-    assert_eq!(node.concludes().0, Rung::Fence);
-    // Nor does an agent that starts beside a leader's key let a primary go that it cannot vouch for.
-    let starts = |paused_before: bool| {
-        let node = Node::standby().dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
-        let mut node = node.config(|config| config.paused_before = paused_before);
-        hears(&mut node, paused(led_by("b", 101)));
-        node.state.memory.let_go
-    };
-    assert!(!starts(false) && starts(true), "unless the one before it was told of the pause");
-    // Nor before its guard has told what it is armed for (seed 473701); it stops nothing before that either.
-    let beside = |change: fn(&mut crate::state::State)| {
-        let primary = Node::standby().dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
-        let node = primary.config(|config| config.paused_before = true).cluster(|cluster| cluster.paused = Some(true));
-        let node = node.with(|state| {
-            state.memory.paused = Some(at(0));
-            state.tenure = Tenure::Adopting { deadline: at(9_000) };
-            state.guard = crate::view::guard::GuardFacts::default();
-        });
-        node.with(change).concludes().1
-    };
-    assert_eq!(beside(|_| ()), "paused");
-    assert_eq!(beside(|state| state.guard.gone = Some(at(0))), "paused");
-    assert_eq!(beside(|state| (state.spent, state.tenure) = (Some(OURS), Tenure::None)), "leader_is_other");
-    let gone = |state: &mut crate::state::State| state.guard.gone = Some(at(0).back(seconds(1)));
-    assert_eq!(beside(gone), "leader_is_other");
-    assert_eq!(beside(|state| state.config.paused_before = false), "leader_is_other");
-}
-
 #[test]
 fn what_is_stopped_by_hand_stays_stopped_and_the_key_is_given_back() {
     let mut node = let_go().dead().dir(primary_dir(ControlState::ShutDown));
@@ -198,6 +126,19 @@ fn the_orphans_of_a_leader_are_ended_before_its_key_is_given_back() {
     concludes(&orphans, Rung::Fence, "orphans_alive", Fate::Keep, &[kill]);
     let standby = pause(Node::stopped()).with(|state| state.postgres.orphans = None);
     concludes(&standby, Rung::Pause, "paused", Fate::Keep, &[]);
+    // Nor while it is not known whether anything runs.
+    let unknown = let_go().dead().with(|state| state.postgres.process = Process::Unknown);
+    concludes(&unknown, Rung::Pause, "paused", Fate::Keep, &[]);
+}
+
+/// As any primary is, but for the roles of a cluster whose key was lost.
+#[test]
+fn a_primary_that_is_let_go_is_seen_to() {
+    let sql = crate::view::postgres::Sql { timeline: Timeline(2), ..primary_sql() };
+    let promoted = let_go().sql(sql).with(|state| (state.memory.checkpointed, state.config.use_slots) = (None, false));
+    concludes(&promoted, Rung::Pause, "paused", Fate::Keep, &[Action::Postgres(PostgresAction::Checkpoint)]);
+    let lost = let_go().cluster(|cluster| cluster.initialize = None).with(|state| state.memory.roles_created = false);
+    concludes(&lost, Rung::Pause, "paused", Fate::Keep, &[]);
 }
 
 /// Whoever holds the key and is no primary gives it back: a race that was won just before the pause ends so.
@@ -391,10 +332,7 @@ fn the_candidate_of_an_operator_takes_the_key_and_is_promoted_under_its_guard() 
 #[test]
 fn what_is_scheduled_waits_for_the_end_of_the_pause() {
     let scheduled = || {
-        let request = crate::view::store::FailoverKey {
-            scheduled_at: Some(crate::time::WallMillis(0)),
-            ..failover(Some("a"), Some("b"))
-        };
+        let request = FailoverKey { scheduled_at: Some(crate::time::WallMillis(0)), ..failover(Some("a"), Some("b")) };
         let_go().cluster(move |cluster| cluster.failover = Some(request)).later(20_000)
     };
     assert!(scheduled().view().due_failover().is_none());
@@ -409,10 +347,8 @@ fn what_is_scheduled_waits_for_the_end_of_the_pause() {
 #[test]
 fn a_request_that_a_pause_makes_void_is_taken_back() {
     let taken_back = |node: Node, candidate: Option<&str>, scheduled_ms: Option<i64>| {
-        let request = crate::view::store::FailoverKey {
-            scheduled_at: scheduled_ms.map(crate::time::WallMillis),
-            ..failover(Some("a"), candidate)
-        };
+        let request =
+            FailoverKey { scheduled_at: scheduled_ms.map(crate::time::WallMillis), ..failover(Some("a"), candidate) };
         let mut node = node.cluster(move |cluster| cluster.failover = Some(request));
         let orders = actions(&node.tick());
         orders.iter().any(|order| matches!(order, Action::Store(StoreAction::ClearFailover { .. })))
@@ -470,165 +406,12 @@ fn a_standby_whose_tenure_is_still_to_be_revoked_is_left_as_well() {
     assert!(!unseen.state.memory.let_go);
 }
 
-/// The guard is armed first, and only then the store is told.
-#[test]
-fn the_end_of_a_pause_arms_the_guard_first() {
-    let mut node = let_go();
-    let mut keys = led_by("a", 101);
-    keys.epoch = Some(unguarded("a", EPOCH));
-    let orders = hears(&mut node, keys);
-    let arm = orders.iter().find_map(|order| match order {
-        Action::Guard(GuardAction::Arm { tenure, at }) => Some(Armed { tenure: *tenure, at: *at }),
-        _ => None,
-    });
-    assert!(!reserves(&orders, false) && !orders.contains(&FIRE), "{orders:?}");
-    let orders = actions(&node.step(Event::Guard(GuardEvent::Armed(arm.expect("it is armed")))));
-    assert!(reserves(&orders, false), "{orders:?}");
-    assert_eq!(node.concludes(), (Rung::Leader, "tenure_held", Fate::Keep));
-    // The bug (seed 311452): another pause was heard while that was on its way, and the guard was disarmed.
-    let mut keys = paused(led_by("a", 102));
-    keys.epoch = Some(unguarded("a", EPOCH));
-    let orders = hears(&mut node, keys);
-    assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
-}
-
 /// An agent that starts in a pause beside a primary, and has heard nothing of the store, does not say that it leads.
 #[test]
 fn nobody_leads_before_the_store_was_heard() {
     let alone = let_go().with(|state| state.tenure = Tenure::None).cluster(|cluster| cluster.leader = None);
     assert!(alone.view().leads());
     assert!(!alone.with(|state| state.store.cluster = None).view().leads());
-}
-
-#[test]
-fn a_guard_that_is_not_armed_after_a_pause_costs_the_tenure() {
-    let mut node = let_go();
-    hears(&mut node, led_by("a", 101));
-    assert_eq!(node.clone().later(999).concludes().0, Rung::Leader);
-    assert_eq!(node.later(1_000).concludes(), (Rung::Fence, "guard_silent", Fate::LetLapse));
-}
-
-#[test]
-fn after_a_pause_a_primary_without_its_key_takes_it_or_is_stopped() {
-    let lapsed = || let_go().with(|state| state.tenure = Tenure::None);
-    let mut node = lapsed();
-    let mut keys = cluster(101);
-    keys.epoch = Some(unguarded("a", EPOCH));
-    let orders = hears(&mut node, keys);
-    assert!(matches!(node.state.tenure, Tenure::Adopting { .. }));
-    assert!(orders.iter().any(|order| matches!(order, Action::Store(StoreAction::GrantTenure { .. }))), "{orders:?}");
-    assert!(orders.contains(&HOLD) && !orders.contains(&FIRE), "nothing is written until it is its own: {orders:?}");
-    let mut node = lapsed();
-    assert!(hears(&mut node, led_by("b", 101)).contains(&FIRE));
-}
-
-/// The bug (seed 586): the start that was under way when the pause was heard ran into its time limit, and the guard was
-/// disarmed beside a primary that was still coming up.
-#[test]
-fn what_comes_up_is_not_let_go() {
-    let coming_up = Node::primary().with(|state| {
-        let alive = Process::Alive { pid: Pid(7), phase: Phase::Starting };
-        (state.postgres.process, state.postgres.sql) = (alive, None);
-    });
-    // Seed 471620: a promotion that takes its time.
-    let promoted = Node::primary().dir(standby_dir()).sql(standby_sql(None)).with(|state| {
-        state.memory.promotion = true;
-    });
-    for node in [coming_up, promoted] {
-        let mut node = node.published();
-        let mut keys = paused(led_by("a", 101));
-        keys.epoch = Some(unguarded("a", EPOCH));
-        let orders = hears(&mut node, keys);
-        assert!(!node.state.memory.let_go && !orders.contains(&DISARM), "{orders:?}");
-    }
-    // Nor what an operator has asked for.
-    let restarted = let_go().with(|state| {
-        state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
-        (state.postgres.sql, state.memory.requested) = (None, true);
-    });
-    assert!(!decide::pause::is_hands_off(&restarted.view()));
-}
-
-/// The bug (seed 403900): the key was taken, and with it the word in the store taken back, before the guard was armed.
-#[test]
-fn after_a_pause_the_key_is_taken_under_an_armed_guard() {
-    let mut node = let_go().with(|state| state.tenure = Tenure::None);
-    let mut keys = cluster(101);
-    keys.epoch = Some(unguarded("a", EPOCH));
-    hears(&mut node, keys);
-    let (op, lease) = (node.op(&Lane::Lead), LeaseId(7));
-    let granted = StoreDone::Granted { lease, ttl: seconds(30) };
-    let orders = actions(&node.step(Event::Store(StoreEvent::Completed {
-        op,
-        outcome: Outcome::Done(granted),
-        asked: node.now,
-    })));
-    let takes = |orders: &[Action]| orders.iter().any(|order| matches!(order, Action::Store(StoreAction::Acquire(_))));
-    assert!(!takes(&orders), "nothing is armed: {orders:?}");
-    let armed = Armed { tenure: LeaseId(0), at: node.now + seconds(2) };
-    let orders = actions(&node.step(Event::Guard(GuardEvent::Armed(armed))));
-    assert!(takes(&orders), "{orders:?}");
-}
-
-/// Deleted or garbled, the key says nothing of the pause.
-#[test]
-fn a_pause_once_heard_holds_until_the_store_says_otherwise() {
-    let mut node = let_go();
-    let mut keys = led_by("a", 101);
-    keys.paused = None;
-    hears(&mut node, keys);
-    assert!(node.view().paused() && node.state.memory.let_go);
-    // An agent that starts without a store goes by what this node last knew.
-    let starts = |paused_before: bool| {
-        crate::state::State::new(crate::config::Config { paused_before, ..config() }, at(0)).memory.paused.is_some()
-    };
-    assert!(starts(true) && !starts(false));
-}
-
-/// The race: a primary that was let go is cut off and goes on writing; its key goes, and the pause ends.
-#[test]
-fn nobody_takes_the_place_of_a_primary_without_a_guard_but_on_an_operators_word() {
-    let racing = |change: fn(&mut ClusterView)| {
-        Node::racing().cluster(|cluster| cluster.epoch = Some(unguarded("b", THEIR_EPOCH))).cluster(change).concludes()
-    };
-    let stands_back = (Rung::Race, "unguarded_primary", Fate::Keep);
-    let campaigns = (Rung::Race, "asking_lease", Fate::Keep);
-    assert_eq!(racing(|_| ()), stands_back);
-    assert_eq!(racing(|cluster| cluster.failover = Some(failover(None, Some("a")))), campaigns, "his word");
-    assert_eq!(racing(|cluster| cluster.epoch = Some(epoch_record("b", THEIR_EPOCH))), campaigns);
-    assert_eq!(racing(|cluster| cluster.epoch = Some(unguarded("a", EPOCH))), campaigns, "it knows of itself");
-}
-
-/// The bug: who had stopped for a switchover in a pause wrote its record anew before its candidate knew its own position.
-/// Nothing told any more that the key was released to that one, which stood back, and nobody led.
-#[test]
-fn a_switchover_in_a_pause_goes_on_when_the_old_primary_says_that_it_writes_nothing() {
-    let asked = |told: Option<PeerAnswer>| {
-        let node = pause(Node::racing()).cluster(|cluster| {
-            cluster.epoch = Some(unguarded("b", THEIR_EPOCH));
-            cluster.failover = Some(failover(Some("b"), Some("a")));
-        });
-        node.with(|state| {
-            state.peers.answers.clear();
-            let seen = told.map(|told| Seen::new(told, at(0), at(0)));
-            state.peers.answers.extend(seen.map(|seen| (Member::new("b"), seen)));
-        })
-    };
-    let stands_back = |told: Option<PeerAnswer>, asks: &[&str]| {
-        let node = asked(told);
-        let (reason, orders) = (node.concludes().1, decide::decide(&node.view()).1.orders);
-        let asked = orders.iter().map(|order| match order {
-            Action::Peer(PeerAction::AskPosition { member, .. }) => member.as_str(),
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(asked.collect::<Vec<_>>(), asks);
-        assert_eq!(reason, "unguarded_primary");
-    };
-    stands_back(None, &["b"]);
-    stands_back(Some(PeerAnswer { primary: true, ..answer(HERE, None) }), &[]);
-    stands_back(Some(PeerAnswer { receives: true, ..answer(HERE, None) }), &[]);
-    let stopped = PeerAnswer { receives: false, ..answer(Lsn(HERE.0 - 8), None) };
-    assert_ne!(asked(Some(stopped)).concludes().1, "unguarded_primary");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn who_said_that_it_is_ahead_goes_first_also_while_it_cannot_say_it_again() {
     let told_ms_ago = |ms: u64, flushed: Lsn, primary: bool| {
         let node = told(|answer| (answer.flushed, answer.primary) = (flushed, primary));
         node.with(|state| {
-            state.memory.leaderless = Some(at(0).back(seconds(1)));
+            state.memory.leaderless = leaderless_since(at(0).back(seconds(1)));
             let answer = state.peers.answers.get_mut(&Member::new("c")).expect("c has answered");
             answer.asked = at(0).back(millis(ms));
         })
@@ -110,7 +110,18 @@ fn who_said_that_it_is_ahead_goes_first_also_while_it_cannot_say_it_again() {
     assert_eq!(silent(told_ms_ago(1_000, HERE, true)), "asking_lease", "its tenure is over");
     let ahead_and = |change: fn(&mut crate::state::State)| silent(told_ms_ago(1_000, ahead, false).with(change));
     assert_eq!(ahead_and(|state| state.peers.unreachable.extend([(Member::new("c"), at(0))])), "asking_lease");
-    assert_eq!(ahead_and(|state| state.memory.leaderless = Some(at(0).back(seconds(5)))), "asking_lease");
+    assert_eq!(ahead_and(|state| state.memory.leaderless = leaderless_since(at(0).back(seconds(5)))), "asking_lease");
+    // So does one on a newer branch, and it stands back for that no longer than five seconds either.
+    let newer = |since_ms: u64| {
+        let node = told(|answer| {
+            (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - (2 << 20))), Lsn(HERE.0 - 8));
+        });
+        silent(node.with(|state| {
+            state.memory.leaderless = leaderless_since(at(0).back(millis(since_ms)));
+            state.peers.answers.get_mut(&Member::new("c")).expect("c has answered").asked = at(0).back(millis(1));
+        }))
+    };
+    assert_eq!((newer(4_849), newer(4_850)), ("newer_branch", "asking_lease"));
 }
 
 #[test]
@@ -152,7 +163,7 @@ fn told_again(mut node: Node) -> Node {
 fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
     let held = |bytes: u64| {
         let c = told(|answer| (answer.history, answer.flushed) = (branch(Lsn(HERE.0 - 8 - bytes)), Lsn(HERE.0 - 8)));
-        told_again(c.with(|state| state.memory.leaderless = Some(at(0))).later(5_000))
+        told_again(c.with(|state| state.memory.leaderless = leaderless_since(at(0))).later(5_000))
     };
     assert_eq!(held((1 << 20) + 1).concludes().1, "newer_branch");
     assert_eq!(held(1 << 20).concludes().1, "asking_lease", "what is allowed to be lost keeps nobody from leading");
@@ -161,7 +172,7 @@ fn what_would_be_given_up_of_a_newer_branch_counts_from_where_it_was_left() {
         answer.flushed = Lsn(HERE.0 - 8);
     });
     assert_eq!(patroni.concludes().1, "behind_peer");
-    let later = patroni.with(|state| state.memory.leaderless = Some(at(0))).later(5_000);
+    let later = patroni.with(|state| state.memory.leaderless = leaderless_since(at(0))).later(5_000);
     assert_eq!(told_again(later).concludes().1, "asking_lease", "it does not tell where it left");
 }
 
@@ -214,7 +225,7 @@ fn who_left_the_history_of_the_leaders_is_measured_from_there() {
             timestamp: None,
             leader: None,
         };
-        Node::racing().with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+        Node::racing().with(|state| state.memory.leaderless = leaderless_since(at(0))).cluster(|cluster| {
             cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
             cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() });
         })
@@ -248,11 +259,13 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
         };
         let sql = crate::view::postgres::Sql { received: Lsn(flushed), replayed: Lsn(flushed), ..standby_sql(None) };
         let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
-        Node::racing().dir(dir).sql(sql).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
-            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
-            let (optime, timeline) = (Lsn(HERE.0 + (2 << 20)), crate::id::Timeline(on));
-            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
-        })
+        Node::racing().dir(dir).sql(sql).with(|state| state.memory.leaderless = leaderless_since(at(0))).cluster(
+            |cluster| {
+                cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+                let (optime, timeline) = (Lsn(HERE.0 + (2 << 20)), crate::id::Timeline(on));
+                cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+            },
+        )
     };
     // Not by the difference of the positions, which is none.
     let all = HERE.0 + (2 << 20);
@@ -273,12 +286,27 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
     assert_eq!(second(HERE.0 - 0x40).concludes().1, "lag_too_large");
 }
 
+/// Its own timeline has the number of the leader's and began beyond what that one told. Where the leader's ended says
+/// nothing of that.
+#[test]
+fn who_is_on_another_timeline_of_that_number_left_where_its_own_began() {
+    let began = Lsn(HERE.0 - 0x40);
+    let node = Node::racing().dir(Cluster { history: branch(began), ..standby_dir() }).cluster(|cluster| {
+        let (timeline, optime) = (crate::id::Timeline(2), Lsn(HERE.0 - 0x80));
+        let line = HistoryLine { timeline, end: Lsn(HERE.0 - 8), reason: String::new(), timestamp: None, leader: None };
+        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+    });
+    let reason = node.decide().1.reason;
+    assert_eq!(reason, crate::reason::Reason::BranchAwaited { at: began, left_ms: 5_000 });
+}
+
 /// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
 #[test]
 fn who_ended_the_leaders_timeline_before_its_end_is_measured_from_there() {
     let node = |optime: u64| {
         let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
-        Node::racing().dir(dir).with(|state| state.memory.leaderless = Some(at(0))).cluster(|cluster| {
+        Node::racing().dir(dir).with(|state| state.memory.leaderless = leaderless_since(at(0))).cluster(|cluster| {
             let (optime, timeline) = (Lsn(optime), crate::id::Timeline(1));
             cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
         })
@@ -385,7 +413,7 @@ fn asked_for(leader: Option<&str>, candidate: Option<&str>) -> Node {
     let request = failover(leader, candidate);
     Node::racing()
         .cluster(|cluster| cluster.failover = Some(request))
-        .with(|state| state.memory.leaderless = Some(at(0)))
+        .with(|state| state.memory.leaderless = leaderless_since(at(0)))
 }
 
 #[test]
@@ -425,7 +453,7 @@ fn who_starts_beside_a_store_that_knows_of_no_cluster_waits_for_whoever_may_have
             (cluster.initialize, cluster.epoch, cluster.status) = (None, None, None);
             cluster.members.retain(|name, _| *name == Member::new("a"));
         };
-        let node = Node::racing().cluster(emptied).with(|state| state.memory.leaderless = Some(at(0)));
+        let node = Node::racing().cluster(emptied).with(|state| state.memory.leaderless = leaderless_since(at(0)));
         node.with(|state| (state.memory.knew, state.epoch_file) = (None, None))
     };
     concludes(&node(), Rung::Race, "cluster_unknown", Fate::Keep, &[]);
@@ -583,7 +611,7 @@ fn who_gave_up_tries_again_after_loop_wait_and_not_before() {
 fn a_primary_that_left_no_record_bars_for_a_ttl() {
     let node = |asked: Instant, primary: bool| {
         granted(Node::racing()).with(|state| {
-            state.memory.leaderless = Some(at(0));
+            state.memory.leaderless = leaderless_since(at(0));
             let told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
             state.peers.answers.insert(Member::new("d"), Seen::new(told, asked, asked));
         })

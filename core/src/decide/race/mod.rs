@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Verdict, ms};
 use crate::action::{Action, Lane, PeerAction, PostgresAction, StoreAction};
-use crate::config::{AHEAD_PATIENCE, CANDIDATE_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
+use crate::config::{AHEAD_PATIENCE, EQUALS_PATIENCE, RACE_WINDOW, VANISH_GRACE};
 use crate::id::{Lsn, Member, Revision, Timeline};
 use crate::reason::Reason;
 use crate::state::Granted;
@@ -15,6 +15,10 @@ use crate::view::postgres::Phase;
 use crate::view::store::{ClusterView, MemberRecord};
 use crate::view::{Position, View};
 
+mod operator;
+
+use operator::{Wish, stand_back_for_operator, unguarded};
+
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let cluster = view.cluster()?;
     if view.held().is_some() || cluster.leader.is_some() {
@@ -22,9 +26,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     }
     view.complete_dir()?;
     // Who gave up because it could not serve lets others try, and tries again later: not as fast as it fails.
-    let gave_up = view.state.memory.gave_up.map(|at| at + view.config().loop_wait).filter(|end| view.at < *end);
-    if let Some(end) = gave_up {
-        return Some(Verdict::wait(Reason::GaveUp { left_ms: ms(view.at.until(end)) }));
+    if let Some(left) = view.gave_up_for() {
+        return Some(Verdict::wait(Reason::GaveUp { left_ms: ms(left) }));
     }
     if let Some(left) = view.vetoed_for() {
         return Some(Verdict::wait(Reason::PromotionVetoed { left_ms: ms(left) }));
@@ -52,10 +55,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         Err(verdict) => return Some(verdict),
         Ok(wish) => wish,
     };
-    let mut orders = questions(view, wish, absent_at, began);
-    if let Some(verdict) = unguarded(view, cluster, wish, (absent_at, began), &orders) {
+    if let Some(verdict) = unguarded(view, cluster, wish, (absent_at, began)) {
         return Some(verdict);
     }
+    let mut orders = questions(view, (absent_at, began), |_, record| wish.concerns(record));
     if let Some(mut verdict) = grace(view, cluster).or_else(|| unknown_cluster(view, cluster)) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
         verdict.orders = orders;
@@ -77,35 +80,6 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     Some(contest(view, cluster, wish, &mine, began).map_or_else(|| campaign(view), Verdict::wait))
 }
 
-/// Whoever led last was let go in a pause, and has not said since that it is under a guard again or writes nothing.
-///
-/// The race: it is cut off from the store, goes on writing and has not heard that the pause is over, or that the key is
-/// gone. Only an operator can know better: a failover to a named candidate is his word. With a switchover he asks for its
-/// end as well, and its own answer that it writes nothing is enough, also where nothing tells any more that it released
-/// the key to this node.
-fn unguarded(
-    view: &View<'_>,
-    cluster: &ClusterView,
-    wish: Wish,
-    (absent_at, began): (Revision, Instant),
-    questions: &[Action],
-) -> Option<Verdict> {
-    if matches!(wish, Wish::Switchover | Wish::Failover) {
-        return None;
-    }
-    let record = cluster.epoch.as_ref().filter(|record| record.unguarded && record.store == cluster.store)?;
-    let who = Some(record.member.clone()).filter(|member| *member != view.config().me)?;
-    let asked_for = wish == Wish::Preferred;
-    let writes_nothing = |answer: &PeerAnswer| !answer.primary && answer.is_final(absent_at);
-    if asked_for && told(view, &who, began).is_some_and(writes_nothing) {
-        return None;
-    }
-    let concerns =
-        |order: &&Action| matches!(order, Action::Peer(PeerAction::AskPosition { member, .. }) if *member == who);
-    let orders = questions.iter().filter(|order| asked_for && concerns(order)).cloned().collect();
-    Some(Verdict::orders(Reason::UnguardedPrimary { who }, orders))
-}
-
 /// Neither the store nor this agent, which has started since, knows of any cluster: whatever renewed its tenure before
 /// its keys were gone is over within a ttl.
 ///
@@ -115,70 +89,8 @@ fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     if view.system_id().is_some() || cluster.epoch.is_some() {
         return None;
     }
-    let since = view.state.memory.leaderless.unwrap_or(view.at);
-    let left_ms = ms(view.at.until(since + view.config().ttl));
+    let left_ms = ms(view.at.until(view.leaderless_since() + view.config().ttl));
     (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
-}
-
-/// What the operator wants of this node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// Nothing: it races as any other.
-    None,
-    /// It is the candidate of a switchover, and the key was not released to it. It races as any other, before its equals.
-    Preferred,
-    /// It is the candidate of a switchover that the key was released to, which loses nothing.
-    Switchover,
-    /// It is the candidate of a failover: what that loses the operator has accepted.
-    Failover,
-}
-
-impl Wish {
-    /// Whoever is asked for does not wait for other candidates; only a primary that still writes concerns it.
-    fn concerns(self, record: &MemberRecord) -> bool {
-        matches!(self, Self::None | Self::Preferred) || record.serves()
-    }
-}
-
-/// A wish of the operator for this node; `Err`: one for another, for a while.
-fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) -> Result<Wish, Verdict> {
-    let Some(request) = cluster.failover.as_ref().filter(|_| view.due_failover().is_some()) else {
-        return Ok(Wish::None);
-    };
-    let me = &view.config().me;
-    if request.candidate.as_ref() == Some(me) {
-        return Ok(match &request.leader {
-            None => Wish::Failover,
-            Some(leader) if holds_what_was_released(view, cluster, leader) => Wish::Switchover,
-            Some(_) => Wish::Preferred,
-        });
-    }
-    // Not from when the key was heard to vanish: an agent that started later never heard it, and would stand back for a
-    // dead candidate for ever.
-    let leaderless = view.state.memory.leaderless.unwrap_or(view.at);
-    if view.at.since(leaderless) >= CANDIDATE_PATIENCE {
-        return Ok(Wish::None);
-    }
-    let who = match &request.candidate {
-        Some(candidate) => candidate.clone(),
-        // A switchover to anyone but the one that gave leadership away.
-        None if request.leader.as_ref() == Some(me) => me.clone(),
-        None => return Ok(Wish::None),
-    };
-    Err(Verdict::wait(Reason::CandidateIsOther { who }))
-}
-
-/// The leader releases its key to who has received beyond its shutdown checkpoint, whose position it publishes in one
-/// transaction with that and with its own record, until it writes another. A position from before says nothing: it may
-/// have died since.
-/// The race: it has decided to release the key to another, and while that is on its way the operator asks for this node.
-fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Member) -> bool {
-    let vanished = view.state.store.vanished.as_ref().filter(|vanished| vanished.who == *leader);
-    let remembered =
-        cluster.status.as_ref().filter(|status| vanished.is_some_and(|last| last.released == Some(status.revision)));
-    let Some(status) = remembered.or_else(|| cluster.stopped_and_released(leader)) else { return false };
-    let holds = |mine: &Position| mine.flushed > status.optime && left_at(view, cluster, mine).is_none();
-    view.position().as_ref().is_some_and(holds)
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store
@@ -228,7 +140,7 @@ fn told<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAn
 /// that is up, and the round would be over.
 fn told_before<'a>(view: &View<'a>, name: &Member, began: Instant) -> Option<&'a PeerAnswer> {
     let waited_for = view.at < ahead_patience(view) && !unreachable(view, name, began);
-    view.state.memory.leaderless.filter(|_| waited_for).and_then(|leaderless| told(view, name, leaderless))
+    view.state.memory.leaderless.filter(|_| waited_for).and_then(|leaderless| told(view, name, leaderless.since))
 }
 
 fn unreachable(view: &View<'_>, name: &Member, began: Instant) -> bool {
@@ -248,13 +160,18 @@ fn missing(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> 
 /// When the last of those who are still to answer was asked. Not the beginning of the round: a node that stood back for
 /// the operator's candidate, or whose PostgreSQL was not ready, comes late and asks then.
 fn last_asked(view: &View<'_>, wish: Wish, began: Instant) -> Instant {
-    let asked = unheard(view, wish, began).map(|(name, _)| {
+    let asked = unheard(view, began, |_, record| wish.concerns(record)).map(|(name, _)| {
         view.state.ops.in_lane(&Lane::Peer(name.clone())).map_or(view.at, |in_flight| in_flight.since)
     });
     asked.max().unwrap_or(began)
 }
 
-fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -> Vec<Action> {
+/// For positions of those who are concerned and have not told theirs.
+fn questions(
+    view: &View<'_>,
+    (absent_at, began): (Revision, Instant),
+    concerned: impl Fn(&Member, &MemberRecord) -> bool,
+) -> Vec<Action> {
     let ask = |(name, record): (&Member, &MemberRecord)| {
         Action::Peer(PeerAction::AskPosition {
             member: name.clone(),
@@ -263,13 +180,17 @@ fn questions(view: &View<'_>, wish: Wish, absent_at: Revision, began: Instant) -
             absent_at,
         })
     };
-    unheard(view, wish, began).map(ask).collect()
+    unheard(view, began, concerned).map(ask).collect()
 }
 
 /// Those concerned who have neither answered in this round nor were found unreachable.
-fn unheard<'a>(view: &View<'a>, wish: Wish, began: Instant) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+fn unheard<'a>(
+    view: &View<'a>,
+    began: Instant,
+    concerned: impl Fn(&Member, &MemberRecord) -> bool,
+) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
     rivals(view).filter(move |(name, record)| {
-        wish.concerns(record) && told(view, name, began).is_none() && !unreachable(view, name, began)
+        concerned(name, record) && told(view, name, began).is_none() && !unreachable(view, name, began)
     })
 }
 
@@ -360,7 +281,7 @@ fn strayed(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> bool {
 
 /// Until when whoever holds more goes first.
 fn ahead_patience(view: &View<'_>) -> Instant {
-    view.state.memory.leaderless.unwrap_or(view.at) + AHEAD_PATIENCE
+    view.leaderless_since() + AHEAD_PATIENCE
 }
 
 /// The leader's last known position is too far ahead of this node: of what both share, if this node is on a branch that
@@ -419,7 +340,7 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
 fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {
-        seen.value.primary && seen.asked >= leaderless && view.at < seen.asked + view.config().ttl
+        seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + view.config().ttl
     };
     let mut answers = view.state.peers.answers.iter();
     let alive = answers.find(|(name, seen)| !cluster.can_be_asked(name) && counts(seen));
