@@ -16,8 +16,12 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     output_of(&mut command)
 }
 
-/// Runs a command to its end; its output, or what went wrong.
-pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
+/// Runs a command to its end; its output, or what went wrong. Where a [`Child`] was spawned before, the reaper may take
+/// the status from [`Command::output`] and [`Command::status`], and they fail; this asks it.
+///
+/// # Errors
+/// The program cannot be executed, ends otherwise than with 0, or does not end within a minute.
+pub fn output_of(command: &mut Command) -> Result<String, String> {
     use std::io::Read;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let spawned = Child::spawn_piped(command);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use matriarch_tests::single::{base, give};
-use matriarch_tests::{Certificates, Clients, Cluster, Plan, Said, eventually};
+use matriarch_tests::{Certificates, Clients, Cluster, Plan, Said, eventually, output_of};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -76,8 +76,7 @@ async fn both_command_lines_say_the_same() {
 /// What has a server speak TLS, with a certificate and a key that its account may read.
 fn with_tls(dir: &Path) -> Value {
     let made = dir.join("certificates");
-    let script = Command::new(Certificates::SCRIPT).arg(&made).arg("IP:127.0.0.1").output().expect("certificates");
-    assert!(script.status.success(), "{script:?}");
+    output_of(Command::new(Certificates::SCRIPT).arg(&made).arg("IP:127.0.0.1")).expect("certificates");
     let file = |name: &str| {
         let copy = dir.join(name);
         std::fs::copy(made.join(name), &copy).expect("a copy");

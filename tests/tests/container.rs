@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use matriarch::processes::child_pids;
 use matriarch_tests::single::{base, free_port, give};
-use matriarch_tests::{Child, Ended, Process, eventually, matriarch};
+use matriarch_tests::{Child, Ended, Process, eventually, matriarch, output_of};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -77,11 +77,10 @@ fn state(process: Process) -> Option<String> {
 async fn what_was_left_behind_is_reaped_and_a_stop_is_passed_on() {
     let Some(container) = Container::start().await else { return };
     // Its parent ends at once, and it becomes a child of the first process.
-    let orphan = Command::new("nsenter")
-        .args(["--pid", "--target", &container.first.0.to_string(), "sh", "-c", "sleep 0.2 > /dev/null 2>&1 &"])
-        .status()
-        .unwrap();
-    assert!(orphan.success());
+    let mut orphan = Command::new("nsenter");
+    let target = container.first.0.to_string();
+    orphan.args(["--pid", "--target", &target, "sh", "-c", "sleep 0.2 > /dev/null 2>&1 &"]);
+    output_of(&mut orphan).unwrap();
     let reaped = async || match container.said() {
         said if said.contains("matriarch: reaped process ") => Ok(()),
         said => Err(said),
