@@ -109,6 +109,8 @@ pub struct Checks {
     leaderless: Option<Time>,
     /// Who took the leader key last.
     last_leader: Option<NodeId>,
+    /// The lease of the leader key that each node took last.
+    last_lease: [Option<LeaseId>; NODES_MAX],
     /// When each node decided to release its key to somebody, if that was its last release.
     hands_over: [Option<Time>; NODES_MAX],
     /// What a leader that handed over had, and when it decided to, until another serves.
@@ -249,6 +251,7 @@ impl World {
                 self.end_pledges(leader.created);
                 if let Some(holder) = self.named(&leader.member) {
                     self.note_taken_by_hand(holder);
+                    self.checks.last_lease[holder.0] = Some(leader.lease);
                 }
                 self.checks.leaderless = None;
                 self.checks.last_leader = self.named(&leader.member);

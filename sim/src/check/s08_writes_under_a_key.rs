@@ -37,8 +37,9 @@ impl World {
         // back, the key is nobody's.
         let armed = self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed);
         let lost_early = armed.is_some_and(|armed| self.checks.early.contains_key(&armed.tenure));
-        // Or an operator had it promoted in a pause, in which no guard ends it: the store tells of that.
-        let let_go = self.is_let_go(node) && !self.checks.early.is_empty();
+        // Or that was in a pause, in which no guard ends it: the store tells of that.
+        let last = self.checks.last_lease[node.0];
+        let let_go = self.is_let_go(node) && last.is_some_and(|lease| self.checks.early.contains_key(&lease));
         if !holds && !lost_early && !let_go {
             let what = format!("{} accepts writes and does not hold the leader key", self.names[node.0]);
             self.violated("S8", what);
@@ -83,7 +84,7 @@ mod tests {
             world.became_writable(node);
         });
         assert_eq!(own, None, "it may take its own back");
-        let without_a_guard = |paused: bool| {
+        let without_a_guard = |paused: bool, gone: fn(&mut World, NodeId)| {
             broken(move |world| {
                 if paused {
                     world.note_pause(true);
@@ -91,14 +92,23 @@ mod tests {
                     world.store_changed();
                     world.run_until(world.now + crate::time::ms(60_000));
                 }
-                let (node, key) = (leader(world), key(world));
-                world.checks.early.insert(key.lease, world.now);
-                world.store.end(key.lease, crate::store::Gone::Early);
+                let node = leader(world);
+                gone(world, node);
                 world.nodes[node.0].guard.as_mut().unwrap().armed = None;
                 world.became_writable(node);
             })
         };
-        assert_eq!([true, false].map(without_a_guard), [None, Some("S8")]);
+        let early = |world: &mut World, _: NodeId| {
+            let lease = key(world).lease;
+            world.checks.early.insert(lease, world.now);
+            world.store.end(lease, crate::store::Gone::Early);
+        };
+        assert_eq!([true, false].map(|paused| without_a_guard(paused, early)), [None, Some("S8")]);
+        let another_before = |world: &mut World, _: NodeId| {
+            world.checks.early.insert(matriarch_core::id::LeaseId(1), world.now);
+            world.store.end(key(world).lease, crate::store::Gone::Expired);
+        };
+        assert_eq!(without_a_guard(true, another_before), Some("S8"), "its own key went by its time");
         let foreign = broken(|world| {
             let node = standby(world);
             world.nodes[node.0].server.initdb(&mut world.wal, FOREIGN);
