@@ -86,6 +86,7 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             | StoreAction::ClearFailover { .. },
             StoreDone::Written,
         ) => {
+            state.memory.history_refused &= !matches!(action, StoreAction::PutHistory { .. });
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
             state.memory.store_doubt = Some(at);
         }
@@ -165,10 +166,12 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             // Whoever asks again is not to be refused for what a silent watch does not tell.
             state.memory.store_doubt = Some(at);
         }
+        StoreAction::PutHistory { .. } if matches!(refusal, Refusal::Failed(_)) => state.memory.history_refused = true,
         StoreAction::RaceInitialize { .. }
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::Reserve { .. }
-        | StoreAction::Vouch { .. } => {
+        | StoreAction::Vouch { .. }
+        | StoreAction::PutHistory { .. } => {
             state.memory.store_doubt = Some(at);
         }
         StoreAction::Read
@@ -176,7 +179,6 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         | StoreAction::GrantSession { .. }
         | StoreAction::CompleteInitialize { .. }
         | StoreAction::PutStatus { .. }
-        | StoreAction::PutHistory { .. }
         | StoreAction::ClearFailover { .. } => {}
     }
 }

@@ -49,10 +49,11 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if cluster.status.as_ref().is_some_and(told) {
         return None;
     }
-    // A position says which timeline it is on only once the history tells where that began. So that goes first, unless
-    // it does not get there.
-    let goes_first = super::history::order(view).map(|(history, _)| crate::absorb::kind(&history));
-    if goes_first.is_some_and(|kind| !view.state.memory.failed.contains_key(kind)) {
+    // A position says which timeline it is on only once the history tells where that began: told before, it reads as one
+    // on the branch that the history ends with, and whoever is on this one would have left it. So the history goes first,
+    // unless the store refuses it.
+    let history_due = super::history::order(view).is_some() && !view.state.memory.history_refused;
+    if history_due || super::history::is_outdated(dir, sql) {
         return None;
     }
     let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));

@@ -7,14 +7,19 @@ use crate::action::{Action, StoreAction};
 use crate::id::Timeline;
 use crate::reason::Reason;
 use crate::view::View;
+use crate::view::postgres::{Cluster, Sql};
 use crate::view::store::HistoryLine;
+
+/// The directory was looked at before the promotion that the query has seen.
+pub(super) fn is_outdated(dir: &Cluster, sql: &Sql) -> bool {
+    dir.history.timeline > Timeline(0) && dir.history.timeline < sql.timeline
+}
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let held = view.held().filter(|_| view.is_primary() && view.publishes())?;
     let (dir, sql) = view.dir().zip(view.sql())?;
     let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
     let known = &cluster.history;
-    // The directory may have been looked at before the promotion that the query has seen.
     if sql.timeline != dir.history.timeline || sql.timeline < Timeline(1) {
         return None;
     }

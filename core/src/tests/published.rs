@@ -1,9 +1,11 @@
 //! What a node tells of itself in its member record, and a leader in the history.
 
 use super::reconcilers::{ordered, orders};
-use crate::action::{Action, StoreAction};
+use crate::action::{Action, Lane, StoreAction};
+use crate::event::{Event, StoreDone, StoreEvent};
 use crate::id::{Lsn, Timeline};
 use crate::lease::Tenure;
+use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::timeline::{Ancestor, History};
 use crate::view::postgres::{Cluster, ControlState, Phase, Sql};
@@ -124,6 +126,68 @@ fn the_history_is_written_by_who_leads_and_knows_it_whole() {
     assert!(!writes(|node| node.sql(Sql { timeline: Timeline(4), ..primary_sql() })), "the directory is of before");
     let first = |node: Node| node.dir(primary_dir(ControlState::InProduction)).sql(primary_sql());
     assert!(!writes(first), "nothing has ended");
+}
+
+/// A position told before the history is would read as one on the branch that the history ends with: the leader itself would
+/// have left that, and nobody might lead after it.
+#[test]
+fn a_position_is_told_once_the_history_tells_where_its_timeline_began() {
+    let on_three = |node: Node| {
+        let history = History { ancestors: vec![ended(1, 16), ended(2, 32)], timeline: Timeline(3) };
+        let dir = Cluster { history, ..primary_dir(ControlState::InProduction) };
+        node.dir(dir).sql(Sql { timeline: Timeline(3), ..primary_sql() })
+    };
+    let told = |change: &dyn Fn(Node) -> Node| {
+        let node =
+            on_three(Node::primary()).published().with(|state| state.session.status_at = at(0).back(seconds(10)));
+        ordered(change(node)).into_iter().find_map(|action| match action {
+            Action::Store(StoreAction::PutStatus { timeline, .. }) => Some(timeline.0),
+            _ => None,
+        })
+    };
+    let lines = |node: Node| node.cluster(|c| c.history.lines = vec![line(1, 16, Some("b")), line(2, 32, Some("a"))]);
+    assert_eq!([told(&|node| node), told(&lines)], [None, Some(3)]);
+    let failed = |node: Node| {
+        node.with(|state| {
+            state.memory.failed.insert("publish".into(), at(0).back(seconds(9)));
+        })
+    };
+    assert_eq!(told(&failed), None, "something else was not written, once");
+    let before = |node: Node| node.dir(Cluster { history: History::first(Timeline(1)), ..standby_dir() });
+    assert_eq!(told(&before), None, "the directory is of before the promotion");
+    let unreadable =
+        |node: Node| node.dir(Cluster { history: History::default(), ..primary_dir(ControlState::InProduction) });
+    assert_eq!(told(&unreadable), Some(0), "nothing is to come");
+}
+
+#[test]
+fn a_history_that_the_store_refuses_keeps_no_position_back() {
+    let tells = |outcome: fn() -> Outcome<StoreDone>| {
+        let history = History { ancestors: vec![ended(1, 16)], timeline: Timeline(2) };
+        let dir = Cluster { history, ..primary_dir(ControlState::InProduction) };
+        let node = Node::primary().dir(dir).sql(Sql { timeline: Timeline(2), ..primary_sql() });
+        let mut node = node.published().with(|state| state.session.status_at = at(0).back(seconds(10)));
+        let puts = |action: &Action| matches!(action, Action::Store(StoreAction::PutHistory { .. }));
+        assert!(node.tick().orders.iter().any(|order| puts(&order.action)));
+        let op = node.op(&Lane::Publish);
+        let ended = Event::Store(StoreEvent::Completed { op, outcome: outcome(), asked: node.now });
+        node.step(ended);
+        let told = |node: &Node| {
+            let tells = |action: &Action| matches!(action, Action::Store(StoreAction::PutStatus { .. }));
+            node.state.ops.iter().any(|(_, in_flight)| tells(&in_flight.action))
+        };
+        node.now = node.now + millis(500);
+        node.tick();
+        let refused = node.state.memory.history_refused;
+        let mut after = node;
+        let told = told(&after);
+        after.state.spend_tenure();
+        assert!(!after.state.memory.history_refused, "another tenure tries anew");
+        (refused, told)
+    };
+    assert_eq!(tells(|| Outcome::Refused(Refusal::Failed("no space".into()))), (true, true));
+    assert_eq!(tells(|| Outcome::Refused(Refusal::Conflict)), (false, false), "it is read, and put again");
+    assert_eq!(tells(|| Outcome::Unknown("no answer".into())), (false, false));
 }
 
 /// What others lack is measured by it. Only a clean stop says where the primary ended, and more than its last checkpoint
