@@ -204,17 +204,10 @@ impl Store {
         }
     }
 
-    /// Puts a request into `failover`, as a test wants it.
+    /// Changes keys as a test wants them.
     #[cfg(test)]
-    pub(crate) fn set_failover(&mut self, request: FailoverKey) {
-        self.keys.failover = Some(request);
-        self.publish(self.next());
-    }
-
-    /// Writes `history` as a test wants it.
-    #[cfg(test)]
-    pub(crate) fn set_history(&mut self, lines: Vec<matriarch_core::view::store::HistoryLine>) {
-        self.keys.history = matriarch_core::view::store::HistoryKey { revision: self.next(), lines };
+    pub(crate) fn forge(&mut self, change: impl FnOnce(&mut ClusterView)) {
+        change(&mut self.keys);
         self.publish(self.next());
     }
 

@@ -71,7 +71,9 @@ impl Story {
         story.schedules().await;
         story.restarts().await;
         story.moves().await;
+        story.paused().await;
         story.stopped().await;
+        story.without_a_store().await;
         story.answers
     }
 
@@ -231,6 +233,62 @@ impl Story {
         self.until(self.leader(), "/history", &format!("\"{leader}\""), true).await;
         for path in ["/history", "/cluster", "/patroni"] {
             self.ask_leader("moved", &Question::get(path)).await;
+        }
+    }
+
+    /// Maintenance mode.
+    async fn paused(&mut self) {
+        let pause = |pause: Value| Question::order("PATCH", "/config", &json!({"pause": pause}).to_string());
+        self.ask_leader("pausing", &pause(json!(true))).await;
+        for index in 0..self.cluster.nodes.len() {
+            self.until(&self.cluster.nodes[index], "/patroni", "\"pause\"", true).await;
+        }
+        self.until(self.leader(), "/cluster", "\"pause\"", true).await;
+        for question in questions::looks() {
+            self.ask_leader("paused", &question).await;
+            self.ask_replica("paused", &question).await;
+        }
+        let (leader, candidate) = (self.leader().name.clone(), self.replica().name.clone());
+        for (path, body) in [
+            ("/switchover", json!({"leader": leader})),
+            ("/switchover", json!({"leader": leader, "candidate": candidate, "scheduled_at": LATER})),
+            ("/restart", json!({"schedule": LATER})),
+        ] {
+            self.ask_leader("paused", &Question::order("POST", path, &body.to_string())).await;
+        }
+        self.ask_leader("resumed", &pause(Value::Null)).await;
+        for index in 0..self.cluster.nodes.len() {
+            self.until(&self.cluster.nodes[index], "/patroni", "\"pause\"", false).await;
+        }
+        self.until(self.leader(), "/cluster", "\"pause\"", false).await;
+        self.settled().await;
+    }
+
+    /// The store is gone, and the time of the tenure has passed.
+    async fn without_a_store(&mut self) {
+        self.cluster.stores.iter().for_each(matriarch_tests::Store::kill);
+        let node = self.leader();
+        eventually("the primary has become a standby that answers", LIMIT, async || {
+            let told = document(node, "/patroni").await;
+            let there = told["role"] == "replica" && told["state"] == "running" && told["timeline"].is_number();
+            if there { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
+        let other = self.cluster.others(self.primary)[1];
+        for index in [self.primary, other] {
+            self.until(&self.cluster.nodes[index], "/patroni", "\"cluster_unlocked\"", true).await;
+        }
+        let other = self.cluster.nodes[other].rest_address();
+        // Whether the standbys stream depends on when the old primary was there for them again, and what that replayed
+        // last on how it was stopped.
+        let of_the_moment = ["replication_state=", "replayed_timestamp", "$.replication", "patroni_postgres_streaming"];
+        let lasts = |text: &str| !of_the_moment.iter().any(|part| text.contains(part));
+        for question in questions::looks().into_iter().filter(|question| lasts(&question.path)) {
+            self.ask_leader("without a store", &question).await;
+            self.ask("without a store, replica", other.clone(), &question).await;
+        }
+        for (_, shape) in self.answers.iter_mut().filter(|(asked, _)| asked.starts_with("without a store")) {
+            shape.retain(|line| lasts(line));
         }
     }
 

@@ -26,8 +26,10 @@ fn stopped(view: &View<'_>) -> Verdict {
     if view.complete_dir().is_none() {
         return Verdict::wait(Reason::NoCloneSource);
     }
-    match (view.other_leader(), view.upstream()) {
-        (Some(leader), _) if view.serving_leader().is_none() && !just_alone(view) => {
+    let upstream = view.upstream();
+    let serves = view.serving_leader().is_some() && upstream.is_some();
+    match (view.other_leader(), upstream) {
+        (Some(leader), _) if !serves && !just_alone(view) => {
             Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() })
         }
         (Some(_), Some(upstream)) => {
@@ -35,15 +37,20 @@ fn stopped(view: &View<'_>) -> Verdict {
             let start = PostgresAction::Start(StartAs::Standby(wanted(view, upstream)));
             Verdict::order(reason, Action::Postgres(start))
         }
-        (Some(leader), None) => Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() }),
+        // The store was heard last while this node led, or nothing tells where the leader is.
+        (Some(_), None) => start_alone(),
         (None, _) => {
             let vanished = view.state.store.vanished.as_ref();
             if vanished.is_some_and(|v| view.at.since(v.heard) < NEXT_LEADER_PATIENCE) {
                 return Verdict::wait(Reason::NoReplicationSource);
             }
-            Verdict::order(Reason::StartingAlone, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+            start_alone()
         }
     }
+}
+
+fn start_alone() -> Verdict {
+    Verdict::order(Reason::StartingAlone, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
 }
 
 /// A leader that does not serve is waited for, but not for ever: a standby that runs serves reads and can be asked.

@@ -278,6 +278,9 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
     let doubts = |action: StoreAction, outcome| ended(Node::primary(), action, outcome).memory.store_doubt.is_some();
     let history = || StoreAction::PutHistory { epoch, revision: Revision(0), lines: lines.clone() };
     assert_eq!([written(), conflict(), unknown()].map(|outcome| doubts(history(), outcome)), [true, true, false]);
+    let refusing = || Node::primary().with(|state| state.memory.history_refused = true);
+    let still_refused = |action| ended(refusing(), action, written()).memory.history_refused;
+    assert!(!still_refused(history()) && still_refused(StoreAction::ClearFailover { revision: Revision(1) }));
     let reserve = || StoreAction::Reserve {
         unguarded: false,
         epoch,

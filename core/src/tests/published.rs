@@ -178,11 +178,9 @@ fn a_history_that_the_store_refuses_keeps_no_position_back() {
         };
         node.now = node.now + millis(500);
         node.tick();
-        let refused = node.state.memory.history_refused;
-        let mut after = node;
-        let told = told(&after);
-        after.state.spend_tenure();
-        assert!(!after.state.memory.history_refused, "another tenure tries anew");
+        let (refused, told) = (node.state.memory.history_refused, told(&node));
+        node.state.spend_tenure();
+        assert!(!node.state.memory.history_refused, "another tenure tries anew");
         (refused, told)
     };
     assert_eq!(tells(|| Outcome::Refused(Refusal::Failed("no space".into()))), (true, true));

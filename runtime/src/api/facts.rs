@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
 use matriarch_core::id::Lsn;
-use matriarch_core::time::Instant;
+use matriarch_core::time::{Instant, Seen};
 use matriarch_core::view::View;
 use matriarch_core::view::postgres::{Phase, Sql};
 use serde_json::Value;
@@ -94,7 +94,10 @@ impl<'a> Facts<'a> {
 
     /// Nobody leads, as far as is known.
     pub(super) fn unlocked(&self) -> bool {
-        self.view.leader().is_none()
+        let View { at, state } = self.view;
+        // Keys that were heard longer ago than the leader's lasts by itself tell of nobody who leads now.
+        let fresh = |seen: &Seen<_>| at.since(seen.heard) <= state.config.ttl;
+        self.view.leader().is_none() || !state.store.cluster.as_ref().is_some_and(fresh)
     }
 
     /// An effective tag that is a true boolean.

@@ -113,7 +113,9 @@ impl World {
         }
         // They have parted. The newer branch counts, unless it left what the leaders told while this one did not; and
         // where its leader died before it had told of it, nobody knows which of the two that is.
-        let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline.0 > 0);
+        let keys = self.store.keys();
+        let since = keys.epoch.as_ref().map(|record| record.epoch).unwrap_or_default();
+        let told = keys.status.as_ref().is_some_and(|status| status.timeline.0 > 0 && status.revision > since);
         let newer = told && self.wal.timeline(theirs) > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
         let published = self.checks.released.or(self.checks.published)?;
@@ -247,9 +249,13 @@ mod tests {
 
     #[test]
     fn a_campaign_that_gives_up_a_newer_branch() {
-        let parted = |patient: bool, published: Option<u64>| {
+        let since = |ago: i64, patient: bool, published: Option<u64>| {
             broken(move |world| {
                 let node = standby(world);
+                world.store.forge(|keys| {
+                    let (status, record) = (keys.status.as_ref().unwrap(), keys.epoch.as_mut().unwrap());
+                    record.epoch = Revision(status.revision.0 - ago);
+                });
                 let end = world.nodes[node.0].place().unwrap();
                 let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(7));
                 let theirs = world.wal.append(fork, Record::EndOfRecovery);
@@ -259,7 +265,9 @@ mod tests {
                 }
             })
         };
+        let parted = |patient, published| since(1, patient, published);
         assert_eq!(parted(true, Some(2)), Some("S12"));
+        assert_eq!(since(-1, true, Some(2)), None, "who led last has told nothing");
         assert_eq!(parted(true, Some(0)), None, "it left what the leaders told, and this node did not");
         assert_eq!(parted(true, None), None, "nobody knows what they told");
         assert_eq!(parted(false, Some(2)), None, "it had its time, and little is given up");
@@ -306,7 +314,7 @@ mod tests {
             wins(move |world, node| {
                 let candidate = Some(world.names[other_of(world, node).0].clone());
                 let request = FailoverKey { revision: Revision(1), leader: None, candidate, scheduled_at: None };
-                world.store.set_failover(request);
+                world.store.forge(|keys| keys.failover = Some(request));
                 world.now = world.now + ms(after_ms);
             })
         };
@@ -322,7 +330,9 @@ mod tests {
                 let (old, node, mut key) = (leader(world), standby(world), key(world));
                 let candidate = Some(world.names[node.0].clone());
                 let leader = switchover.then(|| world.names[old.0].clone());
-                world.store.set_failover(FailoverKey { revision: Revision(1), leader, candidate, scheduled_at: None });
+                world.store.forge(|keys| {
+                    keys.failover = Some(FailoverKey { revision: Revision(1), leader, candidate, scheduled_at: None });
+                });
                 world.store.end(key.lease, Gone::Expired);
                 world.store_changed();
                 world.gone(old);
@@ -345,7 +355,7 @@ mod tests {
             wins(move |world, node| {
                 let candidate = Some(world.names[other_of(world, node).0].clone());
                 let request = FailoverKey { revision: Revision(1), leader: None, candidate, scheduled_at: None };
-                world.store.set_failover(request);
+                world.store.forge(|keys| keys.failover = Some(request));
                 let clock = world.clock(node);
                 world.nodes[node.0].agent.as_mut().unwrap().state.memory.leaderless =
                     Some(Leaderless { since: clock, revision: Revision(1) });

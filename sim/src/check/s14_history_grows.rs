@@ -54,7 +54,10 @@ mod tests {
                 };
                 let mut lines = world.wal.history(end).ancestors.into_iter().map(line).collect();
                 change(&mut lines);
-                world.store.set_history(lines);
+                world.store.forge(|keys| {
+                    let revision = matriarch_core::id::Revision(keys.revision.0 + 1);
+                    keys.history = matriarch_core::view::store::HistoryKey { revision, lines };
+                });
                 world.check_history();
             })
         };

@@ -275,7 +275,9 @@ mod tests {
         let of_the_leader = |world: &mut World, _: NodeId| {
             let candidate = Some(world.names[standby(world).0].clone());
             let revision = Revision(1);
-            world.store.set_failover(FailoverKey { revision, leader: None, candidate, scheduled_at: None });
+            world.store.forge(|keys| {
+                keys.failover = Some(FailoverKey { revision, leader: None, candidate, scheduled_at: None });
+            });
         };
         assert_eq!(does(stop(), leader, of_the_leader), None, "it is asked to fail over");
         assert_eq!(does(stop(), other_standby, of_the_leader), Some("S19"), "another is");

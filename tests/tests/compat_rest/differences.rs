@@ -28,6 +28,33 @@ const DIFFERENCES: &[Difference] = &[
         row: "| `POST /citus`, `/mpp` |",
     },
     Difference {
+        asked: &["without a store, leader: GET /cluster", "without a store, replica: GET /cluster"],
+        lines: &["- no answer", "+ status 503", "+ "],
+        row: "| `GET /cluster`, `/history`, `/config`, the store is silent |",
+    },
+    Difference {
+        asked: &[
+            "without a store, leader: GET /history",
+            "without a store, replica: GET /history",
+            "without a store, leader: GET /config",
+            "without a store, replica: GET /config",
+        ],
+        lines: &["- no answer", "+ status 200", "+ "],
+        row: "| `GET /cluster`, `/history`, `/config`, the store is silent |",
+    },
+    Difference {
+        asked: &[
+            "without a store, leader: GET /async",
+            "without a store, replica: GET /async",
+            "without a store, leader: HEAD /async",
+            "without a store, replica: HEAD /async",
+            "without a store, leader: OPTIONS /async",
+            "without a store, replica: OPTIONS /async",
+        ],
+        lines: &["- status 503", "+ status 200"],
+        row: "| `/async`, `/asynchronous`, the store is silent |",
+    },
+    Difference {
         asked: &["POST /restart as Right with \"{\\\"postgres_version\\\":15}\""],
         lines: &["- no answer", "+ status 400", "+ "],
         row: "| `POST /restart` |",

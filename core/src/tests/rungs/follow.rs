@@ -44,6 +44,8 @@ fn a_comparison_with_one_leader_says_nothing_of_the_next() {
 fn a_tenure_of_our_own_that_is_over_is_nobody_to_compare_with() {
     let node = Node::primary().dead().with(|state| (state.tenure, state.spent) = (Tenure::None, Some(OURS)));
     concludes(&node, Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
+    // Without a store nothing else is heard, and reads go on meanwhile.
+    concludes(&node.later(10_000), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
 }
 
 #[test]
@@ -134,6 +136,13 @@ fn a_stopped_standby_starts_behind_its_leader() {
     });
     concludes(&unready, Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
     assert_eq!(unready.later(10_000).wants(), [start_standby(Some("b"))]);
+    let unknown = compared(stopped_beside_b()).cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).unwrap().record.host.clear();
+    });
+    assert_eq!(
+        [9_999, 10_000].map(|ms| unknown.clone().later(ms).concludes().1),
+        ["leader_not_ready", "starting_alone"]
+    );
 }
 
 #[test]
