@@ -281,7 +281,8 @@ impl Story {
         let other = self.cluster.nodes[other].rest_address();
         // Whether the standbys stream depends on when the old primary was there for them again, and what that replayed
         // last on how it was stopped.
-        let of_the_moment = ["replication_state=", "replayed_timestamp", "$.replication", "patroni_postgres_streaming"];
+        let of_the_moment =
+            ["replication_state=", "readiness", "replayed_timestamp", "$.replication", "patroni_postgres_streaming"];
         let lasts = |text: &str| !of_the_moment.iter().any(|part| text.contains(part));
         for question in questions::looks().into_iter().filter(|question| lasts(&question.path)) {
             self.ask_leader("without a store", &question).await;
