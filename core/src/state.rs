@@ -168,9 +168,8 @@ pub struct Memory {
     pub lost_records: BTreeMap<crate::id::Member, MemberRecord>,
     /// The generation of PostgreSQL's configuration that is in force.
     pub configured: u64,
-    /// The store refuses the history of this tenure, for a reason of its own (a quota, a permission): what this leader
-    /// tells of its position goes without.
-    pub history_refused: bool,
+    /// Since when the history of this tenure is written in vain.
+    pub history_failing: Option<Instant>,
     /// When a kind of order last failed.
     pub failed: BTreeMap<Cow<'static, str>, Instant>,
     /// Slots of members on this node, and when each was last wanted.
@@ -427,7 +426,7 @@ impl State {
             Tenure::None | Tenure::Adopting { .. } => None,
         };
         self.tenure = Tenure::None;
-        self.memory.history_refused = false;
+        self.memory.history_failing = None;
         // A primary that is let go serves on: its tenure ends by itself, and is taken up again as soon as there is a store.
         if lease.is_some() && !self.memory.let_go {
             self.spent = lease;

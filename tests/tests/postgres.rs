@@ -1,6 +1,8 @@
 //! The runtime's PostgreSQL part against real servers. Needs PostgreSQL's programs (`MATRIARCH_TEST_PGBIN` names the
 //! directory of another version's); run as root it uses the account `postgres` for the servers.
 
+#[path = "postgres/archive.rs"]
+mod archive;
 #[path = "postgres/crashed.rs"]
 mod crashed;
 #[path = "postgres/directory.rs"]

@@ -86,7 +86,9 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             | StoreAction::ClearFailover { .. },
             StoreDone::Written,
         ) => {
-            state.memory.history_refused &= !matches!(action, StoreAction::PutHistory { .. });
+            if matches!(action, StoreAction::PutHistory { .. }) {
+                state.memory.history_failing = None;
+            }
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
             state.memory.store_doubt = Some(at);
         }
@@ -166,14 +168,13 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
             // Whoever asks again is not to be refused for what a silent watch does not tell.
             state.memory.store_doubt = Some(at);
         }
-        StoreAction::PutHistory { .. } if matches!(refusal, Refusal::Failed(_)) => state.memory.history_refused = true,
         StoreAction::RaceInitialize { .. }
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::Reserve { .. }
-        | StoreAction::Vouch { .. }
-        | StoreAction::PutHistory { .. } => {
+        | StoreAction::Vouch { .. } => {
             state.memory.store_doubt = Some(at);
         }
+        StoreAction::PutHistory { .. } => history_failed(state, at),
         StoreAction::Read
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
@@ -181,6 +182,10 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         | StoreAction::PutStatus { .. }
         | StoreAction::ClearFailover { .. } => {}
     }
+}
+
+fn history_failed(state: &mut State, at: Instant) {
+    state.memory.history_failing.get_or_insert(at);
 }
 
 /// No answer: it may have happened. A release may have: the tenure is spent, never served under again. Everything else
@@ -196,6 +201,7 @@ pub(super) fn store_unknown(state: &mut State, at: Instant, action: &StoreAction
         | StoreAction::Reserve { .. }
         | StoreAction::Vouch { .. }
         | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = Some(at),
+        StoreAction::PutHistory { .. } => history_failed(state, at),
         StoreAction::PutMember { .. } => state.session.published = None,
         _ => {}
     }

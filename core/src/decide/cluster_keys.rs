@@ -44,19 +44,23 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if uninitialised || !due {
         return None;
     }
-    let (slots, retain) = super::slots::told(view, sql);
-    let told = |status: &StatusKey| status.optime == sql.flushed && status.slots == slots && status.retain == retain;
-    if cluster.status.as_ref().is_some_and(told) {
-        return None;
-    }
     // A position says which timeline it is on only once the history tells where that began: told before, it reads as one
     // on the branch that the history ends with, and whoever is on this one would have left it. So the history goes first,
-    // unless the store refuses it.
-    let history_due = super::history::order(view).is_some() && !view.state.memory.history_refused;
+    // unless it has not got there for long: what is told is what others are measured by.
+    let in_vain = |since| view.at.since(since) >= view.config().loop_wait;
+    let history_due = super::history::order(view).is_some() && !view.state.memory.history_failing.is_some_and(in_vain);
     if history_due || super::history::is_outdated(dir, sql) {
         return None;
     }
     let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
+    let (slots, retain) = super::slots::told(view, sql);
+    let told = |status: &StatusKey| {
+        let on_it = status.timeline == timeline || timeline == Timeline(0);
+        status.optime == position && on_it && status.slots == slots && status.retain == retain
+    };
+    if cluster.status.as_ref().is_some_and(told) {
+        return None;
+    }
     let put = StoreAction::PutStatus { epoch, position, timeline, slots: slots.into_iter().collect(), retain };
     Some((Action::Store(put), Reason::StatusDue))
 }

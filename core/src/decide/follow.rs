@@ -29,7 +29,8 @@ fn stopped(view: &View<'_>) -> Verdict {
     let upstream = view.upstream();
     let serves = view.serving_leader().is_some() && upstream.is_some();
     match (view.other_leader(), upstream) {
-        (Some(leader), _) if !serves && !just_alone(view) => {
+        // What its birth recovers towards would be forgotten.
+        (Some(leader), _) if !serves && (!just_alone(view) || view.unfinished_bootstrap()) => {
             Verdict::wait(Reason::LeaderNotReady { who: leader.member.clone() })
         }
         (Some(_), Some(upstream)) => {

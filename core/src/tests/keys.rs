@@ -277,10 +277,15 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
     let (epoch, lines) = (EPOCH, Vec::new());
     let doubts = |action: StoreAction, outcome| ended(Node::primary(), action, outcome).memory.store_doubt.is_some();
     let history = || StoreAction::PutHistory { epoch, revision: Revision(0), lines: lines.clone() };
-    assert_eq!([written(), conflict(), unknown()].map(|outcome| doubts(history(), outcome)), [true, true, false]);
-    let refusing = || Node::primary().with(|state| state.memory.history_refused = true);
-    let still_refused = |action| ended(refusing(), action, written()).memory.history_refused;
-    assert!(!still_refused(history()) && still_refused(StoreAction::ClearFailover { revision: Revision(1) }));
+    assert!(doubts(history(), written()) && !doubts(history(), unknown()) && !doubts(history(), conflict()));
+    let failing = |action, outcome| {
+        let before = Node::primary().with(|state| state.memory.history_failing = Some(at(0).back(seconds(1))));
+        ended(before, action, outcome).memory.history_failing
+    };
+    assert_eq!(failing(history(), written()), None);
+    let since = Some(at(0).back(seconds(1)));
+    assert!([conflict(), unknown()].into_iter().all(|outcome| failing(history(), outcome) == since));
+    assert_eq!(failing(StoreAction::ClearFailover { revision: Revision(1) }, written()), since);
     let reserve = || StoreAction::Reserve {
         unguarded: false,
         epoch,

@@ -255,7 +255,10 @@ fn a_leader_tells_where_slots_are_whenever_one_has_moved() {
         let slots = [("a", HERE), ("b", HERE), ("c", HERE), ("archive", told_archive)];
         let node =
             told(with(configured(Node::primary()), &[Slot { restart: archive, ..slot("archive") }]), &slots, retain);
-        let node = node.cluster(|cluster| cluster.status.as_mut().expect("it is told").optime = HERE);
+        let node = node.cluster(|cluster| {
+            let status = cluster.status.as_mut().expect("it is told");
+            (status.optime, status.timeline) = (HERE, crate::id::Timeline(1));
+        });
         let node = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
         ordered(node).into_iter().find_map(|action| match action {
             Action::Store(StoreAction::PutStatus { slots, .. }) => slots.into_iter().find(|slot| slot.0 == "archive"),

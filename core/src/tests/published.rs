@@ -6,6 +6,7 @@ use crate::event::{Event, StoreDone, StoreEvent};
 use crate::id::{Lsn, Timeline};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
+use crate::reason::Reason;
 use crate::testing::*;
 use crate::timeline::{Ancestor, History};
 use crate::view::postgres::{Cluster, ControlState, Phase, Sql};
@@ -161,7 +162,7 @@ fn a_position_is_told_once_the_history_tells_where_its_timeline_began() {
 }
 
 #[test]
-fn a_history_that_the_store_refuses_keeps_no_position_back() {
+fn a_history_that_is_written_in_vain_keeps_a_position_back_for_a_loop_wait() {
     let tells = |outcome: fn() -> Outcome<StoreDone>| {
         let history = History { ancestors: vec![ended(1, 16)], timeline: Timeline(2) };
         let dir = Cluster { history, ..primary_dir(ControlState::InProduction) };
@@ -173,19 +174,42 @@ fn a_history_that_the_store_refuses_keeps_no_position_back() {
         let ended = Event::Store(StoreEvent::Completed { op, outcome: outcome(), asked: node.now });
         node.step(ended);
         let told = |node: &Node| {
-            let tells = |action: &Action| matches!(action, Action::Store(StoreAction::PutStatus { .. }));
-            node.state.ops.iter().any(|(_, in_flight)| tells(&in_flight.action))
+            let (_, reason) = crate::decide::cluster_keys::order(&node.view())?;
+            Some(reason)
         };
-        node.now = node.now + millis(500);
-        node.tick();
-        let (refused, told) = (node.state.memory.history_refused, told(&node));
+        let soon = told(&node.clone().later(9_999));
+        let later = told(&node.clone().later(10_000));
         node.state.spend_tenure();
-        assert!(!node.state.memory.history_refused, "another tenure tries anew");
-        (refused, told)
+        assert_eq!(node.state.memory.history_failing, None, "another tenure tries anew");
+        [soon, later]
     };
-    assert_eq!(tells(|| Outcome::Refused(Refusal::Failed("no space".into()))), (true, true));
-    assert_eq!(tells(|| Outcome::Refused(Refusal::Conflict)), (false, false), "it is read, and put again");
-    assert_eq!(tells(|| Outcome::Unknown("no answer".into())), (false, false));
+    for failed in [
+        || Outcome::Refused(Refusal::Failed("no space".into())),
+        || Outcome::Refused(Refusal::Conflict),
+        || Outcome::Unknown("no answer".into()),
+    ] {
+        assert_eq!(tells(failed), [None, Some(Reason::StatusDue)]);
+    }
+}
+
+#[test]
+fn a_position_is_told_again_once_its_timeline_is_known() {
+    let told = |timeline: u32| {
+        let node = Node::primary().published().with(|state| state.session.status_at = at(0).back(seconds(10)));
+        let node = node.cluster(|cluster| cluster.status = None);
+        let (told, _) = crate::decide::cluster_keys::order(&node.view()).expect("nothing was told");
+        let Action::Store(StoreAction::PutStatus { position, slots, retain, .. }) = told else { panic!("{told:?}") };
+        let status = StatusKey {
+            optime: position,
+            timeline: Timeline(timeline),
+            slots: slots.into_iter().collect(),
+            retain,
+            ..StatusKey::default()
+        };
+        let node = node.cluster(|cluster| cluster.status = Some(status));
+        crate::decide::cluster_keys::order(&node.view()).is_some()
+    };
+    assert_eq!([0, 1].map(told), [true, false]);
 }
 
 /// What others lack is measured by it. Only a clean stop says where the primary ended, and more than its last checkpoint

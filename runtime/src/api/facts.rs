@@ -95,8 +95,10 @@ impl<'a> Facts<'a> {
     /// Nobody leads, as far as is known.
     pub(super) fn unlocked(&self) -> bool {
         let View { at, state } = self.view;
-        // Keys that were heard longer ago than the leader's lasts by itself tell of nobody who leads now.
-        let fresh = |seen: &Seen<_>| at.since(seen.heard) <= state.config.ttl;
+        // Keys that were heard longer ago than the leader's lasts by itself tell of nobody who leads now. They are read
+        // each `loop_wait`.
+        let lasts = state.config.ttl.max(2 * state.config.loop_wait);
+        let fresh = |seen: &Seen<_>| at.since(seen.heard) <= lasts;
         self.view.leader().is_none() || !state.store.cluster.as_ref().is_some_and(fresh)
     }
 

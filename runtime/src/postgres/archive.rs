@@ -1,6 +1,7 @@
 //! WAL that a primary has finished and not archived when it ends. Only its own archiver would: a standby takes what it
 //! receives for archived, and what this node has left it removes unarchived once it runs as a standby itself, or is
-//! rewound. The archive would keep a hole that no restore of an earlier backup gets over. So it is archived before.
+//! rewound. The archive would keep a hole that no restore of an earlier backup gets over. So it is archived before; where
+//! it was started while nobody led, once it follows somebody, which is long before it removes anything.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,6 +18,8 @@ use crate::hooks::{CommandLine, Script};
 
 /// For how long a standby that could be started is kept waiting. It is tried again at each start.
 pub(super) const BEFORE_START: Duration = Duration::from_secs(10);
+/// For how long what follows somebody is kept from what else is to be done.
+pub(super) const FOLLOWING: Duration = BEFORE_START;
 /// The same before a rewind, after which it is gone.
 pub(super) const BEFORE_REWIND: Duration = Duration::from_secs(60);
 

@@ -317,6 +317,9 @@ impl Postgres {
         if upstream.is_some() && matches!(written, Ok(Written { restart: None, .. })) {
             self.untold.store(false, Ordering::Relaxed);
         }
+        if upstream.is_some() && written.is_ok() {
+            archive::archive_left(&self.settings(), &self.changes, archive::FOLLOWING).await;
+        }
         match written {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),
             Ok(_) => Outcome::Done(Followed::Done),

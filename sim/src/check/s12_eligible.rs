@@ -113,10 +113,9 @@ impl World {
         }
         // They have parted. The newer branch counts, unless it left what the leaders told while this one did not; and
         // where its leader died before it had told of it, nobody knows which of the two that is.
-        let keys = self.store.keys();
-        let since = keys.epoch.as_ref().map(|record| record.epoch).unwrap_or_default();
-        let told = keys.status.as_ref().is_some_and(|status| status.timeline.0 > 0 && status.revision > since);
-        let newer = told && self.wal.timeline(theirs) > self.wal.timeline(mine);
+        let branch = self.wal.timeline(theirs);
+        let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline >= branch);
+        let newer = told && branch > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
         let published = self.checks.released.or(self.checks.published)?;
         let kept = |place| self.wal.shared(place, published).depth;
@@ -249,13 +248,10 @@ mod tests {
 
     #[test]
     fn a_campaign_that_gives_up_a_newer_branch() {
-        let since = |ago: i64, patient: bool, published: Option<u64>| {
+        let parting = |told: u32, patient: bool, published: Option<u64>| {
             broken(move |world| {
                 let node = standby(world);
-                world.store.forge(|keys| {
-                    let (status, record) = (keys.status.as_ref().unwrap(), keys.epoch.as_mut().unwrap());
-                    record.epoch = Revision(status.revision.0 - ago);
-                });
+                world.store.forge(|keys| keys.status.as_mut().unwrap().timeline = matriarch_core::id::Timeline(told));
                 let end = world.nodes[node.0].place().unwrap();
                 let fork = world.wal.fork(Place { depth: end.depth - 2, ..end }, matriarch_core::id::Timeline(7));
                 let theirs = world.wal.append(fork, Record::EndOfRecovery);
@@ -265,9 +261,9 @@ mod tests {
                 }
             })
         };
-        let parted = |patient, published| since(1, patient, published);
+        let parted = |patient, published| parting(7, patient, published);
         assert_eq!(parted(true, Some(2)), Some("S12"));
-        assert_eq!(since(-1, true, Some(2)), None, "who led last has told nothing");
+        assert_eq!(parting(1, true, Some(2)), None, "who led last has told nothing");
         assert_eq!(parted(true, Some(0)), None, "it left what the leaders told, and this node did not");
         assert_eq!(parted(true, None), None, "nobody knows what they told");
         assert_eq!(parted(false, Some(2)), None, "it had its time, and little is given up");

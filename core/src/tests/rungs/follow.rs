@@ -45,7 +45,13 @@ fn a_tenure_of_our_own_that_is_over_is_nobody_to_compare_with() {
     let node = Node::primary().dead().with(|state| (state.tenure, state.spent) = (Tenure::None, Some(OURS)));
     concludes(&node, Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
     // Without a store nothing else is heard, and reads go on meanwhile.
-    concludes(&node.later(10_000), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
+    concludes(&node.clone().later(10_000), Rung::Follow, "starting_alone", Fate::Keep, &[start_standby(None)]);
+    // The bug: a cluster that was recovering towards what its operator had named would have gone on without that.
+    let lease = node.state.session.lease.expect("it has a session");
+    let newborn = node.cluster(|cluster| {
+        cluster.initialize = Some(Initialize { revision: Revision(5), lease, system_id: None });
+    });
+    concludes(&newborn.later(10_000), Rung::Follow, "leader_not_ready", Fate::Keep, &[]);
 }
 
 #[test]
