@@ -203,7 +203,7 @@ pub struct Memory {
     pub turned: Instant,
     /// The running postmaster was pointed to an upstream that only a restart makes effective.
     pub needs_restart: bool,
-    /// A key was written when this revision was known: nothing is decided on the older keys once more.
+    /// A key was written that was ordered when this revision was known: nothing is decided on the older keys once more.
     pub written: Revision,
     /// Since when it is not known what an operation on the store left behind: the keys are read again at once. What was
     /// asked before says nothing of it.
@@ -335,6 +335,8 @@ pub struct InFlight {
     pub deadline: Instant,
     /// `create_revision` of the leader key when it was ordered: what it found out is true of that leader only.
     pub leader: Option<Revision>,
+    /// The revision that the keys were known as of then.
+    pub known: Revision,
 }
 
 impl Ops {

@@ -175,7 +175,9 @@ impl Outbox<'_> {
             }
             let deadline = self.at + action.deadline(self.state.config.retry_timeout);
             let leader = self.view().leader().map(|leader| leader.created);
-            self.state.ops.begin(lane, InFlight { op, action: action.clone(), since: self.at, deadline, leader });
+            let known = self.view().cluster().map(|cluster| cluster.revision).unwrap_or_default();
+            let in_flight = InFlight { op, action: action.clone(), since: self.at, deadline, leader, known };
+            self.state.ops.begin(lane, in_flight);
         }
         if because == Reason::ContactDue {
             self.state.memory.contact_sought = self.at;

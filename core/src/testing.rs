@@ -360,7 +360,8 @@ impl Node {
         let deadline = self.now + seconds(3600);
         let op = self.state.ops.number();
         self.state.memory.as_standby |= matches!(&action, Action::Postgres(PostgresAction::Start(StartAs::Standby(_))));
-        self.state.ops.begin(lane, InFlight { op, action, since, deadline, leader: None });
+        let known = self.view().cluster().map(|cluster| cluster.revision).unwrap_or_default();
+        self.state.ops.begin(lane, InFlight { op, action, since, deadline, leader: None, known });
         self
     }
 

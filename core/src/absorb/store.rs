@@ -23,7 +23,7 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
                 state.store.answered = state.store.answered.max(asked);
             }
             match outcome {
-                Outcome::Done(done) => store_done(state, at, &action, done, asked),
+                Outcome::Done(done) => store_done(state, at, (&action, in_flight.known), done, asked),
                 Outcome::Refused(refusal) => {
                     failed(state, at, &in_flight.action);
                     store_refused(state, at, &action, &refusal);
@@ -37,7 +37,14 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
     }
 }
 
-fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreDone, asked: Instant) {
+/// What was done, ordered while the keys were known as of a revision.
+fn store_done(
+    state: &mut State,
+    at: Instant,
+    (action, known): (&StoreAction, Revision),
+    done: StoreDone,
+    asked: Instant,
+) {
     match (action, done) {
         (_, StoreDone::Read(view)) => {
             state.memory.store_doubt = state.memory.store_doubt.filter(|since| asked < *since);
@@ -89,7 +96,8 @@ fn store_done(state: &mut State, at: Instant, action: &StoreAction, done: StoreD
             if matches!(action, StoreAction::PutHistory { .. }) {
                 state.memory.history_failing = None;
             }
-            state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            // A store that went back meanwhile counts from less.
+            state.memory.written = state.store.cluster.as_ref().map_or(known, |seen| known.min(seen.value.revision));
             state.memory.store_doubt = Some(at);
         }
         // Written, and nothing to remember: the watch brings it back.

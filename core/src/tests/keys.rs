@@ -1,7 +1,7 @@
 //! What a view of the keys changes: the race, pledges, what is told of the leader, our record, and our tenure above all.
 
 use super::races::watched;
-use crate::action::{Action, PostgresAction, StoreAction};
+use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::event::{Event, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, Revision, SystemId};
 use crate::lease::{Held, Tenure};
@@ -304,6 +304,25 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
         ended(doubting, StoreAction::Read, read).memory.store_doubt
     };
     assert_eq!([0, 1].map(|doubt_ms| read(at(doubt_ms))), [None, Some(at(1))]);
+}
+
+/// The bug (seed 2506306): a watch told of a write before its answer came, nobody wrote anything after that, and the leader
+/// waited with the next write for keys that were newer than those.
+#[test]
+fn a_write_of_which_a_watch_told_first_keeps_no_other_waiting() {
+    let waits_for_more_than = |told: i64, rollbacks: u64| {
+        let mut node = Node::primary().cluster(|cluster| cluster.config_revision = Revision(0));
+        node.tick();
+        let op = node.op(&Lane::Publish);
+        let mut keys = node.view().cluster().expect("they are known").clone();
+        (keys.revision, keys.rollbacks) = (Revision(told), rollbacks);
+        let asked = node.now;
+        node.step(watched(&node, keys));
+        node.step(Event::Store(StoreEvent::Completed { op, outcome: written(), asked }));
+        node.state.memory.written.0
+    };
+    assert_eq!([waits_for_more_than(100, 0), waits_for_more_than(101, 0)], [100; 2]);
+    assert_eq!(waits_for_more_than(50, 1), 50, "the store went back meanwhile");
 }
 
 #[test]
