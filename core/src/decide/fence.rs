@@ -24,6 +24,10 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             Tenure::Adopting { deadline } if ours && view.at < *deadline => adopting(view, *deadline),
             // Nor what this agent itself led: its fence has fallen, or is lost with the guard.
             Tenure::None if view.state.spent.is_some() => without_tenure(view),
+            // The race: the mode was left and asked for again meanwhile, and there is no tenure to be looked for.
+            Tenure::Adopting { .. } if view.state.spent.is_some() => {
+                without_tenure(view).map(|verdict| verdict.fate(Fate::LetLapse))
+            }
             _ => None,
         };
     }

@@ -167,7 +167,7 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     let halts = view.foreign()
         || effects.orders.iter().any(|order| matches!(order.action, Action::Host(HostAction::Exit { code: 1, .. })));
     // In a mode that is not built yet somebody else runs PostgreSQL, unless this node leads already.
-    let led = view.state.spent.is_some() && matches!(view.state.tenure, Tenure::None);
+    let led = view.state.spent.is_some() && matches!(view.state.tenure, Tenure::None | Tenure::Adopting { .. });
     let leads = led || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
     let observes = view.config().unsupported.is_some() && !leads;
     // In a pause it is the operator's, once that is told in the store.

@@ -273,7 +273,10 @@ fn a_guard_that_acknowledges_nothing_ends_the_tenure_unless_what_it_holds_stands
 fn in_a_mode_that_is_not_built_the_search_for_a_tenure_ends_with_the_guards_instant() {
     let node = adopting(Node::primary()).config(|config| config.unsupported = Some("pause".into()));
     assert_eq!(node.clone().later(9_999).concludes().0, Rung::Fence);
-    assert_eq!(node.later(10_000).concludes().0, Rung::Unsupported);
+    assert_eq!(node.clone().later(10_000).concludes().0, Rung::Unsupported);
+    // The bug (seed 2802252): what this agent itself had led went on, since it may look for a tenure again.
+    let led = node.later(10_000).with(|state| state.spent = Some(OURS));
+    assert_eq!(led.concludes(), (Rung::Fence, "no_tenure", Fate::LetLapse));
 }
 
 #[test]
