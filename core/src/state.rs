@@ -203,8 +203,11 @@ pub struct Memory {
     pub turned: Instant,
     /// The running postmaster was pointed to an upstream that only a restart makes effective.
     pub needs_restart: bool,
-    /// A key was written that was ordered when this revision was known: nothing is decided on the older keys once more.
+    /// A key was written when this revision was known: nothing is decided on the older keys once more. A watch may have told
+    /// of it before its answer came; so once the keys were read after that, only those count that it was ordered on.
     pub written: Revision,
+    /// The revision that it was ordered on.
+    pub ordered_on: Revision,
     /// Since when it is not known what an operation on the store left behind: the keys are read again at once. What was
     /// asked before says nothing of it.
     pub store_doubt: Option<Instant>,

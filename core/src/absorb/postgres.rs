@@ -196,8 +196,6 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.recovery_failed = None;
             state.memory.compared = None;
         }
-        // Whoever it was compared with may be a primary no longer, and what is given up is what a primary gave up.
-        (PostgresAction::Clone(_), _) => state.memory.compared = None,
         (PostgresAction::Compare(_), Outcome::Done(PostgresDone::Compared(diverged_at))) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, diverged_at));
             state.memory.compared_at = Some(at);
@@ -205,10 +203,7 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
         (PostgresAction::Rewind(_), Outcome::Done(_)) => {
             state.memory.compared = in_flight.leader.map(|epoch| (epoch, None));
         }
-        (PostgresAction::Rewind(_), _) => {
-            state.memory.compared = None;
-            state.memory.rewind_failed = in_flight.leader.zip(refused.clone());
-        }
+        (PostgresAction::Rewind(_), _) => state.memory.rewind_failed = in_flight.leader.zip(refused.clone()),
         (PostgresAction::RecoverSingleUser, _) => state.memory.recovery_failed = refused.map(|why| (at, why)),
         (PostgresAction::Freeze, Outcome::Done(_)) => {
             // The race: a leader was seen while the receiver was stopped. It is followed next, and that ends no pledge.

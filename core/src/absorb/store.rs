@@ -48,6 +48,9 @@ fn store_done(
     match (action, done) {
         (_, StoreDone::Read(view)) => {
             state.memory.store_doubt = state.memory.store_doubt.filter(|since| asked < *since);
+            if state.memory.store_doubt.is_none() {
+                state.memory.written = state.memory.written.min(state.memory.ordered_on);
+            }
             view_seen(state, Seen::new(view, asked, at));
         }
         (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
@@ -96,8 +99,8 @@ fn store_done(
             if matches!(action, StoreAction::PutHistory { .. }) {
                 state.memory.history_failing = None;
             }
-            // A store that went back meanwhile counts from less.
-            state.memory.written = state.store.cluster.as_ref().map_or(known, |seen| known.min(seen.value.revision));
+            state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
+            state.memory.ordered_on = known;
             state.memory.store_doubt = Some(at);
         }
         // Written, and nothing to remember: the watch brings it back.

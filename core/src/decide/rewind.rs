@@ -12,6 +12,9 @@ use crate::view::View;
 use crate::view::postgres::{Cluster, ControlState, Phase, StopMode, Upstream};
 use crate::view::store::MemberRecord;
 
+/// For how long it is known what a comparison has found: until what was ordered by it begins.
+const COMPARISON_HOLDS: Duration = Duration::from_millis(500);
+
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let dir = view.complete_dir()?;
     let (epoch, upstream, record) = view.serving_leader()?;
@@ -24,8 +27,20 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if !suspicious(view, dir) || (compared.is_some() && !doubtful(view)) {
         return None;
     }
+    Some(compare(upstream))
+}
+
+fn compare(upstream: Upstream) -> Verdict {
     let reason = Reason::ComparingHistories { with: upstream.member.clone() };
-    Some(Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream))))
+    Verdict::order(reason, Action::Postgres(PostgresAction::Compare(upstream)))
+}
+
+/// What is given up goes by a comparison of just now.
+///
+/// The race: the server took long to stop or to recover, or the last attempt failed, and whoever it was compared with is a
+/// primary no longer: without a store it has become a standby.
+fn is_old(view: &View<'_>) -> bool {
+    view.state.memory.compared_at.is_none_or(|at| view.at.since(at) >= COMPARISON_HOLDS)
 }
 
 /// Recovers, and recovers again after a pause if that failed. What was not recovered is not given up:
@@ -85,7 +100,9 @@ fn diverged(
     }
     match failure(view, epoch).or_else(|| cannot_rewind(view, dir)) {
         None if needs_recovery(dir) => recover(view),
+        None if is_old(view) => compare(upstream),
         None => Verdict::order(reason, Action::Postgres(PostgresAction::Rewind(upstream))),
+        Some(_) if may_clone(view, dir, epoch, at, record) && is_old(view) => compare(upstream),
         Some(why) if may_clone(view, dir, epoch, at, record) => {
             let reason = Reason::CloneInstead { why, who: upstream.member.clone(), at };
             Verdict::order(reason, Action::Postgres(PostgresAction::Clone(upstream)))

@@ -310,19 +310,24 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
 /// waited with the next write for keys that were newer than those.
 #[test]
 fn a_write_of_which_a_watch_told_first_keeps_no_other_waiting() {
-    let waits_for_more_than = |told: i64, rollbacks: u64| {
+    let waits_for_more_than = |told: i64, rollbacks: u64, read: bool| {
         let mut node = Node::primary().cluster(|cluster| cluster.config_revision = Revision(0));
         node.tick();
         let op = node.op(&Lane::Publish);
         let mut keys = node.view().cluster().expect("they are known").clone();
         (keys.revision, keys.rollbacks) = (Revision(told), rollbacks);
         let asked = node.now;
-        node.step(watched(&node, keys));
+        node.step(watched(&node, keys.clone()));
         node.step(Event::Store(StoreEvent::Completed { op, outcome: written(), asked }));
+        if read {
+            let (op, outcome) = (node.op(&Lane::Observe), Outcome::Done(StoreDone::Read(keys)));
+            node.step(Event::Store(StoreEvent::Completed { op, outcome, asked }));
+        }
         node.state.memory.written.0
     };
-    assert_eq!([waits_for_more_than(100, 0), waits_for_more_than(101, 0)], [100; 2]);
-    assert_eq!(waits_for_more_than(50, 1), 50, "the store went back meanwhile");
+    assert_eq!([100, 101].map(|told| waits_for_more_than(told, 0, false)), [100, 101], "another key may have moved");
+    assert_eq!([100, 101].map(|told| waits_for_more_than(told, 0, true)), [100; 2]);
+    assert_eq!([false, true].map(|read| waits_for_more_than(50, 1, read)), [50; 2], "the store went back meanwhile");
 }
 
 #[test]

@@ -431,6 +431,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     let failed = [now, now.back(seconds(10))].map(|at| Some((at, "no memory".into())));
     state.memory.recovery_failed = random.pick(&[None, failed[0].clone(), failed[1].clone()]);
     state.memory.streamed = random.pick(&[now, now.back(seconds(4))]);
+    state.memory.compared_at = Some(state.memory.streamed);
     state.memory.reinit = random.one_in(4);
     state.memory.owned = random.one_in(2);
     state.memory.gave_up = random.pick(&[None, None, None, Some(now)]);

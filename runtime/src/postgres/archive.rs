@@ -16,10 +16,9 @@ use super::tools::Tool;
 use crate::aside::{Changes, look};
 use crate::hooks::{CommandLine, Script};
 
-/// For how long a standby that could be started is kept waiting. It is tried again at each start.
+/// For how long a standby that could be started, or that has turned to somebody, is kept waiting. It is tried again each time.
 pub(super) const BEFORE_START: Duration = Duration::from_secs(10);
-/// For how long what follows somebody is kept from what else is to be done.
-pub(super) const FOLLOWING: Duration = BEFORE_START;
+
 /// The same before a rewind, after which it is gone.
 pub(super) const BEFORE_REWIND: Duration = Duration::from_secs(60);
 

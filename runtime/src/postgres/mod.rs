@@ -318,7 +318,7 @@ impl Postgres {
             self.untold.store(false, Ordering::Relaxed);
         }
         if upstream.is_some() && written.is_ok() {
-            archive::archive_left(&self.settings(), &self.changes, archive::FOLLOWING).await;
+            archive::archive_left(&self.settings(), &self.changes, archive::BEFORE_START).await;
         }
         match written {
             Ok(Written { restart: Some(parameter), .. }) => Outcome::Done(Followed::NeedsRestart(parameter)),

@@ -11,7 +11,25 @@ fn stopped_beside_b() -> Node {
 }
 
 fn diverged(node: Node) -> Node {
-    node.with(|state| state.memory.compared = Some((THEIR_EPOCH, Some(Lsn(0x200_0000)))))
+    let now = node.now;
+    node.with(|state| {
+        (state.memory.compared, state.memory.compared_at) = (Some((THEIR_EPOCH, Some(Lsn(0x200_0000)))), Some(now));
+    })
+}
+
+/// The bug (seed 2701059): a node went on trying to be cloned from a leader that had become a standby since it was compared.
+/// The same goes for what took long to stop or to recover.
+#[test]
+fn what_gives_up_data_goes_by_a_comparison_of_just_now() {
+    let cloned = diverged(stopped_beside_b()).config(|config| {
+        (config.use_pg_rewind, config.clone_when_diverged) = (false, true);
+    });
+    for (node, first) in [(diverged(stopped_beside_b()), "diverged"), (cloned, "clone_instead")] {
+        let reasons = [499, 500].map(|ms| node.clone().later(ms).concludes().1);
+        assert_eq!(reasons, [first, "comparing_histories"]);
+    }
+    let crashed = diverged(stopped_beside_b()).dir(primary_dir(ControlState::InProduction));
+    assert_eq!(crashed.later(500).concludes().1, "single_user_recovery", "that gives up nothing");
 }
 
 #[test]
