@@ -18,7 +18,6 @@ use crate::hooks::{CommandLine, Script};
 
 /// For how long a standby that could be started, or that has turned to somebody, is kept waiting. It is tried again each time.
 pub(super) const BEFORE_START: Duration = Duration::from_secs(10);
-
 /// The same before a rewind, after which it is gone.
 pub(super) const BEFORE_REWIND: Duration = Duration::from_secs(60);
 
