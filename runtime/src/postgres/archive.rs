@@ -1,7 +1,8 @@
 //! WAL that a primary has finished and not archived when it ends. Only its own archiver would: a standby takes what it
 //! receives for archived, and what this node has left it removes unarchived once it runs as a standby itself, or is
 //! rewound. The archive would keep a hole that no restore of an earlier backup gets over. So it is archived before; where
-//! it was started while nobody led, once it follows somebody, which is long before it removes anything.
+//! it was started while nobody led, once it follows somebody. Until then it replays no checkpoint by which it could remove
+//! anything, unless it restores others' WAL from the archive.
 
 use std::fs;
 use std::io::ErrorKind;
