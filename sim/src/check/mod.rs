@@ -252,6 +252,7 @@ impl World {
                 if let Some(holder) = self.named(&leader.member) {
                     self.note_taken_by_hand(holder);
                     self.checks.last_lease[holder.0] = Some(leader.lease);
+                    self.checks.pauses.taken = now;
                 }
                 self.checks.leaderless = None;
                 self.checks.last_leader = self.named(&leader.member);

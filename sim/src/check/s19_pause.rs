@@ -28,6 +28,8 @@ const TAKEN_UP_WITHIN: Duration = ms(10_000);
 pub struct Pauses {
     /// Since when the cluster is paused.
     since: Option<Time>,
+    /// When the leader key was taken last.
+    pub(super) taken: Time,
     /// The newest keys that each agent has seen, by its boot, and since when it has seen a pause there.
     seen: [(u32, Revision, Option<Time>); NODES_MAX],
     /// They tell that its own primary has no guard.
@@ -193,7 +195,8 @@ impl World {
         let armed = self.nodes[node.0].guard.as_ref().is_some_and(|guard| guard.armed.is_some() && !guard.firing);
         let calm = self.is_quiet(node, 10_000) && self.was_prompt() && self.store_answers(node);
         let struck = self.checks.struck.values().any(|struck| *struck == node);
-        let due = self.now.since(since) > LET_GO_WITHIN && armed && calm && !struck;
+        // An operator's primary that takes the key in a pause is armed for that moment like any other.
+        let due = self.now.since(since.max(self.checks.pauses.taken)) > LET_GO_WITHIN && armed && calm && !struck;
         if due && self.leading() == Some(node) && self.nodes[node.0].server.is_primary() && !self.is_asked(node) {
             let what = format!("{} has seen a pause at {since} and its guard is armed", self.names[node.0]);
             self.violated("S19", what);
@@ -329,6 +332,8 @@ mod tests {
             None,
             "it takes a moment"
         );
+        let took = |world: &mut World, _: NodeId| world.checks.pauses.taken = world.now;
+        assert_eq!(armed(took), None, "it has taken the key just now");
         let asked = |world: &mut World, node: NodeId| world.note_request(node, &Request::Restart);
         assert_eq!(armed(asked), None, "while it is restarted");
     }
