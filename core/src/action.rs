@@ -120,14 +120,8 @@ pub enum StoreAction {
     PutStatus {
         /// Only as this tenure.
         epoch: Revision,
-        /// The position.
-        position: Lsn,
-        /// The timeline of it, if its beginning is in the history; 0 otherwise.
-        timeline: Timeline,
-        /// Slots and their positions.
-        slots: Vec<(String, Lsn)>,
-        /// Names of slots to keep.
-        retain: Vec<String>,
+        /// What is published.
+        status: Status,
     },
     /// Write our record of this tenure anew, with a greater number reserved for the timeline that it may begin.
     Reserve {
@@ -149,7 +143,10 @@ pub enum StoreAction {
         /// The record as it is.
         record: EpochRecord,
     },
-    /// Write the history.
+    /// Write the history, and in the same transaction where its leader is.
+    ///
+    /// The race: the leader before it told of more than may be given up, an operator chose this one all the same, and it
+    /// dies. By the position of the one and the timelines of the other nobody could lead.
     PutHistory {
         /// Only as this tenure.
         epoch: Revision,
@@ -157,6 +154,8 @@ pub enum StoreAction {
         revision: Revision,
         /// Its lines.
         lines: Vec<HistoryLine>,
+        /// The position on the timeline that they lead to.
+        status: Status,
     },
     /// Write an operator's request.
     PutFailover {
@@ -177,6 +176,20 @@ pub enum StoreAction {
         /// `mod_revision` of `failover`.
         revision: Revision,
     },
+}
+
+/// What a leader publishes of itself in `status`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Status {
+    /// Its position.
+    pub position: Lsn,
+    /// The timeline of it, if its beginning is in the history; 0 otherwise.
+    pub timeline: Timeline,
+    /// Slots and their positions.
+    pub slots: Vec<(String, Lsn)>,
+    /// Names of slots to keep.
+    pub retain: Vec<String>,
 }
 
 /// The guarded creation of the leader key.

@@ -64,13 +64,16 @@ impl fmt::Display for StoreAction {
             Self::RaceInitialize { .. } => f.write_str("ask for the right to initialise the cluster"),
             Self::CompleteInitialize { system_id, .. } => write!(f, "publish system identifier {system_id}"),
             Self::AbandonInitialize { .. } => f.write_str("give the right to initialise back"),
-            Self::PutStatus { position, .. } => write!(f, "publish position {position}"),
+            Self::PutStatus { status, .. } => write!(f, "publish position {}", status.position),
             Self::Reserve { newest_timeline, unguarded, .. } => {
                 let how = if *unguarded { ", without a guard" } else { "" };
                 write!(f, "reserve timeline {newest_timeline}{how}")
             }
             Self::Vouch { record } => write!(f, "nothing writes under epoch {} any more", record.epoch),
-            Self::PutHistory { lines, .. } => write!(f, "publish {} lines of history", lines.len()),
+            Self::PutHistory { lines, status, .. } => {
+                let (count, plural) = (lines.len(), if lines.len() == 1 { "" } else { "s" });
+                write!(f, "publish {count} line{plural} of history and position {}", status.position)
+            }
             Self::PutFailover { .. } => f.write_str("write the operator's request"),
             Self::ClearFailover { .. } => f.write_str("clear the operator's request"),
         }

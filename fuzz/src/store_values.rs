@@ -5,6 +5,7 @@ use matriarch::wire::{
     MemberExtras, PATRONI_LEVEL, RawEntry, cluster_document, cluster_view, epoch, epoch_json, failover, failover_json,
     history, history_json, member, member_json, status, status_json,
 };
+use matriarch_core::action::Status;
 use matriarch_core::id::{Revision, StoreId};
 use matriarch_core::view::store::EpochRecord;
 use serde_json::Value;
@@ -41,8 +42,8 @@ fn entry<'a>(key: &'a str, value: &'a str, number: i64) -> RawEntry<'a> {
 
 fn written_again(value: &str) {
     let read = status::status_key(Revision(3), value);
-    let slots: Vec<_> = read.slots.clone().into_iter().collect();
-    let text = status_json(read.optime, read.timeline, &slots, &read.retain);
+    let (slots, retain) = (read.slots.clone().into_iter().collect(), read.retain.clone());
+    let text = status_json(&Status { position: read.optime, timeline: read.timeline, slots, retain });
     assert_eq!(status::status_key(Revision(3), &text), read, "{value}");
 
     let lines = history::history_lines(value);

@@ -101,11 +101,14 @@ impl World {
             return;
         }
         let reply = self.store.apply(self.now, request);
-        if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply)
-            && let StoreAction::PutStatus { position, timeline, .. } | StoreAction::Release { position, timeline, .. } =
-                &**action
-        {
-            self.note_published(node, *position, *timeline);
+        if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply) {
+            match &**action {
+                StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),
+                StoreAction::PutStatus { status, .. } | StoreAction::PutHistory { status, .. } => {
+                    self.note_published(node, status.position, status.timeline);
+                }
+                _ => {}
+            }
         }
         self.store_changed();
         let told = self.standing();

@@ -6,7 +6,7 @@ pub mod hands;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use matriarch_core::action::StoreAction;
+use matriarch_core::action::{Status, StoreAction};
 use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Member, Revision, StoreId};
 use matriarch_core::op::Refusal;
@@ -373,11 +373,7 @@ impl Store {
                     (keys.config_revision, keys.paused) = (next, Some(false));
                 }
             }
-            StoreAction::PutStatus { position, timeline, slots, retain, .. } => {
-                let slots = slots.iter().cloned().collect();
-                let (optime, timeline, retain) = (*position, *timeline, retain.clone());
-                keys.status = Some(StatusKey { revision: next, optime, timeline, slots, retain });
-            }
+            StoreAction::PutStatus { status, .. } => keys.status = Some(status_key(next, status)),
             StoreAction::Vouch { record } => {
                 keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record.clone() });
             }
@@ -393,8 +389,9 @@ impl Store {
                     unguarded: *unguarded,
                 });
             }
-            StoreAction::PutHistory { lines, .. } => {
+            StoreAction::PutHistory { lines, status, .. } => {
                 (keys.history.revision, keys.history.lines) = (next, lines.clone());
+                keys.status = Some(status_key(next, status));
             }
             StoreAction::PutFailover { leader, candidate, scheduled_at, .. } => {
                 keys.failover_revision = next;
@@ -442,6 +439,11 @@ impl Store {
             _ => unreachable!("executed by a function of its own"),
         }
     }
+}
+
+fn status_key(revision: Revision, status: &Status) -> StatusKey {
+    let slots = status.slots.iter().cloned().collect();
+    StatusKey { revision, optime: status.position, timeline: status.timeline, slots, retain: status.retain.clone() }
 }
 
 #[cfg(test)]

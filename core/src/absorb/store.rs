@@ -98,6 +98,7 @@ fn store_done(
         ) => {
             if matches!(action, StoreAction::PutHistory { .. }) {
                 state.memory.history_failing = None;
+                state.session.status_at = at;
             }
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
             state.memory.ordered_on = known;

@@ -1,10 +1,11 @@
 //! Reconciler of a leader: `initialize`, `config`, `status`, and requests of operators that are done or do not fit; of a
 //! candidate that has failed, the request for it.
 
-use crate::action::{Action, StoreAction};
+use crate::action::{Action, Status, StoreAction};
 use crate::id::{Revision, SystemId, Timeline};
 use crate::reason::Reason;
 use crate::view::View;
+use crate::view::postgres::Sql;
 use crate::view::store::{ClusterView, StatusKey};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
@@ -52,17 +53,22 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     if history_due || super::history::is_outdated(dir, sql) {
         return None;
     }
-    let (epoch, position, timeline) = (held.epoch, sql.flushed, told_timeline(view));
-    let (slots, retain) = super::slots::told(view, sql);
-    let told = |status: &StatusKey| {
-        let on_it = status.timeline == timeline || timeline == Timeline(0);
-        status.optime == position && on_it && status.slots == slots && status.retain == retain
+    let status = status(view, sql, told_timeline(view));
+    let told = |told: &StatusKey| {
+        let on_it = told.timeline == status.timeline || status.timeline == Timeline(0);
+        let same_slots = told.slots.iter().eq(status.slots.iter().map(|(name, position)| (name, position)));
+        told.optime == status.position && on_it && same_slots && told.retain == status.retain
     };
     if cluster.status.as_ref().is_some_and(told) {
         return None;
     }
-    let put = StoreAction::PutStatus { epoch, position, timeline, slots: slots.into_iter().collect(), retain };
-    Some((Action::Store(put), Reason::StatusDue))
+    Some((Action::Store(StoreAction::PutStatus { epoch: held.epoch, status }), Reason::StatusDue))
+}
+
+/// Where this leader is.
+pub(super) fn status(view: &View<'_>, sql: &Sql, timeline: Timeline) -> Status {
+    let (slots, retain) = super::slots::told(view, sql);
+    Status { position: sql.flushed, timeline, slots: slots.into_iter().collect(), retain }
 }
 
 /// The operator asked for this node, and it cannot serve, or the operator's own check has refused it. The others would

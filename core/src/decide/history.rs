@@ -55,6 +55,11 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     let keep = view.config().max_timelines_history;
     let skip = if keep == 0 { 0 } else { lines.len().saturating_sub(keep) };
-    let put = StoreAction::PutHistory { epoch: held.epoch, revision: known.revision, lines: lines.split_off(skip) };
+    let put = StoreAction::PutHistory {
+        epoch: held.epoch,
+        revision: known.revision,
+        lines: lines.split_off(skip),
+        status: super::cluster_keys::status(view, sql, sql.timeline),
+    };
     Some((Action::Store(put), Reason::HistoryDue))
 }

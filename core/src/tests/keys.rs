@@ -1,7 +1,7 @@
 //! What a view of the keys changes: the race, pledges, what is told of the leader, our record, and our tenure above all.
 
 use super::races::watched;
-use crate::action::{Action, Lane, PostgresAction, StoreAction};
+use crate::action::{Action, Lane, PostgresAction, Status, StoreAction};
 use crate::event::{Event, StoreDone, StoreEvent};
 use crate::id::{LeaseId, Member, Revision, SystemId};
 use crate::lease::{Held, Tenure};
@@ -272,11 +272,15 @@ fn a_lease_for_a_campaign_is_used_until_the_store_says_that_it_is_gone() {
     assert_eq!(granted.granted, Some(Granted { lease: NEXT, ttl: seconds(20), asked: at(0) }));
 }
 
+fn status() -> Status {
+    Status { position: HERE, timeline: crate::id::Timeline(1), slots: Vec::new(), retain: Vec::new() }
+}
+
 #[test]
 fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
     let (epoch, lines) = (EPOCH, Vec::new());
     let doubts = |action: StoreAction, outcome| ended(Node::primary(), action, outcome).memory.store_doubt.is_some();
-    let history = || StoreAction::PutHistory { epoch, revision: Revision(0), lines: lines.clone() };
+    let history = || StoreAction::PutHistory { epoch, revision: Revision(0), lines: lines.clone(), status: status() };
     assert!(doubts(history(), written()) && !doubts(history(), unknown()) && !doubts(history(), conflict()));
     let failing = |action, outcome| {
         let before = Node::primary().with(|state| state.memory.history_failing = Some(at(0).back(seconds(1))));
@@ -381,15 +385,13 @@ fn a_release_that_was_refused_or_not_answered_spends_the_tenure_as_one_that_was_
         assert_eq!((&state.tenure, state.spent), (&Tenure::None, Some(OURS)));
         assert_eq!((state.memory.start_failures, state.memory.handover_announced), (0, None));
     }
-    let status = StoreAction::PutStatus {
-        epoch: EPOCH,
-        position: HERE,
-        timeline: crate::id::Timeline(1),
-        slots: Vec::new(),
-        retain: Vec::new(),
-    };
-    let told = ended(Node::primary().later(7), status, written());
-    assert_eq!(told.session.status_at, at(7));
+    let put = StoreAction::PutStatus { epoch: EPOCH, status: status() };
+    let with_history =
+        StoreAction::PutHistory { epoch: EPOCH, revision: Revision(0), lines: Vec::new(), status: status() };
+    for told in [put, with_history] {
+        let told = ended(Node::primary().later(7), told, written());
+        assert_eq!(told.session.status_at, at(7));
+    }
 }
 
 /// The proof of a renewal is a reading of the keys: as new as its question, where that is newer.

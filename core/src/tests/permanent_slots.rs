@@ -239,7 +239,7 @@ fn without_a_time_to_keep_them_slots_of_members_go_at_once() {
     let status = |node: Node| {
         let due = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
         ordered(due).into_iter().find_map(|action| match action {
-            Action::Store(StoreAction::PutStatus { retain, .. }) => Some(retain),
+            Action::Store(StoreAction::PutStatus { status, .. }) => Some(status.retain),
             _ => None,
         })
     };
@@ -261,7 +261,9 @@ fn a_leader_tells_where_slots_are_whenever_one_has_moved() {
         });
         let node = node.with(|state| state.session.status_at = at(0).back(seconds(10)));
         ordered(node).into_iter().find_map(|action| match action {
-            Action::Store(StoreAction::PutStatus { slots, .. }) => slots.into_iter().find(|slot| slot.0 == "archive"),
+            Action::Store(StoreAction::PutStatus { status, .. }) => {
+                status.slots.into_iter().find(|slot| slot.0 == "archive")
+            }
             _ => None,
         })
     };

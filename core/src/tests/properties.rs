@@ -142,7 +142,10 @@ fn in_the_store(node: &mut Node, action: &StoreAction) {
             (state.session.published, state.session.published_at) = (Some(record.clone()), now);
         }
         StoreAction::PutStatus { .. } => state.session.status_at = now,
-        StoreAction::PutHistory { lines, .. } => cluster.value.history.lines.clone_from(lines),
+        StoreAction::PutHistory { lines, .. } => {
+            cluster.value.history.lines.clone_from(lines);
+            state.session.status_at = now;
+        }
         StoreAction::ClearFailover { .. } => cluster.value.failover = None,
         StoreAction::CompleteInitialize { system_id, .. } => {
             let initialize = crate::view::store::Initialize {

@@ -142,7 +142,7 @@ fn a_position_is_told_once_the_history_tells_where_its_timeline_began() {
         let node =
             on_three(Node::primary()).published().with(|state| state.session.status_at = at(0).back(seconds(10)));
         ordered(change(node)).into_iter().find_map(|action| match action {
-            Action::Store(StoreAction::PutStatus { timeline, .. }) => Some(timeline.0),
+            Action::Store(StoreAction::PutStatus { status, .. }) => Some(status.timeline.0),
             _ => None,
         })
     };
@@ -198,12 +198,12 @@ fn a_position_is_told_again_once_its_timeline_is_known() {
         let node = Node::primary().published().with(|state| state.session.status_at = at(0).back(seconds(10)));
         let node = node.cluster(|cluster| cluster.status = None);
         let (told, _) = crate::decide::cluster_keys::order(&node.view()).expect("nothing was told");
-        let Action::Store(StoreAction::PutStatus { position, slots, retain, .. }) = told else { panic!("{told:?}") };
+        let Action::Store(StoreAction::PutStatus { status, .. }) = told else { panic!("{told:?}") };
         let status = StatusKey {
-            optime: position,
+            optime: status.position,
             timeline: Timeline(timeline),
-            slots: slots.into_iter().collect(),
-            retain,
+            slots: status.slots.into_iter().collect(),
+            retain: status.retain,
             ..StatusKey::default()
         };
         let node = node.cluster(|cluster| cluster.status = Some(status));

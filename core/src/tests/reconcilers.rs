@@ -207,8 +207,8 @@ fn a_key_that_was_written_is_not_written_again_before_the_keys_are_seen() {
 #[test]
 fn a_leader_publishes_its_position_every_loop_wait() {
     let put = |action: &Action| {
-        matches!(action, Action::Store(StoreAction::PutStatus { epoch: EPOCH, position: HERE, slots, .. })
-            if slots.iter().any(|(name, position)| name == "a" && *position == HERE))
+        matches!(action, Action::Store(StoreAction::PutStatus { epoch: EPOCH, status })
+            if status.position == HERE && status.slots.contains(&("a".to_owned(), HERE)))
     };
     let due = || Node::primary().with(|state| state.session.status_at = at(0).back(seconds(10)));
     assert!(orders(due(), put));
@@ -225,11 +225,12 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
         ..primary_dir(ControlState::InProduction)
     };
     let node = Node::primary().dir(dir).sql(Sql { timeline: Timeline(2), ..primary_sql() }).published();
-    let lines = ordered(node.clone()).into_iter().find_map(|action| match action {
-        Action::Store(StoreAction::PutHistory { lines, epoch: EPOCH, .. }) => Some(lines),
+    let written = ordered(node.clone()).into_iter().find_map(|action| match action {
+        Action::Store(StoreAction::PutHistory { lines, epoch: EPOCH, status, .. }) => Some((lines, status)),
         _ => None,
     });
-    let lines = lines.expect("the history is written");
+    let (lines, status) = written.expect("the history is written");
+    assert_eq!((status.position, status.timeline), (HERE, Timeline(2)), "and where it is, in one");
     assert_eq!((lines.len(), lines[0].end, lines[0].leader.as_deref()), (1, HERE, Some("a")));
     let known = node.clone().cluster(|cluster| cluster.history.lines = lines);
     let puts_history = |action: &Action| matches!(action, Action::Store(StoreAction::PutHistory { .. }));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matriarch_core::action::{Acquire, StoreAction};
+use matriarch_core::action::{Acquire, Status, StoreAction};
 use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision, Timeline};
 use matriarch_core::op::Outcome;
@@ -238,8 +238,9 @@ impl Keys {
         // Slots outlive the leader that reported them.
         let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
         let before = wire::status::status_key(Revision(revision), &text);
-        let slots: Vec<_> = before.slots.into_iter().collect();
-        let mut operations = vec![self.put(key::STATUS, wire::status_json(position, timeline, &slots, &before.retain))];
+        let slots = before.slots.into_iter().collect();
+        let status = Status { position, timeline, slots, retain: before.retain };
+        let mut operations = vec![self.put(key::STATUS, wire::status_json(&status))];
         operations.extend(session.map(|session| self.member_operation(session, record)));
         operations.push(Operation::Delete(leader.clone()));
         let transaction = Transaction {
@@ -306,10 +307,9 @@ impl Keys {
                 let keys = [unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)];
                 guarded([as_leader(epoch)].into_iter().chain(keys).collect(), operations)
             }
-            StoreAction::PutStatus { epoch, position, timeline, slots, retain } => guarded(
-                vec![as_leader(epoch)],
-                vec![self.put(key::STATUS, wire::status_json(position, timeline, &slots, &retain))],
-            ),
+            StoreAction::PutStatus { epoch, status } => {
+                guarded(vec![as_leader(epoch)], vec![self.put(key::STATUS, wire::status_json(&status))])
+            }
             StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded } => {
                 let written = EpochRecord { epoch, timeline, position, newest_timeline, unguarded, ..self.record() };
                 let guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
@@ -321,10 +321,13 @@ impl Keys {
                 let written = EpochRecord { unguarded: false, ..record };
                 guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
             }
-            StoreAction::PutHistory { epoch, revision, lines } => guarded(
-                vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
-                vec![self.put(key::HISTORY, wire::history_json(&stamped(lines, self.store.clock().wall())))],
-            ),
+            StoreAction::PutHistory { epoch, revision, lines, status } => {
+                let history = wire::history_json(&stamped(lines, self.store.clock().wall()));
+                guarded(
+                    vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
+                    vec![self.put(key::HISTORY, history), self.put(key::STATUS, wire::status_json(&status))],
+                )
+            }
             StoreAction::PutFailover { revision, epoch, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);
                 let text = wire::failover_json(leader.as_ref(), candidate.as_ref(), at.as_deref());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use matriarch_core::action::Status;
 use matriarch_core::id::{Lsn, Revision, Timeline};
 use matriarch_core::view::store::StatusKey;
 use serde_json::{Map, Value};
@@ -10,18 +11,18 @@ use super::lenient;
 
 /// The value of `status`. `timeline` is ours, Patroni neither writes nor reads it: the timeline of the position, left out
 /// where it is not known (0). `slots` and `retain_slots` are left out when empty; slots keep the order that is given.
-pub fn status_json(optime: Lsn, timeline: Timeline, slots: &[(String, Lsn)], retain: &[String]) -> String {
+pub fn status_json(told: &Status) -> String {
     let mut status = Map::new();
-    status.insert("optime".to_owned(), optime.0.into());
-    if timeline > Timeline(0) {
-        status.insert("timeline".to_owned(), timeline.0.into());
+    status.insert("optime".to_owned(), told.position.0.into());
+    if told.timeline > Timeline(0) {
+        status.insert("timeline".to_owned(), told.timeline.0.into());
     }
-    if !slots.is_empty() {
-        let slots: Map<_, _> = slots.iter().map(|(name, position)| (name.clone(), position.0.into())).collect();
+    if !told.slots.is_empty() {
+        let slots: Map<_, _> = told.slots.iter().map(|(name, position)| (name.clone(), position.0.into())).collect();
         status.insert("slots".to_owned(), Value::Object(slots));
     }
-    if !retain.is_empty() {
-        status.insert("retain_slots".to_owned(), retain.into());
+    if !told.retain.is_empty() {
+        status.insert("retain_slots".to_owned(), told.retain.as_slice().into());
     }
     Value::Object(status).to_string()
 }
@@ -83,22 +84,26 @@ mod tests {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
+    fn json(position: u64, timeline: u32, slots: Vec<(String, Lsn)>, retain: Vec<String>) -> String {
+        status_json(&Status { position: Lsn(position), timeline: Timeline(timeline), slots, retain })
+    }
+
     #[test]
     fn written_as_patroni_writes_it() {
         assert_eq!(
-            status_json(Lsn(24_389_320), Timeline(0), &slots(&[("n1", 24_389_320)]), &names(&["n1"])),
+            json(24_389_320, 0, slots(&[("n1", 24_389_320)]), names(&["n1"])),
             r#"{"optime":24389320,"slots":{"n1":24389320},"retain_slots":["n1"]}"#
         );
         let later = slots(&[("n2", 67_416_760), ("n3", 67_416_760), ("n1", 67_416_936)]);
         assert_eq!(
-            status_json(Lsn(67_416_936), Timeline(0), &later, &names(&["n1", "n2", "n3"])),
+            json(67_416_936, 0, later, names(&["n1", "n2", "n3"])),
             concat!(
                 r#"{"optime":67416936,"slots":{"n2":67416760,"n3":67416760,"n1":67416936},"#,
                 r#""retain_slots":["n1","n2","n3"]}"#
             )
         );
-        assert_eq!(status_json(Lsn(5), Timeline(0), &[], &[]), r#"{"optime":5}"#);
-        assert_eq!(status_json(Lsn(5), Timeline(2), &[], &[]), r#"{"optime":5,"timeline":2}"#);
+        assert_eq!(json(5, 0, vec![], vec![]), r#"{"optime":5}"#);
+        assert_eq!(json(5, 2, vec![], vec![]), r#"{"optime":5,"timeline":2}"#);
     }
 
     #[test]
@@ -129,7 +134,7 @@ mod tests {
             retain in prop::collection::vec(".*", 0..4),
         ) {
             let listed: Vec<_> = slots.clone().into_iter().collect();
-            let text = status_json(Lsn(optime), Timeline(timeline), &listed, &retain);
+            let text = json(optime, timeline, listed, retain.clone());
             let expected = StatusKey { revision: Revision(3), optime: Lsn(optime), timeline: Timeline(timeline), slots, retain };
             prop_assert_eq!(status_key(Revision(3), &text), expected);
         }

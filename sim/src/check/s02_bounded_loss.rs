@@ -96,7 +96,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use matriarch_core::action::StoreAction;
+    use matriarch_core::action::{Status, StoreAction};
     use matriarch_core::id::Timeline;
     use matriarch_core::view::store::HistoryLine;
 
@@ -183,11 +183,9 @@ mod tests {
         let (reason, timestamp, leader) = (String::new(), None, None);
         let lines = vec![HistoryLine { timeline, end: end_of_first, reason, timestamp, leader }];
         let (position, timeline) = (world.wal.lsn(end), world.wal.timeline(end));
-        let status = StoreAction::PutStatus { epoch, position, timeline, slots: vec![], retain: vec![] };
-        for action in [StoreAction::PutHistory { epoch, revision, lines }, status] {
-            let (from, known) = (from.clone(), Known::default());
-            world.store.apply(world.now, &Request::Order { action: Box::new(action), from, known });
-        }
+        let status = Status { position, timeline, slots: vec![], retain: vec![] };
+        let action = Box::new(StoreAction::PutHistory { epoch, revision, lines, status });
+        world.store.apply(world.now, &Request::Order { action, from, known: Known::default() });
         world.checks.published = Some(end);
     }
 

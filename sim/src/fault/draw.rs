@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 13] = [
+const AIMED: [(&str, Phase, What); 14] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -36,6 +36,7 @@ const AIMED: [(&str, Phase, What); 13] = [
     ("clone", Phase::Before, What::KillPostgres(Where::Leader)),
     ("clone", Phase::Before, What::Isolate(Where::Leader)),
     ("put_history", Phase::Before, What::CrashHost(Where::Orderer)),
+    ("put_history", Phase::After, What::CrashHost(Where::Orderer)),
     ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
     ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matriarch_core::action::{Acquire, StoreAction};
+use matriarch_core::action::{Acquire, Status, StoreAction};
 use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use matriarch_core::op::Outcome;
@@ -226,15 +226,15 @@ async fn leaders_keys<S: Store>(s: &mut Script<S>) {
     s.order("a has initialised what it does not know", A, complete(epoch, Revision(initialize.0 - 1))).await;
     s.order("a tenure that is none has initialised", B, complete(Revision(epoch.0 + 1), initialize)).await;
     s.order("a has initialised", A, complete(epoch, initialize)).await;
-    let status = |epoch| StoreAction::PutStatus {
-        epoch,
-        position: Lsn(0x0100_0000),
-        timeline: Timeline(1),
+    let status = |position, timeline| Status {
+        position: Lsn(position),
+        timeline: Timeline(timeline),
         slots: vec![("b".into(), Lsn(9))],
         retain: Vec::new(),
     };
-    s.order("a publishes its position", A, status(epoch)).await;
-    s.order("a tenure that is none publishes one", B, status(Revision(epoch.0 + 1))).await;
+    let publish = |epoch| StoreAction::PutStatus { epoch, status: status(0x0100_0000, 1) };
+    s.order("a publishes its position", A, publish(epoch)).await;
+    s.order("a tenure that is none publishes one", B, publish(Revision(epoch.0 + 1))).await;
     let line = HistoryLine {
         timeline: Timeline(1),
         end: Lsn(3),
@@ -242,11 +242,15 @@ async fn leaders_keys<S: Store>(s: &mut Script<S>) {
         timestamp: Some("now".into()),
         leader: None,
     };
-    let history = |revision| StoreAction::PutHistory { epoch, revision, lines: vec![line.clone()] };
-    s.order("a writes the history", A, history(Revision(0))).await;
-    s.order("a writes it again and knows nothing of the first", A, history(Revision(0))).await;
+    let history = |revision, position| {
+        let (lines, status) = (vec![line.clone()], status(position, 2));
+        StoreAction::PutHistory { epoch, revision, lines, status }
+    };
+    s.order("a writes the history, and where it is", A, history(Revision(0), 0x0100_0100)).await;
+    s.order("a writes it again and knows nothing of the first", A, history(Revision(0), 0x0100_0200)).await;
     let seen = s.look().await;
-    s.order("a writes it again", A, history(seen.history.revision)).await;
+    s.order("a writes it again", A, history(seen.history.revision, 0x0100_0300)).await;
+    s.look().await;
     let failover = |epoch| StoreAction::PutFailover {
         revision: Revision(0),
         epoch,

@@ -1,6 +1,6 @@
 //! What becomes of the agent's orders in the world.
 
-use matriarch_core::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use matriarch_core::action::{Action, GuardAction, PeerAction, PostgresAction, Status, StoreAction};
 use matriarch_core::effects::Order;
 use matriarch_core::event::{
     Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, StoreDone, StoreEvent,
@@ -17,6 +17,11 @@ use matriarch_core::view::store::{EpochRecord, FailoverKey, Initialize, LeaderKe
 use std::time::Duration;
 
 use super::{Due, HERE, SYSTEM, TTL, World};
+
+fn status_key(revision: Revision, status: &Status) -> StatusKey {
+    let (optime, timeline) = (status.position, status.timeline);
+    StatusKey { revision, optime, timeline, ..StatusKey::default() }
+}
 
 impl World {
     fn guard(&mut self, action: GuardAction) {
@@ -151,10 +156,7 @@ impl World {
                 self.keys.config_revision = next;
             }
             StoreAction::AbandonInitialize { .. } => self.keys.initialize = None,
-            StoreAction::PutStatus { position, timeline, .. } => {
-                let (revision, optime) = (next, position);
-                self.keys.status = Some(StatusKey { revision, optime, timeline, ..StatusKey::default() });
-            }
+            StoreAction::PutStatus { status, .. } => self.keys.status = Some(status_key(next, &status)),
             StoreAction::Reserve { epoch, timeline, position, newest_timeline, unguarded, .. } => {
                 let (revision, store, member) = (next, StoreId(1), Member::new("a"));
                 self.keys.epoch = Some(EpochRecord {
@@ -171,8 +173,9 @@ impl World {
             StoreAction::Vouch { record } => {
                 self.keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record });
             }
-            StoreAction::PutHistory { lines, .. } => {
+            StoreAction::PutHistory { lines, status, .. } => {
                 (self.keys.history.revision, self.keys.history.lines) = (next, lines);
+                self.keys.status = Some(status_key(next, &status));
             }
             StoreAction::PutFailover { leader, candidate, .. } => {
                 self.keys.failover_revision = next;
