@@ -1,5 +1,6 @@
 //! What core may order: imperative, grouped by who executes it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -67,8 +68,10 @@ pub enum StoreAction {
         position: Lsn,
         /// The timeline of it, if its beginning is in the history; 0 otherwise.
         timeline: Timeline,
+        /// The lines of the history, where the store does not tell of this timeline yet.
+        history: Option<Vec<HistoryLine>>,
         /// Our record from now on.
-        record: MemberRecord,
+        record: Box<MemberRecord>,
         /// The lease of the record.
         session: Option<LeaseId>,
     },

@@ -417,7 +417,15 @@ pub(crate) fn promotion() -> Action {
 pub(crate) fn release() -> Action {
     let (lease, epoch, session) = (OURS, EPOCH, Some(LeaseId(100)));
     let (position, timeline) = (HERE, Timeline(1));
-    Action::Store(StoreAction::Release { lease, epoch, position, timeline, record: record("a"), session })
+    Action::Store(StoreAction::Release {
+        lease,
+        epoch,
+        position,
+        timeline,
+        history: None,
+        record: Box::new(record("a")),
+        session,
+    })
 }
 
 /// The order to forget the tenure on disk.

@@ -342,8 +342,11 @@ impl Store {
         let keys = &mut self.keys;
         let mut done = StoreDone::Written;
         match action {
-            StoreAction::Release { position, timeline, record, session, .. } => {
+            StoreAction::Release { position, timeline, history, record, session, .. } => {
                 let (optime, timeline) = (*position, *timeline);
+                if let Some(lines) = history {
+                    (keys.history.revision, keys.history.lines) = (next, lines.clone());
+                }
                 let before = keys.status.take().unwrap_or_default();
                 keys.status = Some(StatusKey { revision: next, optime, timeline, ..before });
                 if let Some(session) = session.filter(|session| self.leases.contains_key(session)) {

@@ -18,11 +18,22 @@ pub(super) fn is_outdated(dir: &Cluster, sql: &Sql) -> bool {
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     let held = view.held().filter(|_| view.is_primary() && view.publishes())?;
     let (dir, sql) = view.dir().zip(view.sql())?;
-    let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
-    let known = &cluster.history;
     if sql.timeline != dir.history.timeline || sql.timeline < Timeline(1) {
         return None;
     }
+    let put = StoreAction::PutHistory {
+        epoch: held.epoch,
+        revision: view.cluster()?.history.revision,
+        lines: untold(view, dir)?,
+        status: super::cluster_keys::status(view, sql, sql.timeline),
+    };
+    Some((Action::Store(put), Reason::HistoryDue))
+}
+
+/// The lines that lead to this directory's timeline, unless the store tells of them.
+pub(super) fn untold(view: &View<'_>, dir: &Cluster) -> Option<Vec<HistoryLine>> {
+    let cluster = view.cluster().filter(|cluster| cluster.system_id().is_some())?;
+    let known = &cluster.history;
     // Another may have led on a timeline of its own meanwhile, in a pause: everybody would have left what that one told.
     let told = match (known.lines.last(), dir.history.ancestors.last()) {
         (None, None) => true,
@@ -55,11 +66,5 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     let keep = view.config().max_timelines_history;
     let skip = if keep == 0 { 0 } else { lines.len().saturating_sub(keep) };
-    let put = StoreAction::PutHistory {
-        epoch: held.epoch,
-        revision: known.revision,
-        lines: lines.split_off(skip),
-        status: super::cluster_keys::status(view, sql, sql.timeline),
-    };
-    Some((Action::Store(put), Reason::HistoryDue))
+    Some(lines.split_off(skip))
 }

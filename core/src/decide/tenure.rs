@@ -1,6 +1,7 @@
 //! What goes with the tenure in every step, whatever the ladder says: renewing it, arming the guard with what was
 //! renewed, letting PostgreSQL go on after a hold, disarming, and revoking a tenure that is over.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Fate, Verdict, isolated, observe, pause, timeline_number};
@@ -12,6 +13,7 @@ use crate::reason::Reason;
 use crate::time::Duration;
 use crate::view::View;
 use crate::view::postgres::{ControlState, Process};
+use crate::view::store::HistoryLine;
 
 /// An announced hand-over is expected for so long.
 const ANNOUNCEMENT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -115,25 +117,42 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
     if let Some(forget) = forget(view).filter(|_| view.state.memory.epoch_failing.is_none()) {
         return Some((forget, verdict.reason.clone()));
     }
-    let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
-    // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was
-    // published, and what others lack is measured by what was.
-    let clean = view.dead() && view.dir().is_some_and(|dir| dir.state == ControlState::ShutDown);
-    let status = view.cluster().and_then(|cluster| cluster.status.as_ref());
-    let published = status.map_or((Lsn(0), Timeline(0)), |status| (status.optime, status.timeline));
-    let ours = (checkpoint, super::cluster_keys::told_timeline(view));
-    // A cluster that was never completed has nothing to publish: others would wait for it.
-    let born = view.system_id().is_some();
-    let (position, timeline) = if born && (clean || checkpoint >= published.0) { ours } else { published };
+    let (position, timeline, history) = last_words(view);
     let release = StoreAction::Release {
         lease: held.lease,
         epoch: held.epoch,
         position,
         timeline,
-        record: super::members::record(view),
+        history,
+        record: Box::new(super::members::record(view)),
         session: view.state.session.lease,
     };
     Some((Action::Store(release), verdict.reason.clone()))
+}
+
+/// Where the primary of this tenure ended, on which timeline, and the lines of history that lead there where the store does
+/// not tell of them.
+fn last_words(view: &View<'_>) -> (Lsn, Timeline, Option<Vec<HistoryLine>>) {
+    let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
+    let status = view.cluster().and_then(|cluster| cluster.status.as_ref());
+    let published = status.map_or((Lsn(0), Timeline(0), None), |status| (status.optime, status.timeline, None));
+    // A cluster that was never completed has nothing to publish: others would wait for it.
+    if view.system_id().is_none() {
+        return published;
+    }
+    // Only a clean shutdown says where the primary ended. After anything else this node may hold less than was
+    // published, and what others lack is measured by what was.
+    let stopped = view.dir().filter(|dir| view.dead() && dir.state == ControlState::ShutDown);
+    // The race: it is stopped before its timeline was told. Whoever had gone on along the one before would seem to lack
+    // little of what was acknowledged on this one.
+    let untold = stopped.and_then(|dir| Some((dir.history.timeline, super::history::untold(view, dir)?)));
+    match untold {
+        Some((timeline, lines)) if timeline > Timeline(0) => (checkpoint, timeline, Some(lines)),
+        _ if stopped.is_some() || checkpoint >= published.0 => {
+            (checkpoint, super::cluster_keys::told_timeline(view), None)
+        }
+        _ => published,
+    }
 }
 
 /// A tenure that is over is revoked once nothing can write any more: then nobody has to wait for its ttl, and every

@@ -231,3 +231,22 @@ fn a_release_tells_where_the_primary_stopped_or_as_much_as_is_known() {
     assert_eq!([less, more].map(|optime| told(ControlState::ShutDown, optime)), [Some(checkpoint); 2]);
     assert_eq!([less, more].map(|optime| told(ControlState::InProduction, optime)), [Some(checkpoint), Some(more)]);
 }
+
+/// The race: it is stopped before it has told of the timeline that it began, and who did not follow it seems to lack little.
+#[test]
+fn a_release_tells_the_history_that_was_not_told() {
+    let released = |state: ControlState, lines: Vec<HistoryLine>| {
+        let history = History { ancestors: vec![ended(1, 16), ended(2, 32)], timeline: Timeline(3) };
+        let dir = Cluster { checkpoint_timeline: Timeline(3), history, ..primary_dir(state) };
+        let node = Node::primary().dead().dir(dir).with(forgotten).with(|state| state.memory.start_failures = 3);
+        ordered(node.cluster(|cluster| cluster.history.lines = lines)).into_iter().find_map(|action| match action {
+            Action::Store(StoreAction::Release { timeline, history, .. }) => Some((timeline.0, history)),
+            _ => None,
+        })
+    };
+    let before = || vec![line(1, 16, Some("b"))];
+    let all = || vec![line(1, 16, Some("b")), line(2, 32, Some("a"))];
+    assert_eq!(released(ControlState::ShutDown, before()), Some((3, Some(all()))));
+    assert_eq!(released(ControlState::ShutDown, all()), Some((3, None)));
+    assert_eq!(released(ControlState::InProduction, before()), Some((0, None)), "where it ended is not known");
+}

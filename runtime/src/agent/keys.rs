@@ -101,9 +101,10 @@ impl Keys {
             StoreAction::Revoke { lease } => self.store.revoke(lease, deadline).await.map(|()| StoreDone::Revoked),
             StoreAction::Acquire(acquire) => self.acquire(&acquire, deadline).await,
             StoreAction::TakeOver { lease, modified } => self.take_over(lease, modified, deadline).await,
-            StoreAction::Release { lease, epoch, position, timeline, record, session } => {
-                let released = self.release(lease, epoch, (position, timeline), &record, session, deadline).await;
-                released.map(|_| StoreDone::Released)
+            StoreAction::Release { lease, epoch, position, timeline, history, record, session } => {
+                let mut operations = self.last_words(position, timeline, history);
+                operations.extend(session.map(|session| self.member_operation(session, &record)));
+                self.release(lease, epoch, operations, deadline).await.map(|_| StoreDone::Released)
             }
             StoreAction::PutMember { lease, record } => self.put_member(lease, &record, deadline).await,
             other => self.write(self.transaction(other), deadline).await,
@@ -229,19 +230,10 @@ impl Keys {
         &self,
         lease: LeaseId,
         epoch: Revision,
-        (position, timeline): (Lsn, Timeline),
-        record: &MemberRecord,
-        session: Option<LeaseId>,
+        mut operations: Vec<Operation>,
         deadline: Duration,
     ) -> Outcome<Committed> {
         let leader = self.key(key::LEADER);
-        // Slots outlive the leader that reported them.
-        let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
-        let before = wire::status::status_key(Revision(revision), &text);
-        let slots = before.slots.into_iter().collect();
-        let status = Status { position, timeline, slots, retain: before.retain };
-        let mut operations = vec![self.put(key::STATUS, wire::status_json(&status))];
-        operations.extend(session.map(|session| self.member_operation(session, record)));
         operations.push(Operation::Delete(leader.clone()));
         let transaction = Transaction {
             guards: vec![Guard::CreateRevision(leader.clone(), epoch), Guard::Lease(leader, lease)],
@@ -250,6 +242,20 @@ impl Keys {
             then_read: None,
         };
         self.commit(transaction, deadline).await
+    }
+
+    fn last_words(&self, position: Lsn, timeline: Timeline, history: Option<Vec<HistoryLine>>) -> Vec<Operation> {
+        // Slots outlive the leader that reported them.
+        let (text, revision) = self.mirror.text(key::STATUS).unwrap_or_default();
+        let before = wire::status::status_key(Revision(revision), &text);
+        let slots = before.slots.into_iter().collect();
+        let status = Status { position, timeline, slots, retain: before.retain };
+        let status = self.put(key::STATUS, wire::status_json(&status));
+        history.map(|lines| self.history_operation(lines)).into_iter().chain([status]).collect()
+    }
+
+    fn history_operation(&self, lines: Vec<HistoryLine>) -> Operation {
+        self.put(key::HISTORY, wire::history_json(&stamped(lines, self.store.clock().wall())))
     }
 
     fn member_operation(&self, lease: LeaseId, record: &MemberRecord) -> Operation {
@@ -322,11 +328,9 @@ impl Keys {
                 guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
             }
             StoreAction::PutHistory { epoch, revision, lines, status } => {
-                let history = wire::history_json(&stamped(lines, self.store.clock().wall()));
-                guarded(
-                    vec![as_leader(epoch), unchanged(key::HISTORY, revision)],
-                    vec![self.put(key::HISTORY, history), self.put(key::STATUS, wire::status_json(&status))],
-                )
+                let status = self.put(key::STATUS, wire::status_json(&status));
+                let guards = vec![as_leader(epoch), unchanged(key::HISTORY, revision)];
+                guarded(guards, vec![self.history_operation(lines), status])
             }
             StoreAction::PutFailover { revision, epoch, leader, candidate, scheduled_at } => {
                 let at = scheduled_at.map(|schedule| schedule.text);

@@ -286,12 +286,20 @@ async fn take_over<S: Store>(s: &mut Script<S>, tenure: LeaseId) {
 async fn release<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
     let seen = s.look().await;
     let leader = seen.leader.clone().unwrap();
+    let lines = [(1, "a test"), (2, "another")].map(|(timeline, reason)| HistoryLine {
+        timeline: Timeline(timeline),
+        end: Lsn(u64::from(timeline) * 3),
+        reason: reason.into(),
+        timestamp: Some("now".into()),
+        leader: Some("a".into()),
+    });
     let release = |lease| StoreAction::Release {
         lease,
         epoch: leader.created,
         position: Lsn(0x0200_0000),
-        timeline: Timeline(1),
-        record: MemberRecord::default(),
+        timeline: Timeline(3),
+        history: Some(lines.to_vec()),
+        record: Box::default(),
         session: Some(a),
     };
     s.order("b releases by a lease of its own", B, release(b)).await;
