@@ -176,7 +176,7 @@ async fn is_stopped(node: &Node) {
 async fn pause(cluster: &Cluster, on: bool) {
     let store = Store::connect(&cluster.stores);
     let read = store.read_key("/service/test/config", SERVICE_LIMIT).await.done().expect("the store answers");
-    let text = read.entry.as_ref().and_then(|entry| entry.text()).expect("there is a configuration").to_owned();
+    let text = read.entry.as_ref().expect("there is a configuration").text().to_owned();
     let mut config: Value = serde_json::from_str(&text).expect("it is JSON");
     config["pause"] = json!(on);
     let value = config.to_string().into_bytes();

@@ -15,7 +15,7 @@ const SERVICE_LIMIT: Duration = Duration::from_secs(30);
 
 async fn key(store: &EtcdStore, name: &str) -> Option<String> {
     let read = store.read_key(&format!("/service/test/{name}"), SERVICE_LIMIT).await.done()?;
-    read.entry?.text().map(str::to_owned)
+    Some(read.entry?.text().to_owned())
 }
 
 /// Pauses the cluster, or ends that, as `PATCH /config` does; until every node says so.

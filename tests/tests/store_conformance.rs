@@ -53,7 +53,7 @@ async fn commit(store: &EtcdStore, operations: impl Into<Vec<Operation>>) -> Com
 }
 
 fn keys(snapshot: &Snapshot) -> Vec<(&str, &str)> {
-    snapshot.entries.iter().map(|entry| (entry.key.as_str(), entry.text().unwrap())).collect()
+    snapshot.entries.iter().map(|entry| (entry.key.as_str(), entry.text())).collect()
 }
 
 /// The next changes of a watch, as `key=value` and `-key`.
@@ -61,7 +61,7 @@ async fn next(watch: &mut mpsc::Receiver<WatchEvent>) -> (Vec<String>, Revision,
     match timeout(PATIENCE, watch.recv()).await.expect("an event") {
         Some(WatchEvent::Changes { revision, changes, heard }) => {
             let show = |change: &Change| match change {
-                Change::Put(entry) => format!("{}={}", entry.key, entry.text().unwrap()),
+                Change::Put(entry) => format!("{}={}", entry.key, entry.text()),
                 Change::Delete { key, .. } => format!("-{key}"),
             };
             (changes.iter().map(show).collect(), revision, heard)
@@ -74,7 +74,7 @@ async fn reads_and_guards(store: &EtcdStore) {
     let first = commit(store, [put("g/a", "1", None)]).await;
     let read = done(store.read_key("g/a", SOON).await);
     let entry = read.entry.unwrap();
-    assert_eq!((entry.text(), entry.version, entry.lease), (Some("1"), 1, LeaseId(0)));
+    assert_eq!((entry.text(), entry.version, entry.lease), ("1", 1, LeaseId(0)));
     assert_eq!((entry.create_revision, entry.mod_revision), (first.revision, first.revision));
     assert!(read.revision >= first.revision && read.asked <= read.heard && read.store_id == first.store_id);
     assert_eq!(done(store.read_key("g/absent", SOON).await).entry, None);

@@ -47,7 +47,7 @@ impl Mirror {
     pub fn text(&self, key: &str) -> Option<(String, i64)> {
         let kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = kept.keys.entries().get(&format!("{}{key}", self.base))?;
-        Some((entry.text()?.to_owned(), entry.mod_revision.0))
+        Some((entry.text().to_owned(), entry.mod_revision.0))
     }
 
     fn view(&self, kept: &mut Kept) -> ClusterView {
@@ -64,7 +64,7 @@ impl Mirror {
             .filter_map(|entry| {
                 Some(RawEntry {
                     key: entry.key.strip_prefix(&self.base)?,
-                    value: entry.text()?,
+                    value: entry.text(),
                     create_revision: entry.create_revision.0,
                     mod_revision: entry.mod_revision.0,
                     lease: entry.lease.0,
@@ -142,4 +142,42 @@ async fn unreachable(out: &mpsc::Sender<Fed>, why: String) -> Result<(), ()> {
     out.send(Fed::Unreachable(why)).await.map_err(drop)?;
     tokio::time::sleep(AGAIN).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_core::id::{LeaseId, Revision, StoreId};
+    use matriarch_core::time::Instant;
+
+    use super::*;
+    use crate::store::Entry;
+
+    /// The bug: what is no UTF-8 looked absent, so that it was written in its place, guarded by its absence, in vain for
+    /// ever; and a leader key with such a name nobody's, to be taken.
+    #[test]
+    fn a_value_that_is_no_text_is_there() {
+        let entry = |name: &str, revision: i64| Entry {
+            key: format!("/service/demo/{name}"),
+            value: vec![b'n', 0xff],
+            create_revision: Revision(revision),
+            mod_revision: Revision(revision),
+            version: 1,
+            lease: LeaseId(0),
+        };
+        let mirror = Mirror::new("/service/demo/");
+        let view = mirror.apply(&Snapshot {
+            store_id: StoreId(1),
+            rollbacks: 0,
+            revision: Revision(9),
+            raft_term: 1,
+            entries: vec![entry("history", 5), entry("leader", 6), entry("members/n1", 7)],
+            asked: Instant::ZERO,
+            heard: Instant::ZERO,
+        });
+        assert_eq!((view.history.revision, view.history.lines.len()), (Revision(5), 0));
+        assert_eq!(view.leader.map(|leader| leader.created), Some(Revision(6)));
+        let revisions: Vec<_> = view.members.values().map(|member| member.revision).collect();
+        assert_eq!(revisions, [Revision(7)]);
+        assert_eq!(mirror.text("members/n1").map(|(_, revision)| revision), Some(7));
+    }
 }

@@ -220,8 +220,8 @@ async fn refuse_namesake(
 ) -> anyhow::Result<Namesake> {
     let key = format!("{base}members/{}", local.name);
     let Some(read) = store.read_key(&key, NAMESAKE_LIMIT).await.done() else { return Ok(Namesake::due(peers)) };
-    let record = read.entry.as_ref().and_then(|entry| entry.text());
-    let record: serde_json::Value = record.and_then(|record| serde_json::from_str(record).ok()).unwrap_or_default();
+    let record = read.entry.as_ref().and_then(|entry| serde_json::from_str(entry.text()).ok());
+    let record: serde_json::Value = record.unwrap_or_default();
     match record.get("api_url").and_then(|url| url.as_str()) {
         Some(api_url)
             if !namesake::is_ours(api_url, &setup::api_url(local)) && namesake::is_alive(&peers, api_url).await =>

@@ -121,7 +121,7 @@ pub async fn read_cluster(
         .filter_map(|entry| {
             Some(RawEntry {
                 key: entry.key.strip_prefix(&base)?,
-                value: entry.text()?,
+                value: entry.text(),
                 create_revision: entry.create_revision.0,
                 mod_revision: entry.mod_revision.0,
                 lease: entry.lease.0,

@@ -71,7 +71,7 @@ async fn differing(ctl: &Ctl<'_>, name: &str, before: &ClusterRead, pause: bool)
         return failed("the store does not answer any more; the request was sent");
     };
     let differs = |entry: &Entry| {
-        let record: Value = entry.text().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let record: Value = serde_json::from_str(entry.text()).unwrap_or_default();
         (record["pause"] == true) != pause
     };
     let name_of = |entry: &Entry| entry.key.strip_prefix(&base).map(str::to_owned);

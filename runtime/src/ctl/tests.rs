@@ -83,7 +83,7 @@ impl World {
 
     async fn key(&self, key: &str) -> Option<String> {
         let read = self.store.read_key(&format!("/service/demo/{key}"), LIMIT).await;
-        read.done()?.entry?.text().map(str::to_owned)
+        Some(read.done()?.entry?.text().to_owned())
     }
 }
 

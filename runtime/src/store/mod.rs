@@ -38,9 +38,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The value as text, if it is UTF-8.
-    pub fn text(&self) -> Option<&str> {
-        std::str::from_utf8(&self.value).ok()
+    /// The value as text. What is no UTF-8 is there all the same, and reads as what nobody understands: a leader key is
+    /// somebody's, and what is written in its place is guarded by its revision.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.value).unwrap_or("\u{fffd}")
     }
 }
 

@@ -44,7 +44,7 @@ impl World {
     async fn key(&self, key: &str) -> (String, Revision) {
         let read = self.store.read_key(&format!("/service/demo/{key}"), LIMIT).await.done().unwrap();
         let entry = read.entry.unwrap();
-        (entry.text().unwrap().to_owned(), entry.mod_revision)
+        (entry.text().to_owned(), entry.mod_revision)
     }
 
     async fn config(&self, method: Method, body: &str) -> (u16, String) {
