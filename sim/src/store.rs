@@ -343,14 +343,17 @@ impl Store {
         let mut done = StoreDone::Written;
         match action {
             StoreAction::Release { position, timeline, history, record, session, .. } => {
+                if session.is_some_and(|session| !self.leases.contains_key(&session)) {
+                    return Reply::Refused(Refusal::LeaseGone);
+                }
                 let (optime, timeline) = (*position, *timeline);
                 if let Some(lines) = history {
                     (keys.history.revision, keys.history.lines) = (next, lines.clone());
                 }
                 let before = keys.status.take().unwrap_or_default();
                 keys.status = Some(StatusKey { revision: next, optime, timeline, ..before });
-                if let Some(session) = session.filter(|session| self.leases.contains_key(session)) {
-                    keys.members.insert(from.clone(), put(record, session));
+                if let Some(session) = session {
+                    keys.members.insert(from.clone(), put(record, *session));
                 }
                 self.drop_leader(Gone::Released, Some(from), |_| true);
                 done = StoreDone::Released;

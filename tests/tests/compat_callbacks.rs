@@ -93,6 +93,8 @@ impl Story {
         node.configure(&json!({"postgresql": {"parameters": {"work_mem": "5MB"}}}));
         assert_eq!(node.post("/reload", &json!({})).await.status, 202);
         self.chapter("05 a reload that changes something").await;
+        assert_eq!(self.cluster.nodes[third].post("/reload", &json!({})).await.status, 202);
+        self.chapter("05 a reload that changes nothing").await;
         let reinitialize = json!({"force": true});
         assert_eq!(self.cluster.nodes[third].post("/reinitialize", &reinitialize).await.status, 200);
         self.chapter("06 a replica is cloned again").await;

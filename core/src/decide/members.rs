@@ -22,6 +22,10 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
     };
     // Whose member it is stands in the keys.
     view.cluster()?;
+    // First of all. The race: a store that is full refuses records and keeps leases alive, and this node's own would end.
+    if view.at >= session.kept + Bounds::renew_interval(session.ttl) {
+        return Some((Action::Store(StoreAction::KeepSession { lease }), Reason::PublishDue));
+    }
     let stale = view.at.since(session.published_at) >= view.config().loop_wait;
     let now = record(view);
     let to_tell = match &session.published {
@@ -31,11 +35,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         }
         _ => now,
     };
-    if session.published.as_ref() != Some(&to_tell) {
-        return Some((Action::Store(StoreAction::PutMember { lease, record: record(view) }), Reason::PublishDue));
-    }
-    let due = view.at >= session.kept + Bounds::renew_interval(session.ttl);
-    due.then_some((Action::Store(StoreAction::KeepSession { lease }), Reason::PublishDue))
+    let told = session.published.as_ref() == Some(&to_tell);
+    (!told).then(|| (Action::Store(StoreAction::PutMember { lease, record: record(view) }), Reason::PublishDue))
 }
 
 /// The directory is of another cluster than the store names, and this agent leaves. The race: it is started again and again,

@@ -374,6 +374,19 @@ fn a_renewal_prolongs_the_tenure_that_it_is_of_and_ends_no_other() {
     assert_eq!(searching.tenure, Tenure::None);
 }
 
+/// The bug: a store refuses all of a release whose record has no lease any more, and it counted as done: nobody heard where
+/// the primary had ended, nor that it had stopped.
+#[test]
+fn a_release_whose_record_has_no_lease_goes_without_it() {
+    let Action::Store(release) = release() else { panic!("a release is an order to the store") };
+    let node = || Node::primary().dead().with(forgotten).with(|state| state.memory.start_failures = 3);
+    let state = ended(node(), release, lease_gone());
+    assert_eq!((state.tenure.held().is_some(), state.spent, state.session.lease), (true, None, None));
+    let again = super::reconcilers::ordered(Node { state, ..node() }.later(1_000));
+    let without = |action: &Action| matches!(action, Action::Store(StoreAction::Release { session: None, .. }));
+    assert!(again.iter().any(without), "{again:?}");
+}
+
 #[test]
 fn a_release_that_was_refused_or_not_answered_spends_the_tenure_as_one_that_was_done() {
     let Action::Store(release) = release() else { panic!("a release is an order to the store") };

@@ -71,6 +71,9 @@ fn a_position_that_moved_is_told_with_the_next_record_and_the_lease_kept_a_third
     let keep = |action: &Action| matches!(action, Action::Store(StoreAction::KeepSession { .. }));
     let short = |ms| Node::standby().with(|state| state.session.ttl = seconds(3)).later(ms);
     assert!(!orders(short(999), keep) && orders(short(1_000), keep));
+    // The bug: a full store refused one record after the other, and nobody kept the lease of them.
+    let untold = short(1_000).with(|state| state.session.published = None);
+    assert!(orders(untold, keep), "first of all");
 }
 
 /// A primary on timeline 3, and the lines that it writes to the history beside these.

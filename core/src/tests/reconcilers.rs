@@ -120,7 +120,7 @@ fn a_member_record_is_published_when_it_changes_and_positions_when_they_are_old(
     let moved = || {
         let mut sql = standby_sql(Some("b"));
         sql.received = Lsn(HERE.0 + 8);
-        Node::standby().sql(sql)
+        Node::standby().sql(sql).with(|state| state.session.kept = at(5_000))
     };
     assert!(!orders(moved().later(5_000), put));
     assert!(orders(moved().later(10_000), put));

@@ -1,7 +1,7 @@
 //! What is read off the facts: who this node is, what it may do, where it is, and whom it can turn to.
 
 use crate::action::{Action, PostgresAction};
-use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
+use crate::id::{LeaseId, Lsn, Member, Pid, Revision, SystemId, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::testing::*;
 use crate::time::{Instant, WallMillis};
@@ -154,6 +154,19 @@ fn who_may_not_lead_says_so_to_who_asks() {
     };
     assert!(pledged(true, true, false));
     assert!(!pledged(false, true, false) && !pledged(true, false, false) && !pledged(true, true, true));
+}
+
+/// The bug: an operator's primary that lets its sessions go on while it shuts down said that it writes nothing.
+#[test]
+fn a_primary_that_was_let_go_is_one_until_it_has_stopped() {
+    let primary = |let_go: bool, state: ControlState| {
+        let node = Node::primary().with(|state| state.memory.let_go = let_go);
+        let process = Process::Alive { pid: Pid(7), phase: Phase::Stopping };
+        node.dir(primary_dir(state)).with(|state| state.postgres.process = process).view().own_answer().primary
+    };
+    assert!(primary(true, ControlState::InProduction));
+    assert!(!primary(true, ControlState::ShutDown), "only its archiver works yet");
+    assert!(!primary(false, ControlState::InProduction), "a guard ends it");
 }
 
 #[test]

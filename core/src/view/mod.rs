@@ -239,8 +239,12 @@ impl<'a> View<'a> {
     /// What we tell a peer of ourselves.
     pub fn own_answer(&self) -> PeerAnswer {
         let position = self.position();
+        // The race: the cluster is paused, and an operator stops this primary as soon as its sessions have gone. They go on
+        // writing, and no guard ends what was let go.
+        let lingers =
+            self.state.memory.let_go && self.phase() == Some(Phase::Stopping) && self.may_write() && !self.drained();
         PeerAnswer {
-            primary: self.is_primary(),
+            primary: self.is_primary() || lingers,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
                 || self.vetoed_for().is_some()

@@ -20,8 +20,8 @@ pub struct Keys {
     base: String,
     me: Member,
     extras: std::sync::Mutex<Extras>,
-    /// The dynamic configuration that a new cluster begins with, as compact JSON.
-    first_config: String,
+    /// The dynamic configuration that is written where there is none, as compact JSON.
+    config: std::sync::Mutex<String>,
 }
 
 /// What the member record says beside what core decides on.
@@ -51,16 +51,15 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
 impl Keys {
     /// The keys under `base`.
-    pub fn new(
-        store: EtcdStore,
-        mirror: Mirror,
-        base: &str,
-        me: Member,
-        extras: Extras,
-        first_config: &serde_json::Value,
-    ) -> Self {
-        let first_config = if first_config.is_object() { first_config.to_string() } else { "{}".to_owned() };
-        Self { store, mirror, base: base.to_owned(), me, extras: std::sync::Mutex::new(extras), first_config }
+    pub fn new(store: EtcdStore, mirror: Mirror, base: &str, me: Member, extras: Extras) -> Self {
+        let (extras, config) = (std::sync::Mutex::new(extras), std::sync::Mutex::new("{}".to_owned()));
+        Self { store, mirror, base: base.to_owned(), me, extras, config }
+    }
+
+    /// The dynamic configuration that is written from now on where there is none.
+    pub fn set_config(&self, config: &serde_json::Value) {
+        let config = if config.is_object() { config.to_string() } else { "{}".to_owned() };
+        *self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = config;
     }
 
     /// Tenures may last for so long from now on.
@@ -308,7 +307,8 @@ impl Keys {
                 // Also one that is there and cannot be used has no revision: what is replaced is what is known of it.
                 let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(_, revision)| Revision(revision));
                 if config == Revision(0) {
-                    operations.push(self.put(key::CONFIG, self.first_config.clone()));
+                    let config = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    operations.push(self.put(key::CONFIG, config.as_str()));
                 }
                 let keys = [unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)];
                 guarded([as_leader(epoch)].into_iter().chain(keys).collect(), operations)

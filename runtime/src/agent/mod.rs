@@ -5,6 +5,7 @@ pub mod counts;
 pub mod feed;
 mod guard_link;
 pub mod handle;
+mod kept;
 pub mod keys;
 mod lanes;
 pub(crate) mod namesake;
@@ -15,7 +16,7 @@ pub mod setup;
 pub mod surroundings;
 mod user;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
@@ -42,9 +43,9 @@ use counts::{Before, Counts};
 use feed::{Fed, Mirror};
 use guard_link::GuardLink;
 use handle::{JOURNAL_MAX, Message, Shared};
+use kept::Kept;
 use lanes::Lanes;
 use namesake::{Namesake, Verdict};
-use promises::Promises;
 use surroundings::Reload;
 
 /// Why the loop ended.
@@ -90,6 +91,7 @@ pub struct Agent {
     alarm: Box<dyn Alarm>,
     local: LocalConfig,
     reload: Reload,
+    reloads: u64,
     reloading: Option<tokio::task::JoinHandle<Option<LocalConfig>>>,
     certificates: Slots,
     mirror: Mirror,
@@ -102,9 +104,9 @@ pub struct Agent {
     answers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
     config_seen: Option<Revision>,
-    promises: Arc<dyn Promises>,
-    paused_kept: bool,
-    slots_kept: BTreeSet<String>,
+    /// The last dynamic configuration of the store that could be used.
+    configured: Option<serde_json::Value>,
+    kept: Kept,
     server_major: u32,
     unreachable_since: Option<matriarch_core::time::Instant>,
     namesake: Namesake,
@@ -217,20 +219,10 @@ impl Agent {
                 shared.journal.pop_front();
             }
         }
-        let paused = shared.core.memory.paused.is_some();
-        if std::mem::replace(&mut self.paused_kept, paused) != paused {
-            let promises = Arc::clone(&self.promises);
-            // Beside the loop: a disk that hangs must not hang it.
-            tokio::spawn(async move { promises.keep_paused(paused).await });
-        }
-        if shared.core.memory.permanent_slots != self.slots_kept {
-            self.slots_kept.clone_from(&shared.core.memory.permanent_slots);
-            let (promises, names) = (Arc::clone(&self.promises), self.slots_kept.clone());
-            tokio::spawn(async move { promises.keep_permanent_slots(names).await });
-        }
         if let DataDir::Cluster(cluster) = &shared.core.postgres.data {
             shared.system_identifier = Some(cluster.system_id.to_string());
         }
+        self.kept.keep(&shared, self.configured.as_ref());
         effects
     }
 
@@ -359,6 +351,10 @@ impl Agent {
         let peers = api.borrow().peers.clone();
         // Names in the allowlist are looked up: nothing waits for a name server.
         tokio::spawn(async move { api.send_replace(ApiSettings::new(&local, access, peers).await) });
+        // As with Patroni, PostgreSQL reads its files again whatever has changed: what the agent does not write, a renewed
+        // certificate for example, has no other way in.
+        self.reloads += 1;
+        self.lanes.postgres.tell_of_reload();
         self.configure()
     }
 
@@ -427,8 +423,10 @@ impl Agent {
         let text = self.mirror.text(wire::keys::CONFIG);
         let (value, senseless) = setup::stored(text.as_ref().map(|(text, _)| text.as_str()));
         self.shared().dynamic.clone_from(&value);
+        let stored = value.is_some();
         // A wiped store must not reset what was in force; a new cluster begins with its bootstrap section.
-        let value = value.unwrap_or_else(|| self.local.bootstrap.dcs.clone());
+        let before = || self.configured.clone().unwrap_or_else(|| self.local.bootstrap.dcs.clone());
+        let value = value.unwrap_or_else(before);
         let (dynamic, mut warnings) = match DynamicConfig::from_json(&value) {
             Ok(understood) => understood,
             Err(why) => {
@@ -438,6 +436,10 @@ impl Agent {
             }
         };
         warnings.extend(senseless);
+        self.lanes.keys.set_config(&value);
+        if stored {
+            self.configured = Some(value);
+        }
         let effective = setup::effective(&self.local, &dynamic, warnings, self.server_major);
         {
             let mut shared = self.shared();
@@ -454,7 +456,8 @@ impl Agent {
         self.lanes.postgres.apply_settings(effective.settings);
         self.vet_parameters();
         let paused_before = self.shared().core.config.paused_before;
-        let config = matriarch_core::config::Config { paused_before, ..effective.core };
+        let parameters_generation = setup::asked_again(effective.core.parameters_generation, self.reloads);
+        let config = matriarch_core::config::Config { paused_before, parameters_generation, ..effective.core };
         Some(self.step(Event::Configured(config)))
     }
 

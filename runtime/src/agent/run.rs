@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::certificates::Slots;
 use super::namesake::NAMESAKE_LIMIT;
-use super::promises::Files;
+use super::promises::{Files, Promises};
 use super::surroundings::{self, Surroundings};
 use super::{Asked, Ended, setup, user};
 use crate::aside;
@@ -72,7 +72,8 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let listener = net::tcp_listen(&listen).await.map_err(|error| anyhow!("the REST API (restapi.listen): {error}"))?;
 
     let server_major = server_major(&local)?;
-    let dynamic = DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"))?;
+    let promises = Files::new(&state_dir, &local.postgresql.data_dir);
+    let dynamic = setup::first(&local, promises.configuration().map(|in_force| in_force.config))?;
     let effective = setup::effective(&local, &dynamic.0, dynamic.1, server_major);
     refuse_unusable(&effective.settings)?;
 
@@ -101,7 +102,7 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         connector: Connector::tcp(CONNECT_LIMIT),
         listener: Listener::tcp(listener),
         postgres: Arc::new(Postgres::new(effective.settings)),
-        promises: Arc::new(Files::new(&state_dir)),
+        promises: Arc::new(promises),
         guard: finder,
         asked: asked_out,
         service: ServiceManager::at(std::env::var_os(service::SOCKET)),

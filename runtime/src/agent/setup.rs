@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use matriarch_core::config::{Config, Published};
 use matriarch_core::id::Member;
 use matriarch_core::lease::Bounds;
@@ -134,11 +135,21 @@ pub fn effective(
     Effective { core, settings, warnings }
 }
 
+/// What counts until the store tells: what was in force when the last agent heard of it, or the bootstrap section.
+pub fn first(local: &LocalConfig, in_force: Option<serde_json::Value>) -> anyhow::Result<(DynamicConfig, Vec<String>)> {
+    let bootstrap = || DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"));
+    let Some(in_force) = in_force else { return bootstrap() };
+    DynamicConfig::from_json(&in_force).or_else(|why| {
+        tracing::warn!("the dynamic configuration that was in force cannot be used any more, bootstrap.dcs is: {why}");
+        bootstrap()
+    })
+}
+
 /// What stands in the key `config`, and what is to be said if that is no configuration at all.
 pub fn stored(text: Option<&str>) -> (Option<serde_json::Value>, Option<String>) {
     let Some(text) = text else { return (None, None) };
     let value = serde_json::from_str(text).ok().filter(serde_json::Value::is_object);
-    let why = "the key config in the store is no JSON mapping: bootstrap.dcs of this node's file counts instead";
+    let why = "the key config in the store is no JSON mapping: what was in force before counts, or else bootstrap.dcs of this node's file";
     let said = value.is_none().then(|| why.to_owned());
     (value, said)
 }
@@ -148,11 +159,26 @@ pub fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a String> {
     now.iter().filter(|warning| !before.contains(warning)).collect()
 }
 
-/// A number that changes with everything that ends up in PostgreSQL's configuration files.
+/// A number that changes with everything that ends up in PostgreSQL's configuration files and in its password file.
 fn generation(settings: &Settings) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&settings.parameters, &settings.command_line, &settings.pg_hba, &settings.pg_ident, &settings.recovery_conf)
         .hash(&mut hasher);
+    (&settings.custom_conf, settings.use_slots, &settings.pgpass).hash(&mut hasher);
+    for credential in [&settings.superuser, &settings.replication].into_iter().chain(&settings.rewind) {
+        let password = credential.password.as_ref().map(|password| &password.0);
+        (&credential.user, password, &credential.keywords).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Another generation of the same settings, after an operator has asked `count` times for a reload.
+pub fn asked_again(generation: u64, count: u64) -> u64 {
+    if count == 0 {
+        return generation;
+    }
+    let mut hasher = DefaultHasher::new();
+    (generation, count).hash(&mut hasher);
     hasher.finish()
 }
 

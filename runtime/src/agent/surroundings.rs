@@ -16,6 +16,7 @@ use super::certificates::Slots;
 use super::feed::{self, Mirror};
 use super::guard_link::GuardLink;
 use super::handle::{Handle, Shared};
+use super::kept::Kept;
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::namesake::{self, NAMESAKE_LIMIT, Namesake};
@@ -86,13 +87,14 @@ pub async fn live(
     let base = local.base_path();
     let mirror = Mirror::new(&base);
     let me = Member::new(&local.name);
-    let keys = Keys::new(store.clone(), mirror.clone(), &base, me, setup::extras(&local), &local.bootstrap.dcs);
+    let keys = Keys::new(store.clone(), mirror.clone(), &base, me, setup::extras(&local));
+    let kept = Kept::read(Arc::clone(&around.promises));
+    keys.set_config(kept.configuration().unwrap_or(&local.bootstrap.dcs));
     keys.allow_tenure(config.ttl);
     let started = around.promises.read();
-    let mut config = Config { paused_before: around.promises.was_paused(), ..config };
+    let mut config = Config { paused_before: kept.was_paused(), ..config };
     // What was configured when the last agent heard of it counts until the store tells.
-    let slots_kept = around.promises.permanent_slots();
-    config.permanent_slots.extend(slots_kept.iter().cloned());
+    config.permanent_slots.extend(kept.permanent_slots().iter().cloned());
     let begun = clock.now();
     let shared = super::shared(State::new(config.clone(), begun), &local.scope, &local.tags);
 
@@ -134,6 +136,7 @@ pub async fn live(
         clock,
         local,
         reload: around.reload,
+        reloads: 0,
         reloading: None,
         certificates,
         mirror,
@@ -146,9 +149,8 @@ pub async fn live(
         answers: std::collections::BTreeMap::new(),
         next_request: 0,
         config_seen: None,
-        promises: around.promises,
-        paused_kept: config.paused_before,
-        slots_kept,
+        configured: kept.configuration().cloned(),
+        kept,
         server_major,
         unreachable_since: None,
         namesake,

@@ -20,7 +20,7 @@ use super::local::{
 };
 use super::quantity::{bool_of, int_of};
 use super::report::Problem;
-use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN};
+use super::schema::{ACCOUNT, BASEBACKUP_FORBIDDEN, REWIND_FORBIDDEN};
 use super::secret::Secret;
 use super::tags::Tags;
 use super::yaml::{Node, Value};
@@ -37,6 +37,7 @@ impl LocalConfig {
     pub(super) fn build(root: &Node, purpose: Purpose, problems: &mut Vec<Problem>) -> Option<Self> {
         let mut build = Build { root, purpose, problems };
         let etcd3 = build.etcd3();
+        build.citus();
         let watchdog = build.watchdog();
         let restapi = build.restapi();
         let postgresql = build.postgresql();
@@ -128,6 +129,13 @@ impl<'a> Build<'a, '_> {
         self.problems.push(Problem::suspect(span, path, message));
     }
 
+    /// A node of a Citus cluster has its keys elsewhere, and would find nobody beside its group's primary.
+    fn citus(&mut self) {
+        if self.int("citus.group").is_some() && self.text("citus.database").is_some() {
+            self.refuse("citus", "a Citus cluster is not supported yet; leave its nodes to Patroni");
+        }
+    }
+
     fn watchdog(&mut self) -> Watchdog {
         const MODES: &[&str] = &["off", "disabled", "false", "automatic", "auto", "required", "require"];
         let mode = match self.at("watchdog.mode").and_then(|n| word(&n.value, MODES)) {
@@ -205,8 +213,8 @@ impl<'a> Build<'a, '_> {
         self.postgresql_unsupported();
         self.reachable("postgresql.connect_address");
         let authentication = self.authentication();
-        let basebackup = self.options("postgresql.basebackup", BASEBACKUP_FORBIDDEN);
-        let rewind = self.options("postgresql.rewind", &[]);
+        let basebackup = self.tool_options("postgresql.basebackup", BASEBACKUP_FORBIDDEN);
+        let rewind = self.tool_options("postgresql.rewind", REWIND_FORBIDDEN);
         let hooks = self.hooks();
         let (listen_hosts, listen_port) = split_listen(self.text("postgresql.listen")?)?;
         let data_dir = self.path("postgresql.data_dir");
@@ -334,14 +342,20 @@ impl<'a> Build<'a, '_> {
     }
 
     /// Options of a tool; those that the agent decides itself are refused rather than dropped.
-    fn options(&mut self, path: &str, forbidden: &[&str]) -> Vec<(String, Option<String>)> {
+    fn options(&self, path: &str) -> Vec<(String, Option<String>)> {
         let Some(node) = self.at(path) else { return Vec::new() };
-        let options = match &node.value {
+        match &node.value {
             Value::Seq(items) => items.iter().flat_map(pairs).collect(),
             _ => pairs(node),
-        };
-        for (name, _) in options.iter().filter(|(name, _)| forbidden.contains(&name.as_str())) {
-            self.refuse(path, format!("the option `{name}` is set by the agent itself; remove it"));
+        }
+    }
+
+    /// Options of a program without those that are the agent's to set.
+    fn tool_options(&mut self, path: &str, forbidden: &[&str]) -> Vec<(String, Option<String>)> {
+        let (ours, options): (Vec<_>, Vec<_>) =
+            self.options(path).into_iter().partition(|(name, _)| forbidden.contains(&name.as_str()));
+        for (name, _) in ours {
+            self.suspect(path, format!("the option `{name}` is left out: the agent sets it itself"));
         }
         options
     }

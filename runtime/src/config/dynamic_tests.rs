@@ -206,7 +206,7 @@ fn a_value_that_makes_no_sense_is_not_dropped_in_silence() {
         [
             "postgresql.remove_data_directory_on_rewind_failure must be a boolean, not \"maybe\": it counts as off",
             "postgresql.pg_ctl_timeout must be a number of seconds, not \"soon\": it is not used",
-            "postgresql.recovery_conf must be a mapping, not \"x\": it is not used",
+            "postgresql.recovery_conf must be a mapping: it is not used",
         ]
     );
 }

@@ -9,6 +9,18 @@ use crate::logging::{Format, PATRONI_FORMAT};
 fn what_is_not_supported_is_refused() {
     for (from, to, path, message) in [
         ("etcd3:", "etcd:", "etcd", "this store is not supported yet; use etcd3"),
+        (
+            "etcd3:",
+            "consul: {host: h}\netcd3:",
+            "consul",
+            "with this section beside etcd3 Patroni's store is consul, which is not supported yet; remove the one that the cluster does not use",
+        ),
+        (
+            "restapi:\n",
+            "citus: {group: 0, database: d}\nrestapi:\n",
+            "citus",
+            "a Citus cluster is not supported yet; leave its nodes to Patroni",
+        ),
         ("  username: patroni", "  srv: x", "etcd3.srv", "not supported yet; name the members under etcd3.hosts"),
         ("    password: hunter2\n", "", "restapi.authentication", "needs both `username` and `password`"),
         (
@@ -18,28 +30,10 @@ fn what_is_not_supported_is_refused() {
             "this is no command: a quote in it is not closed",
         ),
         (
-            "  - data-checksums",
-            "  - pwfile: /x",
-            "bootstrap.initdb",
-            "the option `pwfile` is set by the agent itself; remove it",
-        ),
-        (
-            "    checkpoint: fast",
-            "    wal-method: none",
-            "postgresql.basebackup",
-            "the option `wal-method` is set by the agent itself; remove it",
-        ),
-        (
             "  dcs:",
             "  method: wal_e\n  wal_e: 5\n  dcs:",
             "bootstrap.wal_e",
             "expected a mapping: `command` and the arguments of the method",
-        ),
-        (
-            "    retry_timeout: 10",
-            "    retry_timeout: 15",
-            "bootstrap.dcs.ttl",
-            "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl=30 and retry_timeout=15; raise ttl to at least 31 or lower retry_timeout to 14",
         ),
         ("    size: 12MB", "    size: 1000kB", "matriarch.recorder.size", "expected 1MB or more"),
         ("    size: 12MB", "    size: -1", "matriarch.recorder.size", "expected 1MB or more"),
@@ -63,6 +57,45 @@ fn what_is_not_supported_is_refused() {
     assert!(watchdog.contains("watchdog.mode: `required` is not supported yet"), "{watchdog}");
 }
 
+/// As with Patroni: a section that is of no use to a cluster that is there keeps nobody from serving it.
+#[test]
+fn what_is_the_agents_to_set_is_left_out_and_a_timing_is_adjusted() {
+    for (from, to, path, message) in [
+        (
+            "  - data-checksums",
+            "  - pwfile: /x",
+            "bootstrap.initdb",
+            "the option `pwfile` is left out: the agent sets it itself",
+        ),
+        (
+            "    checkpoint: fast",
+            "    wal-method: none",
+            "postgresql.basebackup",
+            "the option `wal-method` is left out: the agent sets it itself",
+        ),
+        (
+            "  basebackup:",
+            "  rewind: [dry-run, debug]\n  basebackup:",
+            "postgresql.rewind",
+            "the option `dry-run` is left out: the agent sets it itself",
+        ),
+        (
+            "    retry_timeout: 10",
+            "    retry_timeout: 15",
+            "bootstrap.dcs.ttl",
+            "impossible timing: loop_wait + 2*retry_timeout <= ttl cannot hold for any loop_wait with ttl=30 and retry_timeout=15; raise ttl to at least 31 or lower retry_timeout to 14",
+        ),
+        ("etcd3:", "zookeeper: {hosts: [h]}\netcd3:", "zookeeper", "ignored: the store is the one in section etcd3"),
+    ] {
+        let Loaded { config, warnings, .. } = loaded(&sample().replace(from, to), &[]).unwrap();
+        assert!(warnings.iter().any(|w| (w.path.as_str(), w.message.as_str()) == (path, message)), "{warnings:?}");
+        let (initdb, postgresql) = (&config.bootstrap.initdb, &config.postgresql);
+        for (name, _) in initdb.iter().chain(&postgresql.basebackup).chain(&postgresql.rewind) {
+            assert!(!["pwfile", "wal-method", "dry-run"].contains(&name.as_str()), "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_timing_that_no_arithmetic_bears_is_refused() {
     let text = sample().replace("    ttl: 30", "    ttl: -9223372036854775808");
@@ -74,7 +107,7 @@ fn no_timing_is_advised_that_would_be_refused_too() {
     let told = |ttl: &str, retry_timeout: &str| {
         let text = sample().replace("    ttl: 30", &format!("    ttl: {ttl}"));
         let text = text.replace("    retry_timeout: 10", &format!("    retry_timeout: {retry_timeout}"));
-        refused(&text.replace("    loop_wait: 10", "    loop_wait: 1"))
+        validated(&text.replace("    loop_wait: 10", "    loop_wait: 1"))
     };
     for (ttl, retry_timeout, needed) in [("2", "1", 3), ("1", "1", 3), ("2", "10", 21)] {
         let said = told(ttl, retry_timeout);

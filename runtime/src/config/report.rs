@@ -218,7 +218,11 @@ pub fn is_secret_name(key: &str) -> bool {
     if matches!(key.as_str(), "pgpass" | "passfile" | "password_encryption") {
         return false;
     }
-    ["pass", "pwd", "secret", "token", "auth_data"].iter().any(|part| key.contains(part)) && key != "server_tokens"
+    // `repo1-s3-key` is one, `sslkey` and `keyfile` are paths.
+    let is_key = ["-key", "_key", "apikey"].iter().any(|end| key.ends_with(end));
+    is_key
+        || ["pass", "pwd", "secret", "token", "auth_data"].iter().any(|part| key.contains(part))
+            && key != "server_tokens"
         || distance(&key, "password") <= 2
 }
 

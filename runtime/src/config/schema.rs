@@ -104,6 +104,20 @@ pub const BASEBACKUP_FORBIDDEN: &[&str] = &[
     "password",
 ];
 
+/// Options of pg_rewind that the agent decides itself.
+pub const REWIND_FORBIDDEN: &[&str] = &[
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "restore-target-wal",
+    "config-file",
+    "no-ensure-shutdown",
+    "version",
+    "help",
+];
+
 const PORT: Kind = Int(1, 65_535, "");
 const COUNT: Kind = Int(0, i64::MAX, "");
 const SECONDS: Kind = Int(0, i64::MAX, "seconds");

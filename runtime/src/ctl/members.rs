@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::format::{Format, flow, plain, text_of};
 use super::table::{Column, draw};
 use crate::api::ClusterRead;
+use crate::config::quantity::{bool_of, int_of};
 use crate::config::to_yaml;
 
 /// The longest line of a reason for a restart in a table.
@@ -101,7 +102,9 @@ impl<'a> MemberView<'a> {
     }
 
     pub(super) fn nofailover(self) -> bool {
-        self.tag("nofailover").and_then(crate::config::quantity::bool_of) == Some(true)
+        let of_priority =
+            || self.tag("failover_priority").and_then(|tag| int_of(tag, None)).is_some_and(|given| given <= 0);
+        self.tag("nofailover").and_then(bool_of).unwrap_or_else(of_priority)
     }
 }
 

@@ -123,7 +123,7 @@ async fn last_word(postgres: &Postgres, settings: &Arc<Settings>, command: &Comm
     let here = Upstream { member: Member::new(&settings.member), host, port: settings.port };
     let connstring = conf::conninfo(settings, &settings.superuser, &here, &[("dbname", &settings.database)]);
     let written = Arc::clone(settings);
-    postgres.changes.make(move || conf::write_pgpass(&written, &here)).await?;
+    postgres.changes.make(move || conf::write_pgpass(&written, &here.host, here.port)).await?;
     let script = Script::new("post_bootstrap", command).args([connstring]).account(settings.run_as.clone());
     let script = script.env("PGPASSFILE", &settings.pgpass);
     script.env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0").run().await

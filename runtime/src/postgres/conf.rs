@@ -49,13 +49,20 @@ pub struct Written {
 /// # Errors
 /// A text that names the file.
 pub fn write_all(settings: &Settings, major: u32, recovery: &Recovery) -> Result<Written, String> {
-    if let Recovery::Standby(Some(upstream)) = recovery {
-        write_pgpass(settings, upstream)?;
-    }
     keep_original(settings)?;
     let main = settings.main_conf();
     let old_text = read_or_empty(&main)?;
     let old = parse_section(section_of(&old_text));
+    match recovery {
+        Recovery::Standby(Some(upstream)) => write_pgpass(settings, &upstream.host, upstream.port)?,
+        // Whom it follows is not touched, and how it is known there may have changed.
+        Recovery::Keep => {
+            if let Some((host, port)) = old.get("primary_conninfo").and_then(|conninfo| followed(conninfo)) {
+                write_pgpass(settings, &host, port)?;
+            }
+        }
+        Recovery::Standby(None) | Recovery::Primary | Recovery::Frozen | Recovery::Bootstrap => {}
+    }
     let section = render_section(settings, major, recovery, section_of(&old_text));
     let new = parse_section(&section);
     let text = render_main(settings, &section);
@@ -116,17 +123,17 @@ pub fn write_signal(settings: &Settings, standby: bool) -> Result<(), String> {
 ///
 /// # Errors
 /// A text that names the file and the way out.
-pub fn write_pgpass(settings: &Settings, upstream: &Upstream) -> Result<(), String> {
+pub fn write_pgpass(settings: &Settings, host: &str, port: u16) -> Result<(), String> {
     let path = &settings.pgpass;
     if path.is_dir() {
         return Err(format!("{} is a directory; postgresql.pgpass must name a file", path.display()));
     }
-    let host = if upstream.host.starts_with('/') { "localhost" } else { &upstream.host };
+    let host = if host.starts_with('/') { "localhost" } else { host };
     let mut text = String::new();
     for credential in [&settings.replication, settings.rewind_credential(), &settings.superuser] {
         let Some(password) = &credential.password else { continue };
         let (user, password) = (escape_pgpass(&credential.user), escape_pgpass(&password.0));
-        let line = format!("{}:{}:*:{user}:{password}\n", escape_pgpass(host), upstream.port);
+        let line = format!("{}:{port}:*:{user}:{password}\n", escape_pgpass(host));
         if !text.contains(&line) {
             text.push_str(&line);
         }
@@ -135,6 +142,12 @@ pub fn write_pgpass(settings: &Settings, upstream: &Upstream) -> Result<(), Stri
         return Ok(());
     }
     files::write(path, text.as_bytes(), Some(0o600), settings.run_as.as_ref()).map_err(|e| named(path, &e))
+}
+
+/// Host and port of a `primary_conninfo` of ours.
+fn followed(conninfo: &str) -> Option<(String, u16)> {
+    let word = |name: &str| conninfo.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    Some((word("host")?.to_owned(), word("port")?.parse().ok()?))
 }
 
 fn escape_pgpass(word: &str) -> String {
@@ -407,6 +420,9 @@ fn named(path: &Path, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::setup;
+    use crate::config;
+    use matriarch_core::id::Member;
 
     #[test]
     fn a_tool_finds_out_that_its_source_is_gone_unless_the_user_says_when() {
@@ -430,6 +446,38 @@ mod tests {
         let read = parse_section(&section);
         assert_eq!(read["primary_conninfo"], r"user=a\ b pass='x'");
         assert_eq!(read["restore_command"], "");
+    }
+
+    #[test]
+    fn the_password_file_follows_a_password_that_was_changed_also_beside_a_standby_that_was_found() {
+        assert_eq!(
+            followed("user=r passfile=/p host=10.0.0.2 port=5433 sslmode=prefer"),
+            Some(("10.0.0.2".into(), 5433))
+        );
+        assert_eq!(followed("user=r host=10.0.0.2"), None);
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name).display().to_string();
+        let settings = |password: &str| {
+            let text = serde_json::json!({
+                "scope": "herd", "name": "a", "restapi": {"listen": "h:1"}, "etcd3": {"host": "h:1"},
+                "postgresql": {
+                    "listen": "127.0.0.1:1", "data_dir": at(""), "pgpass": at("pgpass"),
+                    "authentication": {"replication": {"username": "r", "password": password}},
+                },
+            });
+            let local = config::load(None, [("PATRONI_CONFIGURATION".to_owned(), text.to_string())]).unwrap().config;
+            let (dynamic, warnings) = config::DynamicConfig::from_json(&serde_json::json!({})).unwrap();
+            setup::effective(&local, &dynamic, warnings, 15)
+        };
+        let upstream = Upstream { member: Member::new("b"), host: "10.0.0.2".to_owned(), port: 5433 };
+        let written = |password: &str, recovery: Recovery| {
+            write_all(&settings(password).settings, 15, &recovery).unwrap();
+            fs::read_to_string(at("pgpass")).unwrap()
+        };
+        assert_eq!(written("old", Recovery::Standby(Some(upstream))), "10.0.0.2:5433:*:r:old\n");
+        assert_eq!(written("new", Recovery::Keep), "10.0.0.2:5433:*:r:new\n");
+        let generation = |password: &str| settings(password).core.parameters_generation;
+        assert!(generation("old") != generation("new"), "a reload writes it");
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Postgres {
         Arc::clone(&locked(&self.settings))
     }
 
+    /// The next [`Self::reload_configuration`] is news, whatever it changes.
+    pub fn tell_of_reload(&self) {
+        self.untold.store(true, Ordering::Relaxed);
+    }
+
     /// Takes other settings. They reach the server with [`Self::reload_configuration`] or its next start.
     pub fn apply_settings(&self, settings: Settings) {
         let moved = {

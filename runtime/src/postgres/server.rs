@@ -54,6 +54,8 @@ pub trait Server: Send + Sync {
     fn watch_files(&self) -> mpsc::Receiver<Changed>;
     /// Takes other settings, for the next start or reload.
     fn apply_settings(&self, settings: Settings);
+    /// The next reload is asked for by an operator: scripts hear of it also where it changes nothing.
+    fn tell_of_reload(&self);
     /// Has the server's program look at the parameters; what it would refuse, in words.
     async fn vet_parameters(&self) -> Vec<String>;
 }
@@ -91,6 +93,10 @@ impl Server for Postgres {
 
     fn apply_settings(&self, settings: Settings) {
         self.apply_settings(settings);
+    }
+
+    fn tell_of_reload(&self) {
+        self.tell_of_reload();
     }
 
     async fn vet_parameters(&self) -> Vec<String> {

@@ -109,7 +109,7 @@ pub(super) async fn clone(
     let source = upstream.clone();
     changing(settings, changes, move |settings| {
         make_room(settings)?;
-        conf::write_pgpass(settings, &source)
+        conf::write_pgpass(settings, &source.host, source.port)
     })
     .await?;
     let dsn = conf::tool_conninfo(settings, &settings.replication, upstream, &[]);
@@ -146,7 +146,7 @@ pub(super) async fn by_method(
         } else {
             make_room(settings)?;
         }
-        source.map_or(Ok(()), |source| conf::write_pgpass(settings, &source))
+        source.map_or(Ok(()), |source| conf::write_pgpass(settings, &source.host, source.port))
     })
     .await?;
     let database = [("dbname", settings.database.as_str())];

@@ -16,7 +16,8 @@ impl World {
         if std::mem::replace(&mut self.checks.history, told.revision) == told.revision {
             return;
         }
-        let writer = self.leading().and_then(|node| self.nodes[node.0].server.cluster());
+        // Who releases the key tells it in the same revision.
+        let writer = self.leading().or(self.checks.last_leader).and_then(|node| self.nodes[node.0].server.cluster());
         let Some(history) = writer.map(|on_disk| self.wal.history(on_disk.end)) else { return };
         let line = |line: &HistoryLine| (line.timeline, line.end);
         let true_lines = history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.end));

@@ -46,7 +46,7 @@ impl Etcd {
         let store = || EtcdStore::new(hosts.clone(), None, Connector::tcp(Duration::from_secs(1)));
         let keys = |name: &str| {
             let extras = Extras { tags: serde_json::Map::new(), database: "postgres".into(), proxy_address: None };
-            Keys::new(store(), Mirror::new(BASE), BASE, Member::new(name), extras, &serde_json::json!({}))
+            Keys::new(store(), Mirror::new(BASE), BASE, Member::new(name), extras)
         };
         let (out, mut fed) = mpsc::channel(16);
         tokio::spawn(feed::run(store(), Mirror::new(BASE), out));

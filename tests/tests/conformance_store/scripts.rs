@@ -293,15 +293,17 @@ async fn release<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
         timestamp: Some("now".into()),
         leader: Some("a".into()),
     });
-    let release = |lease| StoreAction::Release {
+    let release_by = |lease, session| StoreAction::Release {
         lease,
         epoch: leader.created,
         position: Lsn(0x0200_0000),
         timeline: Timeline(3),
         history: Some(lines.to_vec()),
         record: Box::default(),
-        session: Some(a),
+        session: Some(session),
     };
+    let release = |lease| release_by(lease, a);
+    s.order("a releases, and the lease of its record is gone", A, release_by(leader.lease, LeaseId(999_999))).await;
     s.order("b releases by a lease of its own", B, release(b)).await;
     s.order("a releases", A, release(leader.lease)).await;
     s.look().await;

@@ -21,20 +21,19 @@ impl Build<'_, '_> {
         self.bootstrap_parameters();
         Bootstrap {
             dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
-            initdb: self.options("bootstrap.initdb", INITDB_FORBIDDEN),
+            initdb: self.tool_options("bootstrap.initdb", INITDB_FORBIDDEN),
             pg_hba: self.lines("bootstrap.pg_hba").unwrap_or_default(),
         }
     }
 
-    /// Timings that no adjustment saves are refused while the file's author is still watching; others are announced.
+    /// What is adjusted is announced while the file's author is still watching.
     fn bootstrap_dcs(&mut self) {
         let Some(dcs) = self.at("bootstrap.dcs") else { return };
         let value = |key: &str, default: i64| dcs.get(key).and_then(|n| whole(&n.value)).unwrap_or(default);
         let (ttl, retry_timeout) = (value("ttl", 30), value("retry_timeout", 10));
         if retry_timeout.saturating_mul(2).saturating_add(1) > ttl {
             let key = if dcs.get("ttl").is_some() { "bootstrap.dcs.ttl" } else { "bootstrap.dcs.retry_timeout" };
-            let message = impossible_timing(ttl, retry_timeout);
-            return self.refuse(key, message);
+            self.suspect(key, impossible_timing(ttl, retry_timeout));
         }
         match DynamicConfig::from_json(&dcs.to_json()) {
             Ok((_, warnings)) => {

@@ -24,7 +24,16 @@ impl Build<'_, '_> {
             return None;
         }
         for other in others {
-            self.warn(other, "ignored: the store is the one in section etcd3");
+            // Patroni takes the first that is there, in the order of the alphabet.
+            if other < "etcd3" {
+                let message = format!(
+                    "with this section beside etcd3 Patroni's store is {other}, which is not supported yet; remove the one that \
+                     the cluster does not use"
+                );
+                self.refuse(other, message);
+            } else {
+                self.warn(other, "ignored: the store is the one in section etcd3");
+            }
         }
         for key in ["srv", "discovery_srv", "srv_domain", "srv_suffix", "proxy"] {
             if self.at(&join("etcd3", key)).is_some() {

@@ -198,6 +198,8 @@ impl PostgresServer for Node {
 
     fn apply_settings(&self, _: Settings) {}
 
+    fn tell_of_reload(&self) {}
+
     async fn vet_parameters(&self) -> Vec<String> {
         Vec::new()
     }
