@@ -140,8 +140,12 @@ impl World {
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
         let candidate = request.and_then(|request| request.candidate.clone());
         let wished = candidate.as_ref() == Some(&self.names[node.0]);
-        // For whom the last leader has handed over to it vouches.
+        // For whom the last leader has handed over to it vouches, unless the operator has named another since.
         let failover = wished && request.is_some_and(|request| request.leader.is_none());
+        let told = self.store.keys().status.as_ref().map(|status| status.revision);
+        if failover && request.map(|request| request.revision) > told {
+            self.checks.handed_over = None;
+        }
         self.checks.by_word = failover && self.checks.handed_over.is_none();
         if wished {
             self.note_wish(node);
@@ -320,14 +324,15 @@ mod tests {
 
     #[test]
     fn a_winner_by_the_operators_word() {
-        let by_word = |switchover: bool, handed_over: bool| {
+        let by_word = |switchover: bool, handed_over: bool, asked: i64| {
             let mut by_word = false;
             broken(|world| {
                 let (old, node, mut key) = (leader(world), standby(world), key(world));
                 let candidate = Some(world.names[node.0].clone());
                 let leader = switchover.then(|| world.names[old.0].clone());
                 world.store.forge(|keys| {
-                    keys.failover = Some(FailoverKey { revision: Revision(1), leader, candidate, scheduled_at: None });
+                    let revision = Revision(asked);
+                    keys.failover = Some(FailoverKey { revision, leader, candidate, scheduled_at: None });
                 });
                 world.store.end(key.lease, Gone::Expired);
                 world.store_changed();
@@ -340,9 +345,10 @@ mod tests {
             });
             by_word
         };
-        assert!(by_word(false, false));
-        assert!(!by_word(true, false), "a switchover loses nothing that may not be lost");
-        assert!(!by_word(false, true), "the leader has vouched for it");
+        assert!(by_word(false, false, 1));
+        assert!(!by_word(true, false, 1), "a switchover loses nothing that may not be lost");
+        assert!(!by_word(false, true, 1), "the leader has vouched for it");
+        assert!(by_word(false, true, 1_000_000), "for another, and then the operator named it");
     }
 
     #[test]
