@@ -176,6 +176,7 @@ pub(crate) fn standby_sql(from: Option<&str>) -> Sql {
         received: HERE,
         replayed: HERE,
         upstream_set: from.is_some(),
+        restores: false,
         receiver,
         server_version: 150_000,
         ..with_slots(Sql::default())

@@ -169,7 +169,8 @@ impl Story {
         let whole = self.leader().get("/config").await.body;
         self.ask_leader("put the same", &Question::order("PUT", "/config", &whole)).await;
         self.ask_leader("put the same", &Question::get("/config")).await;
-        self.ask_leader("a restart is due", &patch(parameters(json!({"max_connections": 51})))).await;
+        let due = json!({"max_connections": 51, "shared_buffers": "24MB"});
+        self.ask_leader("a restart is due", &patch(parameters(due))).await;
         for index in 0..self.cluster.nodes.len() {
             self.until(&self.cluster.nodes[index], "/patroni", "pending_restart", true).await;
         }

@@ -8,7 +8,7 @@ use crate::id::{Lsn, Timeline};
 use crate::lease::Bounds;
 use crate::reason::Reason;
 use crate::view::View;
-use crate::view::postgres::Phase;
+use crate::view::postgres::{Phase, Sql};
 use crate::view::store::{ClusterView, MemberRecord};
 
 pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
@@ -52,12 +52,7 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
     let config = view.config();
     let sql = view.sql().filter(|_| view.phase() == Some(Phase::Ready));
     let standby = sql.is_some_and(|sql| sql.in_recovery);
-    let receiver = sql.and_then(|sql| sql.receiver.as_ref());
     let position = sql.map_or(Lsn(0), |sql| if standby { sql.received.max(sql.replayed) } else { sql.flushed });
-    let replication_state = match (standby, receiver) {
-        (true, Some(receiver)) if receiver.streaming => "streaming",
-        _ => "",
-    };
     MemberRecord {
         host: config.published.host.clone(),
         port: config.published.port,
@@ -68,7 +63,7 @@ pub(crate) fn record(view: &View<'_>) -> MemberRecord {
         position,
         received: sql.map_or(Lsn(0), |sql| sql.received),
         replayed: sql.map_or(Lsn(0), |sql| sql.replayed),
-        replication_state: String::from(replication_state),
+        replication_state: String::from(sql.and_then(Sql::replication_state).unwrap_or_default()),
         checkpoint_pending: checkpoint_pending(view),
         nofailover: config.nofailover,
         failover_priority: config.failover_priority,

@@ -215,6 +215,17 @@ fn a_position_is_told_again_once_its_timeline_is_known() {
     assert_eq!([0, 1].map(told), [true, false]);
 }
 
+#[test]
+fn a_standby_tells_where_it_has_its_wal_from() {
+    let told = |sql: Sql| crate::decide::members::record(&Node::standby().sql(sql).view()).replication_state;
+    let archive = |from: Option<&str>| Sql { restores: true, ..standby_sql(from) };
+    assert_eq!(told(archive(Some("b"))), "streaming");
+    assert_eq!(told(archive(None)), "in archive recovery");
+    assert_eq!(told(standby_sql(None)), "");
+    let primary = Node::primary().sql(Sql { restores: true, ..primary_sql() });
+    assert_eq!(crate::decide::members::record(&primary.view()).replication_state, "");
+}
+
 /// What others lack is measured by it. Only a clean stop says where the primary ended, and more than its last checkpoint
 /// was published of what crashed.
 #[test]

@@ -159,6 +159,9 @@ pub struct Sql {
     pub replayed_at: Option<i64>,
     /// `primary_conninfo` is not empty.
     pub upstream_set: bool,
+    /// `restore_command` is not empty.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub restores: bool,
     /// WAL senders.
     pub senders: Vec<Sender>,
     /// Replication slots.
@@ -169,6 +172,18 @@ pub struct Sql {
     pub postmaster_start_us: i64,
     /// Parameters whose change waits for a restart: name, old value, new value.
     pub pending_restart: Vec<(String, String, String)>,
+}
+
+impl Sql {
+    /// Where a standby has its WAL from, in Patroni's words; nothing of a primary, or of one that waits for it.
+    pub fn replication_state(&self) -> Option<&'static str> {
+        let streams = self.receiver.as_ref().is_some_and(|receiver| receiver.streaming);
+        match (self.in_recovery, streams, self.restores) {
+            (true, true, _) => Some("streaming"),
+            (true, false, true) => Some("in archive recovery"),
+            (true, false, false) | (false, _, _) => None,
+        }
+    }
 }
 
 /// A WAL receiver.

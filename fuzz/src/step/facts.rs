@@ -60,6 +60,7 @@ pub(super) fn sql(server: Server, choices: &mut Choices<'_>) -> Sql {
         replayed: position,
         receiver: choices.raw::<Receiver>().filter(|_| in_recovery),
         upstream_set: in_recovery && !choices.one_in(4),
+        restores: false,
         server_version: 150_018,
         ..Sql::default()
     }

@@ -73,10 +73,9 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// `streaming` while a standby receives.
+    /// Where a standby has its WAL from.
     pub(super) fn replication_state(&self) -> Option<&'static str> {
-        let receiver = self.sql.filter(|sql| sql.in_recovery)?.receiver.as_ref()?;
-        receiver.streaming.then_some("streaming")
+        self.sql.and_then(Sql::replication_state)
     }
 
     /// The newest position of the leader that this node has heard of, by the store or by its WAL receiver.

@@ -72,11 +72,12 @@ fn postgresql(facts: &Facts<'_>, page: &mut Page) {
     let replayed_at = seconds(standby.and_then(|sql| sql.replayed_at).map(|ms| ms.saturating_mul(1000)));
     page.gauge("patroni_xlog_replayed_timestamp", "Time of the last replayed transaction", &replayed_at);
     page.flag("patroni_xlog_paused", "Whether replay is paused", standby.is_some_and(|sql| sql.replay_paused));
-    let streaming = facts.replication_state() == Some("streaming");
+    let state = |of| facts.replication_state() == Some(of);
     // Patroni has these two only for a server whose version it knows.
     if sql.is_some() {
-        page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", streaming);
-        page.flag("patroni_postgres_in_archive_recovery", "Whether PostgreSQL is replicating from the archive", false);
+        page.flag("patroni_postgres_streaming", "Whether PostgreSQL is streaming", state("streaming"));
+        let archive = "Whether PostgreSQL is replicating from the archive";
+        page.flag("patroni_postgres_in_archive_recovery", archive, state("in archive recovery"));
     }
     let version = sql.map_or(0, |sql| sql.server_version).to_string();
     page.gauge("patroni_postgres_server_version", "Version of PostgreSQL", &version);

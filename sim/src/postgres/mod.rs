@@ -291,6 +291,7 @@ impl Server {
             replay_paused: self.replay_paused,
             receiver,
             upstream_set: on_disk.upstream.is_some(),
+            restores: false,
             senders: senders.collect(),
             slots: slots.collect(),
             server_version: 150_018,
