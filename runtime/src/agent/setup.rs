@@ -80,9 +80,13 @@ pub fn effective(
         port: own.listen_port,
         local: local_connection(local, &parameters.all),
         database: own.database.clone(),
-        superuser: credential(&own.authentication.superuser, "postgres"),
-        replication: credential(&own.authentication.replication, "replicator"),
-        rewind: own.authentication.rewind.as_ref().map(|account| credential(account, "postgres")),
+        superuser: credential(&own.authentication.superuser, "postgres", None),
+        replication: credential(&own.authentication.replication, "replicator", own.krbsrvname.as_deref()),
+        rewind: own
+            .authentication
+            .rewind
+            .as_ref()
+            .map(|account| credential(account, "postgres", own.krbsrvname.as_deref())),
         pgpass: own.pgpass.clone().unwrap_or_else(|| state_dir(local).join("pgpass")),
         server_log: state_dir(local).join("postgresql.log"),
         parameters: parameters.all,
@@ -182,8 +186,12 @@ pub fn asked_again(generation: u64, count: u64) -> u64 {
     hasher.finish()
 }
 
-fn credential(account: &Account, default_user: &str) -> Credential {
+/// `kerberos_service` is for libpq alone: our own connections know no Kerberos.
+fn credential(account: &Account, default_user: &str, kerberos_service: Option<&str>) -> Credential {
     let mut keywords = account.options.clone();
+    if let Some(service) = kerberos_service {
+        keywords.insert("krbsrvname".to_owned(), service.to_owned());
+    }
     if let Some(password) = &account.sslpassword {
         keywords.insert("sslpassword".to_owned(), password.reveal().to_owned());
     }
