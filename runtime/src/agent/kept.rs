@@ -4,27 +4,31 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use matriarch_core::view::postgres::DataDir;
 use serde_json::Value;
 
 use super::handle::Shared;
-use super::promises::{InForce, Promises};
+use super::promises::Promises;
+use crate::postgres::Server;
 
 /// What was written last.
 pub(super) struct Kept {
     promises: Arc<dyn Promises>,
+    postgres: Arc<dyn Server>,
     paused: bool,
     permanent_slots: BTreeSet<String>,
-    configuration: Option<InForce>,
+    configuration: Option<Value>,
 }
 
 impl Kept {
-    /// What the last agent left.
-    pub(super) fn read(promises: Arc<dyn Promises>) -> Self {
+    /// What the last agent left. `in_force` is the dynamic configuration that it found or left.
+    pub(super) fn read(promises: Arc<dyn Promises>, postgres: Arc<dyn Server>, in_force: Option<Value>) -> Self {
         Self {
             paused: promises.was_paused(),
             permanent_slots: promises.permanent_slots(),
-            configuration: promises.configuration(),
+            configuration: in_force,
             promises,
+            postgres,
         }
     }
 
@@ -40,7 +44,7 @@ impl Kept {
 
     /// The dynamic configuration that was in force.
     pub(super) fn configuration(&self) -> Option<&Value> {
-        self.configuration.as_ref().map(|in_force| &in_force.config)
+        self.configuration.as_ref()
     }
 
     /// Writes what is another than it was. `configured` is the last dynamic configuration of the store that can be used.
@@ -56,13 +60,18 @@ impl Kept {
             let (promises, names) = (Arc::clone(&self.promises), self.permanent_slots.clone());
             tokio::spawn(async move { promises.keep_permanent_slots(names).await });
         }
-        let kept = self.configuration.as_ref().map(|kept| (&kept.system_id, &kept.config));
-        let in_force = shared.system_identifier.as_ref().zip(configured);
-        if let Some((system_id, config)) = in_force.filter(|in_force| kept != Some(*in_force)) {
-            let in_force = InForce { system_id: system_id.clone(), config: config.clone() };
-            self.configuration = Some(in_force.clone());
-            let promises = Arc::clone(&self.promises);
-            tokio::spawn(async move { promises.keep_configuration(in_force).await });
+        if configured.is_some() && configured != self.configuration.as_ref() && is_of_the_cluster(shared) {
+            self.configuration = configured.cloned();
+            let (postgres, config) = (Arc::clone(&self.postgres), self.configuration.clone());
+            tokio::spawn(async move { postgres.keep_configuration(config.unwrap_or_default()).await });
         }
     }
+}
+
+/// The data directory is that of the cluster whose keys are seen. The race: a node is started in another cluster's scope, by
+/// mistake, and leaves a moment later.
+fn is_of_the_cluster(shared: &Shared) -> bool {
+    let DataDir::Cluster(data) = &shared.core.postgres.data else { return false };
+    let named = shared.core.store.cluster.as_ref().and_then(|seen| seen.value.system_id());
+    data.tainted.is_none() && named == Some(data.system_id)
 }

@@ -10,6 +10,7 @@ use matriarch_core::time::{Instant, WallMillis};
 use matriarch_core::view::store::{EpochRecord, HistoryLine, MemberRecord};
 
 use super::feed::Mirror;
+use super::setup;
 use crate::store::{Committed, EtcdStore, Guard, Operation, Renewed, Transaction};
 use crate::wire::{self, MemberExtras, PATRONI_LEVEL, keys as key};
 
@@ -304,8 +305,12 @@ impl Keys {
             ),
             StoreAction::CompleteInitialize { epoch, system_id, initialize, config } => {
                 let mut operations = vec![self.put(key::INITIALIZE, system_id.to_string())];
-                // Also one that is there and cannot be used has no revision: what is replaced is what is known of it.
-                let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(_, revision)| Revision(revision));
+                // Also one that is there and is no mapping has no revision: what is replaced is what is known of it. The
+                // race: an operator has written one since this was decided.
+                let known = self.mirror.text(key::CONFIG).map_or(Revision(0), |(text, revision)| {
+                    let written_since = config == Revision(0) && setup::stored(Some(&text)).0.is_some();
+                    Revision(if written_since { 0 } else { revision })
+                });
                 if config == Revision(0) {
                     let config = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     operations.push(self.put(key::CONFIG, config.as_str()));

@@ -423,23 +423,23 @@ impl Agent {
         let text = self.mirror.text(wire::keys::CONFIG);
         let (value, senseless) = setup::stored(text.as_ref().map(|(text, _)| text.as_str()));
         self.shared().dynamic.clone_from(&value);
-        let stored = value.is_some();
-        // A wiped store must not reset what was in force; a new cluster begins with its bootstrap section.
-        let before = || self.configured.clone().unwrap_or_else(|| self.local.bootstrap.dcs.clone());
-        let value = value.unwrap_or_else(before);
-        let (dynamic, mut warnings) = match DynamicConfig::from_json(&value) {
-            Ok(understood) => understood,
-            Err(why) => {
-                tracing::error!("the dynamic configuration cannot be used, the old one stays: {why}");
-                self.shared().configuration_warnings = vec![why];
-                return None;
-            }
+        // What cannot be used does not reset what was in force, nor does a store that was wiped; a new cluster begins with its
+        // bootstrap section.
+        let usable = value.as_ref().map(DynamicConfig::from_json).transpose();
+        let why = usable
+            .as_ref()
+            .err()
+            .map(|why| format!("the dynamic configuration cannot be used, the old one stays: {why}"));
+        let (dynamic, mut warnings) = if let Ok(Some(understood)) = usable {
+            self.configured = value;
+            understood
+        } else {
+            let old = self.configured.as_ref().unwrap_or(&self.local.bootstrap.dcs);
+            let understood = DynamicConfig::from_json(old);
+            understood.inspect_err(|why| tracing::error!("bootstrap.dcs cannot be used: {why}")).ok()?
         };
-        warnings.extend(senseless);
-        self.lanes.keys.set_config(&value);
-        if stored {
-            self.configured = Some(value);
-        }
+        warnings.extend(why.into_iter().chain(senseless));
+        self.lanes.keys.set_config(self.configured.as_ref().unwrap_or(&self.local.bootstrap.dcs));
         let effective = setup::effective(&self.local, &dynamic, warnings, self.server_major);
         {
             let mut shared = self.shared();

@@ -13,7 +13,6 @@ use matriarch_core::op::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::aside::Changes;
-use crate::postgres::control_data;
 
 /// Where a node keeps what must survive its agent: its files ([`Files`]), or those of a simulated node.
 #[tonic::async_trait]
@@ -34,34 +33,14 @@ pub trait Promises: Send + Sync {
     /// Remembers them for the next agent: one that is configured no more by then is somebody else's otherwise, and keeps
     /// WAL for ever.
     async fn keep_permanent_slots(&self, _names: BTreeSet<String>) {}
-    /// The dynamic configuration that was in force when the last agent heard of it last, if it was that of the cluster
-    /// whose data are here.
-    fn configuration(&self) -> Option<InForce> {
-        None
-    }
-    /// Remembers it for the next agent: for a start without a store, and for a store that has lost it.
-    async fn keep_configuration(&self, _in_force: InForce) {}
     /// Writes what `action` says, after all that was asked for before. `Done`: it is on disk.
     async fn write(&self, action: HostAction) -> Outcome<()>;
 }
-
-/// A dynamic configuration, and the cluster that it is of.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct InForce {
-    /// The system identifier, in decimal.
-    pub system_id: String,
-    /// The configuration as it stood in the store.
-    pub config: serde_json::Value,
-}
-
-/// Where Patroni keeps the dynamic configuration, in the data directory.
-const PATRONI_CACHE: &str = "patroni.dynamic.json";
 
 /// The files of one node.
 #[derive(Clone, Debug)]
 pub struct Files {
     directory: PathBuf,
-    data_dir: PathBuf,
     /// In turn: a write that hung must not land over a later one.
     writes: Arc<Changes>,
 }
@@ -129,24 +108,6 @@ impl Promises for Files {
         }
     }
 
-    fn configuration(&self) -> Option<InForce> {
-        let system_id = control_data::read(&self.data_dir).ok().flatten()?.system_id.to_string();
-        let kept = self.load("configuration").filter(|kept: &InForce| kept.system_id == system_id);
-        // What was here before us may have been Patroni.
-        let patronis = || {
-            let config: serde_json::Value = load(&self.data_dir.join(PATRONI_CACHE))?;
-            Some(InForce { system_id, config }).filter(|kept| kept.config.is_object())
-        };
-        kept.or_else(patronis)
-    }
-
-    async fn keep_configuration(&self, in_force: InForce) {
-        let files = self.clone();
-        if let Err(error) = self.writes.make(move || files.store("configuration", &in_force)).await {
-            tracing::warn!(%error, "the state directory does not take the dynamic configuration");
-        }
-    }
-
     async fn write(&self, action: HostAction) -> Outcome<()> {
         let files = self.clone();
         let written = self.writes.make(move || match action {
@@ -162,9 +123,9 @@ impl Promises for Files {
 }
 
 impl Files {
-    /// The files in `directory`, of the node whose data are in `data_dir`.
-    pub fn new(directory: &Path, data_dir: &Path) -> Self {
-        Self { directory: directory.to_owned(), data_dir: data_dir.to_owned(), writes: Arc::default() }
+    /// The files in `directory`.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), writes: Arc::default() }
     }
 
     fn write_epoch(&self, file: &EpochFile) -> io::Result<()> {
@@ -182,7 +143,22 @@ impl Files {
     }
 
     fn load<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Option<T> {
-        load(&self.directory.join(name))
+        let path = self.directory.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot be read and does not count");
+                return None;
+            }
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot be understood and does not count");
+                None
+            }
+        }
     }
 
     fn store<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
@@ -196,24 +172,6 @@ impl Files {
     }
 }
 
-fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot be read and does not count");
-            return None;
-        }
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot be understood and does not count");
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,10 +179,10 @@ mod tests {
     #[tokio::test]
     async fn a_pause_outlives_its_agent() {
         let directory = tempfile::tempdir().unwrap();
-        let promises = Files::new(directory.path(), directory.path());
+        let promises = Files::new(directory.path());
         assert!(!promises.was_paused());
         promises.keep_paused(true).await;
-        assert!(Files::new(directory.path(), directory.path()).was_paused());
+        assert!(Files::new(directory.path()).was_paused());
         promises.keep_paused(false).await;
         assert!(!promises.was_paused());
     }
@@ -232,17 +190,17 @@ mod tests {
     #[tokio::test]
     async fn the_operators_slots_are_known_to_the_next_agent() {
         let directory = tempfile::tempdir().unwrap();
-        let promises = Files::new(directory.path(), directory.path());
+        let promises = Files::new(directory.path());
         assert_eq!(promises.permanent_slots(), BTreeSet::new());
         let names = BTreeSet::from(["archive".to_owned()]);
         promises.keep_permanent_slots(names.clone()).await;
-        assert_eq!(Files::new(directory.path(), directory.path()).permanent_slots(), names);
+        assert_eq!(Files::new(directory.path()).permanent_slots(), names);
     }
 
     #[test]
     fn what_was_written_is_read_again_and_a_torn_file_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
-        let promises = Files::new(directory.path(), directory.path());
+        let promises = Files::new(directory.path());
         assert_eq!(promises.read(), Started::default());
         let epoch =
             EpochFile { system_id: SystemId(u64::MAX), store: StoreId(7), epoch: Revision(12), timeline: Timeline(3) };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::certificates::Slots;
 use super::namesake::NAMESAKE_LIMIT;
-use super::promises::{Files, Promises};
+use super::promises::Files;
 use super::surroundings::{self, Surroundings};
 use super::{Asked, Ended, setup, user};
 use crate::aside;
@@ -72,8 +72,9 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let listener = net::tcp_listen(&listen).await.map_err(|error| anyhow!("the REST API (restapi.listen): {error}"))?;
 
     let server_major = server_major(&local)?;
-    let promises = Files::new(&state_dir, &local.postgresql.data_dir);
-    let dynamic = setup::first(&local, promises.configuration().map(|in_force| in_force.config))?;
+    let in_force = setup::in_force(&local.postgresql.data_dir);
+    let dynamic = in_force.as_ref().unwrap_or(&local.bootstrap.dcs);
+    let dynamic = DynamicConfig::from_json(dynamic).map_err(|why| anyhow!("bootstrap.dcs: {why}"))?;
     let effective = setup::effective(&local, &dynamic.0, dynamic.1, server_major);
     refuse_unusable(&effective.settings)?;
 
@@ -102,7 +103,8 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         connector: Connector::tcp(CONNECT_LIMIT),
         listener: Listener::tcp(listener),
         postgres: Arc::new(Postgres::new(effective.settings)),
-        promises: Arc::new(promises),
+        promises: Arc::new(Files::new(&state_dir)),
+        in_force,
         guard: finder,
         asked: asked_out,
         service: ServiceManager::at(std::env::var_os(service::SOCKET)),

@@ -2,9 +2,8 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use matriarch_core::config::{Config, Published};
 use matriarch_core::id::Member;
 use matriarch_core::lease::Bounds;
@@ -80,7 +79,7 @@ pub fn effective(
         port: own.listen_port,
         local: local_connection(local, &parameters.all),
         database: own.database.clone(),
-        superuser: credential(&own.authentication.superuser, "postgres", None),
+        superuser: credential(&own.authentication.superuser, "postgres", own.krbsrvname.as_deref()),
         replication: credential(&own.authentication.replication, "replicator", own.krbsrvname.as_deref()),
         rewind: own
             .authentication
@@ -139,14 +138,19 @@ pub fn effective(
     Effective { core, settings, warnings }
 }
 
-/// What counts until the store tells: what was in force when the last agent heard of it, or the bootstrap section.
-pub fn first(local: &LocalConfig, in_force: Option<serde_json::Value>) -> anyhow::Result<(DynamicConfig, Vec<String>)> {
-    let bootstrap = || DynamicConfig::from_json(&local.bootstrap.dcs).map_err(|why| anyhow!("bootstrap.dcs: {why}"));
-    let Some(in_force) = in_force else { return bootstrap() };
-    DynamicConfig::from_json(&in_force).or_else(|why| {
-        tracing::warn!("the dynamic configuration that was in force cannot be used any more, bootstrap.dcs is: {why}");
-        bootstrap()
-    })
+/// The dynamic configuration that counts until the store tells, if there is one that can be used: what was in force when the
+/// last agent heard of it. Otherwise it is the bootstrap section.
+pub fn in_force(data_dir: &Path) -> Option<serde_json::Value> {
+    let config = crate::postgres::dynamic::read(data_dir)?;
+    match DynamicConfig::from_json(&config) {
+        Ok(_) => Some(config),
+        Err(why) => {
+            tracing::warn!(
+                "the dynamic configuration that was in force cannot be used any more, bootstrap.dcs is: {why}"
+            );
+            None
+        }
+    }
 }
 
 /// What stands in the key `config`, and what is to be said if that is no configuration at all.
@@ -163,16 +167,13 @@ pub fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a String> {
     now.iter().filter(|warning| !before.contains(warning)).collect()
 }
 
-/// A number that changes with everything that ends up in PostgreSQL's configuration files and in its password file.
+/// A number that changes with everything of the dynamic configuration that ends up in PostgreSQL's files. What comes from the
+/// node's own file, a password for example, is written when that is read again ([`asked_again`]).
 fn generation(settings: &Settings) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&settings.parameters, &settings.command_line, &settings.pg_hba, &settings.pg_ident, &settings.recovery_conf)
         .hash(&mut hasher);
-    (&settings.custom_conf, settings.use_slots, &settings.pgpass).hash(&mut hasher);
-    for credential in [&settings.superuser, &settings.replication].into_iter().chain(&settings.rewind) {
-        let password = credential.password.as_ref().map(|password| &password.0);
-        (&credential.user, password, &credential.keywords).hash(&mut hasher);
-    }
+    settings.use_slots.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -186,7 +187,7 @@ pub fn asked_again(generation: u64, count: u64) -> u64 {
     hasher.finish()
 }
 
-/// `kerberos_service` is for libpq alone: our own connections know no Kerberos.
+/// `kerberos_service` is for libpq alone, in standbys, tools and scripts: our own connections know no Kerberos.
 fn credential(account: &Account, default_user: &str, kerberos_service: Option<&str>) -> Credential {
     let mut keywords = account.options.clone();
     if let Some(service) = kerberos_service {

@@ -59,6 +59,8 @@ pub struct Surroundings {
     pub postgres: Arc<dyn Server>,
     /// What survives the agent.
     pub promises: Arc<dyn Promises>,
+    /// The dynamic configuration that was in force, if it is known and can be used.
+    pub in_force: Option<serde_json::Value>,
     /// The guard.
     pub guard: Finder,
     /// What the operating system asks for.
@@ -70,7 +72,7 @@ pub struct Surroundings {
 }
 
 /// Lives in its surroundings until it is told to leave. `found` is the guard and how it greeted; `config` is what
-/// [`setup::effective`] makes of `local` and its bootstrap section.
+/// [`setup::effective`] makes of `local` and of the dynamic configuration that was in force, or its bootstrap section.
 pub async fn live(
     around: Surroundings,
     local: LocalConfig,
@@ -88,7 +90,7 @@ pub async fn live(
     let mirror = Mirror::new(&base);
     let me = Member::new(&local.name);
     let keys = Keys::new(store.clone(), mirror.clone(), &base, me, setup::extras(&local));
-    let kept = Kept::read(Arc::clone(&around.promises));
+    let kept = Kept::read(Arc::clone(&around.promises), Arc::clone(&around.postgres), around.in_force.clone());
     keys.set_config(kept.configuration().unwrap_or(&local.bootstrap.dcs));
     keys.allow_tenure(config.ttl);
     let started = around.promises.read();

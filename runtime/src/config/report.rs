@@ -157,7 +157,7 @@ impl Sources {
 fn secret_words(line: &str) -> Vec<usize> {
     let (mut ends, mut word) = (Vec::new(), String::new());
     for (at, c) in line.chars().chain([' ']).enumerate() {
-        if c.is_alphanumeric() || c == '_' {
+        if c.is_alphanumeric() || matches!(c, '_' | '-') {
             word.push(c);
         } else if is_secret_name(&std::mem::take(&mut word)) {
             ends.push(at);

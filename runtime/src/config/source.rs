@@ -312,7 +312,7 @@ fn values_of_line(text: &str, at: Span) -> Span {
 fn near_secret(text: &str, line: u32) -> bool {
     let lines: Vec<&str> = yaml::lines(text).take(line as usize).collect();
     for line in lines.iter().rev() {
-        let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let words = line.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-'));
         if words.filter(|w| w.len() > 2).any(is_secret_name) || holds_credentials(line) {
             return true;
         }

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod conf;
 pub mod control_data;
 mod divergence;
+pub mod dynamic;
 pub(crate) mod encryption;
 pub mod files;
 mod freeze;
@@ -113,6 +114,16 @@ impl Postgres {
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&locked(&self.settings))
+    }
+
+    /// Keeps the dynamic configuration in the data directory.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn keep_configuration(&self, config: serde_json::Value) -> io::Result<()> {
+        let settings = self.settings();
+        // In turn with what else is done to the directory: what a clone finds in its place would keep it from beginning.
+        self.changes.make(move || dynamic::write(&settings, &config)).await
     }
 
     /// The next [`Self::reload_configuration`] is news, whatever it changes.

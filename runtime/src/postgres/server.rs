@@ -56,6 +56,9 @@ pub trait Server: Send + Sync {
     fn apply_settings(&self, settings: Settings);
     /// The next reload is asked for by an operator: scripts hear of it also where it changes nothing.
     fn tell_of_reload(&self);
+    /// Keeps the dynamic configuration beside the data for the next agent, if they are whole. What does not get to the disk
+    /// is missed only by a store that has lost it.
+    async fn keep_configuration(&self, config: serde_json::Value);
     /// Has the server's program look at the parameters; what it would refuse, in words.
     async fn vet_parameters(&self) -> Vec<String>;
 }
@@ -97,6 +100,12 @@ impl Server for Postgres {
 
     fn tell_of_reload(&self) {
         self.tell_of_reload();
+    }
+
+    async fn keep_configuration(&self, config: serde_json::Value) {
+        if let Err(error) = self.keep_configuration(config).await {
+            tracing::warn!(%error, "the data directory does not take the dynamic configuration");
+        }
     }
 
     async fn vet_parameters(&self) -> Vec<String> {

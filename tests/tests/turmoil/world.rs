@@ -457,6 +457,7 @@ async fn agent(name: &'static str, members: usize, (node, uses, asks): Beside) -
         listener: listen(REST).await?,
         postgres: node.clone(),
         promises: node,
+        in_force: None,
         guard,
         asked,
         reload: Box::new(move || Box::pin(std::future::ready(Some(configuration(name, members))))),

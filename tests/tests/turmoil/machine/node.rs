@@ -200,6 +200,8 @@ impl PostgresServer for Node {
 
     fn tell_of_reload(&self) {}
 
+    async fn keep_configuration(&self, _: serde_json::Value) {}
+
     async fn vet_parameters(&self) -> Vec<String> {
         Vec::new()
     }
