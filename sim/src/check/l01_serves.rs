@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use matriarch_core::id::Lsn;
 
-use crate::node::NodeId;
+use crate::node::{Node, NodeId};
 use crate::postgres::wal::Place;
 use crate::time::{Time, ms};
 use crate::world::World;
@@ -65,8 +65,15 @@ impl World {
     /// Whoever may lead lost its data to an operator, and who has data may not. Or a restored store tells of a position,
     /// and everybody who may lead lacks more of that than may be given up.
     fn nobody_may_lead(&self) -> bool {
-        let has_data =
-            |may_lead: bool| self.nodes.iter().any(|node| node.config.nofailover != may_lead && node.place().is_some());
+        // One that was rewound and needs WAL to become consistent that only somebody has who may not lead does not come up.
+        let comes_up = |node: &Node| {
+            node.config.nofailover
+                || node.server.cluster().is_some_and(|on_disk| self.wal.contains(on_disk.end, on_disk.consistent))
+        };
+        let has_data = |may_lead: bool| {
+            let able = |node: &&Node| node.config.nofailover != may_lead && comes_up(node);
+            self.nodes.iter().filter(able).any(|node| node.place().is_some())
+        };
         if has_data(false) && !has_data(true) {
             return true;
         }

@@ -53,7 +53,7 @@ impl World {
 
     /// The two part where timelines of one number begin at one position, one of them by an operator's doing. Nobody can
     /// tell those apart by number and position. Core begins none such.
-    fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
+    pub(super) fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
         let shared = self.wal.shared(one, other);
         let begun = |goal| self.wal.on_the_way(goal, shared.depth + 1);
         let (one, other) = (begun(one), begun(other));
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// How far the two seem to be one to whoever compares numbers and positions.
-    fn seems_shared(&self, mine: Place, published: Place) -> Lsn {
+    pub(super) fn seems_shared(&self, mine: Place, published: Place) -> Lsn {
         let (at, other) = (self.wal.lsn(mine), self.wal.lsn(published));
         match self.wal.history(mine).relation(at, &self.wal.history(published), other) {
             Relation::Diverged { at } => at,

@@ -118,7 +118,11 @@ impl World {
         let newer = told && branch > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
         let published = self.checks.released.or(self.checks.published)?;
-        let kept = |place| self.wal.shared(place, published).depth;
+        // As it seems to whoever compares numbers and positions, where an operator's timeline has the number of a leader's.
+        let kept = |place| match self.are_twins_by_hand(place, published) {
+            true => self.seems_shared(place, published),
+            false => self.wal.lsn(self.wal.shared(place, published)),
+        };
         let counts = newer && kept(theirs) >= kept(mine);
         let too_much = patient || bytes > self.settings.maximum_lag_bytes;
         (counts && too_much).then(|| format!("holds {bytes} bytes of a newer branch"))
