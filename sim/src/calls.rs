@@ -101,7 +101,8 @@ impl World {
             return;
         }
         let reply = self.store.apply(self.now, request);
-        if let (Request::Order { action, .. }, Reply::Done(_)) = (request, &reply) {
+        if let (Request::Order { action, from, .. }, Reply::Done(_)) = (request, &reply) {
+            self.check_writer(action, from);
             match &**action {
                 StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),
                 StoreAction::PutStatus { status, .. } | StoreAction::PutHistory { status, .. } => {

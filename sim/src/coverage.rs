@@ -23,7 +23,7 @@ pub const EVIDENCE: [&str; 9] = [
 ];
 
 /// The orders that end as operations, and with them all that can come of one.
-const OPERATIONS: [&str; 35] = [
+const OPERATIONS: [&str; 38] = [
     "acquire",
     "abandon_initialize",
     "checkpoint",
@@ -41,6 +41,7 @@ const OPERATIONS: [&str; 35] = [
     "grant_session",
     "grant_tenure",
     "initdb",
+    "keep_session",
     "promote",
     "put_failover",
     "put_history",
@@ -51,6 +52,7 @@ const OPERATIONS: [&str; 35] = [
     "recover_single_user",
     "release",
     "renew",
+    "reserve",
     "restart",
     "restore",
     "revoke",
@@ -59,6 +61,7 @@ const OPERATIONS: [&str; 35] = [
     "start_standby",
     "stop",
     "take_over",
+    "vouch",
 ];
 /// What can come of an operation.
 const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
@@ -83,6 +86,7 @@ const RARE: &[&str] = &[
     "clear_failover refused",
     "put_failover refused",
     "drop_slot refused",
+    "vouch refused",
 ];
 
 /// What a swarm does not reach, and why.

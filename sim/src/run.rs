@@ -15,10 +15,10 @@ use crate::world::World;
 /// What kind of failure it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
-    /// Something must never happen, and did.
-    Safety,
     /// Something must happen, and did not.
     Liveness,
+    /// Something must never happen, and did.
+    Safety,
     /// An assertion failed: core's, or the world's.
     Crash,
 }
@@ -71,9 +71,19 @@ impl Violation {
     }
 }
 
+/// As [`run`], where only what must never happen counts: what must happen in time ends nothing.
+pub fn run_for_safety(plan: Plan, mutant: Option<Mutant>) -> Ran {
+    let mut world = World::new(plan, mutant, Trace::hash_only());
+    world.safety_alone = true;
+    to_its_end(world)
+}
+
 /// Runs a plan. A failed assertion is a violation like any other.
 pub fn run(plan: Plan, mutant: Option<Mutant>, trace: Trace) -> Ran {
-    let mut world = World::new(plan, mutant, trace);
+    to_its_end(World::new(plan, mutant, trace))
+}
+
+fn to_its_end(mut world: World) -> Ran {
     if let Err(what) = caught(|| world.run()) {
         world.violation = Some(Violation { invariant: CRASH, at: world.now, what });
     }
@@ -90,8 +100,8 @@ pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Runs a plan up to an instant, and leaves the world as it is then.
-pub fn run_until(plan: Plan, until: Time) -> World {
-    let mut world = World::new(plan, None, Trace::hash_only());
+pub fn run_until(plan: Plan, mutant: Option<Mutant>, until: Time) -> World {
+    let mut world = World::new(plan, mutant, Trace::hash_only());
     world.run_until(until);
     world
 }

@@ -19,6 +19,7 @@ use crate::node::{Message, Node, NodeId, name};
 use crate::postgres::Pace;
 use crate::postgres::wal::{Place, Wal};
 use crate::random::Stream;
+use crate::run::Class;
 use crate::settings::Settings;
 use crate::store::hands::Backup;
 use crate::store::{Request as StoreRequest, Store, Unguarded};
@@ -298,6 +299,8 @@ pub struct World {
     pub checks: Checks,
     /// The first violation.
     pub violation: Option<Violation>,
+    /// Only what must never happen counts.
+    pub safety_alone: bool,
     /// What has been seen to happen.
     pub coverage: Coverage,
     /// What happened, for whoever reads it.
@@ -373,6 +376,7 @@ impl World {
             client_random: Stream::new(seed, "client"),
             checks: Checks::default(),
             violation: None,
+            safety_alone: false,
             coverage: Coverage::default(),
             trace,
             steps: 0,
@@ -515,8 +519,9 @@ impl World {
 
     /// Names a violation, if it is the first.
     pub fn violated(&mut self, invariant: &'static str, what: String) {
-        if self.violation.is_none() {
-            self.violation = Some(Violation { invariant, at: self.now, what });
+        let violation = Violation { invariant, at: self.now, what };
+        if self.violation.is_none() && !(self.safety_alone && violation.class() == Class::Liveness) {
+            self.violation = Some(violation);
         }
     }
 }

@@ -6,9 +6,8 @@ use std::cell::Cell;
 
 use matriarch_sim::fault::{Fault, Plan, What, When, Where};
 use matriarch_sim::mutant::Mutant;
-use matriarch_sim::run::{Class, quiet_assertions, run};
+use matriarch_sim::run::{quiet_assertions, run_for_safety};
 use matriarch_sim::settings::Settings;
-use matriarch_sim::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -78,12 +77,12 @@ fn runner() -> TestRunner {
 /// What must never happen does not, and no assertion fails. What must happen in time is the swarm's to judge, which knows
 /// longer calm. How many commits were acknowledged.
 fn holds(plan: &Plan, mutant: Option<Mutant>) -> Result<u64, TestCaseError> {
-    let ran = run(plan.clone(), mutant, Trace::hash_only());
+    let ran = run_for_safety(plan.clone(), mutant);
     match ran.violation {
-        Some(violation) if violation.class() != Class::Liveness => {
+        Some(violation) => {
             Err(TestCaseError::fail(format!("{} at {}: {}", violation.invariant, violation.at, violation.what)))
         }
-        _ => Ok(ran.acknowledged.0),
+        None => Ok(ran.acknowledged.0),
     }
 }
 

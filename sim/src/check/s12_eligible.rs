@@ -119,9 +119,9 @@ impl World {
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
         let published = self.checks.released.or(self.checks.published)?;
         // As it seems to whoever compares numbers and positions, where an operator's timeline has the number of a leader's.
-        let kept = |place| match self.are_twins_by_hand(place, published) {
-            true => self.seems_shared(place, published),
-            false => self.wal.lsn(self.wal.shared(place, published)),
+        let kept = |place| {
+            let twins = self.are_twins_by_hand(place, published);
+            if twins { self.seems_shared(place, published) } else { self.wal.lsn(self.wal.shared(place, published)) }
         };
         let counts = newer && kept(theirs) >= kept(mine);
         let too_much = patient || bytes > self.settings.maximum_lag_bytes;

@@ -1,4 +1,4 @@
-//! S15: what streams is a prefix of its source. Looked at where WAL arrives (`servers.rs`).
+//! S15: what streams is a prefix of its source. Looked at where WAL arrives (`streams.rs`).
 
 #[cfg(test)]
 mod tests {

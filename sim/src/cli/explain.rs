@@ -46,7 +46,7 @@ fn line(line: &Line) -> String {
 
 /// What a node decides at an instant.
 pub(super) fn explain(which: &Which, at: Time, node: char) -> Result<u8, String> {
-    let world = run_until(which.plan()?, at);
+    let world = run_until(which.plan()?, which.mutant, at);
     let index = (node as usize).wrapping_sub('a' as usize);
     let Some(host) = world.nodes.get(index) else {
         return Err(format!("there is no node {node}: there are {}", world.nodes.len()));

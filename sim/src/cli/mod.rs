@@ -160,10 +160,8 @@ fn replay(files: Vec<PathBuf>, trace: bool, mutant: Option<Mutant>, html: Option
             run_one(&Which { seed: None, plan: Some(file), mutant }, trace, html)?
         } else if html.is_some() {
             return Err(format!("{} is a recording: --html shows the run of a plan", file.display()));
-        } else if recording::replay(&file, &bytes, trace) {
-            0
         } else {
-            Class::Crash.exit_code()
+            recording::replay(&file, &bytes, trace)?.map_or(0, Class::exit_code)
         });
     }
     Ok(code)

@@ -4,15 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use matriarch_core::record::MAGIC;
-use matriarch_sim::replay::{Replayed, replay_with};
+use matriarch_sim::replay::{ReplayError, Replayed, replay_with};
+use matriarch_sim::run::Class;
 
 /// The file is a recording.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// Replays one file and tells of it; false if a digest differs or it cannot be read.
-pub(super) fn replay(file: &Path, bytes: &[u8], trace: bool) -> bool {
+/// Replays one file and tells of it: what did not hold in it or does not agree with it, if anything.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn replay(file: &Path, bytes: &[u8], trace: bool) -> Result<Option<Class>, String> {
     let shown = file.display();
     let replayed = replay_with(bytes, |step| {
         if trace {
@@ -31,14 +35,15 @@ pub(super) fn replay(file: &Path, bytes: &[u8], trace: bool) -> bool {
             if summary.torn_bytes > 0 {
                 println!("  the last record is cut off ({} bytes)", summary.torn_bytes);
             }
-            if let Some(fatal) = summary.fatal {
+            if let Some(fatal) = &summary.fatal {
                 println!("  the last step never returned: {fatal}");
             }
-            true
+            Ok(summary.fatal.map(|_| Class::Crash))
         }
+        Err(ReplayError::Unreadable(why)) => Err(format!("{shown}: {why}")),
         Err(error) => {
             println!("{shown}: {error}");
-            false
+            Ok(Some(if matches!(error, ReplayError::Panicked { .. }) { Class::Crash } else { Class::Safety }))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use matriarch_sim::check::Violation;
 use matriarch_sim::coverage::Coverage;
 use matriarch_sim::fault::Plan;
-use matriarch_sim::run::run;
+use matriarch_sim::run::{Class, run};
 use matriarch_sim::trace::Trace;
 
 /// How often a log, which is no terminal, gets a line.
@@ -140,16 +140,16 @@ fn report(sum: &Sum, took: Duration, jobs: usize) -> u8 {
     table("orders and what came of them", outcomes);
     println!("\nsurprises, if this were the set of the test run: {}", sum.coverage.surprises().join("; "));
     outages(&sum.coverage);
-    let mut code = 0;
+    let mut worst = None;
     for (invariant, found) in &sum.found {
         let seeds: Vec<String> = found.iter().take(8).map(|(seed, _)| seed.to_string()).collect();
         println!("\n{invariant} was broken by {} seeds: {}", found.len(), seeds.join(" "));
         if let Some((seed, violation)) = found.first() {
             println!("  {}\n  again: matriarch-sim run --seed {seed}", violation.what);
-            code = code.max(violation.class().exit_code());
+            worst = worst.max(Some(violation.class()));
         }
     }
-    if code == 0 { evidence(sum) } else { code }
+    worst.map_or_else(|| evidence(sum), Class::exit_code)
 }
 
 /// How long nobody served after faults that came alone.
