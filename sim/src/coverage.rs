@@ -85,6 +85,7 @@ const RARE: &[&str] = &[
     "complete_initialize unknown",
     "clear_failover refused",
     "put_failover refused",
+    "create_slot refused",
     "drop_slot refused",
     "vouch refused",
 ];

@@ -108,7 +108,9 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     assert!(view.authority(), "nothing is started as primary without authority");
     let failures = view.state.memory.start_failures;
     let others = view.has_electable_others();
-    let at_once = view.config().primary_start_timeout.is_zero() && others;
+    // What an operator asked for is no crash, and in a pause nobody would take over.
+    let crashed = !view.state.memory.requested && !view.paused();
+    let at_once = view.config().primary_start_timeout.is_zero() && others && crashed;
     if failures >= START_FAILURES_MAX || at_once {
         let why = if at_once {
             "PostgreSQL is gone, and primary_start_timeout is 0: another is to take over at once".into()

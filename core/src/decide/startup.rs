@@ -15,8 +15,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since = view.state.memory.starting_since.unwrap_or(view.at);
     let (since_ms, limit) = (ms(view.at.since(since)), view.config().primary_start_timeout);
     let limit_ms = ms(limit);
-    // In a pause nobody would take over.
-    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() {
+    // A limit of none is for a crash. In a pause nobody would take over.
+    let asked_for = limit.is_zero() && view.state.memory.requested;
+    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() && !asked_for {
         let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
         return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
     }

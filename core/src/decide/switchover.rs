@@ -18,6 +18,9 @@ use crate::view::store::MemberRecord;
 
 /// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
 const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
+/// Nor is a candidate that did not answer asked again for so long: longer than any question waits for its answer, from which
+/// its silence is dated.
+const SILENCE_AGE_MAX: Duration = Duration::from_secs(5);
 /// A postmaster that has written its shutdown checkpoint may wait for hung standbys for so long.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A checkpoint is not repeated within this time.
@@ -44,7 +47,7 @@ pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>
         let ours = request.leader.as_ref().is_none_or(|leader| *leader == view.config().me);
         let other = request.candidate.as_ref() != Some(&view.config().me);
         let named = request.leader.is_some() || request.candidate.is_some();
-        if ours && other && named {
+        if ours && other && named && !view.is_of_a_leader_before(request) {
             return Some(request.candidate.as_ref());
         }
     }
@@ -72,8 +75,8 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
     let peers = &view.state.peers;
     let unasked = candidates.iter().filter(|(name, _)| {
         let answered = peers.answers.get(name).is_some_and(|seen| seen.asked >= since);
-        let unreachable = peers.unreachable.get(*name).is_some_and(|at| *at >= since);
-        !answered && !unreachable
+        let silent = peers.unreachable.get(*name).is_some_and(|at| *at >= view.at.back(SILENCE_AGE_MAX));
+        !answered && !silent
     });
     let asks: Vec<Action> = unasked.map(|(name, record)| ask_status(name, record)).collect();
     let good = candidates.iter().any(|(name, _)| fresh_answer(view, name, since).is_some_and(|a| good(view, a)));

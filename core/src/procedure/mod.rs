@@ -128,6 +128,10 @@ fn reinitialize(state: &mut State, at: Instant, force: bool, from_leader: bool) 
 }
 
 fn why_no_reinit(view: &View<'_>, force: bool) -> Option<String> {
+    // It would be done when the mode is left, however long that takes.
+    if let Some(mode) = &view.config().unsupported {
+        return Some(format!("{}", Reason::UnsupportedMode { mode: mode.clone() }));
+    }
     // Nor while it is not settled whether the key in our name is ours.
     let mine = matches!(view.state.tenure, Tenure::Adopting { .. })
         && view.leader().is_some_and(|leader| leader.member == view.config().me);

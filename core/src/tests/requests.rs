@@ -86,6 +86,10 @@ fn what_can_be_refused_at_once_is_refused_in_the_words_of_the_contract() {
     let alone = || node().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a"));
     let body = "switchover is not possible: cluster does not have members except leader";
     assert_eq!(at_once(alone(), asks(Some("a"), None, true)), Some((412, body.to_owned())));
+    let observing = Node::standby().config(|config| config.unsupported = Some("synchronous_mode".into()));
+    let reinitialize = Request::Reinitialize { force: true, from_leader: false };
+    let told = at_once(observing, reinitialize).map(|(status, _)| status);
+    assert_eq!(told, Some(503), "it would be done when the mode is left");
     let body = "Cluster has no leader, can not reinitialize";
     assert_eq!(
         at_once(Node::racing(), Request::Reinitialize { force: true, from_leader: false }),

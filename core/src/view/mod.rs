@@ -7,7 +7,7 @@ pub mod postgres;
 pub mod store;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::config::Config;
+use crate::config::{Config, GUARD_LIMIT};
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
@@ -248,6 +248,7 @@ impl<'a> View<'a> {
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
                 || self.vetoed_for().is_some()
+                || self.state.guard.gone.is_some_and(|gone| self.at.since(gone) >= GUARD_LIMIT)
                 || (self.complete_dir().is_none() && self.state.postgres.data != DataDir::Unknown),
             receives: self.may_receive(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
@@ -366,6 +367,15 @@ impl<'a> View<'a> {
             return None;
         }
         (self.schedule_left(request).is_none() && !self.schedule_missed(request)).then_some(request)
+    }
+
+    /// It was asked of a leader before this one, or while nobody led: who leads now is what came of it. What is scheduled
+    /// is for whoever leads then.
+    ///
+    /// The race: the candidate of a hand-over does not take the key, and who takes it in its stead would hand over to it
+    /// again, and again.
+    pub fn is_of_a_leader_before(&self, request: &FailoverKey) -> bool {
+        request.scheduled_at.is_none() && self.held().is_some_and(|held| request.revision < held.epoch)
     }
 
     /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::action::Lane;
 use crate::event::{Event, HostEvent};
+use crate::id::Pid;
 use crate::op::Outcome;
 use crate::view::store::{ClusterView, MemberRecord};
 
@@ -216,8 +217,16 @@ fn a_new_cluster_writes_its_epoch_before_its_first_start() {
 fn a_leader_that_cannot_start_gives_up() {
     let node = Node::primary().dead().with(|state| state.memory.start_failures = 3);
     concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
-    let node = Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
-    concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    let at_once = || Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
+    concludes(&at_once(), Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    // The bug: between the halves of a restart that an operator asked for it was given up, and killed when it came up.
+    let asked = at_once().with(|state| state.memory.requested = true);
+    assert_ne!(asked.concludes().1, "cannot_serve");
+    let starting = |requested: bool| {
+        let process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
+        at_once().with(|state| (state.postgres.process, state.memory.requested) = (process, requested)).concludes().1
+    };
+    assert_eq!([true, false].map(starting), ["starting", "recovery_too_long"]);
 }
 
 fn winner() -> Node {

@@ -1,6 +1,7 @@
 //! Leadership that is handed over: on request, and when the agent leaves.
 
 use super::*;
+use crate::reason::Reason;
 
 fn moving() -> Node {
     let request = failover(Some("a"), Some("b"));
@@ -63,6 +64,31 @@ fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
         state.peers.unreachable.insert(Member::new("b"), now);
     });
     assert_eq!(silent.concludes().1, "no_good_candidate");
+    // The bug: its silence is dated from the question, and was too old by the time that the question had waited for it.
+    let silent = |age_ms: u64| {
+        moving().with(|state| {
+            let asked = now.back(crate::time::Duration::from_millis(age_ms));
+            state.peers.unreachable.insert(Member::new("b"), asked);
+        })
+    };
+    assert_eq!(silent(4_999).concludes().1, "no_good_candidate");
+    assert_eq!(silent(5_001).concludes().1, "asking_candidates");
+}
+
+/// The bug: a candidate did not take the key that was released to it, and whoever won it in its stead stopped for it again.
+#[test]
+fn what_was_asked_of_a_leader_before_this_one_is_over() {
+    let asked = |revision: i64, scheduled: bool| {
+        let scheduled_at = scheduled.then_some(crate::time::WallMillis(1_000_000));
+        let request = FailoverKey { revision: Revision(revision), scheduled_at, ..failover(None, Some("b")) };
+        moving().cluster(|cluster| cluster.failover = Some(request))
+    };
+    assert_eq!(asked(EPOCH.0 + 1, false).decide().0, Rung::Switchover);
+    assert_eq!(asked(EPOCH.0 - 1, false).decide().0, Rung::Leader);
+    assert_eq!(asked(EPOCH.0 - 1, true).decide().0, Rung::Switchover, "what is scheduled is for who leads then");
+    let cleared = |node: &Node| crate::decide::cluster_keys::order(&node.view()).map(|(_, reason)| reason);
+    assert_eq!(cleared(&asked(EPOCH.0 - 1, false)), Some(Reason::RequestStale));
+    assert_ne!(cleared(&asked(EPOCH.0 + 1, false)), Some(Reason::RequestStale));
 }
 
 #[test]
