@@ -107,7 +107,7 @@ fn planted_bugs_are_found() {
         (Mutant::GuardAcknowledgesMore, 20),
         (Mutant::OrphansLive, 100),
         (Mutant::NeverDiverged, 20),
-        (Mutant::SessionLossUnheard, 100),
+        (Mutant::SessionLossUnheard, 30),
         (Mutant::DeathUnseen, 20),
         (Mutant::EpochNotOnDisk, 20),
         (Mutant::EveryAnswerIsPledged, 20),

@@ -165,7 +165,9 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         }
         // The race: the lease of its record ended before its tenure. Nothing of the release was carried out, and it goes
         // without the record then.
-        StoreAction::Release { session: Some(_), .. } if *refusal == Refusal::LeaseGone => state.session.lease = None,
+        StoreAction::Release { session: Some(of_record), .. } if *refusal == Refusal::LeaseGone => {
+            state.session.lease = state.session.lease.filter(|lease| lease != of_record);
+        }
         StoreAction::Release { .. } => released(state),
         // "Not found" is as good as revoked.
         StoreAction::Revoke { lease } => {

@@ -47,7 +47,9 @@ pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>
         let ours = request.leader.as_ref().is_none_or(|leader| *leader == view.config().me);
         let other = request.candidate.as_ref() != Some(&view.config().me);
         let named = request.leader.is_some() || request.candidate.is_some();
-        if ours && other && named && !view.is_of_a_leader_before(request) {
+        // What was begun is brought to its end, also where the key was lost and regained meanwhile.
+        let over = view.is_primary() && view.is_of_a_leader_before(request);
+        if ours && other && named && !over {
             return Some(request.candidate.as_ref());
         }
     }

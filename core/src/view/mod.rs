@@ -7,7 +7,7 @@ pub mod postgres;
 pub mod store;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::config::{Config, GUARD_LIMIT};
+use crate::config::{AHEAD_PATIENCE, Config};
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
@@ -248,7 +248,7 @@ impl<'a> View<'a> {
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
                 || self.vetoed_for().is_some()
-                || self.state.guard.gone.is_some_and(|gone| self.at.since(gone) >= GUARD_LIMIT)
+                || self.state.guard.gone.is_some_and(|gone| self.at.since(gone) >= AHEAD_PATIENCE)
                 || (self.complete_dir().is_none() && self.state.postgres.data != DataDir::Unknown),
             receives: self.may_receive(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),

@@ -60,10 +60,11 @@ impl Kept {
             let (promises, names) = (Arc::clone(&self.promises), self.permanent_slots.clone());
             tokio::spawn(async move { promises.keep_permanent_slots(names).await });
         }
-        if configured.is_some() && configured != self.configuration.as_ref() && is_of_the_cluster(shared) {
-            self.configuration = configured.cloned();
-            let (postgres, config) = (Arc::clone(&self.postgres), self.configuration.clone());
-            tokio::spawn(async move { postgres.keep_configuration(config.unwrap_or_default()).await });
+        let kept = self.configuration.as_ref();
+        if let Some(config) = configured.filter(|config| Some(*config) != kept && is_of_the_cluster(shared)).cloned() {
+            self.configuration = Some(config.clone());
+            let postgres = Arc::clone(&self.postgres);
+            tokio::spawn(async move { postgres.keep_configuration(config).await });
         }
     }
 }

@@ -257,6 +257,8 @@ impl Agent {
                     let _ = waiting.send(answer);
                 }
             }
+            // Core asks each second. One that takes longer to be found would never be, if each question began anew.
+            Action::Host(HostAction::StartGuard) if self.starting_guard.is_some() => {}
             Action::Host(HostAction::StartGuard) => {
                 self.starting_guard = Some(tokio::spawn(self.guard.find()));
             }

@@ -40,7 +40,8 @@ pub(super) fn replay(file: &Path, bytes: &[u8], trace: bool) -> Result<Option<Cl
             }
             Ok(summary.fatal.map(|_| Class::Crash))
         }
-        Err(ReplayError::Unreadable(why)) => Err(format!("{shown}: {why}")),
+        // What another build wrote says nothing of this one.
+        Err(error @ (ReplayError::Unreadable(_) | ReplayError::OtherBuild { .. })) => Err(format!("{shown}: {error}")),
         Err(error) => {
             println!("{shown}: {error}");
             Ok(Some(if matches!(error, ReplayError::Panicked { .. }) { Class::Crash } else { Class::Safety }))

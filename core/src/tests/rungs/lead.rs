@@ -227,6 +227,11 @@ fn a_leader_that_cannot_start_gives_up() {
         at_once().with(|state| (state.postgres.process, state.memory.requested) = (process, requested)).concludes().1
     };
     assert_eq!([true, false].map(starting), ["starting", "recovery_too_long"]);
+    let crashed = at_once().dir(primary_dir(ControlState::InCrashRecovery)).with(|state| {
+        state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
+        state.memory.requested = true;
+    });
+    assert_eq!(crashed.concludes().1, "recovery_too_long", "the restart became a crash");
 }
 
 fn winner() -> Node {

@@ -85,6 +85,10 @@ fn what_was_asked_of_a_leader_before_this_one_is_over() {
     };
     assert_eq!(asked(EPOCH.0 + 1, false).decide().0, Rung::Switchover);
     assert_eq!(asked(EPOCH.0 - 1, false).decide().0, Rung::Leader);
+    let stopped = Node::handing_over().cluster(|cluster| {
+        cluster.failover = Some(FailoverKey { revision: Revision(EPOCH.0 - 1), ..failover(None, Some("b")) });
+    });
+    assert_eq!(stopped.decide().0, Rung::Switchover, "the key was regained meanwhile");
     assert_eq!(asked(EPOCH.0 - 1, true).decide().0, Rung::Switchover, "what is scheduled is for who leads then");
     let cleared = |node: &Node| crate::decide::cluster_keys::order(&node.view()).map(|(_, reason)| reason);
     assert_eq!(cleared(&asked(EPOCH.0 - 1, false)), Some(Reason::RequestStale));
