@@ -11,6 +11,7 @@ use matriarch_core::op::Outcome;
 use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::DataDir;
 
+use crate::fault::{Given, Phase};
 use crate::mutant::Mutant;
 use crate::node::{Agent, File, Message, NodeId};
 use crate::time::ms;
@@ -127,12 +128,16 @@ impl World {
         self.note_keys_seen(node, &event);
         let Some(event) = self.bent(node, event) else { return };
         self.trace.heard(self.now, node, &event);
+        let ended = if self.watching.is_empty() { None } else { ended_by(node, &event) };
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
         let effects = matriarch_core::step(&mut agent.state, at, event);
         self.steps += 1;
         self.trace.state(self.now, node, &effects);
         self.check_step(node, at, &effects);
         self.hand_out(node, boot, effects);
+        if let Some(order) = ended {
+            self.order_is(Phase::Ended, order);
+        }
     }
 
     fn hand_out(&mut self, node: NodeId, boot: u32, effects: Effects) {
@@ -180,7 +185,7 @@ impl World {
         self.coverage.ordered(&order);
         self.trace.ordered(self.now, node, &order);
         self.check_order(node, &order);
-        let watched = self.order_begins(node, &order.action);
+        let watched = self.order_begins(node, &order);
         // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
         if !here(self) {
             return;
@@ -264,7 +269,12 @@ impl World {
             }
             Outcome::Done(())
         };
-        self.step(node, Event::Host(HostEvent::Completed { op, outcome }));
+        let told = Event::Host(HostEvent::Completed { op, outcome });
+        if self.order_is(Phase::Applied, Given::Operation(node, op)) {
+            self.tell(node, Duration::ZERO, Message::event(told));
+        } else {
+            self.step(node, told);
+        }
     }
 
     /// The agent leaves in order. PostgreSQL stays as it is; the guard ends if nothing is armed.
@@ -378,7 +388,11 @@ impl World {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         agent.guard_heard = agent.guard_heard.max(heard) + Duration::from_nanos(1);
         let (boot, time) = (agent.boot, agent.guard_heard);
+        let kind = guard_kind(&event);
         self.at(time, Due::agent(node, boot, Message::event(Event::Guard(event))));
+        if let Some(kind) = kind {
+            self.order_is(Phase::Applied, Given::Guard(node, kind));
+        }
     }
 
     /// What the guard says is noted by the executor before core hears it; and where a bug is planted, it is bent.
@@ -413,5 +427,31 @@ impl World {
     /// The end of an order on the store, as an event of core.
     pub fn store_event(&mut self, node: NodeId, event: StoreEvent) {
         self.step(node, Event::Store(event));
+    }
+}
+
+/// The order that an event is the end of.
+fn ended_by(node: NodeId, event: &Event) -> Option<Given> {
+    let op = match event {
+        Event::Store(StoreEvent::Completed { op, .. })
+        | Event::Postgres(PostgresEvent::Completed { op, .. })
+        | Event::Host(HostEvent::Completed { op, .. })
+        | Event::Peer(PeerEvent::Answered { op, .. }) => *op,
+        Event::Guard(event) => return guard_kind(event).map(|kind| Given::Guard(node, kind)),
+        _ => return None,
+    };
+    Some(Given::Operation(node, op))
+}
+
+/// The kind of the order that a report of the guard's is the end of.
+pub fn guard_kind(event: &GuardEvent) -> Option<&'static str> {
+    match event {
+        GuardEvent::Armed(_) => Some("arm"),
+        GuardEvent::Disarmed => Some("disarm"),
+        GuardEvent::Held => Some("hold"),
+        GuardEvent::Resumed => Some("resume"),
+        GuardEvent::Fired { .. } => Some("fire"),
+        GuardEvent::OrphansDead => Some("kill_orphans"),
+        GuardEvent::Connected { .. } | GuardEvent::Refused(_) | GuardEvent::Stuck { .. } | GuardEvent::Gone => None,
     }
 }

@@ -13,6 +13,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
+use crate::fault::{Given, Phase};
 use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
@@ -112,9 +113,20 @@ impl World {
             }
         }
         self.store_changed();
+        if !matches!(reply, Reply::Refused(_) | Reply::Instead(_))
+            && let Some(op) = self.operation(node, boot, call)
+        {
+            self.order_is(Phase::Applied, Given::Operation(node, op));
+        }
         let told = self.standing();
         let message = Message::Reply { call, reply, told };
         self.send(from_store(node, member), Due::agent(node, boot, message));
+    }
+
+    /// The operation that a request is for, while its agent waits for it.
+    fn operation(&self, node: NodeId, boot: u32, call: u64) -> Option<OpId> {
+        let agent = self.nodes[node.0].agent.as_ref().filter(|agent| agent.boot == boot)?;
+        agent.calls.get(&call)?.op
     }
 
     /// What the store tells of itself.
@@ -487,6 +499,7 @@ impl World {
 
     /// Sends an answer to whoever asked.
     pub fn answer_peer(&mut self, node: NodeId, asker: Asker, outcome: Outcome<PeerAnswer>) {
+        self.order_is(Phase::Applied, Given::Operation(asker.node, asker.op));
         let link = (Plane::Agents, End::Node(node), End::Node(asker.node));
         let message = Message::Answered { op: asker.op, outcome };
         self.send(link, Due::agent(asker.node, asker.boot, message));

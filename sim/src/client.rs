@@ -1,6 +1,7 @@
 //! Clients: one writes to each node, whatever it is told, and remembers what it was told. What two of them were
 //! acknowledged decides, not what anybody believed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::net::{End, Plane};
@@ -9,13 +10,16 @@ use crate::postgres::wal::{Place, Record, Serial};
 use crate::time::Time;
 use crate::world::{Due, World};
 
+/// For how long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A client of one node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Client {
     /// The node.
     pub node: NodeId,
-    /// A commit is under way.
-    pub waiting: Option<Time>,
+    /// The commit that it waits for, and since when.
+    pub waiting: Option<(Serial, Time)>,
 }
 
 impl Client {
@@ -32,28 +36,43 @@ pub struct Acknowledged {
     pub serial: Serial,
     /// By whom.
     pub node: NodeId,
-    /// When the server acknowledged it.
+    /// When it heard of it.
     pub at: Time,
     /// Where it is in the WAL.
     pub place: Place,
 }
 
-/// Everything that was acknowledged.
+/// What a server says of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// It is there.
+    Acknowledged(Place),
+    /// It is not, and never will be.
+    Refused,
+}
+
+/// What came of every commit that anybody asked for: each is acknowledged, refused for certain, or unknown. An unknown one
+/// may be anywhere, or nowhere.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// In order.
+    /// What was acknowledged, in order.
     pub acknowledged: Vec<Acknowledged>,
-    /// How many were refused or got no answer.
-    pub failed: u64,
-    /// The last that anybody acknowledged, and the longest time in which nobody did, since the faults ended.
-    pub last: Time,
+    /// What was refused.
+    pub refused: BTreeSet<Serial>,
+    /// How many got no answer in time.
+    pub unknown: u64,
     serial: u64,
 }
 
 impl Ledger {
-    /// Somebody asked for this row.
-    pub fn was_asked(&self, serial: Serial) -> bool {
-        serial.0 <= self.serial
+    /// Somebody asked for this row, and was not told that it would not be.
+    pub fn may_be(&self, serial: Serial) -> bool {
+        serial.0 <= self.serial && !self.refused.contains(&serial)
+    }
+
+    fn next(&mut self) -> Serial {
+        self.serial += 1;
+        Serial(self.serial)
     }
 }
 
@@ -65,42 +84,67 @@ impl World {
         self.later(wait, Due::Client(client));
         let node = self.clients[client].node;
         // One that waits for an answer waits, but not for ever.
-        if self.clients[client].waiting.is_some_and(|since| self.now.since(since) < Duration::from_secs(2)) {
-            return;
+        if let Some((_, since)) = self.clients[client].waiting {
+            if self.now.since(since) < PATIENCE {
+                return;
+            }
+            self.clients[client].waiting = None;
+            self.ledger.unknown += 1;
+            self.coverage.count("commit without answer");
         }
         // Nothing can come of a commit at a server that takes none: that it is asked costs time and tells nothing.
         if !self.nodes[node.0].server.can_acknowledge() {
-            self.clients[client].waiting = None;
             return;
         }
-        self.clients[client].waiting = Some(self.now);
-        self.send((Plane::Clients, End::Client, End::Node(node)), Due::Commit(client));
+        let serial = self.ledger.next();
+        self.clients[client].waiting = Some((serial, self.now));
+        self.send((Plane::Clients, End::Client, End::Node(node)), Due::Commit { client, serial });
     }
 
-    /// A commit reaches its server.
-    pub fn commit_arrives(&mut self, client: usize) {
+    /// A commit reaches its server, whether or not its client still waits for it.
+    pub fn commit_arrives(&mut self, client: usize, serial: Serial) {
         let node = self.clients[client].node;
         if self.nodes[node.0].server.stands_still() {
             // It is in the server's socket, and is read when its processes go on.
-            self.nodes[node.0].deferred.push(Due::Commit(client));
+            self.nodes[node.0].deferred.push(Due::Commit { client, serial });
             return;
         }
-        self.clients[client].waiting = None;
         if !self.nodes[node.0].server.can_acknowledge() {
-            self.ledger.failed += 1;
+            self.server_says(client, serial, Said::Refused);
             return;
         }
-        self.ledger.serial += 1;
-        let serial = Serial(self.ledger.serial);
         if !self.writes(node, Record::Commit(serial)) {
-            self.ledger.failed += 1;
+            // It died over it: nobody says anything.
             return;
         }
         let Some(place) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         // Acknowledged as soon as it is on disk here: replication is asynchronous.
-        self.ledger.acknowledged.push(Acknowledged { serial, node, at: self.now, place });
-        self.ledger.last = self.now;
-        self.trace.acknowledged(self.now, node);
+        self.server_says(client, serial, Said::Acknowledged(place));
         self.pump(node);
+    }
+
+    fn server_says(&mut self, client: usize, serial: Serial, said: Said) {
+        let link = (Plane::Clients, End::Node(self.clients[client].node), End::Client);
+        let delay = self.net.delay_of(&mut self.reply_random);
+        self.send_after(link, delay, Due::CommitReply { client, serial, said });
+    }
+
+    /// The client hears what came of its commit, unless it has given up.
+    pub fn client_hears(&mut self, client: usize, serial: Serial, said: Said) {
+        let Client { node, waiting } = self.clients[client];
+        if waiting.is_none_or(|(waits_for, _)| waits_for != serial) {
+            return;
+        }
+        self.clients[client].waiting = None;
+        match said {
+            Said::Acknowledged(place) => {
+                self.ledger.acknowledged.push(Acknowledged { serial, node, at: self.now, place });
+                self.trace.acknowledged(self.now, node);
+            }
+            Said::Refused => {
+                self.coverage.count("commit refused");
+                self.ledger.refused.insert(serial);
+            }
+        }
     }
 }

@@ -10,8 +10,9 @@ use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
 
 /// What a swarm that proves something has seen.
-pub const EVIDENCE: [&str; 9] = [
+pub const EVIDENCE: [&str; 10] = [
     "clone",
+    "commit without answer",
     "failover with loss",
     "fence",
     "handed over",

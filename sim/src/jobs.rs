@@ -11,6 +11,7 @@ use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
 
 use crate::check::Tool;
+use crate::fault::{self, Given};
 use crate::mutant::Mutant;
 use crate::node::{Job, Message, NodeId, Source, Stage};
 use crate::postgres::Disk;
@@ -291,6 +292,11 @@ impl World {
 
     /// Work is over, if it is still wanted: the facts first, then its end.
     pub fn job_done(&mut self, node: NodeId, op: OpId, outcome: Done) {
+        let here = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.jobs.contains_key(&op));
+        if here && self.order_is(fault::Phase::Applied, Given::Operation(node, op)) {
+            self.tell(node, Duration::ZERO, Message::JobDone(op, outcome));
+            return;
+        }
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let Some(job) = agent.jobs.remove(&op) else { return };
         if job.signal_aside

@@ -76,15 +76,15 @@ impl Net {
         }
     }
 
-    /// How long the next message takes. Most are quick; one in fifty meets a queue.
+    /// How long the next message takes.
     pub fn delay(&mut self) -> Duration {
-        let (usual, most) = self.delay_us;
-        let us = if self.random.chance(2) {
-            self.random.between(usual, most)
-        } else {
-            self.random.between(usual / 2, usual * 2)
-        };
+        let us = drawn_us(self.delay_us, &mut self.random);
         Duration::from_micros(us * self.slowness)
+    }
+
+    /// The same, drawn from elsewhere.
+    pub fn delay_of(&self, random: &mut Stream) -> Duration {
+        Duration::from_micros(drawn_us(self.delay_us, random) * self.slowness)
     }
 
     /// Whether a connection over a link that was cut for so long is still there.
@@ -92,6 +92,11 @@ impl Net {
         // Keep-alives of HTTP/2 and deadlines give up after some ten seconds.
         cut_for < Duration::from_secs(10) && self.random.chance(60)
     }
+}
+
+/// Most messages are quick; one in fifty meets a queue.
+fn drawn_us((usual, most): (u64, u64), random: &mut Stream) -> u64 {
+    if random.chance(2) { random.between(usual, most) } else { random.between(usual / 2, usual * 2) }
 }
 
 /// A message that waits for its link.

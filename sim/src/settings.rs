@@ -56,6 +56,21 @@ pub struct Settings {
     /// No watch tells anything in the healed world.
     #[serde(default)]
     pub silent_calm: bool,
+    /// What stays broken in the healed world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// What stays broken when everything else heals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// A node that does not lead has no power.
+    Down,
+    /// A node that does not lead is cut off from everybody.
+    CutOff,
+    /// A member of the store is down, of three.
+    StoreMember,
 }
 
 /// `ttl`, `loop_wait` and `retry_timeout` that fit together.
@@ -89,6 +104,7 @@ impl Settings {
             faults_ms: 600_000,
             calm_ms: 180_000,
             silent_calm: false,
+            left_out: None,
         }
     }
 
@@ -124,6 +140,7 @@ impl Settings {
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),
             silent_calm: random.chance(10),
+            left_out: random.chance(25).then(|| *random.pick(&[LeftOut::Down, LeftOut::CutOff, LeftOut::StoreMember])),
             permanent_slot: random.chance(50),
             ..Self::usual()
         }

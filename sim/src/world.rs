@@ -10,14 +10,14 @@ use matriarch_core::id::{Lsn, Member, Pid, Revision};
 use matriarch_core::time::{Duration, Instant};
 
 use crate::check::{Checks, Violation};
-use crate::client::{Client, Ledger};
+use crate::client::{Client, Ledger, Said};
 use crate::coverage::Coverage;
 use crate::fault::{Dynamic, Plan, Watching, host_of};
 use crate::mutant::Mutant;
 use crate::net::{Link, Net, Waiting};
 use crate::node::{Message, Node, NodeId, name};
 use crate::postgres::Pace;
-use crate::postgres::wal::{Place, Wal};
+use crate::postgres::wal::{Place, Serial, Wal};
 use crate::random::Stream;
 use crate::run::Class;
 use crate::settings::Settings;
@@ -148,7 +148,21 @@ pub enum Due {
     /// A client turns to its server.
     Client(usize),
     /// A commit reaches its server.
-    Commit(usize),
+    Commit {
+        /// Whose.
+        client: usize,
+        /// Which.
+        serial: Serial,
+    },
+    /// What its server says of a commit reaches a client.
+    CommitReply {
+        /// Which client.
+        client: usize,
+        /// Of which commit.
+        serial: Serial,
+        /// What.
+        said: Said,
+    },
     /// A fault begins.
     Fault(usize),
     /// A fault ends.
@@ -295,6 +309,8 @@ pub struct World {
     pub store_random: Stream,
     /// When clients commit.
     pub client_random: Stream,
+    /// How long what they are told takes.
+    pub reply_random: Stream,
     /// What must hold.
     pub checks: Checks,
     /// The first violation.
@@ -374,6 +390,7 @@ impl World {
             postgres_random: Stream::new(seed, "postgres"),
             store_random: Stream::new(seed, "store"),
             client_random: Stream::new(seed, "client"),
+            reply_random: Stream::new(seed, "replies"),
             checks: Checks::default(),
             violation: None,
             safety_alone: false,
@@ -431,6 +448,15 @@ impl World {
         self.later(delay, what);
     }
 
+    /// The same, where it is known how long it takes if nothing is cut.
+    pub fn send_after(&mut self, link: Link, delay: Duration, what: Due) {
+        if self.net.is_cut(link) {
+            self.waiting.push(Waiting { link, since: self.now, what });
+        } else {
+            self.later(delay, what);
+        }
+    }
+
     /// Runs to the end of the plan, or to the first violation.
     pub fn run(&mut self) {
         self.run_until(Time::from_ms(self.settings.faults_ms + self.settings.calm_ms));
@@ -480,7 +506,8 @@ impl World {
             Due::OperatorStarts { node } => self.operator_starts(node),
             Due::WalReply { node, pid, from, flushed } => self.wal_confirmed(node, pid, from, flushed),
             Due::Client(client) => self.client_turns(client),
-            Due::Commit(client) => self.commit_arrives(client),
+            Due::Commit { client, serial } => self.commit_arrives(client, serial),
+            Due::CommitReply { client, serial, said } => self.client_hears(client, serial, said),
             Due::Fault(index) => self.fault_begins(index),
             Due::FaultEnds(index) => self.fault_ends(index),
             Due::StartAgent(node) => self.start_agent(node),

@@ -12,6 +12,10 @@ impl World {
         let Some(theirs) = self.nodes[leading.0].place() else { return };
         for index in (0..self.nodes.len()).filter(|index| *index != leading.0) {
             let node = &self.nodes[index];
+            if self.checks.left_out == Some(NodeId(index)) {
+                self.coverage.count("a node that did not heal");
+                continue;
+            }
             if self.is_of_an_earlier_birth(NodeId(index)) {
                 self.coverage.count("data of an earlier birth");
                 continue;

@@ -93,6 +93,8 @@ pub struct Checks {
     pub slow_at: Option<Time>,
     /// Since when nothing reaches a node.
     pub isolated: [Option<Time>; NODES_MAX],
+    /// The node that did not heal with the others.
+    pub left_out: Option<NodeId>,
     /// Since when a server runs as primary because an operator made it one behind its agent's back.
     pub by_hand: [Option<Time>; NODES_MAX],
     /// Where branches begin that an operator began by hand.

@@ -1,5 +1,5 @@
-//! S3: no phantom. Each row that a server holds was asked for, and is in its WAL once; each row that was acknowledged is
-//! where it was acknowledged.
+//! S3: no phantom. Each row that a server holds was asked for and not refused, and is in its WAL once; each row that was
+//! acknowledged is where it was acknowledged. One of which its client heard nothing may be there or not.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ impl World {
         let mut rows: BTreeMap<Serial, u64> = BTreeMap::new();
         for (record, depth) in self.wal.records(end) {
             let Record::Commit(serial) = record else { continue };
-            if !self.ledger.was_asked(serial) {
-                return Some(format!("row {} was never asked for", serial.0));
+            if !self.ledger.may_be(serial) {
+                return Some(format!("row {} was refused, or never asked for", serial.0));
             }
             if let Some(before) = rows.insert(serial, depth) {
                 return Some(format!("row {} is there twice, at {before} and {depth}", serial.0));
@@ -51,6 +51,22 @@ mod tests {
         };
         assert_eq!(written(|_| 1_000_000), Some("S3"));
         assert_eq!(written(|world| world.ledger.acknowledged[0].serial.0), Some("S3"));
+        let kept = |refused: bool| {
+            broken(move |world| {
+                let node = leader(world);
+                let mut rows = world.wal.records(world.nodes[node.0].place().unwrap());
+                let serial = rows.find_map(|(record, _)| match record {
+                    Record::Commit(serial) => Some(serial),
+                    _ => None,
+                });
+                drop(rows);
+                world.ledger.acknowledged.retain(|row| Some(row.serial) != serial);
+                world.ledger.refused.extend(serial.filter(|_| refused));
+                world.check_rows();
+            })
+        };
+        assert_eq!(kept(true), Some("S3"), "its client was told that it is not there");
+        assert_eq!(kept(false), None, "its client was told nothing");
         let lost = broken(|world| {
             let node = leader(world);
             let end = on_disk(world, node).end;

@@ -1,14 +1,16 @@
 //! What a fault does to the world, and what its end does.
 
 use matriarch_core::action::Action;
+use matriarch_core::effects::Order;
 use matriarch_core::event::{Event, MoveRequest, Request, RestartConditions, Schedule, ScheduledRestart};
 use matriarch_core::time::WallMillis;
 use matriarch_core::view::postgres::StopMode;
 
-use super::{Phase, Watching, What, When, Where};
+use super::{Given, Phase, Watching, What, When, Where};
 use crate::coverage;
 use crate::node::{Message, NodeId};
 use crate::postgres::{Disk, Server};
+use crate::settings::LeftOut;
 use crate::store::Gone;
 use crate::time::{Time, ms};
 use crate::world::{Due, World};
@@ -25,17 +27,21 @@ impl World {
                     let at = Time::from_ms(*at);
                     self.at(at, Due::Fault(index));
                 }
-                When::Order { nth, .. } => self.watching.push(Watching { index, left: *nth }),
+                When::Order { nth, .. } => self.watching.push(Watching { index, left: *nth, given: None }),
             }
         }
     }
 
     /// An order is about to be carried out: faults that wait for it strike. True if one is to strike right after it.
-    pub fn order_begins(&mut self, node: NodeId, action: &Action) -> bool {
+    pub fn order_begins(&mut self, node: NodeId, order: &Order) -> bool {
         if self.watching.is_empty() || self.healed.is_some() {
             return false;
         }
-        let kind = coverage::kind(action);
+        let kind = coverage::kind(&order.action);
+        let given = match order.action {
+            Action::Guard(_) => Given::Guard(node, kind),
+            _ => Given::Operation(node, order.op),
+        };
         let (mut now, mut after) = (Vec::new(), false);
         for watching in &mut self.watching {
             let When::Order { kind: wanted, after_ms, phase, .. } = &self.plan.faults[watching.index].when else {
@@ -49,6 +55,7 @@ impl World {
                 match phase {
                     Phase::Before => now.push(watching.index),
                     Phase::After => after = true,
+                    Phase::Applied | Phase::Ended => watching.given = Some(given),
                 }
             }
         }
@@ -61,11 +68,32 @@ impl World {
 
     /// An order has been begun: faults that waited for that strike.
     pub fn order_ended(&mut self, node: NodeId) {
-        let due: Vec<usize> = self.watching.iter().filter(|w| w.left == 0).map(|w| w.index).collect();
-        self.watching.retain(|watching| watching.left > 0);
+        let due = self.watching.extract_if(.., |watching| watching.left == 0 && watching.given.is_none());
+        let due: Vec<usize> = due.map(|watching| watching.index).collect();
         for index in due {
             self.strike(index, Some(node));
         }
+    }
+
+    /// An order has come so far: faults that waited for that strike. True if one did.
+    pub fn order_is(&mut self, reached: Phase, order: Given) -> bool {
+        if self.watching.is_empty() || self.healed.is_some() {
+            return false;
+        }
+        let faults = &self.plan.faults;
+        let waits = |watching: &mut Watching| {
+            let phase = match &faults[watching.index].when {
+                When::Order { phase, .. } => Some(*phase),
+                When::AtMs(_) => None,
+            };
+            watching.given == Some(order) && phase == Some(reached)
+        };
+        let due: Vec<usize> = self.watching.extract_if(.., waits).map(|watching| watching.index).collect();
+        let (Given::Operation(node, _) | Given::Guard(node, _)) = order;
+        for index in &due {
+            self.strike(*index, Some(node));
+        }
+        !due.is_empty()
     }
 
     /// A fault begins by its time.
@@ -134,8 +162,12 @@ impl World {
                 self.later(ms(for_ms), Due::StartAgent(node));
             }
             What::KillGuard(_) => self.guard_killed(node),
-            What::CrashHost(_) => {
-                self.host_crashes(node);
+            What::CrashHost(_) | What::TearFiles(_) => {
+                if matches!(what, What::TearFiles(_)) {
+                    self.host_crashes_and_tears(node);
+                } else {
+                    self.host_crashes(node);
+                }
                 self.checks.struck.insert(index, node);
                 self.later(ms(for_ms), ends);
             }
@@ -322,7 +354,7 @@ impl World {
         self.checks.disturbed(what.place().map(|_| node), now);
         self.note_unrest();
         match what {
-            What::CrashHost(_) => self.host_comes_back(node),
+            What::CrashHost(_) | What::TearFiles(_) => self.host_comes_back(node),
             What::ForeignData(_) => self.foreign_data_removed(node),
             What::Isolate(_) => {
                 self.checks.isolated[node.0] = None;
@@ -341,11 +373,36 @@ impl World {
         }
         self.watching.clear();
         self.silence_watches();
+        self.leave_out();
         self.healed = Some(self.now);
         let now = self.now;
         self.trace.healed(now);
         for node in 0..self.nodes.len() {
             self.later(ms(3000), Due::StartAgent(NodeId(node)));
+        }
+    }
+
+    /// Something that the rest does without stays broken, if the plan wants that: a node beside one that serves, or a
+    /// member of a store of three.
+    fn leave_out(&mut self) {
+        let leading = self.leading().filter(|leading| self.nodes[leading.0].server.serves());
+        let other = leading.map(|leading| NodeId((leading.0 + 1) % self.nodes.len()));
+        match (self.settings.left_out, other) {
+            (Some(LeftOut::Down), Some(node)) => {
+                self.host_crashes(node);
+                self.checks.left_out = Some(node);
+            }
+            (Some(LeftOut::CutOff), Some(node)) => {
+                for what in [What::Isolate(Where::Node(node.0)), What::CutClients(Where::Node(node.0))] {
+                    self.set(what, node, true);
+                }
+                self.checks.isolated[node.0].get_or_insert(self.now);
+                self.checks.left_out = Some(node);
+            }
+            (Some(LeftOut::StoreMember), _) if self.members.len() > 2 => {
+                self.set(What::StopStoreMember(0), NodeId(0), true);
+            }
+            _ => {}
         }
     }
 

@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 14] = [
+const AIMED: [(&str, Phase, What); 20] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -40,6 +40,12 @@ const AIMED: [(&str, Phase, What); 14] = [
     ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
     ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
+    ("acquire", Phase::Applied, What::CrashHost(Where::Orderer)),
+    ("acquire", Phase::Applied, What::CutFromStore(Where::Orderer)),
+    ("write_epoch", Phase::Applied, What::CrashHost(Where::Orderer)),
+    ("reserve", Phase::Applied, What::KillAgent(Where::Orderer)),
+    ("promote", Phase::Applied, What::KillAgent(Where::Orderer)),
+    ("release", Phase::Applied, What::Isolate(Where::Orderer)),
 ];
 
 /// The plan of a seed.
@@ -49,6 +55,8 @@ pub(super) fn plan(seed: u64) -> Plan {
     let kinds = kinds(&mut random, &settings);
     let triggered = random.chance(35);
     let gap_ms = random.magnitude(4000, 120_000);
+    // Some things happen only where nothing else does for a while.
+    let calm_ms = if random.chance(30) { random.magnitude(1000, 60_000) } else { 0 };
     let mut faults = Vec::new();
     if random.chance(3) {
         let what = What::FailTools(Where::Node(random.below(settings.nodes as u64) as usize));
@@ -58,8 +66,9 @@ pub(super) fn plan(seed: u64) -> Plan {
     while at < settings.faults_ms {
         let kind = *random.pick(&kinds);
         if triggered && random.chance(15) {
-            faults.extend(aimed(&mut random, &settings, &kinds, at));
-            at += random.between(gap_ms / 4, gap_ms * 2);
+            let fault = aimed(&mut random, &settings, &kinds, at);
+            at = next(&mut random, at, fault.as_ref(), gap_ms, calm_ms);
+            faults.extend(fault);
             continue;
         }
         let what = concrete(&mut random, &settings, kind);
@@ -68,15 +77,25 @@ pub(super) fn plan(seed: u64) -> Plan {
                 kind: (*random.pick(&EDGES)).to_owned(),
                 after_ms: at,
                 nth: *random.pick(&[1, 1, 2, 3]),
-                phase: *random.pick(&[Phase::Before, Phase::After]),
+                phase: *random.pick(&[Phase::Before, Phase::After, Phase::Applied, Phase::Ended]),
             }
         } else {
             When::AtMs(at)
         };
-        faults.push(Fault { when, what, for_ms: length(&mut random, &settings, what) });
-        at += random.between(gap_ms / 4, gap_ms * 2);
+        let fault = Fault { when, what, for_ms: length(&mut random, &settings, what) };
+        at = next(&mut random, at, Some(&fault), gap_ms, calm_ms);
+        faults.push(fault);
     }
     Plan { seed, story: String::new(), broke: None, settings, faults }
+}
+
+/// When the next fault may begin: after a gap, and not before the last one is over and `calm_ms` have passed in calm.
+fn next(random: &mut Stream, at: u64, last: Option<&Fault>, gap_ms: u64, calm_ms: u64) -> u64 {
+    let gone_by = at + random.between(gap_ms / 4, gap_ms * 2);
+    match last.filter(|_| calm_ms > 0) {
+        Some(last) => gone_by.max(at + last.for_ms + calm_ms),
+        None => gone_by,
+    }
 }
 
 /// One of the aimed faults, of a kind that this plan has.
@@ -105,6 +124,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::StopAgent(here),
         What::KillGuard(here),
         What::CrashHost(here),
+        What::TearFiles(here),
         What::SuspendHost(here),
         What::SetWallClock(here, 0),
         What::FreezePostgres(here),
@@ -115,6 +135,8 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::RestartByHand(here),
         What::PromoteByHand(here),
         What::CutClients(here),
+        What::CutFromClients(here),
+        What::CutToClients(here),
         What::StopStore,
         What::SlowNetwork(1),
         What::SilenceWatches(here),
@@ -153,7 +175,11 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
             What::CutToStore(here),
             What::CutFromStore(here),
             What::CutAgents(here),
+            What::CutFromAgents(here),
+            What::CutToAgents(here),
             What::CutReplication(here),
+            What::CutFromReplication(here),
+            What::CutToReplication(here),
         ]);
         if settings.store_members > 1 {
             all.push(What::CutStoreMember(0));
@@ -163,7 +189,8 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     if random.chance(10) {
         let starts = |what: &What| {
             let loses_data = matches!(what, What::RemoveData(_) | What::ForeignData(_));
-            loses_data || matches!(what, What::KillAgent(_) | What::StopAgent(_) | What::CrashHost(_))
+            loses_data
+                || matches!(what, What::KillAgent(_) | What::StopAgent(_) | What::CrashHost(_) | What::TearFiles(_))
         };
         let early = |what: &What| matches!(what, What::LoseKey | What::LoseLease | What::DeleteAllKeys);
         all.retain(|what| !starts(what) && !early(what));
@@ -230,14 +257,21 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::CutToStore(_) => What::CutToStore(here),
         What::CutFromStore(_) => What::CutFromStore(here),
         What::CutAgents(_) => What::CutAgents(here),
+        What::CutFromAgents(_) => What::CutFromAgents(here),
+        What::CutToAgents(_) => What::CutToAgents(here),
         What::CutReplication(_) => What::CutReplication(node),
+        What::CutFromReplication(_) => What::CutFromReplication(node),
+        What::CutToReplication(_) => What::CutToReplication(node),
         What::CutClients(_) => What::CutClients(here),
+        What::CutFromClients(_) => What::CutFromClients(here),
+        What::CutToClients(_) => What::CutToClients(here),
         What::CutStoreMember(_) => What::CutStoreMember(member),
         What::StopStoreMember(_) => What::StopStoreMember(member),
         What::FreezeStoreMember(_) => What::FreezeStoreMember(member),
         What::SlowNetwork(_) => What::SlowNetwork(random.magnitude(2, 200)),
         What::SilenceWatches(_) => What::SilenceWatches(here),
         What::FillDisk(_) => What::FillDisk(here),
+        What::TearFiles(_) => What::TearFiles(here),
         What::PauseReplay(_) => What::PauseReplay(node),
         What::RemoveData(_) => What::RemoveData(node),
         What::Switchover(_) => What::Switchover(node),
@@ -271,7 +305,9 @@ fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
     let long = settings.ttl_ms * 2 + 10_000;
     match what {
         What::KillPostmaster(..) => random.magnitude(5, 8000),
-        What::CrashHost(_) | What::KillAgent(_) | What::StopAgent(_) => random.magnitude(500, long),
+        What::CrashHost(_) | What::TearFiles(_) | What::KillAgent(_) | What::StopAgent(_) => {
+            random.magnitude(500, long)
+        }
         // Long enough for whatever happens meanwhile.
         What::Pause => random.magnitude(5000, 180_000),
         // Long enough for whoever hangs to be given up.

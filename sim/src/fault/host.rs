@@ -65,6 +65,13 @@ impl World {
         }
     }
 
+    /// What was written to the state directory cannot be read after a loss of power: the next agent finds nothing there.
+    pub(super) fn host_crashes_and_tears(&mut self, node: NodeId) {
+        self.host_crashes(node);
+        let files = &mut self.nodes[node.0].files;
+        (files.epoch, files.pledge) = (None, None);
+    }
+
     /// The wall clock is set: schedules are all that goes by it.
     pub(super) fn wall_jumps(&mut self, node: NodeId, by_ms: i64) {
         self.nodes[node.0].clock.wall_off_ms += by_ms;
@@ -91,7 +98,8 @@ pub fn host_of(what: &Due) -> Option<NodeId> {
         | Due::LeaseEnds
         | Due::StoreElected
         | Due::Client(_)
-        | Due::Commit(_)
+        | Due::Commit { .. }
+        | Due::CommitReply { .. }
         | Due::Fault(_)
         | Due::FaultEnds(_)
         | Due::Backup

@@ -10,8 +10,10 @@ mod network;
 #[cfg(test)]
 mod tests;
 
+use matriarch_core::id::OpId;
 use serde::{Deserialize, Serialize};
 
+use crate::node::NodeId;
 use crate::settings::Settings;
 use crate::store::hands::Key;
 
@@ -64,12 +66,12 @@ pub enum When {
         after_ms: u64,
         /// Which, from 1.
         nth: u32,
-        /// Before it is carried out, or right after it was begun.
+        /// How far it has come.
         phase: Phase,
     },
 }
 
-/// On which side of an order.
+/// How far an order has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -77,6 +79,10 @@ pub enum Phase {
     Before,
     /// It is begun.
     After,
+    /// It has taken effect, and whoever ordered it has not heard of that.
+    Applied,
+    /// Whoever ordered it has heard what came of it.
+    Ended,
 }
 
 /// Where a fault strikes.
@@ -109,6 +115,8 @@ pub enum What {
     KillGuard(Where),
     /// The host loses its power.
     CrashHost(Where),
+    /// It does, and its small files cannot be read afterwards: its disk had said that they were there.
+    TearFiles(Where),
     /// The host is suspended: its clocks go on, nothing else does.
     SuspendHost(Where),
     /// The wall clock is set, by so many milliseconds.
@@ -137,10 +145,22 @@ pub enum What {
     CutFromStore(Where),
     /// The node and the other agents do not hear each other.
     CutAgents(Where),
+    /// The node does not hear the other agents; they hear it.
+    CutFromAgents(Where),
+    /// Nothing of the node's reaches the other agents; it hears them.
+    CutToAgents(Where),
     /// The node and the others exchange no WAL.
     CutReplication(Where),
-    /// No client reaches the node; what one had sent comes late, or never.
+    /// Nothing comes to the node's PostgreSQL from the others'.
+    CutFromReplication(Where),
+    /// Nothing comes from the node's PostgreSQL to the others'.
+    CutToReplication(Where),
+    /// Clients and the node do not hear each other; what was sent comes late, or never.
     CutClients(Where),
+    /// Nothing that clients send reaches the node.
+    CutFromClients(Where),
+    /// Clients do not hear what the node says of their commits.
+    CutToClients(Where),
     /// A member of the store and everybody else do not hear each other.
     CutStoreMember(usize),
     /// A member of the store is down.
@@ -217,6 +237,7 @@ impl What {
             Self::StopAgent(_) => "stop_agent",
             Self::KillGuard(_) => "kill_guard",
             Self::CrashHost(_) => "crash_host",
+            Self::TearFiles(_) => "tear_files",
             Self::SuspendHost(_) => "suspend_host",
             Self::SetWallClock(..) => "set_wall_clock",
             Self::FreezePostgres(_) => "freeze_postgres",
@@ -231,8 +252,14 @@ impl What {
             Self::CutToStore(_) => "cut_to_store",
             Self::CutFromStore(_) => "cut_from_store",
             Self::CutAgents(_) => "cut_agents",
+            Self::CutFromAgents(_) => "cut_from_agents",
+            Self::CutToAgents(_) => "cut_to_agents",
             Self::CutReplication(_) => "cut_replication",
+            Self::CutFromReplication(_) => "cut_from_replication",
+            Self::CutToReplication(_) => "cut_to_replication",
             Self::CutClients(_) => "cut_clients",
+            Self::CutFromClients(_) => "cut_from_clients",
+            Self::CutToClients(_) => "cut_to_clients",
             Self::CutStoreMember(_) => "cut_store_member",
             Self::StopStoreMember(_) => "stop_store_member",
             Self::FreezeStoreMember(_) => "freeze_store_member",
@@ -278,6 +305,7 @@ impl What {
             | Self::StopAgent(place)
             | Self::KillGuard(place)
             | Self::CrashHost(place)
+            | Self::TearFiles(place)
             | Self::SuspendHost(place)
             | Self::SetWallClock(place, _)
             | Self::FreezePostgres(place)
@@ -292,8 +320,14 @@ impl What {
             | Self::CutToStore(place)
             | Self::CutFromStore(place)
             | Self::CutAgents(place)
+            | Self::CutFromAgents(place)
+            | Self::CutToAgents(place)
             | Self::CutReplication(place)
+            | Self::CutFromReplication(place)
+            | Self::CutToReplication(place)
             | Self::CutClients(place)
+            | Self::CutFromClients(place)
+            | Self::CutToClients(place)
             | Self::SilenceWatches(place)
             | Self::FillDisk(place)
             | Self::PauseReplay(place)
@@ -332,6 +366,17 @@ pub struct Watching {
     pub index: usize,
     /// How many of its kind are still to come.
     pub left: u32,
+    /// The order that came, if the fault waits for what becomes of it.
+    pub given: Option<Given>,
+}
+
+/// An order that somebody waits for the effect or the end of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// An operation of a node.
+    Operation(NodeId, OpId),
+    /// An order to a node's guard, by its kind: the guard's reports name no operation.
+    Guard(NodeId, &'static str),
 }
 
 impl Plan {

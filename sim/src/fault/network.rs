@@ -14,6 +14,8 @@ impl World {
         let both = |plane, a: End, ends: &[End]| -> Vec<Link> {
             ends.iter().flat_map(|b| [(plane, a, *b), (plane, *b, a)]).collect()
         };
+        let into = |plane, ends: &[End]| -> Vec<Link> { ends.iter().map(|end| (plane, *end, here)).collect() };
+        let out_of = |plane, ends: &[End]| -> Vec<Link> { ends.iter().map(|end| (plane, here, *end)).collect() };
         match what {
             What::Isolate(_) => [
                 both(Plane::Store, here, &stores),
@@ -22,11 +24,17 @@ impl World {
             ]
             .concat(),
             What::CutStore(_) => both(Plane::Store, here, &stores),
-            What::CutToStore(_) => stores.iter().map(|store| (Plane::Store, here, *store)).collect(),
-            What::CutFromStore(_) => stores.iter().map(|store| (Plane::Store, *store, here)).collect(),
+            What::CutToStore(_) => out_of(Plane::Store, &stores),
+            What::CutFromStore(_) => into(Plane::Store, &stores),
             What::CutAgents(_) => both(Plane::Agents, here, &others),
+            What::CutFromAgents(_) => into(Plane::Agents, &others),
+            What::CutToAgents(_) => out_of(Plane::Agents, &others),
             What::CutReplication(_) => both(Plane::Replication, here, &others),
+            What::CutFromReplication(_) => into(Plane::Replication, &others),
+            What::CutToReplication(_) => out_of(Plane::Replication, &others),
             What::CutClients(_) => both(Plane::Clients, here, &[End::Client]),
+            What::CutFromClients(_) => into(Plane::Clients, &[End::Client]),
+            What::CutToClients(_) => out_of(Plane::Clients, &[End::Client]),
             What::CutStoreMember(member) => {
                 let member = End::Store(member % self.members.len());
                 let nodes: Vec<End> = (0..self.nodes.len()).map(NodeId).map(End::Node).collect();

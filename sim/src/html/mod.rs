@@ -101,6 +101,8 @@ fn planned(fault: &Fault) -> Planned {
             let side = match phase {
                 Phase::Before => "before",
                 Phase::After => "right after",
+                Phase::Applied => "with the effect of",
+                Phase::Ended => "after the end of",
             };
             format!("{side} {kind} no. {nth} after {} s", seconds(*after_ms))
         }
