@@ -4,6 +4,8 @@
 mod apply;
 mod behind;
 mod draw;
+#[cfg(test)]
+mod edges;
 mod host;
 mod keys;
 mod network;
