@@ -8,6 +8,7 @@ use matriarch_core::effects::{Effects, Order};
 use matriarch_core::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresEvent, Request, Started, StoreEvent};
 use matriarch_core::id::RequestId;
 use matriarch_core::op::Outcome;
+use matriarch_core::reason::Reason;
 use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::DataDir;
 
@@ -128,8 +129,14 @@ impl World {
         self.note_keys_seen(node, &event);
         let Some(event) = self.bent(node, event) else { return };
         self.trace.heard(self.now, node, &event);
-        let ended = if self.watching.is_empty() { None } else { ended_by(node, &event) };
+        let ended = ended_by(node, &event);
+        if let Some(Given::Operation(_, op)) = ended {
+            self.note_ended(node, op);
+        }
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
+        if let Some(mutant) = self.mutant {
+            mutant.spoil(self.steps, &mut agent.state, &mut self.remembered[node.0]);
+        }
         let effects = matriarch_core::step(&mut agent.state, at, event);
         self.steps += 1;
         self.trace.state(self.now, node, &effects);
@@ -167,7 +174,9 @@ impl World {
         let host = &mut self.nodes[node.0];
         let Some(agent) = &mut host.agent else { return };
         agent.wake += 1;
-        if let Some(at) = effects.wake.at {
+        let dropped =
+            matches!(effects.wake.because, Reason::DeadlineOf { .. }) && self.mutant == Some(Mutant::DeadlineDropped);
+        if let Some(at) = effects.wake.at.filter(|_| !dropped) {
             let message = Message::Wake(agent.wake);
             let time = host.clock.when(at);
             // A timer rings a little late, never early.
@@ -434,7 +443,7 @@ impl World {
 fn ended_by(node: NodeId, event: &Event) -> Option<Given> {
     let op = match event {
         Event::Store(StoreEvent::Completed { op, .. })
-        | Event::Postgres(PostgresEvent::Completed { op, .. })
+        | Event::Postgres(PostgresEvent::Completed { op, .. } | PostgresEvent::Answered { op, .. })
         | Event::Host(HostEvent::Completed { op, .. })
         | Event::Peer(PeerEvent::Answered { op, .. }) => *op,
         Event::Guard(event) => return guard_kind(event).map(|kind| Given::Guard(node, kind)),

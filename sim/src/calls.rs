@@ -17,6 +17,7 @@ use crate::fault::{Given, Phase};
 use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
 use crate::node::{Asker, Call, Message, NodeId, PeerQuestion, Question, Watch};
+use crate::store::hands::Key;
 use crate::store::{Gone, Known, Reply, Request};
 use crate::time::{Time, ms};
 use crate::world::{Due, World};
@@ -105,6 +106,7 @@ impl World {
         if let (Request::Order { action, from, .. }, Reply::Done(_)) = (request, &reply) {
             self.check_writer(action, from);
             match &**action {
+                StoreAction::AbandonInitialize { .. } => self.note_initialize_gone(),
                 StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),
                 StoreAction::PutStatus { status, .. } | StoreAction::PutHistory { status, .. } => {
                     self.note_published(node, status.position, status.timeline);
@@ -199,7 +201,7 @@ impl World {
         }
         let what = Due::agent(node, boot, Message::Watched { watch, view: Rc::clone(view) });
         let link = from_store(node, member);
-        if self.net.is_cut(link) {
+        if self.net.is_cut(link) || self.net.loss_percent > 0 {
             self.send(link, what);
             return;
         }
@@ -281,6 +283,12 @@ impl World {
         }
         let outcome = self.mirrored(node, outcome, admitted.unwrap_or_default());
         self.coverage.answered(&call.action, &outcome);
+        let lost_the_race =
+            matches!((&call.action, &outcome), (StoreAction::RaceInitialize { .. }, Outcome::Refused(_)));
+        if lost_the_race && self.mutant == Some(Mutant::InitializeRemoved) {
+            self.store.delete(Key::Initialize);
+            self.store_changed();
+        }
         match call.op {
             Some(op) => self.store_event(node, StoreEvent::Completed { op, outcome, asked: call.asked }),
             None => {

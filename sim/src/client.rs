@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::mutant::Mutant;
 use crate::net::{End, Plane};
 use crate::node::NodeId;
 use crate::postgres::wal::{Place, Record, Serial};
@@ -83,6 +84,7 @@ impl World {
         let wait = Duration::from_millis(self.client_random.between(pause / 2, pause * 2));
         self.later(wait, Due::Client(client));
         let node = self.clients[client].node;
+        self.check_operations_end(node);
         // One that waits for an answer waits, but not for ever.
         if let Some((_, since)) = self.clients[client].waiting {
             if self.now.since(since) < PATIENCE {
@@ -110,6 +112,9 @@ impl World {
             return;
         }
         if !self.nodes[node.0].server.can_acknowledge() {
+            if self.mutant == Some(Mutant::RefusedIsWritten) && self.nodes[node.0].server.is_primary() {
+                self.writes(node, Record::Commit(serial));
+            }
             self.server_says(client, serial, Said::Refused);
             return;
         }

@@ -97,6 +97,7 @@ impl World {
             PostgresAction::Initdb | PostgresAction::Clone(_) => self.takes(pace.copy),
             PostgresAction::Rewind(_) | PostgresAction::RecoverSingleUser => self.takes(pace.rewind),
             PostgresAction::Checkpoint => self.takes(pace.checkpoint),
+            PostgresAction::Start(_) if self.mutant == Some(Mutant::StartWaits) => ms(12_000),
             PostgresAction::CreateRoles | PostgresAction::Compare(_) => self.takes((5, 50)),
             _ => self.takes((1, 6)),
         }
@@ -235,7 +236,8 @@ impl World {
         }
         self.check_authorised(node, &job.action, job.under);
         self.stage(node, op, Stage::Waiting);
-        self.promote(node, timeline);
+        let reserved = self.mutant != Some(Mutant::NumberNotReserved);
+        self.promote(node, if reserved { timeline } else { Timeline(0) });
     }
 
     /// PostgreSQL has changed: work that waited for that may be over.

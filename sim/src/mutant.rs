@@ -4,8 +4,11 @@
 use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Lsn, Revision};
 use matriarch_core::op::{Outcome, Refusal};
+use matriarch_core::state::{Ops, State};
+use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::DataDir;
+use matriarch_core::view::store::{ClusterView, LeaderKey};
 
 use crate::node::NodeId;
 use crate::world::World;
@@ -97,11 +100,31 @@ pub enum Mutant {
     LetGoUntold,
     /// Milliseconds are taken for seconds in `primary_start_timeout`.
     StartTimeoutInSeconds,
+    /// The creation of the leader key without an answer is taken for one that was done: promoted before the lock is confirmed.
+    LockUnconfirmed,
+    /// Core goes by a view that it had before.
+    StaleSnapshotAccepted,
+    /// Core forgets what is under way.
+    OperationsForgotten,
+    /// The timer for the deadline of an operation is not set.
+    DeadlineDropped,
+    /// Who lost the race for the right to initialise removes that of whoever has it.
+    InitializeRemoved,
+    /// A promotion does not leave out the numbers that are not reserved for it.
+    NumberNotReserved,
+    /// A start waits for a fixed time first.
+    StartWaits,
+    /// The published position is not read.
+    PublishedUnread,
+    /// A receiver takes WAL that does not continue its own.
+    StreamsWhateverComes,
+    /// A server writes what it refuses.
+    RefusedIsWritten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 52] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -144,7 +167,35 @@ impl Mutant {
         Self::PauseHeardByTheLeader,
         Self::LetGoUntold,
         Self::StartTimeoutInSeconds,
+        Self::LockUnconfirmed,
+        Self::StaleSnapshotAccepted,
+        Self::OperationsForgotten,
+        Self::DeadlineDropped,
+        Self::InitializeRemoved,
+        Self::NumberNotReserved,
+        Self::StartWaits,
+        Self::PublishedUnread,
+        Self::StreamsWhateverComes,
+        Self::RefusedIsWritten,
     ];
+
+    /// What becomes of core's own state, before each step, where a bug of core's is planted; `kept` outlives the step.
+    pub fn spoil(self, steps: u64, state: &mut State, kept: &mut Option<Seen<ClusterView>>) {
+        match self {
+            Self::StaleSnapshotAccepted if steps.is_multiple_of(300) => kept.clone_from(&state.store.cluster),
+            Self::StaleSnapshotAccepted if steps.is_multiple_of(50) => {
+                let mine = |seen: &Seen<ClusterView>| {
+                    let known = state.store.cluster.as_ref();
+                    known.is_some_and(|known| known.value.store == seen.value.store)
+                };
+                if let Some(before) = kept.take_if(|seen| mine(seen)) {
+                    state.store.cluster = Some(before);
+                }
+            }
+            Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
+            _ => {}
+        }
+    }
 
     /// What core hears of an event where the bug is planted; `None`: nothing.
     pub fn bend(self, world: &World, node: NodeId, event: Event) -> Option<Event> {
@@ -219,6 +270,19 @@ impl Mutant {
                 StoreAction::Revoke { .. } => Outcome::Done(StoreDone::Revoked),
                 _ => Outcome::Unknown("no answer".into()),
             },
+            (Self::LockUnconfirmed, Outcome::Unknown(why), Some(Action::Store(StoreAction::Acquire(acquire)))) => {
+                let known = agent.and_then(|agent| agent.state.store.cluster.as_ref());
+                let Some(mut view) = known.map(|seen| seen.value.clone()) else { return Outcome::Unknown(why) };
+                let next = Revision(view.revision.0 + 1);
+                view.revision = next;
+                view.leader = Some(LeaderKey {
+                    member: world.names[node.0].clone(),
+                    lease: acquire.lease,
+                    created: next,
+                    modified: next,
+                });
+                Outcome::Done(StoreDone::Acquired(view))
+            }
             (Self::TtlAsAsked, Outcome::Done(StoreDone::Renewed { revision, .. }), _) => {
                 Outcome::Done(StoreDone::Renewed { ttl: world.nodes[node.0].config.ttl * 2, revision })
             }
@@ -234,7 +298,7 @@ impl Mutant {
         }
     }
 
-    fn view(self, world: &World, node: NodeId, view: &mut matriarch_core::view::store::ClusterView) {
+    fn view(self, world: &World, node: NodeId, view: &mut ClusterView) {
         match self {
             // As a cache that holds what it was told first: the leader that was known before goes on to be seen.
             Self::VanishedKeyUnheard if view.leader.is_none() => {
@@ -255,6 +319,7 @@ impl Mutant {
                     record.unguarded = false;
                 }
             }
+            Self::PublishedUnread => view.status = None,
             Self::TimelinesIgnored if view.leader.is_none() => view.history.lines.clear(),
             Self::CheckpointNotAwaited => {
                 for key in view.members.values_mut() {

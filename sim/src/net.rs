@@ -45,13 +45,15 @@ pub struct Net {
     delay_us: (u64, u64),
     /// While the network is slow: how many times slower.
     pub slowness: u64,
+    /// While it loses messages: so many of a hundred.
+    pub loss_percent: u64,
     random: Stream,
 }
 
 impl Net {
     /// A whole network.
     pub fn new(delay_us: (u64, u64), random: Stream) -> Self {
-        Self { cuts: BTreeMap::new(), delay_us, slowness: 1, random }
+        Self { cuts: BTreeMap::new(), delay_us, slowness: 1, loss_percent: 0, random }
     }
 
     /// Nothing passes this way.
@@ -74,6 +76,11 @@ impl Net {
             Some(_) => self.cuts.remove(&link).is_some(),
             None => false,
         }
+    }
+
+    /// The next message is lost, and its connection with it.
+    pub fn loses(&mut self) -> bool {
+        self.loss_percent > 0 && self.random.chance(self.loss_percent)
     }
 
     /// How long the next message takes.

@@ -3,6 +3,7 @@
 use matriarch_core::id::{Lsn, Pid};
 use matriarch_core::view::postgres::Phase;
 
+use crate::mutant::Mutant;
 use crate::net::{End, Plane};
 use crate::node::NodeId;
 use crate::postgres::wal::{Place, Record};
@@ -82,8 +83,9 @@ impl World {
         let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
         // `primary_slot_name` is its own name.
         let slot = self.names[node.0].as_str();
+        let fits = |theirs| self.wal.contains(theirs, mine) || self.mutant == Some(Mutant::StreamsWhateverComes);
         let theirs = source.cluster().filter(|on_disk| on_disk.slots.contains_key(slot)).map(|on_disk| on_disk.flushed);
-        let Some(theirs) = theirs.filter(|theirs| reachable && accepts && self.wal.contains(*theirs, mine)) else {
+        let Some(theirs) = theirs.filter(|theirs| reachable && accepts && fits(*theirs)) else {
             self.later(ms(self.pace.reconnect), again);
             return;
         };

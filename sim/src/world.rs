@@ -7,7 +7,8 @@ use std::rc::Rc;
 use matriarch_core::action::GuardAction;
 use matriarch_core::event::{Event, Request};
 use matriarch_core::id::{Lsn, Member, Pid, Revision};
-use matriarch_core::time::{Duration, Instant};
+use matriarch_core::time::{Duration, Instant, Seen};
+use matriarch_core::view::store::ClusterView;
 
 use crate::check::{Checks, Violation};
 use crate::client::{Client, Ledger, Said};
@@ -299,6 +300,8 @@ pub struct World {
     pub healed: Option<Time>,
     /// A planted bug.
     pub mutant: Option<Mutant>,
+    /// What it remembers of each node's keys.
+    pub remembered: Vec<Option<Seen<ClusterView>>>,
     /// The next request number of a store call.
     pub calls: u64,
     /// How long things of a host take.
@@ -385,6 +388,7 @@ impl World {
             watching: Vec::new(),
             healed: None,
             mutant,
+            remembered: vec![None; settings.nodes],
             calls: 0,
             host_random: Stream::new(seed, "host"),
             postgres_random: Stream::new(seed, "postgres"),
@@ -444,14 +448,31 @@ impl World {
             self.waiting.push(Waiting { link, since: self.now, what });
             return;
         }
+        if self.net.loses() {
+            self.connection_lost(what);
+            return;
+        }
         let delay = self.net.delay();
+        if let Some(again) = self.asked_again(&what) {
+            self.later(delay * 2, again);
+        }
         self.later(delay, what);
+    }
+
+    /// A question to another agent that is asked once more because its connection went away beneath it. Where it had
+    /// arrived before, it comes twice.
+    fn asked_again(&mut self, what: &Due) -> Option<Due> {
+        let Due::Agent { node, boot, message } = what else { return None };
+        let Message::Asked { asker, question } = **message else { return None };
+        self.net.loses().then(|| Due::agent(*node, *boot, Message::Asked { asker, question }))
     }
 
     /// The same, where it is known how long it takes if nothing is cut.
     pub fn send_after(&mut self, link: Link, delay: Duration, what: Due) {
         if self.net.is_cut(link) {
             self.waiting.push(Waiting { link, since: self.now, what });
+        } else if self.net.loses() {
+            self.connection_lost(what);
         } else {
             self.later(delay, what);
         }
@@ -540,7 +561,7 @@ impl World {
     }
 
     /// The keys as they are in the store.
-    pub fn keys(&self) -> Rc<matriarch_core::view::store::ClusterView> {
+    pub fn keys(&self) -> Rc<ClusterView> {
         Rc::clone(self.store.keys())
     }
 

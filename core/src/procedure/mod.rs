@@ -9,7 +9,7 @@ use crate::event::Request;
 use crate::id::RequestId;
 use crate::lease::Tenure;
 use crate::reason::Reason;
-use crate::state::{Pending, PendingKind, PositionAsked, REQUESTS_MAX, State};
+use crate::state::{Pending, PendingKind, Pledge, PositionAsked, REQUESTS_MAX, State};
 use crate::step::Outbox;
 use crate::time::{Duration, Instant};
 use crate::view::View;
@@ -58,12 +58,15 @@ pub(crate) fn orders(view: &View<'_>) -> Vec<(Action, Reason)> {
             orders.extend(switchover::orders(view, request, *epoch, pending.since));
         }
     }
-    if !view.state.position_asked.is_empty() {
-        orders.extend(pledge(view));
-    } else if let Some(pledge) = view.state.pledge.filter(|pledge| pledge.frozen && !pledge.on_disk) {
-        orders.push((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver));
-    }
+    let asked = if view.state.position_asked.is_empty() { None } else { pledge(view) };
+    // A receiver that was stopped for it stays stopped whether or not anybody waits for the answer, and says so on disk.
+    let unwritten = || view.state.pledge.filter(|pledge| pledge.frozen && !pledge.on_disk).map(written);
+    orders.extend(asked.or_else(unwritten));
     orders
+}
+
+fn written(pledge: Pledge) -> (Action, Reason) {
+    (Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver)
 }
 
 /// A peer asked for our position because the leader key is gone. If we see the same, we stop receiving, put the pledge
@@ -74,9 +77,7 @@ fn pledge(view: &View<'_>) -> Option<(Action, Reason)> {
     }
     match view.state.pledge {
         Some(_) if view.has_pledged() => None,
-        Some(pledge) if pledge.frozen => {
-            Some((Action::Host(HostAction::WritePledge(Some(pledge.absent_at))), Reason::FreezingReceiver))
-        }
+        Some(pledge) if pledge.frozen => Some(written(pledge)),
         // Without a receiver there is nothing to freeze, mostly since the primary that it came from shut down.
         _ if !view.may_receive() => None,
         _ => Some((Action::Postgres(PostgresAction::Freeze), Reason::FreezingReceiver)),

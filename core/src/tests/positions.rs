@@ -145,6 +145,9 @@ fn a_receiver_that_was_stopped_is_a_pledge_once_that_is_on_disk() {
     assert_eq!(asked(false, true), [FREEZE], "of an earlier agent, which did not live to stop it");
     assert_eq!(asked(true, false), std::slice::from_ref(&write));
     assert_eq!(asked(true, true), []);
+    let dead = |node: Node| node.with(|state| state.postgres.sql = None);
+    let asked_of_a_dead_one = pledges(&asked_by_a_peer(dead(pledged(true, false, None))));
+    assert_eq!(asked_of_a_dead_one, std::slice::from_ref(&write), "PostgreSQL has died since");
     // A pledge that was begun is completed, whether or not who asked still waits.
     let alone = |frozen, on_disk| pledges(&pledged(frozen, on_disk, None));
     assert_eq!(alone(true, false), [write]);

@@ -19,17 +19,24 @@ impl World {
         self.checks.asked.remove(&(node, boot, request));
     }
 
+    /// What a node that runs undisturbed has under way ends by its deadline.
+    pub fn check_operations_end(&mut self, node: NodeId) {
+        if !self.is_quiet(node, 2000) || self.nodes[node.0].awake().is_none() {
+            return;
+        }
+        let at = self.clock(node);
+        let Some(agent) = &self.nodes[node.0].agent else { return };
+        let late = agent.state.ops.iter().find(|(_, in_flight)| at > in_flight.deadline + ms(1000));
+        if let Some((lane, in_flight)) = late {
+            let what = format!("{}: {:?} in lane {lane:?} does not end", self.names[node.0], in_flight.action);
+            self.violated("L4", what);
+        }
+    }
+
     /// When all is over: what has been under way for longer than it may.
     pub(super) fn check_ends(&mut self) {
-        for index in 0..self.nodes.len() {
-            let at = self.clock(NodeId(index));
-            let Some(agent) = &self.nodes[index].agent else { continue };
-            let late = agent.state.ops.iter().find(|(_, in_flight)| at > in_flight.deadline + ms(1000));
-            if let Some((lane, in_flight)) = late {
-                let what = format!("{}: {:?} in lane {lane:?} does not end", self.names[index], in_flight.action);
-                self.violated("L4", what);
-                return;
-            }
+        for node in (0..self.nodes.len()).map(NodeId) {
+            self.check_operations_end(node);
         }
         let limit = self.answer_bound();
         // With an agent its requests end: whoever asked loses the connection.

@@ -52,6 +52,24 @@ impl World {
             What::KillPostmaster(..)
                 | What::KillPostgres(_)
                 | What::KillGuard(_)
+                | What::KillBackend(_)
+                | What::StopByHand(_)
+                | What::RestartByHand(_)
+                | What::ScheduleSwitchover(_)
+                | What::ScheduleRestart(_)
+                | What::DeleteKey(_)
+                | What::GarbleKey(_)
+                | What::DeleteAllKeys
+                | What::CutClients(_)
+                | What::CutToClients(_)
+                | What::CutFromClients(_)
+                | What::CutAgents(_)
+                | What::CutFromAgents(_)
+                | What::CutToAgents(_)
+                | What::SetWallClock(..)
+                | What::FillDisk(_)
+                | What::FailTools(_)
+                | What::ChangeConfig { .. }
                 | What::LoseKey
                 | What::LoseLease
                 | What::Switchover(_)

@@ -57,6 +57,7 @@ pub use l01_serves::Outage;
 pub use s12_eligible::Told;
 pub use s16_nothing_destroyed::Tool;
 pub use s19_pause::Pauses;
+pub use s26_one_order_a_lane::Lanes;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
 pub const INVARIANTS: [&str; 34] = [
@@ -159,6 +160,8 @@ pub struct Checks {
     led: [Option<Time>; NODES_MAX],
     /// How often the leader key was taken.
     pub taken: u64,
+    /// What each agent has under way.
+    lanes: [Lanes; NODES_MAX],
     /// Orders that core gave since the world was calm.
     calm_orders: u64,
     /// Orders of each kind, by node, in the second that began then.
@@ -219,7 +222,7 @@ impl World {
         self.check_belief(node, at);
         self.check_health(node);
         self.check_revision(node);
-        self.check_lanes(node, effects);
+        self.check_lanes(node, at, effects);
         self.check_repetition(node, at, effects);
         self.check_let_go(node);
     }
@@ -297,6 +300,6 @@ impl World {
     /// The network is not slow, and nothing is under way that was sent when it was.
     fn was_prompt(&self) -> bool {
         let long_ago = |slow| self.now.since(slow) > crate::time::ms(15_000);
-        self.net.slowness == 1 && self.checks.slow_at.is_none_or(long_ago)
+        self.net.slowness == 1 && self.net.loss_percent == 0 && self.checks.slow_at.is_none_or(long_ago)
     }
 }

@@ -27,15 +27,25 @@ impl World {
         }
     }
 
-    /// S18: `initialize` is created, not overwritten. What is under no lease an operator put, and a restored store goes back.
+    /// S18: `initialize` is created, not overwritten, and goes by its owner's word or with its lease. What is under no lease
+    /// an operator put, and a restored store goes back.
     fn check_right_to_initialise(&mut self) {
         let initialize = self.store.keys().initialize;
-        let before = std::mem::replace(&mut self.checks.initialize, initialize);
-        if let (Some(before), Some(now)) = (before, initialize)
-            && (now.lease != LeaseId(0) && now.revision > before.revision)
-        {
-            self.violated("S18", format!("the right to initialise was had, and is another's: {before:?}, {now:?}"));
+        let Some(before) = std::mem::replace(&mut self.checks.initialize, initialize) else { return };
+        match initialize {
+            Some(now) if now.lease != LeaseId(0) && now.revision > before.revision => {
+                self.violated("S18", format!("the right to initialise was had, and is another's: {before:?}, {now:?}"));
+            }
+            None if before.lease != LeaseId(0) && self.store.lease_until(before.lease).is_some() => {
+                self.violated("S18", format!("the right to initialise was taken from who has it: {before:?}"));
+            }
+            _ => {}
         }
+    }
+
+    /// The right to initialise is given up by who has it, or goes by an operator's hand.
+    pub fn note_initialize_gone(&mut self) {
+        self.checks.initialize = None;
     }
 
     fn is_known(&self, system: SystemId) -> bool {
@@ -122,6 +132,17 @@ mod tests {
             race(world, 1);
         };
         assert_eq!(broken(twice), Some("S18"), "another had it");
+        let taken = |world: &mut World| {
+            once(world);
+            delete(world);
+        };
+        assert_eq!(broken(taken), Some("S18"), "whoever has it has not given it up");
+        let given_up = |world: &mut World| {
+            once(world);
+            world.note_initialize_gone();
+            delete(world);
+        };
+        assert_eq!(broken(given_up), None);
         let garbled = |world: &mut World| {
             world.store.garble(Key::Initialize);
             world.store_changed();

@@ -233,6 +233,10 @@ impl World {
                 self.net.slowness = if on { times } else { 1 };
                 self.checks.slow_at = Some(self.now);
             }
+            What::LossyNetwork(percent) => {
+                self.net.loss_percent = if on { percent } else { 0 };
+                self.checks.slow_at = Some(self.now);
+            }
             What::SilenceWatches(_) => self.checks.silent[node.0] = on,
             What::FillDisk(_) => host.files.full = on,
             What::FillData(_) => host.server.full = on,

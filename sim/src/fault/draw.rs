@@ -139,6 +139,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::CutToClients(here),
         What::StopStore,
         What::SlowNetwork(1),
+        What::LossyNetwork(1),
         What::SilenceWatches(here),
         What::FillDisk(here),
         What::PauseReplay(here),
@@ -164,7 +165,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
     // never meet in one plan.
     if random.chance(20) {
         all.retain(|what| {
-            let deaf = matches!(what, What::StopStore | What::SlowNetwork(_));
+            let deaf = matches!(what, What::StopStore | What::SlowNetwork(_) | What::LossyNetwork(_));
             !(deaf || matches!(what, What::FreezeAgent(_) | What::KillAgent(_) | What::SuspendHost(_)))
         });
         all.extend([What::LoseKey, What::LoseLease, What::DeleteAllKeys]);
@@ -269,6 +270,7 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::StopStoreMember(_) => What::StopStoreMember(member),
         What::FreezeStoreMember(_) => What::FreezeStoreMember(member),
         What::SlowNetwork(_) => What::SlowNetwork(random.magnitude(2, 200)),
+        What::LossyNetwork(_) => What::LossyNetwork(random.magnitude(1, 60)),
         What::SilenceWatches(_) => What::SilenceWatches(here),
         What::FillDisk(_) => What::FillDisk(here),
         What::TearFiles(_) => What::TearFiles(here),

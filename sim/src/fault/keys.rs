@@ -54,6 +54,7 @@ impl World {
         let led = |world: &Self| world.store.keys().leader.as_ref().map(|leader| (leader.lease, leader.created));
         let led_before = led(self);
         self.store.restore(&backup, now);
+        self.note_initialize_gone();
         // A tenure of the lost future, and an agent that had heard nothing of it: it believes the store at once. So does
         // everybody where the backup is older than another restore, and of more revisions than were written since.
         let lost = led_before.is_some() && led(self) != led_before;
@@ -85,6 +86,7 @@ impl World {
 
     fn hands_on(&mut self, key: Key) {
         self.coverage.count("key changed by hand");
+        self.note_initialize_gone();
         // Nobody can know what was published there.
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
@@ -101,6 +103,7 @@ impl World {
     pub(super) fn keys_deleted(&mut self) {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
+        self.note_initialize_gone();
         self.checks.keys_gone = Some(self.now);
         self.checks.forget_published();
         self.forget_reserved();

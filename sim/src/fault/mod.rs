@@ -196,6 +196,8 @@ pub enum What {
     },
     /// Messages take so many times longer.
     SlowNetwork(u64),
+    /// So many of a hundred messages are lost with their connection; some questions between agents come twice.
+    LossyNetwork(u64),
     /// The node's watches tell nothing.
     SilenceWatches(Where),
     /// The node's small files cannot be written.
@@ -274,6 +276,7 @@ impl What {
             Self::RestoreStore(_) => "restore_store",
             Self::ChangeConfig { .. } => "change_config",
             Self::SlowNetwork(_) => "slow_network",
+            Self::LossyNetwork(_) => "lossy_network",
             Self::SilenceWatches(_) => "silence_watches",
             Self::FillDisk(_) => "fill_disk",
             Self::PauseReplay(_) => "pause_replay",
@@ -355,6 +358,7 @@ impl What {
             | Self::RestoreStore(_)
             | Self::ChangeConfig { .. }
             | Self::SlowNetwork(_)
+            | Self::LossyNetwork(_)
             | Self::AskUnsupported
             | Self::Pause => None,
         }

@@ -56,20 +56,26 @@ impl World {
         let Some(since) = mine.first().map(|waiting| waiting.since) else { return };
         let survives = self.net.survives(self.now.since(since));
         for waiting in mine {
-            match waiting.what {
-                what if survives => self.send(link, what),
-                Due::Agent { node, boot, message } => {
-                    if let Message::Watched { watch, .. } = *message {
-                        self.later(ms(1), Due::agent(node, boot, Message::WatchLost { watch }));
-                    }
-                }
-                Due::Wal { node, from, .. } | Due::WalReply { node: from, from: node, .. } => {
-                    self.stream_dies(node, from);
-                }
-                // The end of a connection is found out, if not told.
-                lost @ Due::Server { .. } => self.later(ms(1), lost),
-                _ => {}
+            if survives {
+                self.send(link, waiting.what);
+            } else {
+                self.connection_lost(waiting.what);
             }
+        }
+    }
+
+    /// A connection ends with this on its way.
+    pub fn connection_lost(&mut self, carried: Due) {
+        match carried {
+            Due::Agent { node, boot, message } => {
+                if let Message::Watched { watch, .. } = *message {
+                    self.later(ms(1), Due::agent(node, boot, Message::WatchLost { watch }));
+                }
+            }
+            Due::Wal { node, from, .. } | Due::WalReply { node: from, from: node, .. } => self.stream_dies(node, from),
+            // The end of a connection is found out, if not told.
+            lost @ (Due::Server { .. } | Due::SenderLost { .. }) => self.later(ms(1), lost),
+            _ => {}
         }
     }
 
