@@ -12,6 +12,7 @@ use matriarch_core::reason::Reason;
 use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::DataDir;
 
+use crate::coverage;
 use crate::fault::{Given, Phase};
 use crate::mutant::Mutant;
 use crate::node::{Agent, File, Message, NodeId};
@@ -278,6 +279,8 @@ impl World {
             }
             Outcome::Done(())
         };
+        let kind = if matches!(file, File::Epoch(_)) { "write_epoch" } else { "write_pledge" };
+        self.coverage.came_to(kind, coverage::told(&outcome));
         let told = Event::Host(HostEvent::Completed { op, outcome });
         if self.order_is(Phase::Applied, Given::Operation(node, op)) {
             self.tell(node, Duration::ZERO, Message::event(told));

@@ -13,6 +13,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::store::ClusterView;
 
+use crate::coverage;
 use crate::fault::{Given, Phase};
 use crate::mutant::Mutant;
 use crate::net::{End, Link, Plane};
@@ -406,6 +407,7 @@ impl World {
     /// Asks another agent.
     pub fn ask_peer(&mut self, node: NodeId, op: OpId, action: PeerAction) {
         let asked = self.clock(node);
+        let kind = coverage::peer(&action);
         let (member, question, deadline) = match action {
             PeerAction::AskPosition { member, absent_at, .. } => {
                 (member, PeerQuestion::Position { absent_at }, ms(1000))
@@ -417,7 +419,7 @@ impl World {
         };
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let boot = agent.boot;
-        agent.questions.insert(op, Question { member: member.clone(), asked });
+        agent.questions.insert(op, Question { kind, member: member.clone(), asked });
         let outcome = Outcome::Unknown("no answer in time".into());
         self.tell(node, deadline, Message::Answered { op, outcome });
         let Some(to) = self.node_of(&member) else { return };
@@ -516,7 +518,8 @@ impl World {
     /// The answer is here, or the question too old; what comes second finds no question.
     pub fn peer_answered(&mut self, node: NodeId, op: OpId, outcome: Outcome<PeerAnswer>) {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
-        let Some(Question { member, asked }) = agent.questions.remove(&op) else { return };
+        let Some(Question { kind, member, asked }) = agent.questions.remove(&op) else { return };
+        self.coverage.came_to(kind, coverage::told(&outcome));
         if let Some(from) = self.node_of(&member) {
             self.note_told(node, from, asked, &outcome);
         }

@@ -6,6 +6,7 @@ use matriarch_core::action::GuardAction;
 use matriarch_core::event::GuardEvent;
 use matriarch_core::id::LeaseId;
 
+use crate::coverage;
 use crate::guard::{Guard, Obeyed};
 use crate::mutant::Mutant;
 use crate::net::{End, Plane};
@@ -41,10 +42,16 @@ impl World {
     /// An order reaches the guard.
     pub fn guard_ordered(&mut self, node: NodeId, boot: u32, order: &GuardAction, instead_of: Option<LeaseId>) {
         let now = self.clock(node);
-        let Some(guard) = self.nodes[node.0].guard.as_mut().filter(|guard| guard.boot == boot) else { return };
+        let kind = coverage::guard(order);
+        let Some(guard) = self.nodes[node.0].guard.as_mut().filter(|guard| guard.boot == boot) else {
+            self.coverage.came_to(kind, "unknown");
+            return;
+        };
         let was_firing = guard.firing;
         let obeyed = guard.obey(order, instead_of, now);
         let falls = guard.firing && !was_firing;
+        let refused = matches!(obeyed, Obeyed::Report(GuardEvent::Refused(_)));
+        self.coverage.came_to(kind, if refused { "refused" } else { "done" });
         match obeyed {
             Obeyed::Report(event) => {
                 let armed = matches!(event, GuardEvent::Armed(_));

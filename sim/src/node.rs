@@ -219,6 +219,8 @@ pub struct Asker {
 /// A question to another agent.
 #[derive(Clone, Debug)]
 pub struct Question {
+    /// The kind of the order.
+    pub kind: &'static str,
     /// Whom.
     pub member: Member,
     /// When.

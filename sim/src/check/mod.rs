@@ -260,7 +260,11 @@ impl World {
                     self.checks.pauses.taken = now;
                 }
                 self.checks.leaderless = None;
-                self.checks.last_leader = self.named(&leader.member);
+                let taker = self.named(&leader.member);
+                if self.checks.last_leader.is_some_and(|last| Some(last) != taker) {
+                    self.coverage.count("leader key taken after another");
+                }
+                self.checks.last_leader = taker;
             }
             Change::Gone(leader, how, by) => {
                 let who = leader.member.clone();

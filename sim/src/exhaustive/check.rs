@@ -3,6 +3,7 @@
 
 use matriarch_core::id::LeaseId;
 use matriarch_core::view::View;
+use matriarch_core::view::store::LeaderKey;
 
 use super::world::{World, name};
 use crate::store::{Change, Gone};
@@ -29,8 +30,9 @@ impl World {
         let Some(agent) = &self.nodes[node].agent else { return };
         let view = View { at: self.clock(), state: &agent.state };
         let Some(held) = view.held().filter(|_| view.authority()) else { return };
-        let key = self.store.keys().leader.as_ref();
-        let is_true = key.is_some_and(|leader| leader.lease == held.lease) || self.early.contains(&held.lease);
+        let is_under = |leader: Option<&LeaderKey>| leader.is_some_and(|leader| leader.lease == held.lease);
+        let unheard = agent.state.store.cluster.as_ref().is_some_and(|seen| is_under(seen.value.leader.as_ref()));
+        let is_true = is_under(self.store.keys().leader.as_ref()) || (self.early.contains(&held.lease) && unheard);
         if !is_true && self.nodes[node].server.can_acknowledge() {
             let what = format!("{} believes in lease {}, the store does not", name(node), held.lease);
             self.breaks("S6", what);
@@ -77,10 +79,12 @@ impl World {
         }
     }
 
-    /// S8: nobody becomes a primary without the key. One that went early may have gone during the promotion.
+    /// S8: nobody becomes a primary without the key. The one that it was armed for may have gone early during the promotion.
     pub(super) fn check_becomes_writable(&mut self, node: usize) {
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == name(node));
-        if !holds && self.early.is_empty() {
+        let armed = self.nodes[node].guard.as_ref().and_then(|guard| guard.armed);
+        let early = armed.is_some_and(|armed| self.early.contains(&armed.tenure));
+        if !holds && !early {
             self.breaks("S8", format!("{} accepts writes and does not hold the leader key", name(node)));
         }
     }
