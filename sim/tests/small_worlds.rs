@@ -119,11 +119,11 @@ fn a_planted_bug_is_found_and_cut_down_to_its_faults() {
         (Mutant::GuardNeverFires, "S7", 1, CASES),
         (Mutant::OrphansLive, "S7", 1, CASES),
         (Mutant::ReleasedAlive, "S7", 1, CASES),
-        (Mutant::LeaseDatedFromTheAnswer, "S30", 1, CASES),
+        (Mutant::TtlAsAsked, "S30", 0, CASES),
         (Mutant::AcquireUnguarded, "S9", 2, CASES),
         (Mutant::EpochNotOnDisk, "S8", 0, CASES),
         (Mutant::PeersAreBehind, "S12", 3, CASES),
-        (Mutant::WipedUnasked, "S16", 2, 5 * CASES),
+        (Mutant::WipedUnasked, "S16", 3, 5 * CASES),
     ];
     for (mutant, invariant, faults_max, cases) in planted {
         match runner(cases).run(&plan(), |plan| holds(&plan, Some(mutant)).map(|_| ())) {
