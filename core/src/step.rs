@@ -78,6 +78,7 @@ fn remember_service(state: &mut State, at: Instant) {
     let memory = &mut state.memory;
     // Who leads is what the others are cloned from.
     memory.reinit &= !held;
+    memory.handing_over = memory.handing_over.filter(|_| held);
     memory.giving_up &= held;
     if !held || serves {
         (memory.promoting_since, memory.promotions_refused) = (None, 0);
@@ -183,6 +184,11 @@ impl Outbox<'_> {
             self.state.memory.contact_sought = self.at;
         }
         self.state.memory.requested |= stops_for_operator(&self.view(), &action, &because);
+        if matches!(because, Reason::CheckpointBeforeStop | Reason::StoppingForHandover)
+            && let Some(request) = self.view().due_failover()
+        {
+            self.state.memory.handing_over = Some(request.revision);
+        }
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
             Action::Postgres(PostgresAction::Promote { .. }) => {

@@ -13,6 +13,9 @@ use crate::view::postgres::{DataDir, Phase, Process, StartAs};
 pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
     match event {
         PostgresEvent::ProcessSeen(process) => process_seen(state, at, process),
+        // The race: no descriptor is free, or the disk fails once, and a server runs on what cannot be looked at: it answers,
+        // and nothing is to be started or copied there. Once it is gone the directory has to be read.
+        PostgresEvent::DataSeen(DataDir::Unreadable(_)) if runs_on_a_cluster(state) => {}
         PostgresEvent::DataSeen(data) => {
             if state.postgres.data != data {
                 state.memory.changed = at;
@@ -41,6 +44,11 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
             control_ended(state, at, &in_flight, outcome);
         }
     }
+}
+
+fn runs_on_a_cluster(state: &State) -> bool {
+    let runs = matches!(state.postgres.process, Process::Alive { .. });
+    runs && matches!(state.postgres.data, DataDir::Cluster(_))
 }
 
 fn is_standby(data: &DataDir) -> bool {

@@ -416,3 +416,18 @@ fn a_write_of_the_epoch_without_an_answer_leaves_it_in_doubt_until_one_is_done()
         assert_eq!(doubt(before, Outcome::Done(())), (false, false));
     }
 }
+
+/// The bug: a host that was out of descriptors for one look had a primary that served given up.
+#[test]
+fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
+    let unreadable = || DataDir::Unreadable("too many open files".into());
+    let seen = |mut node: Node| {
+        node.step(Event::Postgres(PostgresEvent::DataSeen(unreadable())));
+        node.state.postgres.data
+    };
+    let primary = Node::primary();
+    assert_eq!(seen(primary.clone()), primary.state.postgres.data);
+    assert_eq!(seen(Node::stopped()), unreadable(), "nothing runs there");
+    let unknown = primary.with(|state| state.postgres.data = DataDir::Unknown);
+    assert_eq!(seen(unknown), unreadable(), "it was never read");
+}

@@ -454,6 +454,7 @@ fn pause(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.paused = random.pick(&[None, Some(now), Some(now.back(seconds(60)))]);
     state.memory.let_go = random.one_in(2);
     state.memory.requested = random.one_in(4);
+    state.memory.handing_over = random.one_in(8).then_some(Revision(7));
     state.memory.resumed = random.pick(&[Instant::ZERO, Instant::ZERO, now]);
     state.config.paused_before = random.one_in(4);
     if let Some(seen) = state.store.cluster.as_mut() {

@@ -378,9 +378,11 @@ impl<'a> View<'a> {
         request.scheduled_at.is_none() && self.held().is_some_and(|held| request.revision < held.epoch)
     }
 
-    /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.
+    /// The time of the request passed long ago, and nobody has begun with it: nobody wants it any more. The limit is
+    /// Patroni's, 1.5 `loop_wait`; a checkpoint and a stop may take longer.
     pub fn schedule_missed(&self, request: &FailoverKey) -> bool {
-        request.scheduled_at.is_some_and(|scheduled| self.is_long_over(scheduled))
+        let begun = self.state.memory.handing_over == Some(request.revision);
+        !begun && request.scheduled_at.is_some_and(|scheduled| self.is_long_over(scheduled))
     }
 
     /// The time passed more than Patroni's 1.5 `loop_wait` ago.

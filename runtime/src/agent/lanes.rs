@@ -242,6 +242,8 @@ struct Looks {
     told: u64,
     /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
     timeline: Timeline,
+    /// The last look could not read the directory.
+    unreadable: bool,
 }
 
 impl Look {
@@ -270,8 +272,20 @@ impl Look {
         }
     }
 
+    /// While PostgreSQL runs nothing comes of it, and nobody would hear.
+    fn tell_of_unreadable(&self, data: &DataDir) {
+        let unreadable = matches!(data, DataDir::Unreadable(_));
+        let before = std::mem::replace(&mut self.looks().unreadable, unreadable);
+        match data {
+            DataDir::Unreadable(why) if !before => tracing::warn!(%why, "the data directory cannot be looked at"),
+            _ if before && !unreadable => tracing::info!("the data directory can be looked at again"),
+            _ => {}
+        }
+    }
+
     async fn observe(&self) -> DataDir {
         let mut data = self.postgres.observe_data().await;
+        self.tell_of_unreadable(&data);
         let newest = self.looks().timeline;
         if let DataDir::Cluster(cluster) = &mut data
             && newest > cluster.history.timeline

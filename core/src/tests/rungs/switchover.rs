@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reason::Reason;
+use crate::time::WallMillis;
 
 fn moving() -> Node {
     let request = failover(Some("a"), Some("b"));
@@ -39,6 +40,23 @@ fn a_switchover_asks_checkpoints_and_stops() {
     ));
     let stopping = ready.doing(stop(StopMode::Fast), 1);
     concludes(&stopping, Rung::Switchover, "stopping_for_handover", Fate::Keep, &[]);
+}
+
+/// The bug: a checkpoint that took longer than 1.5 `loop_wait` had a scheduled switchover dropped half-way.
+#[test]
+fn a_scheduled_switchover_that_was_begun_is_brought_to_its_end() {
+    let scheduled = FailoverKey { scheduled_at: Some(WallMillis(1_000_000)), ..failover(Some("a"), Some("b")) };
+    let node = b_answers(moving(), |_| ()).cluster(|cluster| cluster.failover = Some(scheduled.clone()));
+    let mut begun = node.clone().with(|state| state.memory.checkpointed = None);
+    assert!(begun.tick().orders.iter().any(|order| order.because == Reason::CheckpointBeforeStop));
+    assert_eq!(begun.state.memory.handing_over, Some(scheduled.revision));
+    let missed = |node: &Node| node.clone().later(60_000).view().schedule_missed(&scheduled);
+    assert!(missed(&node) && !missed(&begun));
+    let another = begun.clone().with(|state| state.memory.handing_over = Some(Revision(1)));
+    assert!(missed(&another), "of another request");
+    let mut lost = begun.with(|state| state.tenure = Tenure::None);
+    lost.tick();
+    assert_eq!(lost.state.memory.handing_over, None, "whoever leads next looks at the time");
 }
 
 #[test]
@@ -79,7 +97,7 @@ fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
 #[test]
 fn what_was_asked_of_a_leader_before_this_one_is_over() {
     let asked = |revision: i64, scheduled: bool| {
-        let scheduled_at = scheduled.then_some(crate::time::WallMillis(1_000_000));
+        let scheduled_at = scheduled.then_some(WallMillis(1_000_000));
         let request = FailoverKey { revision: Revision(revision), scheduled_at, ..failover(None, Some("b")) };
         moving().cluster(|cluster| cluster.failover = Some(request))
     };
@@ -100,7 +118,7 @@ fn a_request_for_another_leader_or_a_later_time_is_not_this_ones() {
     let other = moving().cluster(|cluster| cluster.failover = Some(failover(Some("c"), Some("b"))));
     assert_eq!(other.decide().0, Rung::Leader);
     let later = moving().cluster(|cluster| {
-        cluster.failover.as_mut().unwrap().scheduled_at = Some(crate::time::WallMillis(1_000_001));
+        cluster.failover.as_mut().unwrap().scheduled_at = Some(WallMillis(1_000_001));
     });
     assert_eq!(later.decide().0, Rung::Leader);
     assert_eq!(later.later(1).decide().0, Rung::Switchover);
