@@ -1,6 +1,7 @@
 //! What is tested across modules: every rung and reconciler, the table of rungs, and a long random walk.
 
 mod births;
+mod calm;
 mod facts;
 mod guarded;
 mod holds;

@@ -20,7 +20,8 @@ use crate::view::guard::Armed;
 use crate::view::postgres::{ControlState, DataDir, Phase, Process, Slot, Sql, StartAs, StopMode};
 use crate::view::store::{HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
-const VIEWS: usize = 60_000;
+/// How many views are generated.
+pub(super) const VIEWS: usize = 60_000;
 
 #[test]
 fn every_view_has_a_verdict_and_every_rung_is_reached() {
@@ -63,33 +64,6 @@ fn no_step_from_any_view_breaks_what_must_hold() {
         let verdict = concluded(&before, &node);
         let checked = std::panic::catch_unwind(|| safety::check(&node.state, node.now, &verdict, &effects));
         assert!(checked.is_ok(), "view {number}: {verdict:?}\n{:#?}\norders {:#?}", before.state, effects.orders);
-    }
-}
-
-#[test]
-fn a_second_step_at_the_same_instant_orders_nothing_new() {
-    let mut random = Random(3);
-    for number in 0..VIEWS / 4 {
-        let mut node = any_node(&mut random);
-        let before = node.clone();
-        node.tick();
-        // A first step may end a tenure, a second take up a request; what follows from that are decisions of their own.
-        // After them, calm.
-        node.tick();
-        node.tick();
-        let second = node.state.decision.clone();
-        let third = node.tick();
-        let repeated: Vec<_> = third
-            .orders
-            .iter()
-            .filter(|order| !matches!(order.action, Action::Host(crate::action::HostAction::Exit { .. })))
-            .collect();
-        assert!(repeated.is_empty(), "view {number}: {repeated:?}\n{:#?}", before.state);
-        assert_eq!(
-            third.decision, None,
-            "view {number}: {second:?} then {:?}\n{:#?}",
-            node.state.decision, before.state
-        );
     }
 }
 
@@ -175,6 +149,10 @@ fn lawful(state: &mut State, now: Instant) {
         if let Some(armed) = state.guard.armed.as_mut().filter(|armed| armed.tenure == held.lease) {
             armed.at = armed.at.min(state.config.bounds.arm_at(held.confirmed, held.ttl));
         }
+    }
+    // A promotion is refused after it was ordered.
+    if state.memory.promoting_since.is_none() {
+        state.memory.promotions_refused = 0;
     }
     // Whether PostgreSQL is let go is found out before every decision.
     state.memory.let_go &= state.memory.paused.is_some();
