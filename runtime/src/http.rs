@@ -138,7 +138,7 @@ fn unusable(url: &str, why: &str) -> HttpError {
 }
 
 /// Where to connect, whether by TLS, and what to send.
-fn build(
+pub(crate) fn build(
     method: Method,
     url: &str,
     auth: Option<&Credentials>,

@@ -15,6 +15,9 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 /// A process that cannot be mistaken for a later one with the same pid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Process {

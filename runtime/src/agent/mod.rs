@@ -3,6 +3,8 @@
 mod certificates;
 pub mod counts;
 pub mod feed;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod guard_link;
 pub mod handle;
 mod kept;

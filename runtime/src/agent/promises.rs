@@ -45,26 +45,26 @@ pub struct Files {
     writes: Arc<Changes>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Epoch {
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Epoch {
     system_id: u64,
     store_id: u64,
     epoch: i64,
     timeline: u32,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Pause {
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Pause {
     paused: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Slots {
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Slots {
     permanent: BTreeSet<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Pledge {
+#[derive(PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Pledge {
     absent_at: Option<i64>,
 }
 
@@ -152,7 +152,7 @@ impl Files {
                 return None;
             }
         };
-        match serde_json::from_slice(&bytes) {
+        match understood(&bytes) {
             Ok(value) => Some(value),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot be understood and does not count");
@@ -170,6 +170,11 @@ impl Files {
         fs::rename(&fresh, &path)?;
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// What a file holds.
+pub(super) fn understood<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes)
 }
 
 #[cfg(test)]

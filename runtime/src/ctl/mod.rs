@@ -14,7 +14,7 @@ mod format;
 pub(crate) mod login;
 mod members;
 mod pause;
-mod pgpass;
+pub(crate) mod pgpass;
 mod query;
 mod relocate;
 mod remove;

@@ -43,7 +43,7 @@ fn fitting(line: &str, login: &Login<'_>) -> Option<String> {
 }
 
 /// The fields between colons, and whether something in them was quoted: a backslash takes the next character as it is.
-fn fields(line: &str) -> Vec<(String, bool)> {
+pub(crate) fn fields(line: &str) -> Vec<(String, bool)> {
     let mut fields = vec![(String::new(), false)];
     let mut characters = line.chars();
     while let Some(character) = characters.next() {

@@ -183,7 +183,11 @@ async fn stopped_position(settings: &Arc<Settings>, control: ControlData) -> Res
         let (timeline, from) = last_known(&control, &history)?;
         match waldump::end(settings, timeline, from).await? {
             End::LastRecord(at) => (timeline, at),
-            End::Segment(name) => return Ok((timeline, segment_start(&control, name))),
+            End::Segment(name) => {
+                let start = segment_start(control.wal_segment_size, name)
+                    .ok_or("pg_waldump misses a segment that there cannot be")?;
+                return Ok((timeline, start));
+            }
         }
     };
     let seen = Arc::clone(settings);
@@ -205,10 +209,11 @@ fn last_known(control: &ControlData, history: &History) -> Result<(Timeline, Lsn
     }
 }
 
-/// Where a segment begins, by the two last words of its name.
-fn segment_start(control: &ControlData, name: u64) -> Lsn {
-    let low = name & u64::from(u32::MAX);
-    Lsn((name & !u64::from(u32::MAX)) + low * u64::from(control.wal_segment_size))
+/// Where a segment begins, by the two last words of its name; `None` if the last counts further than to 4 GiB.
+pub(super) fn segment_start(segment_size: u32, name: u64) -> Option<Lsn> {
+    let (high, low) = (name & !u64::from(u32::MAX), name & u64::from(u32::MAX));
+    let within = low * u64::from(segment_size);
+    u32::try_from(within).ok().map(|within| Lsn(high | u64::from(within)))
 }
 
 /// Where the WAL record at `start` ends: its length is its first field (`xlogrecord.h`), and it goes on behind the
@@ -233,19 +238,21 @@ fn end_of_record(data_dir: &Path, control: &ControlData, timeline: Timeline, sta
     if !(24..=1 << 30).contains(&length) {
         return Err(format!("{}: no record at {start}", path.display()));
     }
-    Ok(Lsn(walk(start.0, length.next_multiple_of(8), segment_size, page)))
+    let end = walk(start.0, length.next_multiple_of(8), segment_size, page);
+    end.map(Lsn).ok_or_else(|| format!("{}: the record at {start} has no end", path.display()))
 }
 
-fn walk(start: u64, length: u64, segment_size: u64, page: u64) -> u64 {
+/// `None`: there are no positions as far as that.
+pub(super) fn walk(start: u64, length: u64, segment_size: u64, page: u64) -> Option<u64> {
     let (mut at, mut left) = (start, length);
     loop {
         let room = page - at % page;
         if left <= room {
-            return at + left;
+            return at.checked_add(left);
         }
         left -= room;
-        at += room;
-        at += if at % segment_size == 0 { 40 } else { 24 };
+        at = at.checked_add(room)?;
+        at = at.checked_add(if at % segment_size == 0 { 40 } else { 24 })?;
     }
 }
 
@@ -308,9 +315,18 @@ mod tests {
     #[test]
     fn a_record_goes_on_behind_page_headers() {
         let (segment, page) = (16 << 20, 8192);
-        assert_eq!(walk(100, 120, segment, page), 220);
-        assert_eq!(walk(8192 - 120, 120, segment, page), 8192);
-        assert_eq!(walk(8192 - 40, 120, segment, page), 8192 + 24 + 80);
-        assert_eq!(walk(segment - 40, 120, segment, page), segment + 40 + 80);
+        assert_eq!(walk(100, 120, segment, page), Some(220));
+        assert_eq!(walk(8192 - 120, 120, segment, page), Some(8192));
+        assert_eq!(walk(8192 - 40, 120, segment, page), Some(8192 + 24 + 80));
+        assert_eq!(walk(segment - 40, 120, segment, page), Some(segment + 40 + 80));
+        assert_eq!(walk(u64::MAX - 100, 120, segment, page), None, "no number overflows");
+    }
+
+    #[test]
+    fn a_segment_begins_where_its_name_says_if_there_can_be_one_of_that_name() {
+        let size = 16 << 20;
+        assert_eq!(segment_start(size, (0xA << 32) | 0xFF), Some(Lsn(0xA_FF00_0000)));
+        assert_eq!(segment_start(size, 0x100), None, "there are 256 of 16 MiB in 4 GiB");
+        assert_eq!(segment_start(size, u64::MAX), None);
     }
 }

@@ -18,19 +18,24 @@ pub fn read(data_dir: &Path) -> Option<Value> {
         return None;
     }
     let path = data_dir.join(FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "cannot be read and does not count");
             return None;
         }
     };
-    let config = serde_json::from_str(&text).ok().filter(Value::is_object);
+    let config = mapping(&bytes);
     if config.is_none() {
         tracing::warn!(path = %path.display(), "is no JSON mapping and does not count");
     }
     config
+}
+
+/// What the bytes of the file say; `None`: they are no JSON mapping.
+pub(super) fn mapping(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice(bytes).ok().filter(Value::is_object)
 }
 
 /// Writes it, if the directory is whole and says something else.
@@ -69,9 +74,9 @@ mod tests {
             assert_eq!(read(directory.path()), None, "{mark}");
             fs::remove_file(at(mark)).unwrap();
         }
-        for nonsense in ["", "[1]", "{"] {
+        for nonsense in [b"".as_slice(), b"[1]", b"{", b"{\"a\": \"\xff\"}"] {
             fs::write(at(FILE), nonsense).unwrap();
-            assert_eq!(read(directory.path()), None, "{nonsense}");
+            assert_eq!(read(directory.path()), None, "{}", nonsense.escape_ascii());
         }
     }
 }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use super::control_data::ControlData;
 use super::settings::Settings;
 
+/// The column of the monitoring query that has the values in force, in the order of [`NAMES`].
+pub(super) const COLUMN: &str = "maxima";
+
 /// In the order of [`ControlData::maxima`].
 const NAMES: [&str; 5] = [
     "max_connections",
@@ -47,11 +50,11 @@ pub(super) fn pending(settings: &Settings, running: &str, pending: &mut Vec<(Str
     }
 }
 
-/// The server runs with less than `control` says that the primary has. From 14 on a standby pauses its replay then, and
+/// The server runs with less than `least`, which the primary has as [`ControlData::maxima`] says. From 14 on a standby pauses its replay then, and
 /// never goes on; before, it stopped.
-pub(super) fn outgrown(running: &str, control: &ControlData) -> bool {
+pub(super) fn outgrown(running: &str, least: [i32; 5]) -> bool {
     let running = running.split(',').map(str::parse::<i32>);
-    running.zip(control.maxima).any(|(running, least)| running.is_ok_and(|running| running < least))
+    running.zip(least).any(|(running, least)| running.is_ok_and(|running| running < least))
 }
 
 /// What the configuration says; the command line wins over the file.

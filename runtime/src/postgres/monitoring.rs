@@ -6,7 +6,6 @@ use std::time::Duration;
 use matriarch_core::id::{Lsn, Member, Timeline};
 use matriarch_core::view::postgres::{Receiver, Sender, Slot, Sql};
 use serde_json::Value;
-use tokio_postgres::SimpleQueryRow;
 
 /// One row. Recovery ends only in one direction, so the functions of a primary, which are only called after "not in
 /// recovery" was seen, cannot fail. Of those of a standby `pg_is_wal_replay_paused` does where recovery has ended: it is
@@ -50,12 +49,13 @@ SELECT r.in_recovery,
                  current_setting('max_locks_per_transaction')) AS maxima
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r, pg_stat_get_wal_receiver() w";
 
-/// Understands the row.
+/// Understands the row, of which `column` tells the texts by their columns' names: `None` where there is no such column,
+/// `Some(None)` for NULL.
 ///
 /// # Errors
 /// The name of the column that is not as expected.
-pub(super) fn parse(row: &SimpleQueryRow) -> Result<Sql, String> {
-    let text = |name: &str| row.try_get(name).map_err(|_| format!("no column {name}"));
+pub(super) fn parse<'a>(column: impl Fn(&str) -> Option<Option<&'a str>>) -> Result<Sql, String> {
+    let text = |name: &str| column(name).ok_or_else(|| format!("no column {name}"));
     let flag = |name: &str| Ok::<_, String>(text(name)? == Some("t"));
     let lsn = |name: &str| lsn_or_zero(text(name)?, name);
     let receiver = match text("receiver_pid")? {
@@ -90,11 +90,6 @@ pub(super) fn parse(row: &SimpleQueryRow) -> Result<Sql, String> {
         postmaster_start_us: number(text("started_us")?, "started_us")?,
         pending_restart: list("pending_restart")?.iter().map(pending).collect(),
     })
-}
-
-/// The values in force of what a standby may not go below, in the order of `ControlData::maxima`.
-pub(super) fn maxima(row: &SimpleQueryRow) -> &str {
-    row.try_get("maxima").ok().flatten().unwrap_or_default()
 }
 
 fn number<T: std::str::FromStr + Default>(text: Option<&str>, name: &str) -> Result<T, String> {

@@ -117,12 +117,14 @@ impl Monitor {
         let rows = self.rows(settings, monitoring::QUERY, deadline).await?;
         let heard = clock::now();
         let row = rows.first().ok_or_else(|| bad_answer("no row"))?;
-        let mut sql = monitoring::parse(row).map_err(|why| bad_answer(&why))?;
-        maxima::pending(settings, monitoring::maxima(row), &mut sql.pending_restart);
+        let column = |name: &str| row.try_get(name).ok();
+        let mut sql = monitoring::parse(column).map_err(|why| bad_answer(&why))?;
+        let running = column(maxima::COLUMN).flatten().unwrap_or_default();
+        maxima::pending(settings, running, &mut sql.pending_restart);
         if sql.in_recovery && sql.replay_paused {
             let data_dir = settings.data_dir.clone();
             let control = look(move || control_data::read(&data_dir)).await.ok().flatten();
-            sql.outgrown = control.is_some_and(|control| maxima::outgrown(monitoring::maxima(row), &control));
+            sql.outgrown = control.is_some_and(|control| maxima::outgrown(running, control.maxima));
         }
         Ok(Seen::new(sql, asked, heard))
     }

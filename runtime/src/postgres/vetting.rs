@@ -291,17 +291,17 @@ impl Drop for Trial {
 
 /// What is wrong with one parameter.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Fault {
-    name: String,
-    why: String,
-    unknown: bool,
+pub(super) struct Fault {
+    pub(super) name: String,
+    pub(super) why: String,
+    pub(super) unknown: bool,
     /// The nearest value of the range, if it is only out of that.
-    nearest: Option<String>,
+    pub(super) nearest: Option<String>,
 }
 
 /// Reads what the server says, such as `LOG:  invalid value for parameter "DateStyle": "x"` and the lines below it that
 /// belong to it. Names that are none of these parameters are none of ours.
-fn faults(said: &str, parameters: &BTreeMap<String, String>) -> Vec<Fault> {
+pub(super) fn faults(said: &str, parameters: &BTreeMap<String, String>) -> Vec<Fault> {
     let mut found: Vec<Fault> = Vec::new();
     let mut ours = false;
     for line in said.lines() {

@@ -143,7 +143,8 @@ fn legacy(url: &str) -> MemberRecord {
     MemberRecord { host, port, api_url: lenient::percent_decoded(api_url), ..tagged(&Map::new()) }
 }
 
-/// Host and port of a connection URL; an empty host and 0 if there is none.
+/// Host and port of a connection URL; an empty host and 0 if there is none. A host with blanks in it is none: it becomes
+/// part of a line in PostgreSQL's configuration and in the password file, and would end it.
 fn host_and_port(url: &str) -> (String, u16) {
     let Some((_, rest)) = url.split_once("://") else { return (String::new(), 0) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -154,6 +155,9 @@ fn host_and_port(url: &str) -> (String, u16) {
         None if address.matches(':').count() > 1 => (address, ""),
         None => address.split_once(':').unwrap_or((address, "")),
     };
+    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return (String::new(), 0);
+    }
     (host.to_owned(), port.parse().unwrap_or(PORT_DEFAULT))
 }
 

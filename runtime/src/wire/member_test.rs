@@ -163,6 +163,9 @@ fn addresses_in_connection_urls() {
     assert_eq!(address("postgres://fe80::1/postgres"), ("fe80::1".to_owned(), 5432));
     assert_eq!(address("postgres://db1:99999/x"), ("db1".to_owned(), 5432));
     assert_eq!(address("db1:5432"), (String::new(), 0));
+    for in_two in ["postgres://db 1:5432/x", "postgres://db1\n:5432/x", "postgres://[::1\u{7}]:5432/x"] {
+        assert_eq!(address(in_two), (String::new(), 0), "{in_two:?} would end a line of a file");
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ pub struct Journaled<'a> {
 }
 
 /// A journal is read to its last whole frame or refused, and a second reading of what counted gives the same store.
-pub fn journal(written: &Journaled<'_>) {
+/// What it was taken for.
+pub fn journal(written: &Journaled<'_>) -> String {
     let mut file = Vec::new();
     for (number, payload) in (1..).zip(&written.payloads) {
         effects(payload);
@@ -29,14 +30,18 @@ pub fn journal(written: &Journaled<'_>) {
     }
     let frames = file.len();
     file.extend_from_slice(written.tail);
+    let mut taken = "refused".to_owned();
     if let Ok((replayed, state)) = read(&file) {
         assert!(replayed.length >= frames && replayed.length <= file.len(), "a whole frame does not count");
         assert!(replayed.sequence >= written.payloads.len() as u64, "a frame is skipped");
         let (again, same) = read(&file[..replayed.length]).expect("what counted is good");
         assert_eq!((again.length, again.sequence), (replayed.length, replayed.sequence));
         assert_eq!(state, same, "a torn end changed the store");
+        let torn = replayed.length < file.len();
+        taken = format!("{} frames, {} keys, a torn end: {torn}", replayed.sequence, state.keys.len());
     }
     flipped(&file[..frames], written.flipped);
+    taken
 }
 
 /// One flipped bit: the frame that has it does not count, and it is told unless it may be the last write, torn.
