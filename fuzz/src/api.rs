@@ -12,14 +12,16 @@ use crate::input::texts;
 const NOW: WallMillis = WallMillis(1_795_000_000_000);
 
 /// The target: a body, a query, an entry of the allow list, a client's address.
-pub fn target(data: &[u8]) {
-    let Some(texts) = texts(data) else { return };
+pub fn target(data: &[u8]) -> String {
+    let Some(texts) = texts(data) else { return "no text".into() };
     let text = |index: usize| texts.get(index).copied().unwrap_or_default();
-    if let Ok(Value::Object(body)) = serde_json::from_str(text(0)) {
-        control_bodies(&body, false, NOW);
-        control_bodies(&body, true, NOW);
-    }
+    let taken = match serde_json::from_str(text(0)) {
+        Ok(Value::Object(body)) => [false, true].map(|paused| control_bodies(&body, paused, NOW).join(" ")),
+        Ok(_) | Err(_) => Default::default(),
+    };
     let pairs: Vec<_> = text(1).split('&').filter_map(|pair| pair.split_once('=')).collect();
-    query(text(1), &pairs);
-    allowed_network(text(2), text(3).parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let asked = query(text(1), &pairs);
+    let let_in = allowed_network(text(2), text(3).parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let [taken, paused] = taken;
+    format!("takes [{taken}], in a pause [{paused}]; {asked} parameters; {let_in}")
 }

@@ -13,11 +13,11 @@ use serde_json::Value;
 const CANARY: &str = "cAnArY";
 
 /// The target.
-pub fn target(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+pub fn target(data: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(data) else { return "no text".into() };
     let strictly = validate(None, variables(text));
     let client = load_client(None, variables(text));
-    match load(None, variables(text)) {
+    let taken = match load(None, variables(text)) {
         Ok(loaded) => {
             assert!(client.is_ok(), "a node's own file is no client's: {client:?}");
             accepted(text, &loaded);
@@ -25,6 +25,7 @@ pub fn target(data: &[u8]) {
             let shown = format!("{config:?} {:?} {}", loaded.sources, loaded.render_warnings());
             keeps_secrets(text, &shown);
             placed(text, &loaded.warnings);
+            format!("a configuration, {} warnings", loaded.warnings.len())
         }
         Err(refused) => {
             assert!(strictly.is_err(), "validated, and refused when it is used: {refused}");
@@ -32,14 +33,18 @@ pub fn target(data: &[u8]) {
             assert!(!refused.to_string().is_empty());
             keeps_secrets(text, &format!("{refused} {problems:?}"));
             placed(text, problems);
+            let first = problems.first().map_or("nothing", |problem| problem.path.as_str());
+            format!("refused for {} problems, the first of {first:?}", problems.len())
         }
-    }
+    };
+    let valid = strictly.is_ok();
     if let Err(complaints) = strictly {
         keeps_secrets(text, &complaints);
     }
     if let Err(refused) = client {
         keeps_secrets(text, &refused.to_string());
     }
+    format!("{taken}, valid: {valid}")
 }
 
 /// Without what is passed on under any name: a secret there has no name by which the types could know it.

@@ -7,12 +7,15 @@ use matriarch::config::{DynamicConfig, to_yaml, yaml};
 use serde_json::{Value, json};
 
 /// The target.
-pub fn target(data: &[u8]) {
-    let Ok(document) = serde_json::from_slice::<Value>(data) else { return };
+pub fn target(data: &[u8]) -> String {
+    let Ok(document) = serde_json::from_slice::<Value>(data) else { return "no JSON".into() };
     shown(&document);
     let (config, warnings) = match DynamicConfig::from_json(&document) {
         Ok(accepted) => accepted,
-        Err(why) => return assert!(!why.is_empty()),
+        Err(why) => {
+            assert!(!why.is_empty());
+            return format!("refused: {why}");
+        }
     };
     let (ttl, wait, retry) = (config.ttl, config.loop_wait, config.retry_timeout);
     let second = Duration::from_secs(1);
@@ -28,6 +31,7 @@ pub fn target(data: &[u8]) {
     }
     let (same, _) = DynamicConfig::from_json(&without).expect("nothing that is refused was added");
     assert_eq!(same, config, "{document}");
+    format!("a configuration, {} warnings", warnings.len())
 }
 
 /// `show-config` and `edit-config` show it so.

@@ -6,6 +6,6 @@ use matriarch::fuzz::guard_messages;
 const BYTES_MAX: usize = 130 * 1024;
 
 /// The target.
-pub fn target(data: &[u8]) {
-    guard_messages(&data[..data.len().min(BYTES_MAX)]);
+pub fn target(data: &[u8]) -> String {
+    guard_messages(&data[..data.len().min(BYTES_MAX)])
 }

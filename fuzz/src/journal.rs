@@ -5,7 +5,7 @@ use matriarch::fuzz::{Journaled, journal};
 use crate::input::read;
 
 /// The target.
-pub fn target(data: &[u8]) {
-    let Some((payloads, tail, flipped)) = read::<(Vec<&[u8]>, &[u8], u16)>(data) else { return };
-    journal(&Journaled { payloads, tail, flipped: usize::from(flipped) });
+pub fn target(data: &[u8]) -> String {
+    let Some((payloads, tail, flipped)) = read::<(Vec<&[u8]>, &[u8], u16)>(data) else { return "no journal".into() };
+    journal(&Journaled { payloads, tail, flipped: usize::from(flipped) })
 }

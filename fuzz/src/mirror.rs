@@ -13,8 +13,8 @@ type Written<'a> = (bool, u8, bool, &'a [u8]);
 type Input<'a> = (Vec<Written<'a>>, u8, Vec<(bool, u8)>);
 
 /// The target.
-pub fn target(data: &[u8]) {
-    let Some((written, snapshot_at, deliveries)) = read::<Input<'_>>(data) else { return };
+pub fn target(data: &[u8]) -> String {
+    let Some((written, snapshot_at, deliveries)) = read::<Input<'_>>(data) else { return "no log".into() };
     let log = log(&written);
     // A snapshot holds whole revisions.
     let snapshot_at = usize::from(snapshot_at) % (log.len() + 1);
@@ -23,6 +23,7 @@ pub fn target(data: &[u8]) {
     let snapshot = snapshot(&log, known);
     assert!(mirror.apply_snapshot(&snapshot));
     let mut told = [0_usize; 2];
+    let mut heard = 0;
     for (which, count) in deliveries {
         let from = told[usize::from(which)];
         let mut to = (from + usize::from(count)).min(log.len());
@@ -35,11 +36,13 @@ pub fn target(data: &[u8]) {
         let news = mirror.apply_changes(&log[from..to]);
         assert_eq!(news, mirror.revision() > before.revision(), "news without a later revision");
         assert!(news || mirror == before, "no news, and yet it changed");
+        heard += usize::from(news);
         let mut again = mirror.clone();
         assert!(!again.apply_changes(&log[from..to]) && again == mirror, "the same twice is news");
         assert_eq!(*mirror.entries(), entries(&log, mirror.revision()), "not what the store holds");
     }
     assert!(mirror.revision() <= known || !mirror.apply_snapshot(&snapshot), "an older snapshot is taken over");
+    format!("a log of {} changes, news {heard} times, {} keys", log.len(), mirror.entries().len())
 }
 
 fn log(written: &[Written<'_>]) -> Vec<Change> {

@@ -14,7 +14,7 @@ const FAULTS_MAX: usize = 10;
 const FAULTS_MS: u64 = 90_000;
 
 /// The target.
-pub fn target(data: &[u8]) {
+pub fn target(data: &[u8]) -> String {
     static ONCE: Once = Once::new();
     ONCE.call_once(quiet_assertions);
     let plan = plan(&mut Choices(data));
@@ -23,6 +23,8 @@ pub fn target(data: &[u8]) {
         let plan = serde_json::to_string(&plan).unwrap_or_default();
         panic!("{} at {:?}: {}\n{plan}", violation.invariant, violation.at, violation.what);
     }
+    let faults = if plan.faults.is_empty() { "no faults" } else { "faults" };
+    format!("{faults} in a cluster of {}", plan.settings.nodes)
 }
 
 fn plan(choices: &mut Choices<'_>) -> Plan {

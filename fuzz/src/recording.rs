@@ -9,10 +9,10 @@ use matriarch_core::record::{Encoder, Reader, Record};
 use crate::input::read;
 
 /// The target. The frames are made here: nobody guesses a checksum.
-pub fn target(data: &[u8]) {
-    let Some(file) = file(data) else { return };
-    check(&file);
+pub fn target(data: &[u8]) -> String {
+    let Some(file) = file(data) else { return "no frames".into() };
     check(data);
+    check(&file).map_or_else(|| "no recording".into(), |records| format!("{records} records"))
 }
 
 /// The file of which `data` has the payloads of the frames, and what stands behind them.
@@ -32,8 +32,9 @@ fn file(data: &[u8]) -> Option<Vec<u8>> {
     Some(file)
 }
 
-fn check(file: &[u8]) {
-    let Ok((header, reader)) = Reader::open(file) else { return };
+/// How many records the file has.
+fn check(file: &[u8]) -> Option<usize> {
+    let Ok((header, reader)) = Reader::open(file) else { return None };
     let mut encoder = Encoder::default();
     let mut again = encoder.header(&header).to_vec();
     let mut records = Vec::new();
@@ -50,6 +51,7 @@ fn check(file: &[u8]) {
     let (header_again, reader) = Reader::open(&again).expect("what was written is read");
     assert_eq!(header_again, header);
     assert_eq!(reader.collect::<Vec<_>>(), records);
+    Some(records.len())
 }
 
 #[cfg(test)]

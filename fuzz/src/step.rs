@@ -30,16 +30,19 @@ const STORE: StoreId = StoreId(7);
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 
 /// The target.
-pub fn target(data: &[u8]) {
+pub fn target(data: &[u8]) -> String {
     let mut choices = Choices(data);
     let mut agent = Agent::new(&mut choices);
-    for _ in 0..STEPS_MAX {
-        if choices.is_empty() || agent.left {
-            return;
-        }
+    let (mut steps, mut led) = (0, false);
+    while steps < STEPS_MAX && !choices.is_empty() && !agent.left {
         let event = agent.event(&mut choices);
         agent.take(event);
+        steps += 1;
+        led |= agent.state.tenure.held().is_some();
     }
+    // How many they are changes with everything that core does.
+    let length = if steps < 20 { "a few steps" } else { "many steps" };
+    format!("{length}, under a tenure: {led}")
 }
 
 /// The first steps of such a run: what each was taken from, when, and the event.

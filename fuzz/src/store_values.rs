@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::input::texts;
 
 /// The target: keys and values in turn.
-pub fn target(data: &[u8]) {
-    let Some(texts) = texts(data) else { return };
+pub fn target(data: &[u8]) -> String {
+    let Some(texts) = texts(data) else { return "no text".into() };
     let pairs: Vec<_> = texts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     for (_, value) in &pairs {
         written_again(value);
@@ -34,6 +34,17 @@ pub fn target(data: &[u8]) {
     let document = cluster_document("main", &view, &entries);
     let shown = document.get("members").and_then(Value::as_array).map(Vec::len);
     assert_eq!(shown, Some(view.members.len()), "{document}");
+    format!(
+        "{} keys, {} members, {} of them with an address, {} that pledge; leader: {}, epoch: {}, request: {}, {} lines of history",
+        entries.len(),
+        view.members.len(),
+        view.members.values().filter(|key| !key.record.host.is_empty()).count(),
+        view.members.values().filter(|key| key.record.pledges).count(),
+        view.leader.is_some(),
+        view.epoch.is_some(),
+        view.failover.is_some(),
+        view.history.lines.len(),
+    )
 }
 
 fn entry<'a>(key: &'a str, value: &'a str, number: i64) -> RawEntry<'a> {
@@ -75,6 +86,8 @@ fn member_again(value: &str) {
     let twice = member::member_record(&member_json(&once, &extras));
     assert_eq!(once, twice, "{value}");
     let read = member::member_record(value);
+    // It becomes part of a line in PostgreSQL's files.
+    assert!(!read.host.contains(|c: char| c.is_whitespace() || c.is_control()), "{:?}", read.host);
     // A host with half a pair of brackets is none.
     assert!(once.host == read.host || read.host.contains(['[', ']']), "{value}");
     assert_eq!((once.role, once.nofailover), (read.role, read.nofailover), "{value}");

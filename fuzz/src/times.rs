@@ -12,8 +12,9 @@ use matriarch_core::time::WallMillis;
 const NOWS: [WallMillis; 2] = [WallMillis(1_795_000_000_000), WallMillis(0)];
 
 /// The target.
-pub fn target(data: &[u8]) {
+pub fn target(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
+    let mut taken = Vec::new();
     for now in NOWS {
         let anywhere = parse(&text, None, now);
         // A zone that is assumed changes nothing for a time that names its own.
@@ -23,9 +24,10 @@ pub fn target(data: &[u8]) {
         if anywhere != Err(ScheduleError::NoTimezone) {
             assert_eq!(here, anywhere, "{text:?}");
         }
-        for schedule in [anywhere, here].into_iter().flatten() {
-            taken(&text, &schedule, now);
+        for schedule in [&anywhere, &here].into_iter().flatten() {
+            the_same_for_everybody(&text, schedule, now);
         }
+        taken.push(anywhere.map_or_else(|why| format!("{why:?}"), |schedule| format!("at {}", schedule.at.0)));
     }
     if let Some(moment) = Moment::parse(&text) {
         assert_eq!(Moment::parse(&moment.text), Some(moment.clone()), "{text:?}");
@@ -34,9 +36,10 @@ pub fn target(data: &[u8]) {
         assert!(millis_text(WallMillis(number)).ends_with("+00:00"));
         assert!(micros_text(number).ends_with("+00:00"));
     }
+    taken.join(", ")
 }
 
-fn taken(text: &str, schedule: &Schedule, now: WallMillis) {
+fn the_same_for_everybody(text: &str, schedule: &Schedule, now: WallMillis) {
     assert!(schedule.at > now, "{text:?} is over");
     assert_eq!(
         parse(&schedule.text, None, now).as_ref(),
