@@ -25,7 +25,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod version;
-mod why;
+pub(crate) mod why;
 
 use std::io::{BufReader, IsTerminal, Write};
 use std::path::PathBuf;

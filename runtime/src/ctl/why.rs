@@ -66,7 +66,7 @@ async fn ask(ctl: &Ctl<'_>, api_url: &str) -> Result<Value, String> {
 }
 
 /// The explanation as people read it.
-fn told(document: &Value) -> String {
+pub(crate) fn told(document: &Value) -> String {
     let at = |pointer: &str| document.pointer(pointer).map(text_of).unwrap_or_default();
     let mut lines = vec![format!("{} ({}, PostgreSQL {})\n", at("/name"), at("/role"), at("/state"))];
     let mut say = |label: &str, sentence: &str| {

@@ -8,14 +8,17 @@ use matriarch_core::view::peers::PeerAnswer;
 use serde_json::Value;
 
 use super::{TOLD_CHARS, from_position, from_status, no_position, position_document, understood};
-use crate::http;
+use crate::{ctl, http};
 
 /// The longest text of a refusal, beside the URL that it names.
 const REFUSAL_CHARS_MAX: usize = TOLD_CHARS + 100;
 
-/// The body of an answer, read as a position of ours and as Patroni's status; what it was taken for.
+/// The body of an answer, read as a position of ours and as Patroni's status, and shown as `why` shows it; what it was taken
+/// for.
 pub fn peer_answer(body: &str) -> &'static str {
     let document: Value = serde_json::from_str(body).unwrap_or_default();
+    let shown = ctl::why::told(&document);
+    assert!(shown.ends_with('\n'), "{shown:?} of {body}");
     let position = understood("http://n", body, from_position);
     if let Outcome::Done(answer) = &position {
         position_of(answer, &document);
@@ -37,6 +40,7 @@ pub fn peer_answer(body: &str) -> &'static str {
         (Outcome::Done(_), _) => "a position",
         (_, Outcome::Done(answer)) if answer.primary => "the status of a primary",
         (_, Outcome::Done(_)) => "the status of a standby",
+        _ if document.get("rungs").is_some() => "an explanation",
         _ => "no position",
     }
 }
