@@ -27,8 +27,13 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
         GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
         GuardEvent::Refused(_) => {
             // Which order it was is not told: all that are open may be given again, after a pause.
+            // The race: the guard refuses to be armed, and the leader key is gone a moment later. What it was not asked for
+            // waits for nothing.
             if state.guard_asked.fire.is_some() {
                 state.memory.failed.insert("fire".into(), at);
+            }
+            if state.guard_asked.hold {
+                state.memory.failed.insert("hold".into(), at);
             }
             state.guard_asked = crate::state::GuardAsked::default();
             state.memory.failed.insert("guard".into(), at);
@@ -67,7 +72,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             state.guard.stuck = processes;
             if core::mem::take(&mut state.guard_asked.hold) {
                 (state.guard.held, state.guard.hold_in_doubt) = (true, true);
-                state.memory.failed.insert("guard".into(), at);
+                state.memory.failed.insert("hold".into(), at);
             }
             state.guard_asked.orphans = false;
         }

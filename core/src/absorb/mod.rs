@@ -125,6 +125,7 @@ pub(crate) fn kind(action: &Action) -> &'static str {
         Action::Postgres(_) => "control",
         Action::Host(_) => "host",
         Action::Guard(GuardAction::Fire) => "fire",
+        Action::Guard(GuardAction::Hold) => "hold",
         Action::Guard(_) => "guard",
         Action::Peer(PeerAction::AwaitReplay { .. }) => "await",
         Action::Peer(_) => "peer",

@@ -1,7 +1,7 @@
 //! What events leave behind: what is believed afterwards, and what is not.
 
-use crate::action::{Action, HostAction, Lane, PostgresAction};
-use crate::event::{Event, HostEvent, PostgresDone, PostgresEvent};
+use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction};
+use crate::event::{Event, GuardEvent, HostEvent, PostgresDone, PostgresEvent, StoreEvent};
 use crate::id::{Lsn, OpId, Pid, Revision, SystemId};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
@@ -9,6 +9,7 @@ use crate::state::{Memory, Pledge};
 use crate::testing::*;
 use crate::time::{Instant, Seen};
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs};
+use crate::view::store::ClusterView;
 
 fn ended(node: &Node, outcome: Outcome<PostgresDone>) -> Event {
     Event::Postgres(PostgresEvent::Completed { op: node.op(&Lane::PgControl), outcome })
@@ -430,4 +431,26 @@ fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
     assert_eq!(seen(Node::stopped()), unreadable(), "nothing runs there");
     let unknown = primary.with(|state| state.postgres.data = DataDir::Unknown);
     assert_eq!(seen(unknown), unreadable(), "it was never read");
+}
+
+/// The bug: a hold waited out the pause after a refusal of something else, and writes went on beside a vanished key.
+#[test]
+fn what_the_guard_refused_keeps_nothing_else_from_being_ordered() {
+    let gone = |node: &mut Node| {
+        let view = ClusterView { leader: None, ..cluster(300) };
+        let effects = node.step(Event::Store(StoreEvent::Watched(Seen::new(view, node.now, node.now))));
+        effects.orders.iter().any(|order| order.action == Action::Guard(GuardAction::Hold))
+    };
+    let refuses = |node: &mut Node| drop(node.step(Event::Guard(GuardEvent::Refused("no".into()))));
+    let mut node = Node::primary();
+    node.tick();
+    refuses(&mut node);
+    assert!(gone(&mut node));
+    refuses(&mut node);
+    let again = |node: &mut Node| {
+        let orders = node.tick().orders;
+        orders.iter().any(|order| order.action == Action::Guard(GuardAction::Hold))
+    };
+    assert!(!again(&mut node), "a hold that was refused itself is asked for after a pause");
+    assert!(again(&mut node.later(50)));
 }

@@ -190,7 +190,8 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     // A stop that failed just now is repeated after a pause.
     let paused = view.state.memory.failed.contains_key("stop") || view.state.memory.failed.contains_key("fire");
     let killed = (present && asked.fire.is_some()) || stopping || paused;
-    let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold;
+    let refused = view.state.memory.failed.contains_key("hold");
+    let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold || refused;
     match &view.state.tenure {
         // Another cluster's data end the tenure; what is being started on them is stopped by the decision after it.
         Tenure::None if matches!(verdict.reason, Reason::SystemIdMismatch { .. }) => {
