@@ -151,6 +151,7 @@ mod tests {
         let restored = |world: &mut World| {
             once(world);
             let backup = world.store.backup();
+            world.note_initialize_gone();
             delete(world);
             world.store.restore(&backup, world.now);
             world.store_changed();
