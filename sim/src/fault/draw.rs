@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 20] = [
+const AIMED: [(&str, Phase, What); 22] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -46,6 +46,8 @@ const AIMED: [(&str, Phase, What); 20] = [
     ("reserve", Phase::Applied, What::KillAgent(Where::Orderer)),
     ("promote", Phase::Applied, What::KillAgent(Where::Orderer)),
     ("release", Phase::Applied, What::Isolate(Where::Orderer)),
+    ("release", Phase::Before, What::CutToStore(Where::Orderer)),
+    ("disarm", Phase::Ended, What::Isolate(Where::Orderer)),
 ];
 
 /// The plan of a seed.
@@ -107,9 +109,16 @@ fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> O
     }
     let (kind, phase, what) = **random.pick(&fitting);
     let when = When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase };
-    // Beyond the tenure under which it was ordered.
-    let beyond = settings.ttl_ms + random.magnitude(500, 10_000);
-    let for_ms = if matches!(what, What::HangStart(_)) { length(random, settings, what) } else { beyond };
+    let for_ms = match (kind, what) {
+        // Long enough for whoever hangs to be given up, by what is configured at least.
+        (_, What::HangStart(_)) => random.between(60_000, 240_000),
+        // The asker has given up, and the connection has not.
+        ("release", What::CutToStore(_)) => random.between(3000, 10_000),
+        // A guard is disarmed for a pause: beyond the end of that.
+        ("disarm", _) => random.magnitude(30_000, 200_000),
+        // Beyond the tenure under which it was ordered.
+        _ => settings.ttl_ms + random.magnitude(500, 10_000),
+    };
     Some(Fault { when, what, for_ms })
 }
 
