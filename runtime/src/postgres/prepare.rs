@@ -7,8 +7,8 @@ use matriarch_core::view::postgres::DataDir;
 
 use super::allowance::Allowance;
 use super::conf::{self, Recovery};
-use super::settings::Settings;
-use super::{bootstrap, control_data, files, maxima, timeline_numbers, workdir};
+use super::settings::{LocalConnection, Settings};
+use super::{bootstrap, control_data, files, maxima, proc, timeline_numbers, workdir};
 
 /// Whether a start may begin. `standby` `None`: as what the directory is, which whoever ordered it may have known
 /// wrongly.
@@ -54,7 +54,11 @@ pub(super) fn prepare_start(
         if directory.starts_with('/') {
             files::make_dir(directory.as_ref(), 0o755, settings.run_as.as_ref())
                 .map_err(|e| format!("{directory} (unix_socket_directories) cannot be made: {e}"))?;
+            proc::clear_socket_lock(directory.as_ref(), settings.port, &settings.data_dir);
         }
+    }
+    if let LocalConnection::Socket(directory) = &settings.local {
+        proc::clear_socket_lock(directory, settings.port, &settings.data_dir);
     }
     let settings = for_role(settings, standby.unwrap_or_else(|| is_standby(settings)));
     let (settings, recovery) = bootstrap::first_start(&settings, recovery).unwrap_or((settings, recovery.clone()));

@@ -71,6 +71,31 @@ pub fn observe_postmaster(data_dir: &Path) -> Process {
     }
 }
 
+/// Tells PostgreSQL's programs, by a variable, that the number in a left-over `postmaster.pid` is no server's.
+///
+/// They take any process that has it for one, except their own parent and this one. After a container's restart the number
+/// may be anybody's; and where nobody reaps, the dead postmaster itself is there as a zombie for ever, and neither a start
+/// nor a recovery in single-user mode would succeed.
+pub(super) fn no_server(data_dir: &Path) -> Option<(&'static str, String)> {
+    let stale = PidFile::read(data_dir).filter(|_| observe(data_dir) == Process::Absent)?;
+    Some(("PG_GRANDPARENT_PID", stale.pid.abs().to_string()))
+}
+
+/// Removes the lock of a socket that a dead server of this data directory has left behind. That none lives is the caller's
+/// to know.
+///
+/// PostgreSQL does so itself unless a process has the number in it. Of `postmaster.pid` it is told that this is no server
+/// ([`no_server`]); a recovery in single-user mode has removed that, and this lock not.
+pub(super) fn clear_socket_lock(directory: &Path, port: u16, data_dir: &Path) {
+    let lock = directory.join(format!(".s.PGSQL.{port}.lock"));
+    let Ok(text) = fs::read_to_string(&lock) else { return };
+    let owner = text.lines().nth(1).and_then(|owner| fs::canonicalize(owner).ok());
+    if owner.is_some_and(|owner| fs::canonicalize(data_dir).is_ok_and(|data_dir| data_dir == owner)) {
+        // Where it cannot be removed PostgreSQL says what is wrong with it.
+        let _ = fs::remove_file(&lock);
+    }
+}
+
 /// Whether a living process `pid` is the server of `data_dir`. The pid file of a crashed server may name anything that
 /// has the number now: us, our parent (containers number alike), some other program.
 fn is_server(pid: i32, data_dir: &Path, started_s: i64) -> bool {
@@ -190,6 +215,28 @@ mod tests {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
+
+    #[test]
+    fn only_its_own_lock_is_taken_off_a_socket() {
+        let (sockets, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let lock = sockets.path().join(".s.PGSQL.5433.lock");
+        for (owner, left) in [(data.path(), false), (sockets.path(), true), (Path::new("/nowhere"), true)] {
+            fs::write(&lock, format!("4711\n{}\n1700000000\n5433\n/tmp\n", owner.display())).unwrap();
+            clear_socket_lock(sockets.path(), 5433, data.path());
+            assert_eq!(lock.exists(), left, "{}", owner.display());
+        }
+    }
+
+    #[test]
+    fn a_left_over_number_is_told_to_be_no_servers() {
+        let data = tempfile::tempdir().unwrap();
+        assert_eq!(no_server(data.path()), None);
+        // A single-user server's is negative.
+        for number in [1, -1] {
+            fs::write(data.path().join("postmaster.pid"), format!("{number}\n/elsewhere\n1\n")).unwrap();
+            assert_eq!(no_server(data.path()), Some(("PG_GRANDPARENT_PID", "1".into())));
+        }
+    }
 
     #[test]
     fn reads_the_pid_file_as_far_as_it_is_written() {

@@ -115,14 +115,7 @@ fn set_environment(command: &mut Command, settings: &Settings) {
             command.env_remove(&name).env("MALLOC_ARENA_MAX", value);
         }
     }
-    // PostgreSQL takes any process with the number in a left-over postmaster.pid for a server, except its own parent
-    // and this one. After a container's restart the number may be anybody's; and where nobody reaps, the dead
-    // postmaster itself is there as a zombie for ever, and no start would succeed.
-    if let Some(stale) = PidFile::read(&settings.data_dir)
-        && proc::observe(&settings.data_dir) == Process::Absent
-    {
-        command.env("PG_GRANDPARENT_PID", stale.pid.abs().to_string());
-    }
+    command.envs(proc::no_server(&settings.data_dir));
 }
 
 /// The child forks once more and leaves at once; the grandchild tells its number and becomes the postmaster.

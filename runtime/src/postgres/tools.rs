@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 
+use super::proc;
 use super::settings::{RunAs, Settings};
 
 /// Lines of a tool's output that are kept for the error.
@@ -148,7 +149,7 @@ impl<'a> Tool<'a> {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C").env("PGPASSFILE", &self.settings.pgpass);
-        command.env("PGOPTIONS", "-c statement_timeout=0");
+        command.env("PGOPTIONS", "-c statement_timeout=0").envs(proc::no_server(&self.settings.data_dir));
         let account = other_account(self.settings);
         // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock.
         unsafe {
