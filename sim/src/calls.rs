@@ -92,7 +92,8 @@ impl World {
             self.send(from_store(node, member), Due::agent(node, boot, message));
             return;
         }
-        if state.frozen || self.store_leader.is_none() || !self.sees_leader(member) {
+        let serves = self.store_leader.is_some() && self.sees_leader(member);
+        if state.frozen || !(serves || self.keeps_alone(member, request)) {
             self.store_waiting.push(what);
             return;
         }
@@ -130,6 +131,13 @@ impl World {
     fn operation(&self, node: NodeId, boot: u32, call: u64) -> Option<OpId> {
         let agent = self.nodes[node.0].agent.as_ref().filter(|agent| agent.boot == boot)?;
         agent.calls.get(&call)?.op
+    }
+
+    /// A leader keeps leases alive without asking the others, as long as it does not know that they do not hear it. The
+    /// next one gives every lease its time again.
+    fn keeps_alone(&self, member: usize, request: &Request) -> bool {
+        let keeps = matches!(request, Request::KeepAlive(lease) if !self.store.is_over(*lease, self.now));
+        keeps && self.lonely.is_some_and(|(lonely, until)| lonely == member && self.now < until)
     }
 
     /// What the store tells of itself.
@@ -234,6 +242,7 @@ impl World {
             return;
         }
         self.store_leader = Some(*self.store_random.pick(&candidates));
+        self.lonely = None;
         self.term += 1;
         self.checks.disturbed(None, self.now);
         self.store.refresh_leases(self.now);

@@ -270,6 +270,8 @@ pub struct World {
     pub members: Vec<StoreMember>,
     /// The member that leads; `None` while none is elected.
     pub store_leader: Option<usize>,
+    /// One that has led and does not see most of the others any more, and until when it does not know that.
+    pub lonely: Option<(usize, Time)>,
     /// Its raft term.
     pub term: u64,
     /// Its backups, if one will be wanted.
@@ -374,6 +376,7 @@ impl World {
             store: Store::new(Duration::from_secs(2)),
             members: vec![StoreMember { up: true, frozen: false }; settings.store_members],
             store_leader: Some(0),
+            lonely: None,
             term: 1,
             backups: VecDeque::new(),
             dynamic: BTreeMap::new(),

@@ -5,6 +5,8 @@
 
 #[path = "conformance_store/etcd.rs"]
 mod etcd;
+#[path = "conformance_store/members.rs"]
+mod members;
 #[path = "conformance_store/model.rs"]
 mod model;
 #[path = "conformance_store/scripts.rs"]
@@ -12,6 +14,8 @@ mod scripts;
 #[path = "store_conformance/servers.rs"]
 #[expect(dead_code, reason = "the embedded store is started by other tests")]
 mod servers;
+#[path = "conformance_store/tenures.rs"]
+mod tenures;
 
 use std::time::Duration;
 
@@ -28,11 +32,16 @@ use scripts::Script;
 /// Whoever asks gives up after so long.
 const GIVE_UP: Duration = Duration::from_millis(1500);
 
-/// Which members stand still.
+/// Members of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Frozen {
+enum Members {
+    All,
+    /// The one that leads first. A asks it first.
     Leader,
+    /// The others.
     Followers,
+    /// The one that is asked first by someone.
+    Of(Who),
 }
 
 /// Those who ask: two that write and know of the keys what they have read, and one that watches.
@@ -53,15 +62,15 @@ trait Store {
     fn now(&self) -> Duration;
     /// What the watch has told since it was last asked.
     async fn watched(&mut self) -> Vec<ClusterView>;
-    /// An operator deletes the leader key.
-    async fn delete_leader(&mut self);
+    /// An operator deletes a key: `leader` or `matriarch`.
+    async fn delete(&mut self, key: &str);
     /// SIGSTOP to members.
-    async fn freeze(&mut self, which: Frozen);
+    async fn freeze(&mut self, which: Members);
     /// SIGCONT to them.
     async fn thaw(&mut self);
-    /// All members are killed.
-    async fn kill(&mut self);
-    /// They are started again.
+    /// SIGKILL.
+    async fn kill(&mut self, which: Members);
+    /// Those that were killed are started again, and answer.
     async fn start_again(&mut self);
 }
 
@@ -95,26 +104,54 @@ async fn leases_end_in_their_time() {
 
 #[tokio::test]
 async fn a_store_that_stood_still_has_lost_no_time() {
-    let seen = on_both!(scripts::frozen, 1);
+    let seen = on_both!(members::frozen, 1);
     told(&seen, "b reads in vain: unknown");
     told(&seen, "a keeps a lease whose time is over: LeaseGone");
 }
 
 #[tokio::test]
 async fn what_was_asked_in_vain_is_done_when_the_quorum_is_back() {
-    let seen = on_both!(scripts::late, 3);
+    let seen = on_both!(members::late, 3);
     told(&seen, "a writes in vain: unknown");
     told(&seen, "it was written after all: true");
 }
 
 #[tokio::test]
 async fn a_store_that_starts_again_gives_leases_their_time_again() {
-    let seen = on_both!(scripts::restart, 1);
+    let seen = on_both!(members::restart, 1);
     told(&seen, "the key outlived the time of its lease: true");
 }
 
 #[tokio::test]
 async fn a_store_that_elects_gives_leases_their_time_again() {
-    let seen = on_both!(scripts::election, 3);
+    let seen = on_both!(members::election, 3);
+    told(&seen, "the key outlived the time of its lease: true");
+}
+
+#[tokio::test]
+async fn a_record_is_written_anew_by_whom_it_is_of() {
+    let seen = on_both!(tenures::reservations, 1);
+    told(&seen, "a reserves a number: Written");
+    told(&seen, "b reserves one of another tenure: Conflict");
+    told(&seen, "a vouches for its record: Written");
+}
+
+#[tokio::test]
+async fn a_store_of_three_goes_on_without_one_that_does_not_lead() {
+    let seen = on_both!(members::follower_dies, 3);
+    told(&seen, "b puts its record: Written");
+}
+
+#[tokio::test]
+async fn a_store_whose_leader_dies_answers_when_another_leads() {
+    let seen = on_both!(members::leader_dies, 3);
+    told(&seen, "b reads in vain: unknown");
+    told(&seen, "the key outlived the time of its lease: true");
+}
+
+#[tokio::test]
+async fn a_leader_without_most_of_its_members_keeps_leases_and_steps_down() {
+    let seen = on_both!(members::lonely, 3);
+    told(&seen, "a writes in vain: unknown");
     told(&seen, "the key outlived the time of its lease: true");
 }

@@ -96,11 +96,15 @@ impl World {
         // One alone that stands still loses its lead to nobody: it goes on as if nothing had been.
         let alone = self.members.len() == 1;
         let leads = |leader: &usize| (alone && self.members[*leader].up) || self.sees_most(*leader);
-        self.store_leader = self.store_leader.filter(leads);
+        let lost = self.store_leader.filter(|leader| !leads(leader));
+        self.store_leader = self.store_leader.filter(|_| lost.is_none());
         if self.store_leader.is_none() {
             // One alone is there at once, three take one to two election timeouts.
             let election = if self.members.len() == 1 { (5, 100) } else { (1000, 2000) };
             let takes = self.store_random.between(election.0, election.1);
+            // It looks once in an election timeout whether it is heard.
+            let lonely = lost.map(|leader| (leader, self.now + ms(takes))).or(self.lonely);
+            self.lonely = lonely.filter(|(member, _)| self.members[*member].up);
             self.later(ms(takes), Due::StoreElected);
         } else {
             self.store_answers_again();

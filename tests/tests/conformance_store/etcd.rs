@@ -1,5 +1,6 @@
 //! A real etcd, asked as the agent asks it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -17,15 +18,16 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::servers::{PATIENCE, Server, connect};
-use crate::{Frozen, Store, Who};
+use crate::{Members, Store, Who};
 
 /// Where the keys are.
 const BASE: &str = "/service/conformance/";
 
 /// The servers, and those who ask them.
 pub(crate) struct Etcd {
-    /// The one that leads first: it is asked first.
+    /// First the one that leads first.
     servers: Vec<Server>,
+    killed: Vec<usize>,
     /// Each with a copy of the keys of its own.
     asking: Vec<Keys>,
     fed: mpsc::Receiver<Fed>,
@@ -43,22 +45,29 @@ impl Etcd {
             }
         }
         let hosts: Vec<String> = servers.iter().map(|server| server.host.clone()).collect();
-        let store = || EtcdStore::new(hosts.clone(), None, Connector::tcp(Duration::from_secs(1)));
-        let keys = |name: &str| {
+        // Each asks another one first.
+        let store = |who: Who| {
+            let mut hosts = hosts.clone();
+            hosts.rotate_left(who as usize % members);
+            EtcdStore::new(hosts, None, Connector::tcp(Duration::from_secs(1)))
+        };
+        let keys = |(who, name): (Who, &str)| {
             let extras = Extras { tags: serde_json::Map::new(), database: "postgres".into(), proxy_address: None };
-            Keys::new(store(), Mirror::new(BASE), BASE, Member::new(name), extras)
+            Keys::new(store(who), Mirror::new(BASE), BASE, Member::new(name), extras)
         };
         let (out, mut fed) = mpsc::channel(16);
-        tokio::spawn(feed::run(store(), Mirror::new(BASE), out));
+        tokio::spawn(feed::run(store(Who::Watcher), Mirror::new(BASE), out));
         let Some(Fed::View(first)) = fed.recv().await else { panic!("the watch does not begin") };
-        let (asking, told) = (["a", "b"].map(keys).into(), vec![first.value]);
-        Self { servers, asking, fed, told, begun: Instant::now() }
+        let (asking, told) = ([(Who::A, "a"), (Who::B, "b")].map(keys).into(), vec![first.value]);
+        Self { servers, killed: Vec::new(), asking, fed, told, begun: Instant::now() }
     }
 
-    fn members(&self, which: Frozen) -> &[Server] {
+    fn members(&self, which: Members) -> Range<usize> {
         match which {
-            Frozen::Leader => &self.servers[..1],
-            Frozen::Followers => &self.servers[1..],
+            Members::All => 0..self.servers.len(),
+            Members::Leader => 0..1,
+            Members::Followers => 1..self.servers.len(),
+            Members::Of(who) => who as usize..who as usize + 1,
         }
     }
 }
@@ -92,14 +101,14 @@ impl Store for Etcd {
         told
     }
 
-    async fn delete_leader(&mut self) {
+    async fn delete(&mut self, key: &str) {
         let mut raw = etcd_client::Client::connect([&self.servers[0].host], None).await.unwrap();
-        raw.delete(format!("{BASE}leader"), None).await.unwrap();
+        raw.delete(format!("{BASE}{key}"), None).await.unwrap();
     }
 
-    async fn freeze(&mut self, which: Frozen) {
-        for server in self.members(which) {
-            server.freeze();
+    async fn freeze(&mut self, which: Members) {
+        for member in self.members(which) {
+            self.servers[member].freeze();
         }
     }
 
@@ -109,15 +118,19 @@ impl Store for Etcd {
         }
     }
 
-    async fn kill(&mut self) {
-        for server in &mut self.servers {
-            server.kill();
+    async fn kill(&mut self, which: Members) {
+        for member in self.members(which) {
+            self.servers[member].kill();
+            self.killed.push(member);
         }
     }
 
     async fn start_again(&mut self) {
-        for server in &mut self.servers {
-            server.start_again();
+        for member in std::mem::take(&mut self.killed) {
+            self.servers[member].start_again();
+        }
+        for server in &self.servers {
+            connect([server.host.as_str()]).await;
         }
     }
 }

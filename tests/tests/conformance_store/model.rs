@@ -7,9 +7,10 @@ use matriarch_core::event::StoreDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::store::ClusterView;
 use matriarch_sim::fault::{What, Where};
+use matriarch_sim::store::hands::Key;
 use matriarch_tests::Model;
 
-use crate::{Frozen, GIVE_UP, Store, Who};
+use crate::{GIVE_UP, Members, Store, Who};
 
 /// The model, and the faults that go on.
 pub(crate) struct ModelStore {
@@ -24,6 +25,17 @@ impl ModelStore {
             model.strikes(What::SilenceWatches(Where::Node(who as usize)));
         }
         Self { model, faults: Vec::new() }
+    }
+
+    fn members(&self, which: Members) -> Vec<usize> {
+        let leader = self.model.world.store_leader.expect("a member that leads");
+        let is_meant = |member: &usize| match which {
+            Members::All => true,
+            Members::Leader => *member == leader,
+            Members::Followers => *member != leader,
+            Members::Of(who) => *member == who as usize,
+        };
+        (0..self.model.world.members.len()).filter(is_meant).collect()
     }
 
     fn ends(&mut self) {
@@ -51,16 +63,17 @@ impl Store for ModelStore {
         self.model.watched(Who::Watcher as usize)
     }
 
-    async fn delete_leader(&mut self) {
-        self.model.strikes(What::LoseKey);
+    async fn delete(&mut self, key: &str) {
+        self.model.strikes(match key {
+            "leader" => What::LoseKey,
+            "matriarch" => What::DeleteKey(Key::Record),
+            other => panic!("no script deletes {other}"),
+        });
     }
 
-    async fn freeze(&mut self, which: Frozen) {
-        let leader = self.model.world.store_leader.expect("a member that leads");
-        for member in 0..self.model.world.members.len() {
-            if (member == leader) == (which == Frozen::Leader) {
-                self.faults.push(self.model.strikes(What::FreezeStoreMember(member)));
-            }
+    async fn freeze(&mut self, which: Members) {
+        for member in self.members(which) {
+            self.faults.push(self.model.strikes(What::FreezeStoreMember(member)));
         }
     }
 
@@ -68,8 +81,10 @@ impl Store for ModelStore {
         self.ends();
     }
 
-    async fn kill(&mut self) {
-        self.faults.push(self.model.strikes(What::StopStore));
+    async fn kill(&mut self, which: Members) {
+        for member in self.members(which) {
+            self.faults.push(self.model.strikes(What::StopStoreMember(member)));
+        }
     }
 
     async fn start_again(&mut self) {

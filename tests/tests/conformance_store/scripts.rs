@@ -8,23 +8,23 @@ use matriarch_core::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use matriarch_core::op::Outcome;
 use matriarch_core::view::store::{ClusterView, HistoryLine, MemberRecord};
 
-use crate::{Frozen, GIVE_UP, Store, Who};
+use crate::{GIVE_UP, Store, Who};
 use Who::{A, B};
 
 /// The shortest ttl that etcd grants.
-const SHORTEST: Duration = Duration::from_secs(2);
+pub(crate) const SHORTEST: Duration = Duration::from_secs(2);
 /// How much longer than its ttl a lease lives at most, in the model.
-const LATE_MAX: Duration = Duration::from_millis(520);
+pub(crate) const LATE_MAX: Duration = Duration::from_millis(520);
 /// What a new leader of the store adds to every ttl.
-const EXTENDED: Duration = Duration::from_secs(1);
+pub(crate) const EXTENDED: Duration = Duration::from_secs(1);
 /// How much longer things may take on a machine that is busy.
-const SLACK: Duration = Duration::from_millis(1500);
+pub(crate) const SLACK: Duration = Duration::from_millis(1500);
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// A script under way.
 pub(crate) struct Script<S> {
-    store: S,
+    pub(crate) store: S,
     /// What was observed, in words that are the same for every store.
     pub(crate) told: Vec<String>,
     /// In the order in which they were granted.
@@ -38,16 +38,22 @@ impl<S: Store> Script<S> {
         Self { store, told: Vec::new(), leases: Vec::new(), newest: Revision(0) }
     }
 
-    fn note(&mut self, what: &str, seen: impl std::fmt::Display) {
+    pub(crate) fn note(&mut self, what: &str, seen: impl std::fmt::Display) {
         self.told.push(format!("{what}: {seen}"));
     }
 
     /// Orders something, and notes what came of it.
-    async fn order(&mut self, what: &str, who: Who, action: StoreAction) -> Outcome<StoreDone> {
+    pub(crate) async fn order(&mut self, what: &str, who: Who, action: StoreAction) -> Outcome<StoreDone> {
         self.order_within(GIVE_UP, what, who, action).await
     }
 
-    async fn order_within(&mut self, limit: Duration, what: &str, who: Who, action: StoreAction) -> Outcome<StoreDone> {
+    pub(crate) async fn order_within(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        who: Who,
+        action: StoreAction,
+    ) -> Outcome<StoreDone> {
         let outcome = self.store.order(who, action, limit).await;
         let seen = match &outcome {
             Outcome::Done(StoreDone::Granted { ttl, .. }) => format!("for {ttl:?}"),
@@ -60,7 +66,7 @@ impl<S: Store> Script<S> {
         outcome
     }
 
-    async fn grant(&mut self, who: Who, ttl: Duration) -> LeaseId {
+    pub(crate) async fn grant(&mut self, who: Who, ttl: Duration) -> LeaseId {
         let granted = self.order(&format!("{who:?} is granted a lease"), who, StoreAction::GrantTenure { ttl }).await;
         let Outcome::Done(StoreDone::Granted { lease, .. }) = granted else { panic!("{granted:?}") };
         self.leases.push(lease);
@@ -68,7 +74,7 @@ impl<S: Store> Script<S> {
     }
 
     /// The keys as whoever asks reads them.
-    async fn read(&mut self, who: Who) -> Option<ClusterView> {
+    pub(crate) async fn read(&mut self, who: Who) -> Option<ClusterView> {
         match self.store.order(who, StoreAction::Read, GIVE_UP).await {
             Outcome::Done(StoreDone::Read(view)) => Some(view),
             _ => None,
@@ -76,7 +82,7 @@ impl<S: Store> Script<S> {
     }
 
     /// Everybody reads; the watch tells the same, each change once.
-    async fn look(&mut self) -> ClusterView {
+    pub(crate) async fn look(&mut self) -> ClusterView {
         let (view, other) = (self.read(A).await.unwrap(), self.read(B).await.unwrap());
         let shown = self.show(&view);
         self.note("the keys", &shown);
@@ -126,6 +132,8 @@ impl<S: Store> Script<S> {
         }
         if let Some(epoch) = &view.epoch {
             text += &format!(", epoch {} of {} m{}", epoch.epoch.0, epoch.member, epoch.revision.0);
+            let guarded = if epoch.unguarded { "unguarded" } else { "guarded" };
+            text += &format!(" at {}/{} up to {}, {guarded}", epoch.timeline, epoch.position, epoch.newest_timeline);
         }
         let failover = view.failover.as_ref().map(|key| format!("{:?} to {:?}", key.leader, key.candidate));
         text += &format!(", failover {failover:?} m{}", view.failover_revision.0);
@@ -134,11 +142,11 @@ impl<S: Store> Script<S> {
     }
 }
 
-fn put(lease: LeaseId) -> StoreAction {
+pub(crate) fn put(lease: LeaseId) -> StoreAction {
     StoreAction::PutMember { lease, record: MemberRecord { state: "running".into(), ..MemberRecord::default() } }
 }
 
-fn acquire(lease: LeaseId, seen: &ClusterView) -> StoreAction {
+pub(crate) fn acquire(lease: LeaseId, seen: &ClusterView) -> StoreAction {
     StoreAction::Acquire(Acquire {
         unguarded: false,
         lease,
@@ -152,11 +160,11 @@ fn acquire(lease: LeaseId, seen: &ClusterView) -> StoreAction {
     })
 }
 
-fn renew(lease: LeaseId, epoch: Revision) -> StoreAction {
+pub(crate) fn renew(lease: LeaseId, epoch: Revision) -> StoreAction {
     StoreAction::Renew { lease, epoch, deadline: GIVE_UP }
 }
 
-fn epoch(view: &ClusterView) -> Revision {
+pub(crate) fn epoch(view: &ClusterView) -> Revision {
     view.leader.as_ref().expect("a leader key").created
 }
 
@@ -313,7 +321,7 @@ async fn release<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
     s.order("b takes the leader key", B, acquire(b, &seen)).await;
     let view = s.look().await;
     s.order("b renews", B, renew(b, epoch(&view))).await;
-    s.store.delete_leader().await;
+    s.store.delete("leader").await;
     s.order("b renews what an operator deleted", B, renew(b, epoch(&view))).await;
     s.order("its lease lives", B, StoreAction::KeepSession { lease: b }).await;
     s.look().await;
@@ -337,7 +345,7 @@ async fn ends<S: Store>(s: &mut Script<S>, a: LeaseId, b: LeaseId) {
 }
 
 /// Waits until the member key of a is gone; when it was.
-async fn until_gone<S: Store>(s: &mut Script<S>, limit: Duration) -> Duration {
+pub(crate) async fn until_gone<S: Store>(s: &mut Script<S>, limit: Duration) -> Duration {
     let end = s.store.now() + limit;
     loop {
         let view = s.read(B).await;
@@ -372,108 +380,4 @@ pub(crate) async fn expiry<S: Store>(s: &mut Script<S>) {
     s.store.pass(SHORTEST + Duration::from_millis(15)).await;
     s.order("a is too late to keep it", A, StoreAction::KeepSession { lease }).await;
     s.look().await;
-}
-
-pub(crate) async fn frozen<S: Store>(s: &mut Script<S>) {
-    let lease = s.grant(A, SHORTEST).await;
-    s.order("a puts its record", A, put(lease)).await;
-    s.order("a keeps its lease", A, StoreAction::KeepSession { lease }).await;
-    s.look().await;
-    s.store.freeze(Frozen::Leader).await;
-    s.order("b reads in vain", B, StoreAction::Read).await;
-    s.order("b reads in vain", B, StoreAction::Read).await;
-    s.store.thaw().await;
-    // The time that it stood still counted.
-    s.order("a keeps a lease whose time is over", A, StoreAction::KeepSession { lease }).await;
-    s.look().await;
-}
-
-pub(crate) async fn late<S: Store>(s: &mut Script<S>) {
-    let before = s.look().await;
-    s.store.freeze(Frozen::Followers).await;
-    let failover = StoreAction::PutFailover {
-        revision: before.failover_revision,
-        epoch: before.leader.as_ref().map(|leader| leader.created).unwrap_or_default(),
-        leader: Some(Member::new("a")),
-        candidate: None,
-        scheduled_at: None,
-    };
-    // Not so long that etcd's leader steps down: the others might elect without what it has in its log.
-    s.order_within(Duration::from_millis(500), "a writes in vain", A, failover).await;
-    s.store.thaw().await;
-    let mut view = s.read(A).await;
-    for _ in 0..10 {
-        if view.as_ref().is_some_and(|view| view.failover.is_some()) {
-            break;
-        }
-        s.store.pass(Duration::from_millis(200)).await;
-        view = s.read(A).await;
-    }
-    s.note("it was written after all", view.is_some_and(|view| view.failover.is_some()));
-    s.look().await;
-}
-
-pub(crate) async fn restart<S: Store>(s: &mut Script<S>) {
-    let lease = s.grant(A, SHORTEST).await;
-    s.order("a puts its record", A, put(lease)).await;
-    s.order("a keeps its lease", A, StoreAction::KeepSession { lease }).await;
-    s.look().await;
-    s.store.kill().await;
-    s.store.pass(SHORTEST + LATE_MAX).await;
-    let start = s.store.now();
-    s.store.start_again().await;
-    let mut view = s.read(B).await;
-    while view.is_none() {
-        view = s.read(B).await;
-    }
-    let answered = s.store.now();
-    s.note(
-        "the key outlived the time of its lease",
-        view.is_some_and(|view| view.members.contains_key(&Member::new("a"))),
-    );
-    let gone = until_gone(s, Duration::from_secs(10)).await;
-    s.note("its end was not before its ttl from the start", gone >= start + SHORTEST + EXTENDED);
-    s.note("nor later than it may be", gone <= answered + SHORTEST + EXTENDED + LATE_MAX + SLACK);
-    s.order("a keeps it", A, StoreAction::KeepSession { lease }).await;
-    s.look().await;
-}
-
-/// Until the leader has been prompt for longer than a heartbeat takes to come: members count from the last one that reached
-/// them, and would elect sooner after one that was late.
-async fn prompt<S: Store>(s: &mut Script<S>) {
-    let mut prompt = 0;
-    while prompt < 5 {
-        let asked = s.store.now();
-        let heard = s.read(B).await.is_some() && s.store.now() <= asked + Duration::from_millis(50);
-        prompt = if heard { prompt + 1 } else { 0 };
-        s.store.pass(Duration::from_millis(40)).await;
-    }
-}
-
-pub(crate) async fn election<S: Store>(s: &mut Script<S>) {
-    let (shortest, longest) = (Duration::from_millis(900), Duration::from_secs(2));
-    let lease = s.grant(A, SHORTEST).await;
-    s.order("a puts its record", A, put(lease)).await;
-    prompt(s).await;
-    s.order("a keeps its lease", A, StoreAction::KeepSession { lease }).await;
-    s.look().await;
-    // Who leads is asked first, and the stop is somewhere between: it may take its time.
-    let before = s.store.now();
-    s.store.freeze(Frozen::Leader).await;
-    let frozen = s.store.now();
-    s.store.pass(SHORTEST + shortest).await;
-    let mut view = s.read(B).await;
-    while view.is_none() {
-        view = s.read(B).await;
-    }
-    s.note(
-        "the key outlived the time of its lease",
-        view.is_some_and(|view| view.members.contains_key(&Member::new("a"))),
-    );
-    let gone = until_gone(s, Duration::from_secs(10)).await;
-    s.note("its end was not before its ttl from the election", gone >= before + shortest + SHORTEST + EXTENDED);
-    let late = frozen + longest + SHORTEST + EXTENDED + LATE_MAX + GIVE_UP + SLACK;
-    s.note("nor later than it may be", gone <= late);
-    s.order("b keeps it", B, StoreAction::KeepSession { lease }).await;
-    s.store.thaw().await;
 }

@@ -1,0 +1,69 @@
+//! The record of a tenure: numbers that are reserved in it, and what is vouched for afterwards.
+
+use std::time::Duration;
+
+use matriarch_core::action::StoreAction;
+use matriarch_core::id::{Lsn, Revision, Timeline};
+use matriarch_core::view::store::{ClusterView, EpochRecord};
+
+use crate::scripts::{Script, acquire, epoch};
+use crate::{Store, Who};
+use Who::{A, B};
+
+fn reserve(epoch: Revision, record: Revision, newest: u32, unguarded: bool) -> StoreAction {
+    StoreAction::Reserve {
+        epoch,
+        record,
+        timeline: Timeline(1),
+        position: Lsn(7),
+        newest_timeline: Timeline(newest),
+        unguarded,
+    }
+}
+
+fn vouch(record: &EpochRecord) -> StoreAction {
+    StoreAction::Vouch { record: record.clone() }
+}
+
+fn record(view: &ClusterView) -> EpochRecord {
+    view.epoch.clone().expect("the record of a tenure")
+}
+
+pub(crate) async fn reservations<S: Store>(s: &mut Script<S>) {
+    let seen = s.look().await;
+    s.order("a reserves where nobody leads", A, reserve(Revision(1), Revision(0), 2, false)).await;
+    let (a, b) = (s.grant(A, Duration::from_secs(30)).await, s.grant(B, Duration::from_secs(30)).await);
+    s.order("a takes the leader key", A, acquire(a, &seen)).await;
+    let seen = s.look().await;
+    let (tenure, first) = (epoch(&seen), record(&seen));
+    s.order("a reserves a number", A, reserve(tenure, first.revision, 3, true)).await;
+    let seen = s.look().await;
+    s.order("a reserves another and knows nothing of the first", A, reserve(tenure, first.revision, 4, false)).await;
+    let second = record(&seen);
+    let other = Revision(tenure.0 - 1);
+    s.order("b reserves one of another tenure", B, reserve(other, second.revision, 5, false)).await;
+    s.order("a reserves another", A, reserve(tenure, second.revision, 4, true)).await;
+    // Who it is of is not guarded: the tenure is.
+    let third = record(&s.look().await);
+    s.order("b reserves one of a's tenure", B, reserve(tenure, third.revision, 5, true)).await;
+    s.look().await;
+
+    // What was let go is vouched for, by whoever it was of, until another has written a record.
+    s.order("a vouches for what it reserved before", A, vouch(&third)).await;
+    s.order("a lets go", A, StoreAction::Revoke { lease: a }).await;
+    let seen = s.look().await;
+    s.order("a reserves after its tenure", A, reserve(tenure, record(&seen).revision, 6, false)).await;
+    s.order("a vouches for its record", A, vouch(&record(&seen))).await;
+    s.look().await;
+    s.order("a vouches again and knows nothing of the first", A, vouch(&record(&seen))).await;
+    let seen = s.look().await;
+    s.order("b takes the leader key", B, acquire(b, &seen)).await;
+    s.order("a vouches for a record that another has written since", A, vouch(&record(&seen))).await;
+    let seen = s.look().await;
+    s.store.delete("matriarch").await;
+    s.order("a vouches for a record that is gone", A, vouch(&record(&seen))).await;
+    s.order("b reserves and knows of one that is gone", B, reserve(epoch(&seen), record(&seen).revision, 7, false))
+        .await;
+    s.order("b reserves a number", B, reserve(epoch(&seen), Revision(0), 7, false)).await;
+    s.look().await;
+}
