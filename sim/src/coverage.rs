@@ -80,7 +80,7 @@ const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
 
 const SCRIPTS: &str = "simulated operators have no scripts of their own";
 const PATRONI: &str = "no Patroni went before a simulated agent";
-const SLOTS: &str = "few slots are dropped: nobody is away for half an hour";
+const ANSWERS: &str = "a simulated server that answers does it; of one that does not nothing is known";
 const UNGUARDED: &str = "nothing guards it";
 const HEARD: &str = "the simulated executor hears how every job ends, or is dead";
 const PEERS: &str = "a peer that cannot answer gives no answer";
@@ -104,8 +104,8 @@ pub const RARE: &[(&str, &str)] = &[
     ("complete_initialize unknown", BIRTH),
     ("clear_failover refused", OPERATOR),
     ("put_failover refused", OPERATOR),
-    ("create_slot refused", "PostgreSQL goes down between the order and the slot"),
-    ("drop_slot refused", "PostgreSQL goes down between the order and the slot, of the few that are dropped"),
+    ("create_slot unknown", "PostgreSQL goes down between the order and the slot"),
+    ("drop_slot unknown", "PostgreSQL goes down between the order and the slot, of the few that are dropped"),
     ("vouch refused", "the cluster is paused, and the leader key changes in that moment"),
     ("vouch unknown", "the cluster is paused, and the store does not answer in that moment"),
     ("restart unknown", "a server that is restarted does not come up within a minute"),
@@ -133,16 +133,15 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("restore refused", SCRIPTS),
     ("restore unknown", SCRIPTS),
     ("reason slot_unusable", "no simulated slot loses its WAL or pins rows"),
-    ("drop_slot unknown", SLOTS),
+    ("create_slot refused", ANSWERS),
+    ("drop_slot refused", ANSWERS),
+    ("advance_slot refused", ANSWERS),
+    ("create_roles refused", ANSWERS),
     ("take_over done", PATRONI),
     ("take_over refused", PATRONI),
     ("take_over unknown", PATRONI),
-    ("checkpoint unknown", HEARD),
     ("clone unknown", HEARD),
     ("configure unknown", HEARD),
-    ("create_roles unknown", HEARD),
-    ("create_slot unknown", HEARD),
-    ("advance_slot unknown", HEARD),
     ("follow unknown", HEARD),
     ("freeze unknown", HEARD),
     ("initdb unknown", HEARD),

@@ -1,11 +1,12 @@
 //! Work on PostgreSQL: each order of core's lane for it, from its beginning to what comes of it. PostgreSQL goes on by
 //! itself once it was told; what the agent does between two stages waits while the agent is frozen.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::{Event, PostgresDone, PostgresEvent};
-use matriarch_core::id::{Lsn, Member, OpId, SystemId, Timeline};
+use matriarch_core::id::{Member, OpId, SystemId, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
@@ -356,6 +357,9 @@ impl World {
                 if server.postmaster.is_some() || server.orphans.is_some() {
                     return refused("it runs");
                 }
+                if server.cluster().is_none() {
+                    return refused("the directory holds no whole cluster");
+                }
                 self.recovers_alone(node);
                 done
             }
@@ -380,7 +384,10 @@ impl World {
                 self.coverage.count("freeze");
                 done
             }
-            running if !self.nodes[node.0].server.is_ready() => refused(&format!("{running:?}: it does not answer")),
+            // By a connection, of which nobody can say how far it came.
+            running if !self.nodes[node.0].server.is_ready() => {
+                Outcome::Unknown(format!("{running:?}: it does not answer"))
+            }
             PostgresAction::Checkpoint => {
                 if self.nodes[node.0].server.is_primary() {
                     if !self.writes(node, Record::Checkpoint) {
@@ -390,35 +397,12 @@ impl World {
                 }
                 done
             }
-            PostgresAction::CreateSlot(_) if self.mutant == Some(Mutant::SlotsNotMade) => done,
-            PostgresAction::CreateSlot(name) => {
-                // It holds what a restart would need.
-                let server = &mut self.nodes[node.0].server;
-                server.cluster_mut().map(|on_disk| on_disk.slots.entry(name).or_insert(on_disk.checkpoint.0));
-                done
-            }
-            PostgresAction::AdvanceSlot { slot, to } => self.slot_advanced(node, &slot, to),
-            PostgresAction::DropSlot(name) => {
-                self.check_slot_dropped(node, &name);
-                self.nodes[node.0].server.cluster_mut().map(|on_disk| on_disk.slots.remove(&name));
+            PostgresAction::CreateSlot(_) | PostgresAction::AdvanceSlot { .. } | PostgresAction::DropSlot(_) => {
+                self.slot_ordered(node, action);
                 done
             }
             _ => done,
         }
-    }
-
-    /// Forwards only, and no further than the server itself is.
-    fn slot_advanced(&mut self, node: NodeId, slot: &str, to: Lsn) -> Outcome<PostgresDone> {
-        let server = &mut self.nodes[node.0].server;
-        let primary = server.is_primary();
-        let Some(on_disk) = server.cluster_mut() else { return refused("there is no directory") };
-        let here = self.wal.lsn(if primary { on_disk.flushed } else { on_disk.replayed });
-        let to = if self.mutant == Some(Mutant::SlotAdvancedToTheEnd) { here } else { to.min(here) };
-        if let Some(at) = on_disk.slots.get_mut(slot).filter(|at| **at < to) {
-            *at = to;
-            self.check_slot_advanced(node, slot, to);
-        }
-        Outcome::Done(PostgresDone::Done)
     }
 
     /// A running standby turns to another source, or to none.
@@ -514,7 +498,7 @@ impl World {
         (on_disk.checkpoint, on_disk.state) = (source.checkpoint, ControlState::InArchiveRecovery);
         (on_disk.standby, on_disk.upstream, on_disk.tainted) = (true, None, None);
         on_disk.newest = on_disk.newest.max(source.newest);
-        on_disk.slots.clear();
+        (on_disk.slots, on_disk.saved_slots) = (BTreeMap::new(), BTreeMap::new());
         self.coverage.count("rewind");
         Outcome::Done(PostgresDone::Done)
     }

@@ -26,6 +26,7 @@ pub mod run;
 mod servers;
 pub mod settings;
 pub mod shrink;
+mod slots;
 pub mod store;
 mod streams;
 pub mod time;

@@ -108,6 +108,9 @@ impl World {
             self.gone(node);
             return;
         }
+        // Its receiver is gone, and whoever it received from hears of it.
+        self.receiver_ends(node);
+        let server = &mut self.nodes[node.0].server;
         server.promoted(&mut self.wal, timeline);
         if let Some(begun) =
             server.cluster().map(|on_disk| on_disk.end).filter(|_| self.checks.by_hand[node.0].is_some())
@@ -154,14 +157,7 @@ impl World {
         let server = &mut self.nodes[node.0].server;
         let Some(pm) = &mut server.postmaster else { return };
         if pm.in_recovery {
-            if let Some(on_disk) = server.cluster_mut() {
-                on_disk.state = ControlState::ShutDownInRecovery;
-                // What it must reach it must reach after the stop as well.
-                if self.wal.contains(on_disk.replayed, on_disk.consistent) {
-                    on_disk.consistent = on_disk.replayed;
-                }
-            }
-            self.gone(node);
+            self.shut_down_in_recovery(node, pid);
             return;
         }
         if pm.phase == Phase::Starting {
@@ -184,12 +180,29 @@ impl World {
         self.drain(node);
     }
 
+    /// A standby receives and replays no more; those who stream from it get the rest.
+    fn shut_down_in_recovery(&mut self, node: NodeId, pid: Pid) {
+        self.receiver_ends(node);
+        if let Some(on_disk) = self.nodes[node.0].server.cluster_mut() {
+            on_disk.state = ControlState::ShutDownInRecovery;
+            on_disk.saves_slots();
+            // What it must reach it must reach after the stop as well.
+            if self.wal.contains(on_disk.replayed, on_disk.consistent) {
+                on_disk.consistent = on_disk.replayed;
+            }
+        }
+        self.pump(node);
+        self.looks_soon(node);
+        self.later(SENDER_TIMEOUT, Due::Server { node, pid, what: ServerStep::GiveUpDraining });
+        self.drain(node);
+    }
+
     /// A server that has shut down goes when its standbys have everything.
     pub fn drain(&mut self, node: NodeId) {
         let server = &self.nodes[node.0].server;
         let (Some(pm), Some(on_disk)) = (&server.postmaster, server.cluster()) else { return };
         if pm.stopping.is_some()
-            && on_disk.state == ControlState::ShutDown
+            && matches!(on_disk.state, ControlState::ShutDown | ControlState::ShutDownInRecovery)
             && pm.senders.values().all(|outgoing| outgoing.flushed == on_disk.end)
         {
             self.gone(node);

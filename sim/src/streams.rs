@@ -7,7 +7,7 @@ use crate::mutant::Mutant;
 use crate::net::{End, Plane};
 use crate::node::NodeId;
 use crate::postgres::wal::{Place, Record};
-use crate::postgres::{Crash, Outgoing, Postmaster, RECEIVER_TIMEOUT, SENDER_TIMEOUT, Stream};
+use crate::postgres::{Crash, Outgoing, Postmaster, RECEIVER_TIMEOUT, SEGMENT_BYTES, SENDER_TIMEOUT, Stream};
 use crate::time::{Time, ms};
 use crate::world::{Due, PERMANENT_SLOT, ServerStep, World};
 
@@ -83,7 +83,7 @@ impl World {
         let accepts = source.is_ready() && source.postmaster.as_ref().is_some_and(|pm| pm.stopping.is_none());
         // `primary_slot_name` is its own name.
         let slot = self.names[node.0].as_str();
-        let fits = |theirs| self.wal.contains(theirs, mine) || self.mutant == Some(Mutant::StreamsWhateverComes);
+        let fits = |theirs| self.may_stream(theirs, mine) || self.mutant == Some(Mutant::StreamsWhateverComes);
         let theirs = source.cluster().filter(|on_disk| on_disk.slots.contains_key(slot)).map(|on_disk| on_disk.flushed);
         let Some(theirs) = theirs.filter(|theirs| reachable && accepts && fits(*theirs)) else {
             self.later(ms(self.pace.reconnect), again);
@@ -105,6 +105,15 @@ impl World {
         self.pump(from);
     }
 
+    /// A receiver asks for the file of WAL that it has come to from its beginning: who has that is accepted as a source,
+    /// also where it has less. Then nothing comes that is new until it has more.
+    fn may_stream(&self, theirs: Place, mine: Place) -> bool {
+        let (there, here) = (self.wal.lsn(theirs).0, self.wal.lsn(mine).0);
+        let begins = here - here % u64::from(SEGMENT_BYTES);
+        let lags = self.wal.timeline(theirs) == self.wal.timeline(mine) && self.wal.contains(mine, theirs);
+        self.wal.contains(theirs, mine) || (lags && begins <= there)
+    }
+
     /// Sends what standbys have not been sent.
     pub fn pump(&mut self, from: NodeId) {
         self.consumer_reads(from);
@@ -112,12 +121,23 @@ impl World {
         let Some(end) = server.cluster().map(|on_disk| on_disk.flushed) else { return };
         let Some(pm) = &mut server.postmaster else { return };
         let from_pid = pm.pid;
-        let mut news = Vec::new();
+        let (mut news, mut ahead) = (Vec::new(), Vec::new());
         for (to, outgoing) in &mut pm.senders {
-            if outgoing.sent != end {
+            // One that had more: either this server has not come to that yet, or it has begun a timeline before it, and the
+            // stream ends where the old one does.
+            let (had, goes_on) = (outgoing.sent, self.wal.timeline(outgoing.sent) == self.wal.timeline(end));
+            if self.wal.contains(had, end) {
+                continue;
+            }
+            if goes_on || self.wal.contains(end, had) {
                 outgoing.sent = end;
                 news.push((*to, outgoing.pid));
+            } else {
+                ahead.push(*to);
             }
+        }
+        for node in ahead {
+            self.stream_dies(node, from);
         }
         for (node, pid) in news {
             let link = (Plane::Replication, End::Node(from), End::Node(node));
@@ -216,6 +236,7 @@ impl World {
         let to = on_disk.replayed;
         if self.wal.last(to) == Some(Record::Checkpoint) {
             on_disk.checkpoint = (Lsn(self.wal.lsn(to).0 - 0x70), self.wal.timeline(to));
+            on_disk.saves_slots();
             if self.wal.contains(to, on_disk.consistent) {
                 on_disk.consistent = to;
             }

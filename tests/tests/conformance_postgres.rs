@@ -1,6 +1,8 @@
 //! The simulator's PostgreSQL against real servers: one script drives both, and what can be observed must be the same.
 //! The orders are core's; the real servers carry them out by the runtime's PostgreSQL part.
 
+#[path = "conformance_postgres/chains.rs"]
+mod chains;
 #[path = "conformance_postgres/facts.rs"]
 mod facts;
 #[path = "conformance_postgres/model.rs"]
@@ -8,6 +10,8 @@ mod model;
 #[path = "postgres/node.rs"]
 #[expect(dead_code, reason = "what the tests of the PostgreSQL part alone need")]
 mod node;
+#[path = "conformance_postgres/orders.rs"]
+mod orders;
 #[path = "conformance_postgres/real.rs"]
 mod real;
 #[path = "conformance_postgres/scripts.rs"]
@@ -37,6 +41,8 @@ enum Blow {
     Kill,
     /// SIGKILL to its postmaster, beside a backend that goes on committing.
     Behead,
+    /// SIGKILL to one backend.
+    KillBackend,
     /// SIGSTOP to all of its processes.
     Hold,
     /// SIGCONT.
@@ -153,4 +159,67 @@ async fn before_its_first_checkpoint_a_promoted_server_is_no_source_of_a_rewind(
 async fn two_timelines_of_one_number_look_alike_and_are_not() {
     let seen = on_both!(scripts::twins);
     told(&seen, "their histories are alike: true");
+}
+
+#[tokio::test]
+async fn a_standby_sends_on_what_it_receives() {
+    let seen = on_both!(chains::cascade);
+    told(&seen, "c has replayed more than b: true");
+}
+
+#[tokio::test]
+async fn a_standby_that_stops_waits_for_its_own() {
+    let seen = on_both!(chains::cascaded_stop);
+    told(&seen, "b Stop(Fast): not ended");
+}
+
+#[tokio::test]
+async fn who_follows_a_promoted_standby_follows_it_onto_its_timeline() {
+    let seen = on_both!(chains::cascaded_promotion);
+    told(&seen, "c: Ready, on disk InArchiveRecovery, standby.signal, timeline 3 after [1]");
+}
+
+#[tokio::test]
+async fn who_has_more_than_a_promoted_standby_follows_it_no_more() {
+    let seen = on_both!(chains::lagging_promotion);
+    told(&seen, "c compared with b: diverged");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_standby_needs_nobody_else() {
+    let seen = on_both!(chains::copies);
+    told(&seen, "c is cloned from b: done");
+}
+
+#[tokio::test]
+async fn a_restart_brings_back_what_was() {
+    let seen = on_both!(orders::restarts);
+    told(&seen, "a Restart: done");
+    told(&seen, "a Restart: unknown");
+}
+
+#[tokio::test]
+async fn recovery_without_clients_leaves_a_clean_directory() {
+    let seen = on_both!(orders::recoveries);
+    told(&seen, "c RecoverSingleUser: done");
+    told(&seen, "c: Absent, on disk ShutDown, standby.signal");
+}
+
+#[tokio::test]
+async fn slots_are_moved_forwards() {
+    let seen = on_both!(orders::slots);
+    told(&seen, "it is moved forwards only: true");
+}
+
+#[tokio::test]
+async fn slots_are_kept_as_the_last_checkpoint_knew_them() {
+    let seen = on_both!(orders::kept_slots);
+    told(&seen, "after a kill x is where it was before: true");
+    told(&seen, "after a stop y is where it was moved to: true");
+}
+
+#[tokio::test]
+async fn a_killed_backend_takes_all_others_with_it_and_no_postmaster() {
+    let seen = on_both!(orders::killed_backend);
+    told(&seen, "a has the postmaster that it had: true");
 }

@@ -77,6 +77,9 @@ impl World {
         let Some(pm) = &mut server.postmaster else { return };
         pm.recovers_in_place = false;
         let (pid, in_recovery, stops) = (pm.pid, pm.in_recovery, pm.stopping.is_some());
+        if let Some(on_disk) = server.cluster_mut() {
+            on_disk.reads_slots();
+        }
         if in_recovery {
             self.later(ms(5), Due::Server { node, pid, what: ServerStep::Connect });
         } else if !stops && self.writes(node, Record::Checkpoint) {

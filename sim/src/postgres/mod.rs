@@ -51,6 +51,8 @@ pub struct OnDisk {
     pub newest: Timeline,
     /// Its slots, and where they are. A copy gets none of them.
     pub slots: BTreeMap<String, Lsn>,
+    /// Where they were when that was last written down: by a checkpoint, or when they were made.
+    pub saved_slots: BTreeMap<String, Lsn>,
 }
 
 impl OnDisk {
@@ -315,6 +317,7 @@ impl Server {
             tainted: None,
             newest: Timeline(1),
             slots: BTreeMap::new(),
+            saved_slots: BTreeMap::new(),
         });
     }
 
@@ -329,6 +332,7 @@ impl Server {
             upstream: None,
             tainted: None,
             slots: BTreeMap::new(),
+            saved_slots: BTreeMap::new(),
             ..source.clone()
         });
     }
@@ -341,6 +345,7 @@ impl Server {
         let on_disk = self.cluster_mut().expect("PostgreSQL needs a database cluster to start on");
         on_disk.standby = as_standby.is_some();
         on_disk.upstream = as_standby.flatten();
+        on_disk.reads_slots();
         self.postmaster = Some(Postmaster {
             pid,
             phase: Phase::Starting,
@@ -399,6 +404,7 @@ impl Server {
         (on_disk.replayed, on_disk.consistent) = (on_disk.end, on_disk.end);
         if record == Record::Checkpoint {
             on_disk.checkpoint = (before, wal.timeline(on_disk.end));
+            on_disk.saves_slots();
         }
         Some(on_disk.end)
     }

@@ -162,6 +162,7 @@ fn short(action: &PostgresAction) -> String {
         PostgresAction::Compare(with) => format!("compared with {}", with.member),
         PostgresAction::Rewind(to) => format!("is rewound to {}", to.member),
         PostgresAction::Promote { timeline } => format!("is promoted to timeline {timeline}"),
+        PostgresAction::AdvanceSlot { slot, .. } => format!("advances slot {slot}"),
         other => format!("{other:?}"),
     }
 }

@@ -134,6 +134,7 @@ impl Servers for ModelServers {
         match blow {
             Blow::Kill => drop(self.model.strikes(What::KillPostgres(there))),
             Blow::Behead => drop(self.model.strikes(What::KillPostmaster(there, 1))),
+            Blow::KillBackend => drop(self.model.strikes(What::KillBackend(there))),
             Blow::Hold => self.model.world.nodes[server].server.held = true,
             Blow::Resume => self.model.world.goes_on(NodeId(server)),
             Blow::PauseReplay => self.paused = Some(self.model.strikes(What::PauseReplay(there))),

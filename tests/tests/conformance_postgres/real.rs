@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use matriarch::postgres::{Divergence, Postgres, proc};
+use matriarch::postgres::{Postgres, Server, proc};
 use matriarch::processes::child_pids;
 use matriarch_core::action::PostgresAction;
 use matriarch_core::event::PostgresDone;
 use matriarch_core::op::Outcome;
-use matriarch_core::view::postgres::{Cluster, DataDir, Process, Sql, Upstream};
+use matriarch_core::view::postgres::{Cluster, Process, Sql, Upstream};
 use matriarch_tests::CommitLoop;
 use matriarch_tests::single::base;
 use rustix::process::Signal;
@@ -54,6 +54,18 @@ impl RealServers {
         }
     }
 
+    /// Returns when its postmaster has ended all others, and recovers.
+    async fn kill_backend(&self, server: usize) {
+        let pid = pid_of(self.nodes[server].postgres.observe_process().await).0;
+        let all = child_pids(pid).unwrap();
+        let backend = self.nodes[server].connect().await;
+        let one = backend.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        proc::signal(one, Signal::KILL).unwrap();
+        while all.iter().any(|pid| proc::is_alive(*pid)) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn stop_checkpointer(&mut self, server: usize) {
         let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
         let pid = self.nodes[server].run(query).await.unwrap().parse().unwrap();
@@ -83,7 +95,8 @@ impl Servers for RealServers {
                     sleep(Duration::from_millis(if checkpointer.is_some() { 200 } else { 0 })).await;
                     checkpointer.map(|pid| proc::signal(pid, Signal::KILL));
                 };
-                Some(tokio::join!(carry_out(postgres, PostgresAction::Stop(mode)), ended).0)
+                let stopping = async { tokio::join!(carry_out(postgres, PostgresAction::Stop(mode)), ended).0 };
+                timeout(limit, stopping).await.ok()
             }
             what => timeout(limit, carry_out(postgres, what)).await.ok(),
         }
@@ -179,6 +192,7 @@ impl Servers for RealServers {
                 proc::signal(pid.0, Signal::KILL).unwrap();
                 exit.await;
             }
+            Blow::KillBackend => self.kill_backend(server).await,
             Blow::Hold => {
                 // Its postmaster first; what that forked before is found the second time.
                 for _ in 0..2 {
@@ -212,41 +226,10 @@ impl Drop for RealServers {
     }
 }
 
-/// As the agent carries it out.
+/// As the agent carries it out, and with more patience for a machine that is busy.
 async fn carry_out(postgres: &Postgres, what: PostgresAction) -> Outcome<PostgresDone> {
-    let silent = |_: &str| ();
-    let done = |outcome: Outcome<()>| outcome.map(|()| PostgresDone::Done);
     match what {
-        PostgresAction::Initdb => done(postgres.initdb(&silent).await),
-        PostgresAction::CreateRoles => done(postgres.post_bootstrap().await),
-        PostgresAction::Clone(upstream) => {
-            if !matches!(postgres.observe_data().await, DataDir::Empty) {
-                match postgres.wipe_data_dir("a script").await {
-                    Outcome::Done(()) => {}
-                    other => return done(other),
-                }
-            }
-            done(postgres.clone_from(&upstream, &silent).await)
-        }
-        PostgresAction::Start(how) => done(postgres.start(how, &any_time()).await),
-        PostgresAction::Stop(mode) => done(postgres.stop(mode, LONG).await),
-        PostgresAction::Restart => done(postgres.restart(LONG, &any_time()).await),
-        PostgresAction::Promote { timeline } => {
-            postgres.promote(timeline, &any_time()).await.map(|_| PostgresDone::Done)
-        }
-        PostgresAction::Follow(upstream) => postgres.follow(upstream.as_ref()).await.map(|_| PostgresDone::Done),
-        PostgresAction::Freeze => done(postgres.freeze(LONG).await),
-        PostgresAction::Checkpoint => done(postgres.checkpoint(LONG).await),
-        PostgresAction::Compare(upstream) => match postgres.divergence(&upstream).await {
-            Divergence::None => Outcome::Done(PostgresDone::Compared(None)),
-            Divergence::Diverged { at } => Outcome::Done(PostgresDone::Compared(Some(at))),
-            Divergence::Unknown(why) => Outcome::Unknown(why),
-        },
-        PostgresAction::RecoverSingleUser => done(postgres.crash_recover(&silent).await),
-        PostgresAction::Rewind(upstream) => done(postgres.rewind(&upstream, &silent).await),
-        PostgresAction::CreateSlot(name) => done(postgres.create_slot(&name).await),
-        PostgresAction::DropSlot(name) => done(postgres.drop_slot(&name).await),
-        PostgresAction::AdvanceSlot { slot, to } => done(postgres.advance_slot(&slot, to).await),
-        other => panic!("no script orders {other:?}"),
+        PostgresAction::Freeze => postgres.freeze(LONG).await.map(|()| PostgresDone::Done),
+        other => Server::carry_out(postgres, other, &any_time()).await,
     }
 }

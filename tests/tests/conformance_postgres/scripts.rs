@@ -9,14 +9,14 @@ use matriarch_core::view::postgres::{StartAs, StopMode};
 use crate::facts::{Script, streams};
 use crate::{Blow, Servers};
 
-const A: usize = 0;
-const B: usize = 1;
-const C: usize = 2;
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+pub(crate) const C: usize = 2;
 
 /// Longer than a receiver waits before it tries again, twice.
-const TRIES: Duration = Duration::from_millis(1500);
+pub(crate) const TRIES: Duration = Duration::from_millis(1500);
 
-fn promote(timeline: u32) -> PostgresAction {
+pub(crate) fn promote(timeline: u32) -> PostgresAction {
     PostgresAction::Promote { timeline: Timeline(timeline) }
 }
 
