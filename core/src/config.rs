@@ -156,6 +156,10 @@ pub struct Published {
     pub api_url: String,
 }
 
+/// With `primary_start_timeout` 0, which is for crashes, a start that an operator asked for may take so long: what Patroni's
+/// `primary_start_timeout` is by default.
+pub const ASKED_START_LIMIT: Duration = Duration::from_secs(300);
+
 /// The holder of a key that vanished while it lives gets so long to take it back.
 pub const VANISH_GRACE: Duration = Duration::from_millis(300);
 /// A primary whose key vanished holds its writes for so long at most, and is stopped then.

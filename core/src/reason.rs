@@ -124,6 +124,7 @@ reasons! {
     /// The candidate is asked where it is.
     AskingCandidates => "asking_candidates", "candidates are asked for their positions";
     /// A checkpoint before the stop.
+    ScheduleBegun => "schedule_begun", "what was scheduled begins, and is asked for at once from here on";
     CheckpointBeforeStop => "checkpoint_before_stop", "a checkpoint is written first so that the stop is short";
     /// Stopping for a hand-over.
     StoppingForHandover => "stopping_for_handover", "PostgreSQL is stopped cleanly before leadership is handed over";

@@ -236,8 +236,8 @@ pub struct Memory {
     pub resumed: Instant,
     /// PostgreSQL was stopped at an operator's request, and is brought back also while the cluster is paused.
     pub requested: bool,
-    /// The operator's request, by its revision, for which a hand-over was begun: it is brought to its end.
-    pub handing_over: Option<Revision>,
+    /// When a look at the data directory failed last, beside a server that runs on it: what is known of it is of before.
+    pub data_in_doubt: Option<Instant>,
     /// The cluster that this agent has seen in the store, whatever became of its keys.
     pub knew: Option<SystemId>,
 }

@@ -78,7 +78,6 @@ fn remember_service(state: &mut State, at: Instant) {
     let memory = &mut state.memory;
     // Who leads is what the others are cloned from.
     memory.reinit &= !held;
-    memory.handing_over = memory.handing_over.filter(|_| held);
     memory.giving_up &= held;
     if !held || serves {
         (memory.promoting_since, memory.promotions_refused) = (None, 0);
@@ -180,15 +179,14 @@ impl Outbox<'_> {
             let in_flight = InFlight { op, action: action.clone(), since: self.at, deadline, leader, known };
             self.state.ops.begin(lane, in_flight);
         }
+        // The next one waits as well, also where nothing comes of this one.
+        if action == Action::Postgres(PostgresAction::Look) {
+            self.state.memory.data_in_doubt = self.state.memory.data_in_doubt.map(|_| self.at);
+        }
         if because == Reason::ContactDue {
             self.state.memory.contact_sought = self.at;
         }
         self.state.memory.requested |= stops_for_operator(&self.view(), &action, &because);
-        if matches!(because, Reason::CheckpointBeforeStop | Reason::StoppingForHandover)
-            && let Some(request) = self.view().due_failover()
-        {
-            self.state.memory.handing_over = Some(request.revision);
-        }
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
             Action::Postgres(PostgresAction::Promote { .. }) => {
@@ -410,6 +408,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(starting) = memory.starting_since.filter(|_| view.held().is_some()) {
         soonest.offer(starting + view.config().primary_start_timeout, "the start of PostgreSQL");
+        soonest.offer(starting + crate::config::ASKED_START_LIMIT, "the start of PostgreSQL");
     }
     if let Some(crate::state::Leaderless { since, .. }) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
@@ -444,7 +443,8 @@ fn upkeep_timers(view: &View<'_>, steady: bool, soonest: &mut Soonest) {
         soonest.offer(session.status_at + view.config().loop_wait, "the status");
     }
     if idle(Lane::PgObserve) && view.phase() == Some(crate::view::postgres::Phase::Ready) {
-        let interval = if steady { view.config().loop_wait } else { decide::observe::UNSETTLED };
+        let settled = steady && view.state.memory.data_in_doubt.is_none();
+        let interval = if settled { view.config().loop_wait } else { decide::observe::UNSETTLED };
         soonest.offer(decide::observe::next_question(view, interval), "the next look at PostgreSQL");
     }
     if idle(Lane::Observe) {

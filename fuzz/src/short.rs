@@ -87,7 +87,6 @@ fn run(name: &str, inputs: usize) {
     }
     let (ran, kinds) = (taken_for.values().sum::<usize>(), taken_for.len());
     println!("{name}: {ran} inputs, taken for {kinds} things");
-    assert_eq!(ran, seeds.len() + inputs);
     assert!(kinds > 1, "{name} takes everything for the same: no input gets anywhere");
 }
 

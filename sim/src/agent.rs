@@ -52,6 +52,9 @@ impl World {
                 self.nodes[node.0].files.put(file);
             }
         }
+        self.order_is_over(|given| match given {
+            Given::Operation(of, ..) | Given::Guard(of, _) => of == node,
+        });
         // A tool that it ran is killed with it: what it made stays half-made.
         for job in agent.jobs.values() {
             self.job_cut_short(node, job);
@@ -130,8 +133,8 @@ impl World {
         self.note_keys_seen(node, &event);
         let Some(event) = self.bent(node, event) else { return };
         self.trace.heard(self.now, node, &event);
-        let ended = ended_by(node, &event);
-        if let Some(Given::Operation(_, op)) = ended {
+        let ended = ended_by(node, boot, &event);
+        if let Some(Given::Operation(.., op)) = ended {
             self.note_ended(node, op);
         }
         let agent = self.nodes[node.0].agent.as_mut().expect("looked at above");
@@ -175,8 +178,7 @@ impl World {
         let host = &mut self.nodes[node.0];
         let Some(agent) = &mut host.agent else { return };
         agent.wake += 1;
-        let dropped =
-            matches!(effects.wake.because, Reason::DeadlineOf { .. }) && self.mutant == Some(Mutant::DeadlineDropped);
+        let dropped = self.mutant == Some(Mutant::DeadlineDropped) && is_of_an_operation(&effects.wake.because);
         if let Some(at) = effects.wake.at.filter(|_| !dropped) {
             let message = Message::Wake(agent.wake);
             let time = host.clock.when(at);
@@ -195,7 +197,7 @@ impl World {
         self.coverage.ordered(&order);
         self.trace.ordered(self.now, node, &order);
         self.check_order(node, &order);
-        let watched = self.order_begins(node, &order);
+        let watched = self.order_begins(node, boot, &order);
         // Killed before it, or frozen: what a frozen agent has decided and not yet done is what this is about.
         if !here(self) {
             return;
@@ -281,12 +283,19 @@ impl World {
         };
         let kind = if matches!(file, File::Epoch(_)) { "write_epoch" } else { "write_pledge" };
         self.coverage.came_to(kind, coverage::told(&outcome));
+        let done = outcome == Outcome::Done(());
         let told = Event::Host(HostEvent::Completed { op, outcome });
-        if self.order_is(Phase::Applied, Given::Operation(node, op)) {
+        if done && self.takes_effect(node, op) {
             self.tell(node, Duration::ZERO, Message::event(told));
         } else {
             self.step(node, told);
         }
+    }
+
+    /// What the agent that runs there has ordered has taken effect, and it has not heard of that: true if a fault waited for it.
+    pub fn takes_effect(&mut self, node: NodeId, op: matriarch_core::id::OpId) -> bool {
+        let boot = self.nodes[node.0].agent.as_ref().map_or(0, |agent| agent.boot);
+        self.order_is(Phase::Applied, Given::Operation(node, boot, op))
     }
 
     /// The agent leaves in order. PostgreSQL stays as it is; the guard ends if nothing is armed.
@@ -325,6 +334,9 @@ impl World {
     }
 
     fn data(&self, node: NodeId) -> DataDir {
+        if self.nodes[node.0].files.hidden {
+            return DataDir::Unreadable("too many open files".into());
+        }
         let mut data = self.nodes[node.0].server.data(&self.wal);
         if self.mutant == Some(Mutant::TaintIgnored)
             && let DataDir::Cluster(cluster) = &mut data
@@ -442,8 +454,13 @@ impl World {
     }
 }
 
+/// The wake-up is for the deadline of an operation.
+fn is_of_an_operation(because: &Reason) -> bool {
+    matches!(because, Reason::DeadlineOf { what } if what == "an operation in flight")
+}
+
 /// The order that an event is the end of.
-fn ended_by(node: NodeId, event: &Event) -> Option<Given> {
+fn ended_by(node: NodeId, boot: u32, event: &Event) -> Option<Given> {
     let op = match event {
         Event::Store(StoreEvent::Completed { op, .. })
         | Event::Postgres(PostgresEvent::Completed { op, .. } | PostgresEvent::Answered { op, .. })
@@ -452,7 +469,7 @@ fn ended_by(node: NodeId, event: &Event) -> Option<Given> {
         Event::Guard(event) => return guard_kind(event).map(|kind| Given::Guard(node, kind)),
         _ => return None,
     };
-    Some(Given::Operation(node, op))
+    Some(Given::Operation(node, boot, op))
 }
 
 /// The kind of the order that a report of the guard's is the end of.

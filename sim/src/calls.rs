@@ -59,7 +59,9 @@ impl World {
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         let (member, floor) = (agent.member, agent.horizon.floor());
         agent.calls.insert(number, Call { op, action, asked, member, floor, kept: None });
-        self.tell(node, deadline, Message::TimedOut { call: number });
+        if self.mutant != Some(Mutant::DeadlineDropped) {
+            self.tell(node, deadline, Message::TimedOut { call: number });
+        }
         self.send_call(node, number);
     }
 
@@ -108,7 +110,7 @@ impl World {
         if let (Request::Order { action, from, .. }, Reply::Done(_)) = (request, &reply) {
             self.check_writer(action, from);
             match &**action {
-                StoreAction::AbandonInitialize { .. } => self.note_initialize_gone(),
+                StoreAction::AbandonInitialize { .. } => self.note_initialize_abandoned(node),
                 StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),
                 StoreAction::PutStatus { status, .. } | StoreAction::PutHistory { status, .. } => {
                     self.note_published(node, status.position, status.timeline);
@@ -120,7 +122,7 @@ impl World {
         if !matches!(reply, Reply::Refused(_) | Reply::Instead(_))
             && let Some(op) = self.operation(node, boot, call)
         {
-            self.order_is(Phase::Applied, Given::Operation(node, op));
+            self.takes_effect(node, op);
         }
         let told = self.standing();
         let message = Message::Reply { call, reply, told };
@@ -210,8 +212,12 @@ impl World {
         }
         let what = Due::agent(node, boot, Message::Watched { watch, view: Rc::clone(view) });
         let link = from_store(node, member);
-        if self.net.is_cut(link) || self.net.loss_percent > 0 {
+        if self.net.is_cut(link) {
             self.send(link, what);
+            return;
+        }
+        if self.net.loses() {
+            self.connection_lost(what);
             return;
         }
         // One connection: what was sent first comes first.
@@ -518,7 +524,9 @@ impl World {
 
     /// Sends an answer to whoever asked.
     pub fn answer_peer(&mut self, node: NodeId, asker: Asker, outcome: Outcome<PeerAnswer>) {
-        self.order_is(Phase::Applied, Given::Operation(asker.node, asker.op));
+        if matches!(outcome, Outcome::Done(_)) {
+            self.order_is(Phase::Applied, Given::Operation(asker.node, asker.boot, asker.op));
+        }
         let link = (Plane::Agents, End::Node(node), End::Node(asker.node));
         let message = Message::Answered { op: asker.op, outcome };
         self.send(link, Due::agent(asker.node, asker.boot, message));

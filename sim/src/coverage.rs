@@ -10,7 +10,7 @@ use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
 
 /// What a swarm that proves something has seen.
-pub const EVIDENCE: [&str; 10] = [
+pub const EVIDENCE: [&str; 15] = [
     "clone",
     "commit without answer",
     "failover with loss",
@@ -19,8 +19,13 @@ pub const EVIDENCE: [&str; 10] = [
     "hold",
     "key expired",
     "leader key taken after another",
+    "left out of the network",
+    "left out of the store",
+    "left out without power",
     "rewind",
     "store request without answer",
+    "struck at an effect",
+    "struck at an end",
 ];
 
 /// The orders that end as operations, and with them all that can come of one.
@@ -122,7 +127,6 @@ pub const LONG_SWARM: u64 = 50_000;
 
 /// What a swarm does not reach, and why.
 pub const UNREACHABLE: &[(&str, &str)] = &[
-    ("reason data_dir_unusable", "simulated directories are whole, empty, or another cluster's"),
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
     ("reason cannot_rewind", "simulated operators allow a clone in the place of every rewind"),

@@ -7,6 +7,7 @@ use matriarch_core::event::GuardEvent;
 use matriarch_core::id::LeaseId;
 
 use crate::coverage;
+use crate::fault::Given;
 use crate::guard::{Guard, Obeyed};
 use crate::mutant::Mutant;
 use crate::net::{End, Plane};
@@ -52,6 +53,9 @@ impl World {
         let falls = guard.firing && !was_firing;
         let refused = matches!(obeyed, Obeyed::Report(GuardEvent::Refused(_)));
         self.coverage.came_to(kind, if refused { "refused" } else { "done" });
+        if refused {
+            self.order_is_over(|given| given == Given::Guard(node, kind));
+        }
         match obeyed {
             Obeyed::Report(event) => {
                 let armed = matches!(event, GuardEvent::Armed(_));

@@ -12,7 +12,6 @@ use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode, Upstream};
 
 use crate::check::Tool;
-use crate::fault::{self, Given};
 use crate::mutant::Mutant;
 use crate::node::{Job, Message, NodeId, Source, Stage};
 use crate::postgres::Disk;
@@ -197,6 +196,10 @@ impl World {
             self.job_done(node, op, refused("pre-existing shared memory block is still in use"));
             return;
         }
+        if self.nodes[node.0].files.hidden {
+            self.job_done(node, op, refused("the data directory cannot be read"));
+            return;
+        }
         self.check_whole(node);
         let server = &self.nodes[node.0].server;
         if server.cluster().is_none_or(|on_disk| on_disk.tainted.is_some()) {
@@ -296,7 +299,7 @@ impl World {
     /// Work is over, if it is still wanted: the facts first, then its end.
     pub fn job_done(&mut self, node: NodeId, op: OpId, outcome: Done) {
         let here = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.jobs.contains_key(&op));
-        if here && self.order_is(fault::Phase::Applied, Given::Operation(node, op)) {
+        if here && matches!(outcome, Outcome::Done(_)) && self.takes_effect(node, op) {
             self.tell(node, Duration::ZERO, Message::JobDone(op, outcome));
             return;
         }

@@ -104,9 +104,9 @@ pub enum Mutant {
     LockUnconfirmed,
     /// Core goes by a view that it had before.
     StaleSnapshotAccepted,
-    /// Core forgets what is under way.
+    /// Core forgets what is under way, and which numbers it has given.
     OperationsForgotten,
-    /// The timer for the deadline of an operation is not set.
+    /// Nothing ends a request to the store that gets no answer: neither the executor's limit nor a timer of core's.
     DeadlineDropped,
     /// Who lost the race for the right to initialise removes that of whoever has it.
     InitializeRemoved,

@@ -77,6 +77,8 @@ pub struct Files {
     pub pledge: Option<Revision>,
     /// Nothing can be written.
     pub full: bool,
+    /// The data directory cannot be read.
+    pub hidden: bool,
     /// Tools that write a data directory end with an error.
     pub tools_fail: bool,
     /// What is being written: whole or not at all, since it is renamed into place once it is on disk.

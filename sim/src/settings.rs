@@ -56,6 +56,9 @@ pub struct Settings {
     /// No watch tells anything in the healed world.
     #[serde(default)]
     pub silent_calm: bool,
+    /// A checkpoint takes up to half a minute.
+    #[serde(default)]
+    pub slow_checkpoints: bool,
     /// What stays broken in the healed world.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
@@ -104,6 +107,7 @@ impl Settings {
             faults_ms: 600_000,
             calm_ms: 180_000,
             silent_calm: false,
+            slow_checkpoints: false,
             left_out: None,
         }
     }
@@ -140,6 +144,7 @@ impl Settings {
             delay_us: *random.pick(&[(100, 1000), (300, 5000), (2000, 30_000), (5000, 100_000)]),
             commit_ms: random.magnitude(50, 2000),
             silent_calm: random.chance(10),
+            slow_checkpoints: random.chance(10),
             left_out: random.chance(25).then(|| *random.pick(&[LeftOut::Down, LeftOut::CutOff, LeftOut::StoreMember])),
             permanent_slot: random.chance(50),
             ..Self::usual()

@@ -110,7 +110,7 @@ impl Shrinking<'_> {
             &|world| world.maximum_lag_bytes = usual.maximum_lag_bytes,
             &|world| world.primary_start_timeout_ms = usual.primary_start_timeout_ms,
             &|world| world.commit_ms = usual.commit_ms,
-            &|world| world.left_out = None,
+            &|world| (world.left_out, world.slow_checkpoints) = (None, false),
         ];
         for change in changes {
             let mut plan = self.best.clone();

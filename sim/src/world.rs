@@ -370,7 +370,7 @@ impl World {
             now: Time(0),
             due: BinaryHeap::new(),
             sequence: 0,
-            pace: Pace::default(),
+            pace: Pace::of(&settings),
             names: (0..settings.nodes).map(|node| name(NodeId(node))).collect(),
             wal: Wal::default(),
             store: Store::new(Duration::from_secs(2)),

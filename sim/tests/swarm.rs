@@ -117,6 +117,12 @@ fn planted_bugs_are_found() {
         (Mutant::HistoryForgets, 20),
         (Mutant::SlotsNotMade, 20),
         (Mutant::SlotAdvancedToTheEnd, 20),
+        (Mutant::DeadlineDropped, 20),
+        (Mutant::LockUnconfirmed, 60),
+        (Mutant::InitializeRemoved, 200),
+        (Mutant::NumberNotReserved, 200),
+        (Mutant::PublishedUnread, 200),
+        (Mutant::StartWaits, 40),
     ];
     for (mutant, seeds) in planted {
         let found =

@@ -4,7 +4,7 @@ use super::{failed, recount_orphans};
 use crate::action::{Action, PostgresAction};
 use crate::config::LIFE_MIN;
 use crate::event::{PostgresDone, PostgresEvent};
-use crate::id::Lsn;
+use crate::id::{Lsn, Pid};
 use crate::op::{Outcome, Refusal};
 use crate::state::{InFlight, Pledge, State};
 use crate::time::{Instant, Seen};
@@ -14,9 +14,12 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
     match event {
         PostgresEvent::ProcessSeen(process) => process_seen(state, at, process),
         // The race: no descriptor is free, or the disk fails once, and a server runs on what cannot be looked at: it answers,
-        // and nothing is to be started or copied there. Once it is gone the directory has to be read.
-        PostgresEvent::DataSeen(DataDir::Unreadable(_)) if runs_on_a_cluster(state) => {}
+        // and nothing is to be started or copied there. Once that server is gone the directory is looked at again.
+        PostgresEvent::DataSeen(DataDir::Unreadable(_)) if runs_on_a_cluster(state) => {
+            state.memory.data_in_doubt = Some(at);
+        }
         PostgresEvent::DataSeen(data) => {
+            state.memory.data_in_doubt = None;
             if state.postgres.data != data {
                 state.memory.changed = at;
                 // What was compared as a standby says nothing of what has been a primary since, by whose hand ever.
@@ -46,6 +49,13 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
     }
 }
 
+fn pid(process: Process) -> Option<Pid> {
+    match process {
+        Process::Alive { pid, .. } => Some(pid),
+        Process::Absent | Process::Unknown => None,
+    }
+}
+
 fn runs_on_a_cluster(state: &State) -> bool {
     let runs = matches!(state.postgres.process, Process::Alive { .. });
     runs && matches!(state.postgres.data, DataDir::Cluster(_))
@@ -68,6 +78,10 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
     }
     state.memory.changed = at;
     state.postgres.process = process;
+    // The race: the same look that could not read the directory tells that the server on it is gone, or another is there.
+    if pid(before) != pid(process) && state.memory.data_in_doubt.take().is_some() {
+        state.postgres.data = DataDir::Unknown;
+    }
     match process {
         Process::Absent => {
             state.postgres.sql = None;

@@ -211,6 +211,7 @@ pub(super) fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timel
         verdict.steady = false;
     } else if dir.checkpoint_timeline != timeline
         && timeline > Timeline(0)
+        && view.state.memory.data_in_doubt.is_none()
         && !just_checkpointed(view)
         && !super::slots::are_awaited(view)
     {

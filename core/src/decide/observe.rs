@@ -29,11 +29,14 @@ pub(crate) const UNSETTLED: Duration = Duration::from_millis(200);
 
 pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
-    let interval = if steady { view.config().loop_wait } else { UNSETTLED };
+    // What a look at the directory would tell at once, a promotion behind our back, its answer has to tell meanwhile.
+    let in_doubt = view.state.memory.data_in_doubt;
+    let interval = if steady && in_doubt.is_none() { view.config().loop_wait } else { UNSETTLED };
     let postgres = &view.state.postgres;
     let unseen = postgres.process == Process::Unknown || postgres.data == DataDir::Unknown;
     let vanishing = matches!(postgres.data, DataDir::Foreign(_)) && view.state.memory.owned;
-    if unseen || (vanishing && view.at >= view.state.memory.changed + UNSETTLED) {
+    let failed = in_doubt.is_some_and(|at| view.at >= at + UNSETTLED);
+    if unseen || failed || (vanishing && view.at >= view.state.memory.changed + UNSETTLED) {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
     } else if view.phase() == Some(Phase::Ready) {
         let due = next_question(view, interval);

@@ -3,6 +3,7 @@
 
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, PostgresAction};
+use crate::config::ASKED_START_LIMIT;
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{ControlState, Phase, StopMode};
@@ -13,13 +14,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return None;
     }
     let since = view.state.memory.starting_since.unwrap_or(view.at);
-    let (since_ms, limit) = (ms(view.at.since(since)), view.config().primary_start_timeout);
-    let limit_ms = ms(limit);
-    // A limit of none is for a crash, and what an operator has stopped cleanly recovers from none. In a pause nobody would
-    // take over.
+    // A limit of none is for a crash, and what an operator has stopped cleanly recovers from none.
     let crashed = view.dir().is_some_and(|dir| dir.state == ControlState::InCrashRecovery);
-    let asked_for = limit.is_zero() && view.state.memory.requested && !crashed;
-    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() && !asked_for {
+    let configured = view.config().primary_start_timeout;
+    let asked_for = configured.is_zero() && view.state.memory.requested && !crashed;
+    let limit = if asked_for { ASKED_START_LIMIT } else { configured };
+    let (since_ms, limit_ms) = (ms(view.at.since(since)), ms(limit));
+    // In a pause nobody would take over.
+    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() {
         let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
         return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
     }

@@ -88,6 +88,9 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
     if !good && !view.state.leaving {
         return refuse(view, &candidates, since);
     }
+    if let Some(begin) = asked_for_at_once(view) {
+        return Verdict::order(Reason::ScheduleBegun, Action::Store(begin));
+    }
     let checkpointed = view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX);
     if !checkpointed {
         return Verdict::order(Reason::CheckpointBeforeStop, Action::Postgres(PostgresAction::Checkpoint));
@@ -96,6 +99,21 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
     // The candidate is told to get its lease ready: by the time PostgreSQL has stopped it has one.
     let announce = candidates.iter().map(|(name, record)| await_replay(name, record, Lsn(0), Duration::from_secs(1)));
     Verdict::orders(Reason::StoppingForHandover, core::iter::once(stop).chain(announce).collect())
+}
+
+/// What was scheduled is asked for at once from here on, by the key and so for whoever reads it.
+///
+/// The race: a checkpoint and a stop take longer than a request may be late. It would be dropped half-way, and whoever is
+/// not the candidate would race for the key that was released to that.
+fn asked_for_at_once(view: &View<'_>) -> Option<StoreAction> {
+    let request = view.due_failover().filter(|request| request.scheduled_at.is_some())?;
+    Some(StoreAction::PutFailover {
+        revision: request.revision,
+        epoch: view.held()?.epoch,
+        leader: request.leader.clone(),
+        candidate: request.candidate.clone(),
+        scheduled_at: None,
+    })
 }
 
 fn ask_status(name: &Member, record: &MemberRecord) -> Action {

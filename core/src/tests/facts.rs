@@ -422,15 +422,47 @@ fn a_write_of_the_epoch_without_an_answer_leaves_it_in_doubt_until_one_is_done()
 #[test]
 fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
     let unreadable = || DataDir::Unreadable("too many open files".into());
-    let seen = |mut node: Node| {
-        node.step(Event::Postgres(PostgresEvent::DataSeen(unreadable())));
-        node.state.postgres.data
+    let sees = |node: &mut Node, data: DataDir| node.step(Event::Postgres(PostgresEvent::DataSeen(data)));
+    let mut primary = Node::primary();
+    let known = primary.state.postgres.data.clone();
+    sees(&mut primary, unreadable());
+    assert_eq!(primary.state.postgres.data, known);
+    let looks = |node: &Node| crate::decide::observe::orders(&node.view(), true).into_iter().map(|(action, _)| action);
+    let look = Action::Postgres(PostgresAction::Look);
+    assert!(!looks(&primary).any(|action| action == look), "not as fast as looks fail");
+    assert!(looks(&primary.clone().later(200)).any(|action| action == look));
+    // A look tells of the directory first.
+    let asks = |doubt: bool| {
+        let node = primary.clone().later(1_000);
+        let now = node.now;
+        let node = node.with(|state| state.memory.data_in_doubt = doubt.then_some(now));
+        let orders = crate::decide::observe::orders(&node.view(), true);
+        orders.into_iter().any(|(action, _)| action == Action::Postgres(PostgresAction::Observe))
     };
-    let primary = Node::primary();
-    assert_eq!(seen(primary.clone()), primary.state.postgres.data);
-    assert_eq!(seen(Node::stopped()), unreadable(), "nothing runs there");
-    let unknown = primary.with(|state| state.postgres.data = DataDir::Unknown);
-    assert_eq!(seen(unknown), unreadable(), "it was never read");
+    assert_eq!((asks(true), asks(false)), (true, false), "PostgreSQL has to tell what a look would");
+    let mut dead = primary.clone();
+    dead.step(seen(Process::Absent));
+    assert_eq!(dead.state.postgres.data, DataDir::Unknown, "of before its end");
+    sees(&mut dead, unreadable());
+    assert_eq!(dead.state.postgres.data, unreadable(), "nothing runs there");
+    let mut another = primary.clone();
+    another.step(seen(Process::Alive { pid: Pid(4242), phase: Phase::Ready }));
+    assert_eq!(another.state.postgres.data, DataDir::Unknown);
+    sees(&mut primary, known.clone());
+    primary.step(seen(Process::Absent));
+    assert_eq!(primary.state.postgres.data, known, "it was looked at since");
+    let mut unknown = Node::primary().with(|state| state.postgres.data = DataDir::Unknown);
+    sees(&mut unknown, unreadable());
+    assert_eq!(unknown.state.postgres.data, unreadable(), "it was never read");
+}
+
+#[test]
+fn a_stop_is_not_drained_by_what_was_read_before() {
+    let drained = Node::primary().dir(primary_dir(ControlState::ShutDown)).with(|state| {
+        state.postgres.process = Process::Alive { pid: Pid(9), phase: Phase::Stopping };
+    });
+    assert!(drained.view().drained());
+    assert!(!drained.with(|state| state.memory.data_in_doubt = Some(Instant(1))).view().drained());
 }
 
 /// The bug: a hold waited out the pause after a refusal of something else, and writes went on beside a vanished key.

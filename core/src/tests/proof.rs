@@ -81,6 +81,7 @@ fn the_same_state_instant_and_event_give_the_same_result() {
 /// What the step concluded: the search for a tenure may have ended before the ladder was asked.
 pub(super) fn concluded(before: &Node, after: &Node) -> Verdict {
     let mut asked = before.clone();
+    asked.state.wall = after.state.wall;
     if matches!(before.state.tenure, Tenure::Adopting { .. }) && after.state.tenure == Tenure::None {
         asked.state.tenure = Tenure::None;
     }
@@ -341,7 +342,7 @@ fn guard(state: &mut State, now: Instant, random: &mut Random) {
 fn operator(state: &mut State, now: Instant, random: &mut Random) {
     let keys = [failover(Some("a"), Some("b")), failover(Some("a"), None), failover(None, Some("a"))];
     let key = random.pick(&keys);
-    let scheduled = WallMillis(random.pick(&[0, 9_000_000]));
+    let scheduled = WallMillis(random.pick(&[0, 999_000, 9_000_000]));
     if let Some(seen) = state.store.cluster.as_mut() {
         seen.value.failover_revision = key.revision;
         seen.value.failover = Some(key);
@@ -432,7 +433,7 @@ fn pause(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.paused = random.pick(&[None, Some(now), Some(now.back(seconds(60)))]);
     state.memory.let_go = random.one_in(2);
     state.memory.requested = random.one_in(4);
-    state.memory.handing_over = random.one_in(8).then_some(Revision(7));
+    state.memory.data_in_doubt = random.one_in(8).then_some(Instant(1));
     state.memory.resumed = random.pick(&[Instant::ZERO, Instant::ZERO, now]);
     state.config.paused_before = random.one_in(4);
     if let Some(seen) = state.store.cluster.as_mut() {

@@ -199,6 +199,7 @@ fn in_postgresql(node: &mut Node, action: &PostgresAction) {
             if state.postgres.process == Process::Unknown {
                 state.postgres.process = Process::Absent;
             }
+            state.memory.data_in_doubt = None;
             if matches!(state.postgres.data, DataDir::Unknown | DataDir::Foreign(_)) {
                 state.postgres.data = DataDir::Empty;
             }

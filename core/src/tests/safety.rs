@@ -187,10 +187,14 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
         Some(Action::Postgres(PostgresAction::Stop(StopMode::Immediate)))
     );
     let present = view.state.guard.present;
-    // A stop that failed just now is repeated after a pause.
-    let paused = view.state.memory.failed.contains_key("stop") || view.state.memory.failed.contains_key("fire");
+    // What failed just now is repeated after a pause.
+    let failed_within = |kind: &str, pause_ms: u64| {
+        let pause = crate::time::Duration::from_millis(pause_ms);
+        view.state.memory.failed.get(kind).is_some_and(|failed| view.at < *failed + pause)
+    };
+    let paused = failed_within("stop", 1000) || failed_within("fire", 50);
     let killed = (present && asked.fire.is_some()) || stopping || paused;
-    let refused = view.state.memory.failed.contains_key("hold");
+    let refused = failed_within("hold", 50);
     let held = ordered(&Action::Guard(GuardAction::Hold)) || view.state.guard.held || asked.hold || refused;
     match &view.state.tenure {
         // Another cluster's data end the tenure; what is being started on them is stopped by the decision after it.

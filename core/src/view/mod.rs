@@ -295,7 +295,8 @@ impl<'a> View<'a> {
     /// The shutdown checkpoint of a primary is written and its postmaster still lives: it waits for a WAL sender or for
     /// the archiver. Nothing can be written any more, and nothing is lost by ending it.
     pub fn drained(&self) -> bool {
-        self.phase() == Some(Phase::Stopping) && self.dir().is_some_and(|dir| dir.state == ControlState::ShutDown)
+        let known = self.dir().filter(|_| self.state.memory.data_in_doubt.is_none());
+        self.phase() == Some(Phase::Stopping) && known.is_some_and(|dir| dir.state == ControlState::ShutDown)
     }
 
     /// For how long it waits so, once that is longer than anybody is waited for.
@@ -378,11 +379,9 @@ impl<'a> View<'a> {
         request.scheduled_at.is_none() && self.held().is_some_and(|held| request.revision < held.epoch)
     }
 
-    /// The time of the request passed long ago, and nobody has begun with it: nobody wants it any more. The limit is
-    /// Patroni's, 1.5 `loop_wait`; a checkpoint and a stop may take longer.
+    /// The time of the request passed long ago: nobody wants it any more. The limit is Patroni's, 1.5 `loop_wait`.
     pub fn schedule_missed(&self, request: &FailoverKey) -> bool {
-        let begun = self.state.memory.handing_over == Some(request.revision);
-        !begun && request.scheduled_at.is_some_and(|scheduled| self.is_long_over(scheduled))
+        request.scheduled_at.is_some_and(|scheduled| self.is_long_over(scheduled))
     }
 
     /// The time passed more than Patroni's 1.5 `loop_wait` ago.

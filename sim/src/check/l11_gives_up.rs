@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use matriarch_core::config::ASKED_START_LIMIT;
+
 use crate::node::NodeId;
 use crate::time::ms;
 use crate::world::World;
@@ -26,7 +28,7 @@ impl World {
         // A key whose holder has no agent ends by its time, and that of a store without quorum does not count.
         let awake = self.nodes[holder.0].awake().is_some() && self.store_leader.is_some();
         let since = since.max(self.nodes[holder.0].booted);
-        if self.now.since(since) <= self.idle_bound() || !awake || !self.is_quiet(holder, 10_000) {
+        if self.now.since(since) <= self.idle_bound(holder) || !awake || !self.is_quiet(holder, 10_000) {
             return;
         }
         let what = format!("{} leads since {since} at least and does not serve", self.names[holder.0]);
@@ -39,8 +41,12 @@ impl World {
         others.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir))
     }
 
-    fn idle_bound(&self) -> Duration {
-        ms(self.settings.primary_start_timeout_ms + self.settings.serving_bound_ms() + STAGES_MS)
+    /// What an operator has asked for may take long also where a crash may not take at all.
+    fn idle_bound(&self, holder: NodeId) -> Duration {
+        let requested = self.nodes[holder.0].agent.as_ref().is_some_and(|agent| agent.state.memory.requested);
+        let configured = ms(self.settings.primary_start_timeout_ms);
+        let start = if requested && configured.is_zero() { ASKED_START_LIMIT } else { configured };
+        start + ms(self.settings.serving_bound_ms() + STAGES_MS)
     }
 }
 
@@ -56,7 +62,7 @@ mod tests {
                 let node = leader(world);
                 world.nodes[node.0].server.held = true;
                 world.check_gives_up();
-                world.now = world.now + world.idle_bound() + ms(1000);
+                world.now = world.now + world.idle_bound(node) + ms(1000);
                 if !heirs {
                     for other in [standby(world), other_standby(world)] {
                         world.nodes[other.0].agent.as_mut().unwrap().frozen = true;
@@ -71,7 +77,7 @@ mod tests {
             world.nodes[node.0].server.held = true;
             world.check_gives_up();
             world.store_leader = None;
-            world.now = world.now + world.idle_bound() + ms(1000);
+            world.now = world.now + world.idle_bound(node) + ms(1000);
             world.check_gives_up();
         });
         assert_eq!(away, None, "without a store nobody can give up");

@@ -136,6 +136,10 @@ pub struct Checks {
     history: Revision,
     /// Where the timelines began.
     begun: BTreeMap<Timeline, Place>,
+    /// The same, of those whose numbers were reserved in a record that is lost.
+    forgotten: BTreeMap<Timeline, Place>,
+    /// Where branches begin under a number that was forgotten so.
+    reused: Vec<Place>,
     /// When the members' records were last deleted.
     pub keys_gone: Option<Time>,
     /// Where a leader ended that stopped cleanly and released its key.

@@ -51,14 +51,18 @@ impl World {
         plain_lag || (told && origin.is_some_and(began))
     }
 
-    /// The two part where timelines of one number begin at one position, one of them by an operator's doing. Nobody can
-    /// tell those apart by number and position. Core begins none such.
+    /// The two part where timelines of one number begin at one position, one of them by an operator's doing: he began it by
+    /// hand, or what was reserved is lost since he deleted the record. Nobody can tell those apart by number and position.
+    /// Core begins none such.
     pub(super) fn are_twins_by_hand(&self, one: Place, other: Place) -> bool {
         let shared = self.wal.shared(one, other);
         let begun = |goal| self.wal.on_the_way(goal, shared.depth + 1);
         let (one, other) = (begun(one), begun(other));
         let begins = |begun: Place| begun.branch != shared.branch && begun.depth == shared.depth + 1;
-        let by_hand = |begun: Place| self.checks.hand_made.iter().any(|made| made.branch == begun.branch);
+        let by_hand = |begun: Place| {
+            let mut made = self.checks.hand_made.iter().chain(&self.checks.reused);
+            made.any(|made| made.branch == begun.branch)
+        };
         begins(one)
             && begins(other)
             && self.wal.timeline(one) == self.wal.timeline(other)
@@ -149,6 +153,8 @@ mod tests {
     #[derive(Clone, Copy, Default)]
     struct Twin {
         by_hand: bool,
+        /// Its number was reserved for another, in a record that is lost.
+        reused: bool,
         /// An operator began another one on top of it.
         later_by_hand: bool,
         begins_earlier: u64,
@@ -162,6 +168,9 @@ mod tests {
         at = world.wal.append(at, Record::EndOfRecovery);
         if twin.by_hand {
             world.checks.hand_made.push(at);
+        }
+        if twin.reused {
+            world.checks.reused.push(at);
         }
         for serial in 0..twin.commits {
             at = world.wal.append(at, Record::Commit(Serial(1_000_000 + u64::from(serial))));
@@ -206,6 +215,7 @@ mod tests {
         let by_hand = Twin { by_hand: true, commits: 1, ..Twin::default() };
         assert_eq!(loses(by_hand), None, "nobody can tell them apart");
         assert_eq!(loses(Twin { by_hand: false, ..by_hand }), Some("S2"), "core begins none such");
+        assert_eq!(loses(Twin { by_hand: false, reused: true, ..by_hand }), None, "the record was deleted");
         assert_eq!(loses(Twin { commits: 0, ..by_hand }), Some("S2"), "it is behind by its position alone");
         assert_eq!(loses(Twin { begins_earlier: 1, ..by_hand }), Some("S2"), "where they began tells them apart");
         let later = Twin { by_hand: false, later_by_hand: true, ..by_hand };

@@ -141,6 +141,7 @@ impl World {
         if self.nodes[node.0].config.nofailover {
             self.violated("S12", format!("{} takes the leader key and is barred", self.names[node.0]));
         }
+        // What was scheduled is asked for at once when it begins.
         let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
         let candidate = request.and_then(|request| request.candidate.clone());
         let wished = candidate.as_ref() == Some(&self.names[node.0]);

@@ -11,7 +11,8 @@ use crate::world::World;
 impl World {
     /// Which numbers were reserved for timelines is not known any more, not even those of promotions under way.
     pub fn forget_reserved(&mut self) {
-        self.checks.begun.clear();
+        let begun = std::mem::take(&mut self.checks.begun);
+        self.checks.forgotten.extend(begun);
         let promotes = |node: &&NodeId| {
             let jobs = self.nodes[node.0].agent.iter().flat_map(|agent| agent.jobs.values());
             jobs.into_iter().any(|job| matches!(job.action, PostgresAction::Promote { .. }))
@@ -24,8 +25,12 @@ impl World {
     pub fn note_timeline(&mut self, node: NodeId) {
         let Some(end) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end) else { return };
         let reserved = !self.checks.unreserved.remove(&node) && self.checks.by_hand[node.0].is_none();
+        let timeline = self.wal.timeline(end);
+        if self.checks.forgotten.contains_key(&timeline) {
+            self.checks.reused.push(end);
+        }
         if let Some(begun) = self.wal.origin(end).filter(|_| reserved) {
-            self.check_timeline(self.wal.timeline(end), begun);
+            self.check_timeline(timeline, begun);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use matriarch_core::id::{LeaseId, SystemId};
 
+use crate::node::NodeId;
 use crate::time::ms;
 use crate::world::World;
 
@@ -43,9 +44,15 @@ impl World {
         }
     }
 
-    /// The right to initialise is given up by who has it, or goes by an operator's hand.
+    /// The right to initialise goes by an operator's hand.
     pub fn note_initialize_gone(&mut self) {
         self.checks.initialize = None;
+    }
+
+    /// It is given up, as far as it is his, by who has it.
+    pub fn note_initialize_abandoned(&mut self, node: NodeId) {
+        let session = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.session.lease);
+        self.checks.initialize = self.checks.initialize.filter(|had| Some(had.lease) != session);
     }
 
     fn is_known(&self, system: SystemId) -> bool {

@@ -21,7 +21,7 @@ pub struct Lanes {
     /// The last number that was given.
     last: OpId,
     /// Until when each operation may go on that has not ended.
-    open: BTreeMap<Lane, (OpId, Instant)>,
+    pub(super) open: BTreeMap<Lane, (OpId, Instant)>,
 }
 
 impl World {
@@ -36,6 +36,7 @@ impl World {
             return;
         }
         let Some(agent) = &self.nodes[node.0].agent else { return };
+        let retry_timeout = agent.state.config.retry_timeout;
         let lanes = &mut self.checks.lanes[node.0];
         if lanes.boot != agent.boot {
             *lanes = Lanes { boot: agent.boot, ..Lanes::default() };
@@ -48,7 +49,7 @@ impl World {
             }
             lanes.last = order.op;
             let Some(lane) = order.action.lane() else { continue };
-            let until = agent.state.ops.in_lane(&lane).map_or(at, |in_flight| in_flight.deadline);
+            let until = at + order.action.deadline(retry_timeout);
             if let Some((open, _)) = lanes.open.insert(lane.clone(), (order.op, until)) {
                 wrong = Some(format!("{} in lane {lane:?} beside {open}", order.op));
             }
@@ -88,12 +89,8 @@ mod tests {
         broken(move |world| {
             let node = standby(world);
             let at = world.clock(node);
-            let until = at + crate::time::ms(1000);
             for step in steps {
                 world.check_lanes(node, at, &step);
-                for (_, deadline) in world.checks.lanes[node.0].open.values_mut() {
-                    *deadline = until;
-                }
                 if let Some(op) = ended {
                     world.note_ended(node, OpId(op));
                 }

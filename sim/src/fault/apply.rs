@@ -33,14 +33,14 @@ impl World {
     }
 
     /// An order is about to be carried out: faults that wait for it strike. True if one is to strike right after it.
-    pub fn order_begins(&mut self, node: NodeId, order: &Order) -> bool {
+    pub fn order_begins(&mut self, node: NodeId, boot: u32, order: &Order) -> bool {
         if self.watching.is_empty() || self.healed.is_some() {
             return false;
         }
         let kind = coverage::kind(&order.action);
         let given = match order.action {
             Action::Guard(_) => Given::Guard(node, kind),
-            _ => Given::Operation(node, order.op),
+            _ => Given::Operation(node, boot, order.op),
         };
         let (mut now, mut after) = (Vec::new(), false);
         for watching in &mut self.watching {
@@ -89,11 +89,22 @@ impl World {
             watching.given == Some(order) && phase == Some(reached)
         };
         let due: Vec<usize> = self.watching.extract_if(.., waits).map(|watching| watching.index).collect();
-        let (Given::Operation(node, _) | Given::Guard(node, _)) = order;
+        let (Given::Operation(node, ..) | Given::Guard(node, _)) = order;
         for index in &due {
+            self.coverage.count(if reached == Phase::Applied { "struck at an effect" } else { "struck at an end" });
             self.strike(*index, Some(node));
         }
+        if reached == Phase::Ended {
+            self.order_is_over(|given| given == order);
+        }
         !due.is_empty()
+    }
+
+    /// An order is over, or its agent is, and what a fault waited for did not come: it waits for the next of that kind.
+    pub fn order_is_over(&mut self, is: impl Fn(Given) -> bool) {
+        for watching in self.watching.iter_mut().filter(|watching| watching.given.is_some_and(&is)) {
+            (watching.left, watching.given) = (1, None);
+        }
     }
 
     /// A fault begins by its time.
@@ -239,6 +250,12 @@ impl World {
             }
             What::SilenceWatches(_) => self.checks.silent[node.0] = on,
             What::FillDisk(_) => host.files.full = on,
+            What::HideData(_) => {
+                host.files.hidden = on;
+                if !on {
+                    self.later(ms(500), Due::StartAgent(node));
+                }
+            }
             What::FillData(_) => host.server.full = on,
             What::SuspendHost(_) if on => self.host_is_suspended(node),
             What::SuspendHost(_) => self.host_wakes(node),
@@ -393,10 +410,12 @@ impl World {
         let other = leading.map(|leading| NodeId((leading.0 + 1) % self.nodes.len()));
         match (self.settings.left_out, other) {
             (Some(LeftOut::Down), Some(node)) => {
+                self.coverage.count("left out without power");
                 self.host_crashes(node);
                 self.checks.left_out = Some(node);
             }
             (Some(LeftOut::CutOff), Some(node)) => {
+                self.coverage.count("left out of the network");
                 for what in [What::Isolate(Where::Node(node.0)), What::CutClients(Where::Node(node.0))] {
                     self.set(what, node, true);
                 }
@@ -404,6 +423,7 @@ impl World {
                 self.checks.left_out = Some(node);
             }
             (Some(LeftOut::StoreMember), _) if self.members.len() > 2 => {
+                self.coverage.count("left out of the store");
                 self.set(What::StopStoreMember(0), NodeId(0), true);
             }
             _ => {}

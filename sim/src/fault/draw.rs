@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 22] = [
+const AIMED: [(&str, Phase, What); 24] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -46,7 +46,10 @@ const AIMED: [(&str, Phase, What); 22] = [
     ("reserve", Phase::Applied, What::KillAgent(Where::Orderer)),
     ("promote", Phase::Applied, What::KillAgent(Where::Orderer)),
     ("release", Phase::Applied, What::Isolate(Where::Orderer)),
-    ("release", Phase::Before, What::CutToStore(Where::Orderer)),
+    // Whoever asked through that member asks through another, and what waits in the first is applied in the end.
+    ("release", Phase::Before, What::FreezeStoreMember(0)),
+    ("release", Phase::Before, What::FreezeStoreMember(1)),
+    ("release", Phase::Before, What::FreezeStoreMember(2)),
     ("disarm", Phase::Ended, What::Isolate(Where::Orderer)),
 ];
 
@@ -67,7 +70,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     let mut at = random.between(12_000, 30_000);
     while at < settings.faults_ms {
         let kind = *random.pick(&kinds);
-        if triggered && random.chance(15) {
+        if triggered && random.chance(25) {
             let fault = aimed(&mut random, &settings, &kinds, at);
             at = next(&mut random, at, fault.as_ref(), gap_ms, calm_ms);
             faults.extend(fault);
@@ -112,8 +115,7 @@ fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> O
     let for_ms = match (kind, what) {
         // Long enough for whoever hangs to be given up, by what is configured at least.
         (_, What::HangStart(_)) => random.between(60_000, 240_000),
-        // The asker has given up, and the connection has not.
-        ("release", What::CutToStore(_)) => random.between(3000, 10_000),
+        ("release", What::FreezeStoreMember(_)) => random.between(4000, 20_000),
         // A guard is disarmed for a pause: beyond the end of that.
         ("disarm", _) => random.magnitude(30_000, 200_000),
         // Beyond the tenure under which it was ordered.
@@ -151,6 +153,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::LossyNetwork(1),
         What::SilenceWatches(here),
         What::FillDisk(here),
+        What::HideData(here),
         What::PauseReplay(here),
         What::RemoveData(here),
         What::Switchover(here),
@@ -283,6 +286,7 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::SilenceWatches(_) => What::SilenceWatches(here),
         What::FillDisk(_) => What::FillDisk(here),
         What::TearFiles(_) => What::TearFiles(here),
+        What::HideData(_) => What::HideData(here),
         What::PauseReplay(_) => What::PauseReplay(node),
         What::RemoveData(_) => What::RemoveData(node),
         What::Switchover(_) => What::Switchover(node),

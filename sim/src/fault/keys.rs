@@ -86,7 +86,9 @@ impl World {
 
     fn hands_on(&mut self, key: Key) {
         self.coverage.count("key changed by hand");
-        self.note_initialize_gone();
+        if key == Key::Initialize {
+            self.note_initialize_gone();
+        }
         // Nobody can know what was published there.
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();

@@ -202,6 +202,8 @@ pub enum What {
     SilenceWatches(Where),
     /// The node's small files cannot be written.
     FillDisk(Where),
+    /// No look at the node's data directory succeeds; PostgreSQL, which has its files open, goes on.
+    HideData(Where),
     /// Replay is paused on the node.
     PauseReplay(Where),
     /// The data directory is removed while PostgreSQL runs on it, unless it is the leader's.
@@ -279,6 +281,7 @@ impl What {
             Self::LossyNetwork(_) => "lossy_network",
             Self::SilenceWatches(_) => "silence_watches",
             Self::FillDisk(_) => "fill_disk",
+            Self::HideData(_) => "hide_data",
             Self::PauseReplay(_) => "pause_replay",
             Self::RemoveData(_) => "remove_data",
             Self::Switchover(_) => "switchover",
@@ -335,6 +338,7 @@ impl What {
             | Self::CutToClients(place)
             | Self::SilenceWatches(place)
             | Self::FillDisk(place)
+            | Self::HideData(place)
             | Self::PauseReplay(place)
             | Self::RemoveData(place)
             | Self::Switchover(place)
@@ -379,8 +383,8 @@ pub struct Watching {
 /// An order that somebody waits for the effect or the end of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Given {
-    /// An operation of a node.
-    Operation(NodeId, OpId),
+    /// An operation of a node, by the boot of the agent: the numbers begin anew with each.
+    Operation(NodeId, u32, OpId),
     /// An order to a node's guard, by its kind: the guard's reports name no operation.
     Guard(NodeId, &'static str),
 }

@@ -12,6 +12,7 @@ use matriarch_core::view::postgres::{
 };
 
 use crate::node::NodeId;
+use crate::settings::Settings;
 use crate::time::Time;
 use wal::{Place, Record, Wal};
 
@@ -494,6 +495,15 @@ impl Default for Pace {
             rewind: (300, 2000),
             reconnect: 500,
         }
+    }
+}
+
+impl Pace {
+    /// That of a world.
+    pub fn of(settings: &Settings) -> Self {
+        let usual = Self::default();
+        let checkpoint = if settings.slow_checkpoints { (2000, 30_000) } else { usual.checkpoint };
+        Self { checkpoint, ..usual }
     }
 }
 

@@ -227,6 +227,17 @@ fn a_leader_that_cannot_start_gives_up() {
         at_once().with(|state| (state.postgres.process, state.memory.requested) = (process, requested)).concludes().1
     };
     assert_eq!([true, false].map(starting), ["starting", "recovery_too_long"]);
+    // And one that hung was waited for without end.
+    let after = |ms: u64| {
+        let node = at_once();
+        let since = node.now.back(millis(ms));
+        let hangs = node.with(|state| {
+            state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
+            (state.memory.requested, state.memory.starting_since) = (true, Some(since));
+        });
+        hangs.concludes().1
+    };
+    assert_eq!([after(299_999), after(300_000)], ["starting", "recovery_too_long"]);
     let crashed = at_once().dir(primary_dir(ControlState::InCrashRecovery)).with(|state| {
         state.postgres.process = Process::Alive { pid: Pid(7), phase: Phase::Starting };
         state.memory.requested = true;

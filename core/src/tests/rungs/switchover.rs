@@ -44,19 +44,27 @@ fn a_switchover_asks_checkpoints_and_stops() {
 
 /// The bug: a checkpoint that took longer than 1.5 `loop_wait` had a scheduled switchover dropped half-way.
 #[test]
-fn a_scheduled_switchover_that_was_begun_is_brought_to_its_end() {
+fn a_scheduled_switchover_is_asked_for_at_once_when_it_begins() {
     let scheduled = FailoverKey { scheduled_at: Some(WallMillis(1_000_000)), ..failover(Some("a"), Some("b")) };
-    let node = b_answers(moving(), |_| ()).cluster(|cluster| cluster.failover = Some(scheduled.clone()));
-    let mut begun = node.clone().with(|state| state.memory.checkpointed = None);
-    assert!(begun.tick().orders.iter().any(|order| order.because == Reason::CheckpointBeforeStop));
-    assert_eq!(begun.state.memory.handing_over, Some(scheduled.revision));
-    let missed = |node: &Node| node.clone().later(60_000).view().schedule_missed(&scheduled);
-    assert!(missed(&node) && !missed(&begun));
-    let another = begun.clone().with(|state| state.memory.handing_over = Some(Revision(1)));
-    assert!(missed(&another), "of another request");
-    let mut lost = begun.with(|state| state.tenure = Tenure::None);
-    lost.tick();
-    assert_eq!(lost.state.memory.handing_over, None, "whoever leads next looks at the time");
+    let with = |request: &FailoverKey| {
+        let request = request.clone();
+        b_answers(moving(), |_| ()).cluster(|cluster| {
+            cluster.failover_revision = request.revision;
+            cluster.failover = Some(request);
+        })
+    };
+    let put = Action::Store(StoreAction::PutFailover {
+        revision: scheduled.revision,
+        epoch: EPOCH,
+        leader: Some(Member::new("a")),
+        candidate: Some(Member::new("b")),
+        scheduled_at: None,
+    });
+    concludes(&with(&scheduled), Rung::Switchover, "schedule_begun", Fate::Keep, std::slice::from_ref(&put));
+    let written = with(&FailoverKey { scheduled_at: None, ..scheduled.clone() });
+    assert_eq!(written.concludes().1, "stopping_for_handover");
+    let unasked = moving().cluster(|cluster| cluster.failover = Some(scheduled));
+    assert_eq!(unasked.concludes().1, "asking_candidates", "nothing is begun for a candidate that is no good");
 }
 
 #[test]
