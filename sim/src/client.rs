@@ -98,9 +98,16 @@ impl World {
         if !self.nodes[node.0].server.can_acknowledge() {
             return;
         }
+        self.client_asks(client);
+    }
+
+    /// A client sends a commit, and waits for what comes of it.
+    pub fn client_asks(&mut self, client: usize) -> Serial {
         let serial = self.ledger.next();
+        let node = self.clients[client].node;
         self.clients[client].waiting = Some((serial, self.now));
         self.send((Plane::Clients, End::Client, End::Node(node)), Due::Commit { client, serial });
+        serial
     }
 
     /// A commit reaches its server, whether or not its client still waits for it.

@@ -63,7 +63,9 @@ pub(super) struct Slots {
     permanent: BTreeSet<String>,
 }
 
+/// Another file in its place is no promise: its one key may be `null`, and what is missing reads so.
 #[derive(PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Pledge {
     absent_at: Option<i64>,
 }

@@ -64,7 +64,7 @@ impl World {
 mod tests {
     use matriarch_core::action::{Action, StoreAction};
     use matriarch_core::effects::{Order, Wake};
-    use matriarch_core::id::LeaseId;
+    use matriarch_core::id::{LeaseId, RequestId};
     use matriarch_core::reason::Reason;
 
     use super::super::testing::*;
@@ -110,7 +110,7 @@ mod tests {
         let instead = effects(vec![(first + 1, read())], vec![first]);
         assert_eq!(ordered(vec![once(0), instead], None), None, "it takes its place");
         assert_eq!(ordered(vec![once(0), once(0)], Some(first)), Some("S26"), "one number, two operations");
-        let many = (0..17).map(|n| (first + n, Action::Answer(Default::default(), answer()))).collect();
+        let many = (0..17).map(|n| (first + n, Action::Answer(RequestId::default(), answer()))).collect();
         assert_eq!(ordered(vec![effects(many, vec![])], None), Some("S26"), "too many at once");
     }
 

@@ -8,11 +8,9 @@ use matriarch_core::event::PostgresDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::postgres::{Cluster, DataDir, Process, Sql, Upstream};
 use matriarch_sim::fault::{What, Where};
-use matriarch_sim::net::{End, Plane};
 use matriarch_sim::node::NodeId;
 use matriarch_sim::postgres::OnDisk;
 use matriarch_sim::postgres::wal::{Record, Serial};
-use matriarch_sim::world::Due;
 use matriarch_tests::Model;
 
 use crate::{Blow, COMMIT_MAX, Servers};
@@ -20,10 +18,8 @@ use crate::{Blow, COMMIT_MAX, Servers};
 /// Three servers of the model.
 pub(crate) struct ModelServers {
     model: Model,
-    /// The row of each commit that was acknowledged.
+    /// The row of each commit that was asked for.
     rows: BTreeMap<Serial, u64>,
-    /// Rows that wait for an answer.
-    waiting: Vec<u64>,
     paused: Option<usize>,
     /// Commits that backends without a postmaster were asked for.
     orphans: u64,
@@ -36,41 +32,23 @@ const ORPHANS: u64 = 1 << 32;
 
 impl ModelServers {
     pub(crate) fn new() -> Self {
-        Self {
-            model: Model::new(1, 3, 1, 1000),
-            rows: BTreeMap::new(),
-            waiting: Vec::new(),
-            paused: None,
-            orphans: 0,
-            next_file: 0,
-        }
+        Self { model: Model::new(1, 3, 1, 1000), rows: BTreeMap::new(), paused: None, orphans: 0, next_file: 0 }
     }
 
     fn on_disk(&mut self, server: usize) -> &mut OnDisk {
         self.model.world.nodes[server].server.cluster_mut().expect("a cluster")
     }
 
-    /// Whoever waited longest was acknowledged first.
-    fn acknowledged(&mut self) {
-        let new: Vec<Serial> =
-            self.model.world.ledger.acknowledged.iter().skip(self.rows.len()).map(|one| one.serial).collect();
-        for serial in new {
-            self.rows.insert(serial, self.waiting.remove(0));
-        }
+    fn is_acknowledged(&self, row: u64) -> bool {
+        let mut acknowledged = self.model.world.ledger.acknowledged.iter();
+        acknowledged.any(|told| self.rows.get(&told.serial) == Some(&row))
     }
 
     fn write(&mut self, server: usize, row: u64) -> bool {
-        self.waiting.push(row);
-        let world = &mut self.model.world;
-        let failed = world.ledger.failed;
-        world.clients[server].waiting = Some(world.now);
-        world.send((Plane::Clients, End::Client, End::Node(NodeId(server))), Due::Commit(server));
+        let serial = self.model.world.client_asks(server);
+        self.rows.insert(serial, row);
         self.model.pass(COMMIT_MAX);
-        self.acknowledged();
-        if self.model.world.ledger.failed > failed {
-            self.waiting.retain(|waiting| *waiting != row);
-        }
-        self.rows.values().any(|known| *known == row)
+        self.is_acknowledged(row)
     }
 }
 
@@ -89,10 +67,7 @@ impl Servers for ModelServers {
 
     async fn acknowledged_late(&mut self, row: u64) -> bool {
         self.model.pass(COMMIT_MAX);
-        self.acknowledged();
-        // Now or never.
-        self.waiting.retain(|waiting| *waiting != row);
-        self.rows.values().any(|known| *known == row)
+        self.is_acknowledged(row)
     }
 
     async fn orphan_commits(&mut self, server: usize) -> bool {
