@@ -43,7 +43,7 @@ fn plan(choices: &mut Choices<'_>) -> Plan {
             When::Order { after_ms, nth, phase, .. } => {
                 *after_ms = at;
                 *nth = choices.pick(&[1, 1, 2, 3]);
-                *phase = choices.pick(&[Phase::Before, Phase::After]);
+                *phase = choices.pick(&[Phase::Before, Phase::After, Phase::Applied, Phase::Ended]);
             }
         }
         if choices.one_in(2) {

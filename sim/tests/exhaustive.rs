@@ -52,7 +52,7 @@ fn planted_bugs_are_found() {
         (Mutant::TtlAsAsked, 0, &[], "S30"),
         (Mutant::UnknownIsDone, 1, &[], "S30"),
         (Mutant::ReleasedAlive, 1, &[], "S7"),
-        // The swarm does not find it: an agent frozen between an order and the fork, for longer than its tenure.
+        // The swarm needs hundreds of seeds for it: an agent frozen between an order and the fork, for longer than its tenure.
         (Mutant::StartsLate, 2, &[Fault::KillPostmaster, Fault::FreezeAgent], "S8"),
     ];
     for (mutant, faults, only, invariant) in planted {

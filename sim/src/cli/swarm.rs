@@ -72,6 +72,9 @@ pub(super) fn swarm(args: &Args) -> Result<u8, String> {
     Ok(report(&sum, began.elapsed(), jobs))
 }
 
+/// The invariant that a seed breaks which does something else the second time.
+const TWICE: &str = "S29";
+
 fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
     let ran = run(Plan::of_seed(seed), None, Trace::hash_only());
     let mut found = ran.violation;
@@ -79,7 +82,7 @@ fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
         let again = run(Plan::of_seed(seed), None, Trace::hash_only());
         if again.hash != ran.hash {
             let what = format!("hash {:016x}, then {:016x}", ran.hash, again.hash);
-            found = Some(Violation { invariant: "S29", at: matriarch_sim::time::Time(0), what });
+            found = Some(Violation { invariant: TWICE, at: matriarch_sim::time::Time(0), what });
         }
     }
     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +151,11 @@ fn report(sum: &Sum, took: Duration, jobs: usize) -> u8 {
         let seeds: Vec<String> = found.iter().take(8).map(|(seed, _)| seed.to_string()).collect();
         println!("\n{invariant} was broken by {} seeds: {}", found.len(), seeds.join(" "));
         if let Some((seed, violation)) = found.first() {
-            println!("  {}\n  again: matriarch-sim run --seed {seed}", violation.what);
+            let again = match *invariant {
+                TWICE => format!("swarm --twice --seeds 1 --first {seed}"),
+                _ => format!("run --seed {seed}"),
+            };
+            println!("  {:?}: {}\n  what led to it: matriarch-sim {again}", violation.class(), violation.what);
             worst = worst.max(Some(violation.class()));
         }
     }
