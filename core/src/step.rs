@@ -226,6 +226,7 @@ impl Outbox<'_> {
                 | StoreAction::Reserve { .. }
                 | StoreAction::Vouch { .. }
                 | StoreAction::PutHistory { .. }
+                | StoreAction::PutFailover { .. }
                 | StoreAction::ClearFailover { .. },
             ) if self.view().cluster().is_some_and(|cluster| cluster.revision <= self.state.memory.written) => false,
             _ => resume_at(self.state, action).is_none_or(|resume| self.at >= resume),

@@ -129,7 +129,6 @@ pub const LONG_SWARM: u64 = 50_000;
 pub const UNREACHABLE: &[(&str, &str)] = &[
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
-    ("reason cannot_rewind", "simulated operators allow a clone in the place of every rewind"),
     ("reason outgrown", "every simulated server has as much of everything"),
     ("reason promotion_vetoed", SCRIPTS),
     ("reason restoring", SCRIPTS),

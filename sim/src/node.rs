@@ -441,8 +441,8 @@ fn config(id: NodeId, settings: &Settings) -> Config {
         replicatefrom: settings.replicatefrom.filter(|(who, _)| *who == id.0).map(|(_, from)| name(NodeId(from))),
         permanent_slots: settings.permanent_slot.then(|| PERMANENT_SLOT.to_owned()).into_iter().collect(),
         use_pg_rewind: settings.use_pg_rewind,
-        clone_when_diverged: true,
-        clone_when_rewind_fails: true,
+        clone_when_diverged: settings.clone_when_diverged,
+        clone_when_rewind_fails: settings.clone_when_rewind_fails,
         isolation_timeout: ms(settings.isolation_timeout_ms),
         ..Config::usual(&name(id).0)
     }

@@ -26,6 +26,12 @@ pub struct Settings {
     pub isolation_timeout_ms: u64,
     /// `use_pg_rewind`.
     pub use_pg_rewind: bool,
+    /// `remove_data_directory_on_diverged_timelines`.
+    #[serde(default = "allowed")]
+    pub clone_when_diverged: bool,
+    /// `remove_data_directory_on_rewind_failure`.
+    #[serde(default = "allowed")]
+    pub clone_when_rewind_fails: bool,
     /// The node with the tag `nofailover`.
     pub nofailover: Option<usize>,
     /// The node with the tag `nostream`.
@@ -64,6 +70,11 @@ pub struct Settings {
     pub left_out: Option<LeftOut>,
 }
 
+/// What every plan allowed before it was drawn.
+fn allowed() -> bool {
+    true
+}
+
 /// What stays broken when everything else heals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,6 +106,8 @@ impl Settings {
             maximum_lag_bytes: 1 << 20,
             isolation_timeout_ms: 3000,
             use_pg_rewind: true,
+            clone_when_diverged: true,
+            clone_when_rewind_fails: true,
             nofailover: None,
             nostream: None,
             clonefrom: None,
@@ -135,6 +148,8 @@ impl Settings {
             primary_start_timeout_ms: *random.pick(&[300_000, 300_000, 10_000, 0]),
             maximum_lag_bytes: *random.pick(&LAGS),
             use_pg_rewind: random.chance(80),
+            clone_when_diverged: random.chance(60),
+            clone_when_rewind_fails: random.chance(60),
             nofailover: (nodes > 2 && random.chance(10)).then(|| random.below(nodes as u64) as usize),
             nostream,
             clonefrom: random.chance(20).then(|| random.below(nodes as u64) as usize),

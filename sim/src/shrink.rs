@@ -96,7 +96,7 @@ impl Shrinking<'_> {
     /// Two nodes rather than five, one member of the store, defaults everywhere, a shorter run.
     fn simpler_world(&mut self) {
         let usual = Settings::usual();
-        let changes: [&dyn Fn(&mut Settings); 11] = [
+        let changes: [&dyn Fn(&mut Settings); 12] = [
             &|world| world.nodes = world.nodes.min(2),
             &|world| world.nodes = world.nodes.min(3),
             &|world| world.store_members = 1,
@@ -111,6 +111,7 @@ impl Shrinking<'_> {
             &|world| world.primary_start_timeout_ms = usual.primary_start_timeout_ms,
             &|world| world.commit_ms = usual.commit_ms,
             &|world| (world.left_out, world.slow_checkpoints) = (None, false),
+            &|world| (world.clone_when_diverged, world.clone_when_rewind_fails) = (true, true),
         ];
         for change in changes {
             let mut plan = self.best.clone();

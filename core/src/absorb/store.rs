@@ -79,9 +79,6 @@ fn store_done(
             state.session.published_at = at;
         }
         (StoreAction::PutStatus { .. }, StoreDone::Written) => state.session.status_at = at,
-        (StoreAction::PutFailover { .. }, StoreDone::Written) => {
-            crate::procedure::failover_written(state, at, action, true);
-        }
         (StoreAction::AbandonInitialize { .. }, StoreDone::Written) => {
             state.memory.gave_up = Some(at);
             state.memory.store_doubt = Some(at);
@@ -93,6 +90,7 @@ fn store_done(
             | StoreAction::Reserve { .. }
             | StoreAction::Vouch { .. }
             | StoreAction::PutHistory { .. }
+            | StoreAction::PutFailover { .. }
             | StoreAction::ClearFailover { .. },
             StoreDone::Written,
         ) => {
@@ -100,6 +98,7 @@ fn store_done(
                 state.memory.history_failing = None;
                 state.session.status_at = at;
             }
+            crate::procedure::failover_written(state, at, action, true);
             state.memory.written = state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision);
             state.memory.ordered_on = known;
             state.memory.store_doubt = Some(at);
@@ -188,7 +187,8 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         StoreAction::RaceInitialize { .. }
         | StoreAction::AbandonInitialize { .. }
         | StoreAction::Reserve { .. }
-        | StoreAction::Vouch { .. } => {
+        | StoreAction::Vouch { .. }
+        | StoreAction::ClearFailover { .. } => {
             state.memory.store_doubt = Some(at);
         }
         StoreAction::PutHistory { .. } => history_failed(state, at),
@@ -196,8 +196,7 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
         | StoreAction::GrantTenure { .. }
         | StoreAction::GrantSession { .. }
         | StoreAction::CompleteInitialize { .. }
-        | StoreAction::PutStatus { .. }
-        | StoreAction::ClearFailover { .. } => {}
+        | StoreAction::PutStatus { .. } => {}
     }
 }
 
@@ -210,13 +209,17 @@ fn history_failed(state: &mut State, at: Instant) {
 pub(super) fn store_unknown(state: &mut State, at: Instant, action: &StoreAction) {
     match action {
         StoreAction::Release { .. } => released(state),
-        StoreAction::PutFailover { .. } => crate::procedure::failover_written(state, at, action, true),
+        StoreAction::PutFailover { .. } => {
+            crate::procedure::failover_written(state, at, action, true);
+            state.memory.store_doubt = Some(at);
+        }
         // With every watch silent nothing else would tell for loop_wait what became of the key.
         StoreAction::Acquire(_)
         | StoreAction::TakeOver { .. }
         | StoreAction::RaceInitialize { .. }
         | StoreAction::Reserve { .. }
         | StoreAction::Vouch { .. }
+        | StoreAction::ClearFailover { .. }
         | StoreAction::AbandonInitialize { .. } => state.memory.store_doubt = Some(at),
         StoreAction::PutHistory { .. } => history_failed(state, at),
         StoreAction::PutMember { .. } => state.session.published = None,

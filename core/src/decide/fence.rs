@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::time::Instant;
 use crate::view::View;
 use crate::view::postgres::{DataDir, Phase, Process, StopMode};
-use crate::view::store::LeaderKey;
+use crate::view::store::{ClusterView, LeaderKey};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let leads = matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
@@ -218,11 +218,22 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
         None if cluster.epoch.as_ref().is_some_and(|record| !ours_by_epoch(view, &record.member, record.epoch)) => {
             without_tenure(view)
         }
+        // Nor is it here where Patroni led since, which keeps no record of its tenures: its history tells.
+        None if is_told_as_over(view, cluster) => without_tenure(view),
         None => {
             let campaign = campaign(view, Instant::ZERO);
             Some(if view.may_write() { without_key(view, reason, campaign) } else { Verdict::order(reason, campaign) })
         }
     }
+}
+
+/// The cluster's history tells that the timeline of this PostgreSQL has ended, or of later ones.
+///
+/// The race: this agent takes the place of a Patroni that was killed and left its primary running; another has led since,
+/// and its key is free for a moment.
+fn is_told_as_over(view: &View<'_>, cluster: &ClusterView) -> bool {
+    let own = view.dir().map(|dir| dir.history.timeline);
+    own.is_some_and(|own| cluster.history.lines.iter().any(|line| line.timeline >= own))
 }
 
 /// The search for a tenure finds no key at all: somebody else may create it any moment, and until it is ours nothing is

@@ -2,6 +2,8 @@
 //! it must become consistent, which no WAL of anybody brings back. What is left of a cluster that S18 allowed another to be
 //! born in the place of follows nobody: it is the operator's.
 
+use matriarch_core::reason::Reason;
+
 use crate::node::NodeId;
 use crate::world::World;
 
@@ -37,6 +39,10 @@ impl World {
                 self.coverage.count("a standby that nothing makes consistent");
                 continue;
             }
+            if self.waits_for_its_operator(NodeId(index)) {
+                self.coverage.count("a diverged standby that nobody may clone");
+                continue;
+            }
             if !streams || !holds {
                 let reason =
                     node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
@@ -51,6 +57,14 @@ impl World {
     fn is_of_an_earlier_birth(&self, node: NodeId) -> bool {
         let system = self.nodes[node.0].server.cluster().map(|on_disk| self.wal.system(on_disk.end));
         system.is_some_and(|system| self.checks.system.is_some_and(|born| born != system)) && !self.is_foreign(node)
+    }
+
+    /// It has diverged and cannot be rewound, and the operator has not allowed to clone it.
+    fn waits_for_its_operator(&self, node: NodeId) -> bool {
+        let host = &self.nodes[node.0];
+        let decision = host.agent.as_ref().and_then(|agent| agent.state.decision.as_ref());
+        let waits = decision.is_some_and(|decision| matches!(decision.reason, Reason::CannotRewind { .. }));
+        waits && !host.config.clone_when_diverged
     }
 
     /// What its files hold parts from what it must reach before it gets there.

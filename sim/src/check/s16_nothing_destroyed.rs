@@ -58,7 +58,13 @@ impl World {
         let by_word = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.reinit);
         let elected = self.is_of_the_leader(source, mine, theirs, by_word);
         let checkpointed = by == Tool::Clone || checkpoint == self.wal.timeline(theirs);
-        if lost > 0 && !(elected && checkpointed) {
+        let config = &self.nodes[node.0].config;
+        let forbidden = !by_word && !config.clone_when_diverged && !config.clone_when_rewind_fails;
+        if lost > 0 && by == Tool::Clone && forbidden {
+            let what =
+                format!("{} is emptied with {lost} acknowledged rows, which nobody has allowed", self.names[node.0]);
+            self.violated("S16", what);
+        } else if lost > 0 && !(elected && checkpointed) {
             let what =
                 format!("{} gives up {lost} acknowledged rows for {from}, which was not elected", self.names[node.0]);
             self.violated("S16", what);

@@ -193,9 +193,10 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
             What::CutReplication(here),
             What::CutFromReplication(here),
             What::CutToReplication(here),
+            What::CutPair(here, 0),
         ]);
         if settings.store_members > 1 {
-            all.push(What::CutStoreMember(0));
+            all.extend([What::CutStoreMember(0), What::CutFromMember(here, 0)]);
         }
     }
     // Who starts beside a restored store never knew what was lost, and believes at once (docs/time.md): agents live on.
@@ -278,6 +279,8 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::CutClients(_) => What::CutClients(here),
         What::CutFromClients(_) => What::CutFromClients(here),
         What::CutToClients(_) => What::CutToClients(here),
+        What::CutPair(..) => What::CutPair(here, random.below(settings.nodes as u64) as usize),
+        What::CutFromMember(..) => What::CutFromMember(here, member),
         What::CutStoreMember(_) => What::CutStoreMember(member),
         What::StopStoreMember(_) => What::StopStoreMember(member),
         What::FreezeStoreMember(_) => What::FreezeStoreMember(member),

@@ -163,6 +163,10 @@ pub enum What {
     CutFromClients(Where),
     /// Clients do not hear what the node says of their commits.
     CutToClients(Where),
+    /// The node and one other, by its number, do not hear each other and exchange no WAL; both reach everybody else.
+    CutPair(Where, usize),
+    /// The node and one member of the store do not hear each other.
+    CutFromMember(Where, usize),
     /// A member of the store and everybody else do not hear each other.
     CutStoreMember(usize),
     /// A member of the store is down.
@@ -266,6 +270,8 @@ impl What {
             Self::CutClients(_) => "cut_clients",
             Self::CutFromClients(_) => "cut_from_clients",
             Self::CutToClients(_) => "cut_to_clients",
+            Self::CutPair(..) => "cut_pair",
+            Self::CutFromMember(..) => "cut_from_member",
             Self::CutStoreMember(_) => "cut_store_member",
             Self::StopStoreMember(_) => "stop_store_member",
             Self::FreezeStoreMember(_) => "freeze_store_member",
@@ -336,6 +342,8 @@ impl What {
             | Self::CutClients(place)
             | Self::CutFromClients(place)
             | Self::CutToClients(place)
+            | Self::CutPair(place, _)
+            | Self::CutFromMember(place, _)
             | Self::SilenceWatches(place)
             | Self::FillDisk(place)
             | Self::HideData(place)

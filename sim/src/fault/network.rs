@@ -35,6 +35,11 @@ impl World {
             What::CutClients(_) => both(Plane::Clients, here, &[End::Client]),
             What::CutFromClients(_) => into(Plane::Clients, &[End::Client]),
             What::CutToClients(_) => out_of(Plane::Clients, &[End::Client]),
+            What::CutPair(_, other) => {
+                let other = [End::Node(NodeId(other % self.nodes.len()))];
+                [both(Plane::Agents, here, &other), both(Plane::Replication, here, &other)].concat()
+            }
+            What::CutFromMember(_, member) => both(Plane::Store, here, &[End::Store(member % self.members.len())]),
             What::CutStoreMember(member) => {
                 let member = End::Store(member % self.members.len());
                 let nodes: Vec<End> = (0..self.nodes.len()).map(NodeId).map(End::Node).collect();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::GuardEvent;
+use crate::id::Timeline;
 
 #[test]
 fn a_tenure_that_could_not_be_renewed_ends_by_the_clock() {
@@ -174,6 +175,25 @@ fn a_start_beside_a_primary_asks_for_a_key_that_nobody_holds() {
     concludes(&doubt, Rung::Fence, "cannot_hold", Fate::LetLapse, &[FIRE]);
     let standby = adopting(Node::standby()).cluster(|cluster| (cluster.leader, cluster.epoch) = (None, None));
     assert!(matches!(standby.wants()[..], [Action::Store(StoreAction::GrantTenure { .. })]));
+}
+
+/// The bug: beside the primary that a killed Patroni had left the key was taken without a look at the history, and what another
+/// had acknowledged since was rewound.
+#[test]
+fn a_start_beside_a_primary_whose_timeline_is_told_as_over_takes_no_free_key() {
+    let with = |ended: u32| {
+        adopting(Node::primary()).cluster(|cluster| {
+            (cluster.leader, cluster.epoch) = (None, None);
+            let (reason, timestamp, leader) = (String::new(), None, None);
+            cluster.history.lines =
+                vec![HistoryLine { timeline: Timeline(ended), end: HERE, reason, timestamp, leader }];
+        })
+    };
+    concludes(&with(1), Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
+    concludes(&with(2), Rung::Fence, "no_tenure", Fate::Keep, &[FIRE]);
+    let later =
+        with(1).dir(Cluster { history: History::first(Timeline(2)), ..primary_dir(ControlState::InProduction) });
+    assert!(matches!(later.wants()[..], [HOLD, Action::Store(StoreAction::GrantTenure { .. })]), "it came after that");
 }
 
 #[test]

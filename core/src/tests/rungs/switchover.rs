@@ -1,6 +1,9 @@
 //! Leadership that is handed over: on request, and when the agent leaves.
 
 use super::*;
+use crate::action::Lane;
+use crate::event::{StoreDone, StoreEvent};
+use crate::op::Outcome;
 use crate::reason::Reason;
 use crate::time::WallMillis;
 
@@ -63,6 +66,13 @@ fn a_scheduled_switchover_is_asked_for_at_once_when_it_begins() {
     concludes(&with(&scheduled), Rung::Switchover, "schedule_begun", Fate::Keep, std::slice::from_ref(&put));
     let written = with(&FailoverKey { scheduled_at: None, ..scheduled.clone() });
     assert_eq!(written.concludes().1, "stopping_for_handover");
+    // Told before the watch has: it is not written once more on the keys of before.
+    let mut told = with(&scheduled);
+    assert!(actions(&told.tick()).contains(&put));
+    let (op, asked) = (told.op(&Lane::Publish), told.now);
+    let outcome = Outcome::Done(StoreDone::Written);
+    let orders = actions(&told.step(Event::Store(StoreEvent::Completed { op, outcome, asked })));
+    assert!(!orders.contains(&put) && orders.contains(&Action::Store(StoreAction::Read)), "{orders:?}");
     let unasked = moving().cluster(|cluster| cluster.failover = Some(scheduled));
     assert_eq!(unasked.concludes().1, "asking_candidates", "nothing is begun for a candidate that is no good");
 }
