@@ -134,5 +134,17 @@ mod tests {
             (on_disk.end, on_disk.consistent) = (strayed, end);
         };
         assert_eq!(checked(lost), None, "known and open");
+        let waits = |allowed: bool| {
+            broken(move |world| {
+                let node = standby(world);
+                world.receiver_ends(node);
+                world.nodes[node.0].config.clone_when_diverged = allowed;
+                let agent = world.nodes[node.0].agent.as_mut().unwrap();
+                let decision = agent.state.decision.as_mut().unwrap();
+                decision.reason = Reason::CannotRewind { why: "it may not".into() };
+                world.check_members();
+            })
+        };
+        assert_eq!((waits(false), waits(true)), (None, Some("L2")), "it is its operator's to say");
     }
 }

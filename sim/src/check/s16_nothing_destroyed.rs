@@ -138,6 +138,14 @@ mod tests {
         }
         assert_eq!(replaced(true, Tool::Rewind, old), Some("S16"), "its first checkpoint is still to come");
         assert_eq!(replaced(true, Tool::Clone, old), None, "a clone waits for one");
+        let forbids = |world: &mut World, _: NodeId| {
+            let node = standby(world);
+            let config = &mut world.nodes[node.0].config;
+            (config.clone_when_diverged, config.clone_when_rewind_fails) = (false, false);
+        };
+        assert_eq!(replaced(true, Tool::Clone, forbids), Some("S16"), "nobody has allowed that");
+        assert_eq!(replaced(false, Tool::Clone, forbids), None, "nothing is lost");
+        assert_eq!(replaced(true, Tool::Rewind, forbids), None, "a rewind needs no leave");
         let half_made = |world: &mut World, _: NodeId| {
             world.checks.last_leader = None;
             let node = standby(world);
