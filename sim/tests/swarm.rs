@@ -118,7 +118,7 @@ fn planted_bugs_are_found() {
         (Mutant::SlotsNotMade, 20),
         (Mutant::SlotAdvancedToTheEnd, 20),
         (Mutant::DeadlineDropped, 20),
-        (Mutant::LockUnconfirmed, 60),
+        (Mutant::LockUnconfirmed, 200),
         (Mutant::InitializeRemoved, 200),
         (Mutant::NumberNotReserved, 200),
         (Mutant::PublishedUnread, 200),
