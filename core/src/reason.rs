@@ -123,8 +123,9 @@ reasons! {
     // switchover
     /// The candidate is asked where it is.
     AskingCandidates => "asking_candidates", "candidates are asked for their positions";
-    /// A checkpoint before the stop.
+    /// The time is taken out of the request.
     ScheduleBegun => "schedule_begun", "what was scheduled begins, and is asked for at once from here on";
+    /// A checkpoint before the stop.
     CheckpointBeforeStop => "checkpoint_before_stop", "a checkpoint is written first so that the stop is short";
     /// Stopping for a hand-over.
     StoppingForHandover => "stopping_for_handover", "PostgreSQL is stopped cleanly before leadership is handed over";

@@ -444,9 +444,11 @@ fn upkeep_timers(view: &View<'_>, steady: bool, soonest: &mut Soonest) {
         soonest.offer(session.status_at + view.config().loop_wait, "the status");
     }
     if idle(Lane::PgObserve) && view.phase() == Some(crate::view::postgres::Phase::Ready) {
-        let settled = steady && view.state.memory.data_in_doubt.is_none();
-        let interval = if settled { view.config().loop_wait } else { decide::observe::UNSETTLED };
+        let interval = decide::observe::interval(view, steady);
         soonest.offer(decide::observe::next_question(view, interval), "the next look at PostgreSQL");
+    }
+    if let Some(failed) = view.state.memory.data_in_doubt.filter(|_| idle(Lane::PgObserve)) {
+        soonest.offer(failed + decide::observe::UNSETTLED, "the next look at the data directory");
     }
     if idle(Lane::Observe) {
         let seen = view.state.store.cluster.as_ref().map_or(view.at, |seen| seen.asked);

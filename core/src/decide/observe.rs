@@ -29,17 +29,14 @@ pub(crate) const UNSETTLED: Duration = Duration::from_millis(200);
 
 pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let mut orders = Vec::new();
-    // What a look at the directory would tell at once, a promotion behind our back, its answer has to tell meanwhile.
-    let in_doubt = view.state.memory.data_in_doubt;
-    let interval = if steady && in_doubt.is_none() { view.config().loop_wait } else { UNSETTLED };
     let postgres = &view.state.postgres;
     let unseen = postgres.process == Process::Unknown || postgres.data == DataDir::Unknown;
     let vanishing = matches!(postgres.data, DataDir::Foreign(_)) && view.state.memory.owned;
-    let failed = in_doubt.is_some_and(|at| view.at >= at + UNSETTLED);
+    let failed = view.state.memory.data_in_doubt.is_some_and(|at| view.at >= at + UNSETTLED);
     if unseen || failed || (vanishing && view.at >= view.state.memory.changed + UNSETTLED) {
         orders.push((Action::Postgres(PostgresAction::Look), Reason::ObservationDue));
     } else if view.phase() == Some(Phase::Ready) {
-        let due = next_question(view, interval);
+        let due = next_question(view, interval(view, steady));
         // Not as fast as it answers, where the interval is shorter than the patience.
         let just_asked = postgres.sql.as_ref().is_some_and(|seen| view.at < seen.asked + CONTACT_PAUSE);
         if view.at >= due || (steady && !just_asked && falls_to_contact(view, due)) {
@@ -94,6 +91,13 @@ pub(crate) fn contact_due(view: &View<'_>) -> bool {
 /// for both.
 pub(crate) fn falls_to_contact(view: &View<'_>, due: Instant) -> bool {
     contact_due(view) && view.at + contact_patience(view.config()) > due
+}
+
+/// How often PostgreSQL is asked. While looks at its directory fail, its answer has to tell what they would tell at once: a
+/// promotion behind our back.
+pub(crate) fn interval(view: &View<'_>, steady: bool) -> Duration {
+    let settled = steady && view.state.memory.data_in_doubt.is_none();
+    if settled { view.config().loop_wait } else { UNSETTLED }
 }
 
 /// When PostgreSQL is to be asked again: at once if it changed since.

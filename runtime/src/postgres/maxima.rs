@@ -50,8 +50,8 @@ pub(super) fn pending(settings: &Settings, running: &str, pending: &mut Vec<(Str
     }
 }
 
-/// The server runs with less than `least`, which the primary has as [`ControlData::maxima`] says. From 14 on a standby pauses its replay then, and
-/// never goes on; before, it stopped.
+/// The server runs with less than `least`, which the primary has as [`ControlData::maxima`] says. From 14 on a standby
+/// pauses its replay then, and never goes on; before, it stopped.
 pub(super) fn outgrown(running: &str, least: [i32; 5]) -> bool {
     let running = running.split(',').map(str::parse::<i32>);
     running.zip(least).any(|(running, least)| running.is_ok_and(|running| running < least))

@@ -174,10 +174,9 @@ impl World {
             }
             What::KillGuard(_) => self.guard_killed(node),
             What::CrashHost(_) | What::TearFiles(_) => {
+                self.host_crashes(node);
                 if matches!(what, What::TearFiles(_)) {
-                    self.host_crashes_and_tears(node);
-                } else {
-                    self.host_crashes(node);
+                    self.files_torn(node);
                 }
                 self.checks.struck.insert(index, node);
                 self.later(ms(for_ms), ends);

@@ -66,8 +66,7 @@ impl World {
     }
 
     /// What was written to the state directory cannot be read after a loss of power: the next agent finds nothing there.
-    pub(super) fn host_crashes_and_tears(&mut self, node: NodeId) {
-        self.host_crashes(node);
+    pub(super) fn files_torn(&mut self, node: NodeId) {
         let files = &mut self.nodes[node.0].files;
         (files.epoch, files.pledge) = (None, None);
     }
