@@ -431,7 +431,6 @@ fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
     let look = Action::Postgres(PostgresAction::Look);
     assert!(!looks(&primary).any(|action| action == look), "not as fast as looks fail");
     assert!(looks(&primary.clone().later(200)).any(|action| action == look));
-    // A look tells of the directory first.
     let asks = |doubt: bool| {
         let node = primary.clone().later(1_000);
         let now = node.now;
@@ -440,6 +439,7 @@ fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
         orders.into_iter().any(|(action, _)| action == Action::Postgres(PostgresAction::Observe))
     };
     assert_eq!((asks(true), asks(false)), (true, false), "PostgreSQL has to tell what a look would");
+    // A look tells of the directory first.
     let mut dead = primary.clone();
     dead.step(seen(Process::Absent));
     assert_eq!(dead.state.postgres.data, DataDir::Unknown, "of before its end");

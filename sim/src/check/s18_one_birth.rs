@@ -49,10 +49,13 @@ impl World {
         self.checks.initialize = None;
     }
 
-    /// It is given up, as far as it is his, by who has it.
+    /// It is given up, as far as it is his, by who has it: under the lease of his agent's session, or of his record, since what
+    /// he asked may come when that agent is gone.
     pub fn note_initialize_abandoned(&mut self, node: NodeId) {
         let session = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.session.lease);
-        self.checks.initialize = self.checks.initialize.filter(|had| Some(had.lease) != session);
+        let record = self.store.keys().members.get(&self.names[node.0]).map(|key| key.lease);
+        let his = |lease| session == Some(lease) || record == Some(lease);
+        self.checks.initialize = self.checks.initialize.filter(|had| !his(had.lease));
     }
 
     fn is_known(&self, system: SystemId) -> bool {
@@ -150,6 +153,26 @@ mod tests {
             delete(world);
         };
         assert_eq!(broken(given_up), None);
+        // Abandoned by whoever holds its lease, by the agent's session or by the record alone.
+        let abandoned = |by_owner: bool, alive: bool| {
+            broken(move |world| {
+                delete(world);
+                let owner = standby(world);
+                let lease = world.nodes[owner.0].agent.as_ref().unwrap().state.session.lease.unwrap();
+                world.store.unguarded = Some(Unguarded::Initialize);
+                let action = Box::new(StoreAction::RaceInitialize { lease });
+                let order = Request::Order { action, from: world.names[owner.0].clone(), known: Known::default() };
+                world.store.apply(world.now, &order);
+                world.store_changed();
+                if !alive {
+                    world.nodes[owner.0].agent = None;
+                }
+                world.note_initialize_abandoned(if by_owner { owner } else { other_standby(world) });
+                delete(world);
+            })
+        };
+        assert_eq!((abandoned(true, true), abandoned(true, false)), (None, None));
+        assert_eq!(abandoned(false, true), Some("S18"), "it is another's");
         let garbled = |world: &mut World| {
             world.store.garble(Key::Initialize);
             world.store_changed();

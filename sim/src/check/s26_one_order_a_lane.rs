@@ -21,7 +21,7 @@ pub struct Lanes {
     /// The last number that was given.
     last: OpId,
     /// Until when each operation may go on that has not ended.
-    pub(super) open: BTreeMap<Lane, (OpId, Instant)>,
+    open: BTreeMap<Lane, (OpId, Instant)>,
 }
 
 impl World {
