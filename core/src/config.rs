@@ -176,6 +176,8 @@ pub const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
 /// A hand-over waits for a candidate for so long, then the primary starts again.
 pub const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
+/// Sessions may take no notice of a stop for so long: as long as `pg_ctl` waits for one by default (`PGCTLTIMEOUT`).
+pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// An agent without a guard for so long stops PostgreSQL.
 pub const GUARD_LIMIT: Duration = Duration::from_secs(1);
 /// A guard that was told to fire and has not answered for so long is not waited for: PostgreSQL is stopped without it.

@@ -85,6 +85,8 @@ reasons! {
     Stopping => "stopping", "PostgreSQL is stopping";
     /// PostgreSQL does not end.
     DrainHangs { for_ms: u64 } => "drain_hangs", "PostgreSQL has written its shutdown checkpoint and waits for a standby or its archiver for {for_ms} ms: it is ended, nothing is lost by that";
+    /// A session does not end.
+    StopIgnored { for_ms: u64 } => "stop_ignored", "sessions have taken no notice of a fast stop for {for_ms} ms: PostgreSQL is ended, and recovers what was acknowledged";
     /// An initdb is under way.
     InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
     /// A clone is under way.

@@ -225,6 +225,9 @@ pub struct Memory {
     pub giving_up: bool,
     /// Since when the postmaster has written its shutdown checkpoint and still lives.
     pub drained_since: Option<Instant>,
+    /// Since when a primary has been stopping without having begun its shutdown checkpoint: its sessions are not gone.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lingering_since: Option<Instant>,
     /// The epoch file is void, and that is not on disk yet.
     pub void_due: bool,
     /// Since when the cluster is known to be paused. Once heard it holds until the store says otherwise.

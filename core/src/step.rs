@@ -74,7 +74,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
 /// How far this node is from serving under its tenure.
 fn remember_service(state: &mut State, at: Instant) {
     let view = View { at, state };
-    let (held, serves, drained) = (view.held().is_some(), view.is_primary(), view.drained());
+    let (held, serves, drained, lingers) = (view.held().is_some(), view.is_primary(), view.drained(), view.lingers());
     let memory = &mut state.memory;
     // Who leads is what the others are cloned from.
     memory.reinit &= !held;
@@ -83,6 +83,7 @@ fn remember_service(state: &mut State, at: Instant) {
         (memory.promoting_since, memory.promotions_refused) = (None, 0);
     }
     memory.drained_since = drained.then(|| memory.drained_since.unwrap_or(at));
+    memory.lingering_since = lingers.then(|| memory.lingering_since.unwrap_or(at));
 }
 
 /// Two decisions differ if another rung or another code concluded; numbers alone (what is left, what has passed) are
@@ -339,10 +340,8 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
             soonest.offer(view.config().bounds.arm_at(held.confirmed, held.ttl), "the tenure");
             // A guard that acknowledges nothing more is found out at the end of what it has acknowledged.
             let acknowledged = view.state.guard.armed.filter(|armed| armed.tenure == held.lease);
-            let silent = view.state.memory.held_since.map(|since| since.max(view.state.guard.since) + GUARD_LIMIT);
-            if let Some(end) = acknowledged.map(|armed| armed.at).or(silent) {
-                soonest.offer(end, "the guard's acknowledgement");
-            }
+            let silent = decide::served_since(view).max(view.state.guard.since) + GUARD_LIMIT;
+            soonest.offer(acknowledged.map_or(silent, |armed| armed.at), "the guard's acknowledgement");
         }
         Tenure::Suspended { since, .. } => soonest.offer(*since + HOLD_LIMIT, "the hold"),
         Tenure::Adopting { deadline } => soonest.offer(*deadline, "the search for a tenure"),
@@ -394,6 +393,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     }
     if let Some(drained) = memory.drained_since {
         soonest.offer(drained + decide::DRAIN_LIMIT, "what waits for a hung standby or archiver");
+    }
+    if let Some(lingering) = memory.lingering_since {
+        soonest.offer(lingering + crate::config::STOP_LIMIT, "a stop that sessions take no notice of");
     }
     if let Some(promoting) = memory.promoting_since {
         soonest.offer(promoting + decide::promotion_limit(view.config()), "the promotion");

@@ -195,6 +195,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         receives: pledge.is_none(),
         flushed,
         replayed: flushed,
+        replay_paused: false,
         pledge,
     }
 }

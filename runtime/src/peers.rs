@@ -106,6 +106,7 @@ pub fn position_document(answer: &PeerAnswer) -> Value {
         "receives": answer.receives,
         "flushed": answer.flushed.to_string(),
         "replayed": answer.replayed.to_string(),
+        "replay_paused": answer.replay_paused,
         "pledge": answer.pledge.map(|revision| revision.0),
     })
 }
@@ -127,6 +128,8 @@ fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
         receives: document.get("receives")?.as_bool()?,
         flushed: lsn("flushed")?,
         replayed: lsn("replayed")?,
+        // An agent of before this was told says nothing of it.
+        replay_paused: document.get("replay_paused").and_then(Value::as_bool).unwrap_or(false),
         pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
     })
 }
@@ -156,6 +159,7 @@ fn from_status(document: &Map<String, Value>) -> Option<PeerAnswer> {
         receives: !primary,
         flushed: if primary { location } else { lsn("received_location").max(replayed) },
         replayed,
+        replay_paused: xlog.get("paused").is_some_and(truthy),
         pledge: None,
     })
 }
@@ -257,9 +261,10 @@ mod tests {
             History { ancestors: ancestors.collect(), timeline: Timeline(timeline) }
         });
         let pledge = proptest::option::of(any::<i64>().prop_map(Revision));
-        (any::<(bool, bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
-            let (primary, barred, receives, flushed, replayed) = told;
-            PeerAnswer { primary, barred, history, receives, flushed: Lsn(flushed), replayed: Lsn(replayed), pledge }
+        (any::<(bool, bool, bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
+            let (primary, barred, receives, replay_paused, flushed, replayed) = told;
+            let (flushed, replayed) = (Lsn(flushed), Lsn(replayed));
+            PeerAnswer { primary, barred, history, receives, flushed, replayed, replay_paused, pledge }
         })
     }
 

@@ -129,6 +129,7 @@ pub const LONG_SWARM: u64 = 50_000;
 pub const UNREACHABLE: &[(&str, &str)] = &[
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
+    ("reason stop_ignored", "no simulated session takes no notice of a fast stop"),
     ("reason outgrown", "every simulated server has as much of everything"),
     ("reason promotion_vetoed", SCRIPTS),
     ("reason restoring", SCRIPTS),

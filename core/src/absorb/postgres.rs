@@ -8,7 +8,7 @@ use crate::id::{Lsn, Pid};
 use crate::op::{Outcome, Refusal};
 use crate::state::{InFlight, Pledge, State};
 use crate::time::{Instant, Seen};
-use crate::view::postgres::{DataDir, Phase, Process, StartAs};
+use crate::view::postgres::{Cluster, DataDir, Phase, Process, StartAs};
 
 pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
     match event {
@@ -21,7 +21,10 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
         PostgresEvent::DataSeen(data) => {
             state.memory.data_in_doubt = None;
             if state.postgres.data != data {
-                state.memory.changed = at;
+                // Whatever the server told before this was another's.
+                if !is_the_same_but_further(&state.postgres.data, &data) {
+                    state.memory.changed = at;
+                }
                 // What was compared as a standby says nothing of what has been a primary since, by whose hand ever.
                 if is_standby(&state.postgres.data) && !is_standby(&data) {
                     state.memory.compared = None;
@@ -59,6 +62,13 @@ fn pid(process: Process) -> Option<Pid> {
 fn runs_on_a_cluster(state: &State) -> bool {
     let runs = matches!(state.postgres.process, Process::Alive { .. });
     runs && matches!(state.postgres.data, DataDir::Cluster(_))
+}
+
+/// Only positions have changed, as they do with every file that a standby replays: what its server has told stays true.
+fn is_the_same_but_further(before: &DataDir, after: &DataDir) -> bool {
+    let (DataDir::Cluster(before), DataDir::Cluster(after)) = (before, after) else { return false };
+    let moved = Cluster { checkpoint: after.checkpoint, min_recovery: after.min_recovery, ..before.clone() };
+    moved == *after
 }
 
 fn is_standby(data: &DataDir) -> bool {

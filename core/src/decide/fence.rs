@@ -80,7 +80,7 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
 }
 
 /// Since when the guard is to stand by for this tenure: from its beginning, or from the end of a pause.
-fn served_since(view: &View<'_>) -> Instant {
+pub(crate) fn served_since(view: &View<'_>) -> Instant {
     view.state.memory.held_since.unwrap_or(view.at).max(view.state.memory.resumed)
 }
 
@@ -97,7 +97,8 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     }
     // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
     // archiver.
-    let hangs = view.state.guard.held || view.drain_hangs().is_some() || unasked_for(view) >= GUARD_LIMIT;
+    let waits = view.drain_hangs().or(view.stop_ignored()).is_some();
+    let hangs = view.state.guard.held || waits || unasked_for(view) >= GUARD_LIMIT;
     let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
 }

@@ -91,13 +91,13 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
     Some(Verdict::orders(Reason::CannotServe { why }, stop.into_iter().collect()).fate(Fate::Release))
 }
 
-/// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again.
+/// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again. So is
+/// what a session keeps from stopping.
 fn stopping(view: &View<'_>) -> Verdict {
-    match view.drain_hangs() {
-        Some(waits) => {
-            let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
-            Verdict::order(Reason::DrainHangs { for_ms: ms(waits) }, stop)
-        }
+    let drains = view.drain_hangs().map(|waits| Reason::DrainHangs { for_ms: ms(waits) });
+    let ignored = || view.stop_ignored().map(|waits| Reason::StopIgnored { for_ms: ms(waits) });
+    match drains.or_else(ignored) {
+        Some(reason) => Verdict::order(reason, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))),
         None => Verdict::wait(Reason::Stopping),
     }
 }

@@ -58,9 +58,22 @@ pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>
 
 /// The shutdown checkpoint is written, and the postmaster still waits for a WAL sender whose standby does not answer:
 /// nothing can be written any more, and nothing is lost by ending it.
+///
+/// Where a session keeps it from stopping it is ended as well. That is no clean stop, so it starts again here, and the
+/// operator is not obeyed a second time: the next stop might take as long.
 fn draining(view: &View<'_>) -> Option<Verdict> {
-    view.drain_hangs()?;
-    Some(Verdict::order(Reason::StoppingForHandover, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))))
+    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+    if view.drain_hangs().is_some() {
+        return Some(Verdict::order(Reason::StoppingForHandover, stop));
+    }
+    let reason = Reason::StopIgnored { for_ms: ms(view.stop_ignored()?) };
+    Some(Verdict::orders(reason, [stop].into_iter().chain(clear(view)).collect()))
+}
+
+/// The operator's request is over.
+fn clear(view: &View<'_>) -> Option<Action> {
+    let request = view.cluster()?.failover.as_ref()?;
+    Some(Action::Store(StoreAction::ClearFailover { revision: request.revision }))
 }
 
 fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {
@@ -85,7 +98,8 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
     if !good && !asks.is_empty() {
         return Verdict::orders(Reason::AskingCandidates, asks);
     }
-    if !good && !view.state.leaving {
+    // Who leaves hands over to anybody else then, whom nothing keeps waiting for the operator's candidate.
+    if !good && (wanted.is_some() || !view.state.leaving) {
         return refuse(view, &candidates, since);
     }
     if let Some(begin) = asked_for_at_once(view) {
@@ -135,7 +149,9 @@ fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'
 }
 
 fn good(view: &View<'_>, answer: &PeerAnswer) -> bool {
-    !answer.barred && !answer.primary && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+    // It would be waited for with PostgreSQL stopped, until it has replayed everything.
+    let able = !answer.barred && !answer.primary && !answer.replay_paused;
+    able && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
 }
 
 fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
@@ -145,16 +161,15 @@ fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
 /// The one that comes closest, if it is the lag that keeps everybody from taking over.
 fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Option<Reason> {
     let able = candidates.iter().filter_map(|(name, _)| Some((*name, fresh_answer(view, name, since)?)));
-    let lags = able.filter(|(_, answer)| !answer.barred && !answer.primary);
+    let lags = able.filter(|(_, answer)| !answer.barred && !answer.primary && !answer.replay_paused);
     let (by_bytes, who) = lags.map(|(name, answer)| (lag_bytes(view, answer), name)).min()?;
     Some(Reason::CandidateLagging { who: who.clone(), by_bytes })
 }
 
 /// Nobody good: the request is cleared and the primary stays.
 fn refuse(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Verdict {
-    let request = view.cluster().and_then(|cluster| cluster.failover.as_ref());
-    let clear = request.map(|r| Action::Store(StoreAction::ClearFailover { revision: r.revision }));
-    Verdict::orders(lagging(view, candidates, since).unwrap_or(Reason::NoGoodCandidate), clear.into_iter().collect())
+    let reason = lagging(view, candidates, since).unwrap_or(Reason::NoGoodCandidate);
+    Verdict::orders(reason, clear(view).into_iter().collect())
 }
 
 /// Stopped cleanly: the shutdown checkpoint is the last thing that was ever written on this timeline. Whoever has
@@ -185,9 +200,7 @@ fn hand_over(view: &View<'_>, wanted: Option<&Member>, dir: &Cluster) -> Option<
     if view.state.leaving {
         return Some(Verdict::wait(Reason::ReleasingToNobody).fate(Fate::Release));
     }
-    let revision = view.cluster()?.failover.as_ref()?.revision;
-    let reason = Reason::NoTaker { after_ms: ms(waited) };
-    Some(Verdict::order(reason, Action::Store(StoreAction::ClearFailover { revision })))
+    Some(Verdict::order(Reason::NoTaker { after_ms: ms(waited) }, clear(view)?))
 }
 
 /// Not the leader (any more): stop PostgreSQL, publish that it is stopped, leave.

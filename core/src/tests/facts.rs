@@ -419,6 +419,23 @@ fn a_write_of_the_epoch_without_an_answer_leaves_it_in_doubt_until_one_is_done()
 }
 
 /// The bug: a host that was out of descriptors for one look had a primary that served given up.
+/// The bug: a standby's control file moves on with all that is replayed, and each time what its server had told was taken
+/// for old. A race waited for another answer.
+#[test]
+fn what_a_server_told_stays_true_while_only_positions_move() {
+    let mut node = Node::standby();
+    let changed = node.state.memory.changed;
+    let dir = node.view().dir().unwrap().clone();
+    let further = Cluster { checkpoint: Lsn(dir.checkpoint.0 + 8), min_recovery: Lsn(dir.min_recovery.0 + 8), ..dir };
+    node = node.later(1);
+    node.step(Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(further.clone()))));
+    assert_eq!(node.state.memory.changed, changed);
+    assert_eq!(node.state.postgres.data, DataDir::Cluster(further.clone()));
+    let promoted = Cluster { state: ControlState::InProduction, ..further };
+    node.step(Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(promoted))));
+    assert_eq!(node.state.memory.changed, node.now);
+}
+
 #[test]
 fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
     let unreadable = || DataDir::Unreadable("too many open files".into());

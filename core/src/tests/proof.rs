@@ -419,6 +419,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.knew = random.pick(&[None, None, Some(SYSTEM)]);
     state.memory.void_due = random.one_in(8);
     state.memory.drained_since = random.pick(&[None, Some(now), Some(now.back(seconds(6)))]);
+    state.memory.lingering_since = random.pick(&[None, Some(now), Some(now.back(seconds(61)))]);
     state.memory.promoting_since = random.pick(&[None, None, Some(now), Some(now.back(seconds(61)))]);
     state.memory.promotions_refused = random.pick(&[0, 0, 3]);
     state.memory.giving_up = random.one_in(16);
@@ -472,7 +473,7 @@ fn peers(state: &mut State, now: Instant, random: &mut Random) {
 fn the_reasons_that_the_ladder_can_give_are_all_given() {
     let mut random = Random(5);
     let mut given = BTreeSet::new();
-    for _ in 0..3 * VIEWS {
+    for _ in 0..5 * VIEWS {
         for (_, _, reason) in explain(&any_node(&mut random).view()) {
             given.extend(reason.map(|reason| reason.code()));
         }
@@ -497,6 +498,7 @@ fn the_reasons_that_the_ladder_can_give_are_all_given() {
         "store_went_back",
         "request_stale",
         "candidate_lagging",
+        "stop_ignored",
         "scheduled_later",
         "cloning",
         "letting_go",

@@ -86,6 +86,16 @@ fn a_server_drains_since_it_was_first_seen_to() {
 }
 
 #[test]
+fn sessions_linger_since_they_were_first_seen_to() {
+    let lingering = |node: Node, since: Option<Instant>| {
+        after(node.later(5).with(|state| state.memory.lingering_since = since)).memory.lingering_since
+    };
+    let lingers = || Node::primary().phase(Phase::Stopping).dir(primary_dir(ControlState::InProduction));
+    assert_eq!((lingering(lingers(), None), lingering(lingers(), Some(at(1)))), (Some(at(5)), Some(at(1))));
+    assert_eq!(lingering(lingers().dir(primary_dir(ControlState::ShuttingDown)), Some(at(1))), None);
+}
+
+#[test]
 fn a_race_that_came_to_no_end_begins_anew_after_a_second() {
     let pause = u64::try_from(RETRY_PAUSE.as_millis()).expect("it is short");
     let round = |ms: u64| {

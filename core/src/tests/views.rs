@@ -7,7 +7,7 @@ use crate::testing::*;
 use crate::time::{Instant, WallMillis};
 use crate::timeline::{Ancestor, History};
 use crate::view::guard::Armed;
-use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sender, Sql, StartAs};
+use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, Sender, Sql, StartAs, StopMode};
 use crate::view::store::{FailoverKey, Initialize, MemberRecord};
 
 fn restart() -> Action {
@@ -109,6 +109,29 @@ fn a_server_drains_whose_shutdown_checkpoint_is_written_and_hangs_after_a_while(
         node.later(ms).view().drain_hangs()
     };
     assert_eq!([4_999, 5_000, 6_000].map(hangs), [None, Some(seconds(5)), Some(seconds(6))]);
+}
+
+#[test]
+fn sessions_linger_until_the_shutdown_checkpoint_begins_and_ignore_our_own_stop_after_a_minute() {
+    let stopping = |state| Node::primary().phase(Phase::Stopping).dir(primary_dir(state));
+    assert!(stopping(ControlState::InProduction).view().lingers());
+    assert!(!stopping(ControlState::ShuttingDown).view().lingers());
+    assert!(!stopping(ControlState::InProduction).phase(Phase::Ready).view().lingers());
+    let unknown = stopping(ControlState::InProduction).with(|state| state.memory.data_in_doubt = Some(at(0)));
+    assert!(!unknown.view().lingers(), "the checkpoint may have begun");
+    let ignored = |action: Option<PostgresAction>, ms| {
+        let node = stopping(ControlState::InProduction).with(|state| state.memory.lingering_since = Some(at(0)));
+        let node = match action {
+            Some(action) => node.doing(Action::Postgres(action), 0),
+            None => node,
+        };
+        node.later(ms).view().stop_ignored()
+    };
+    let fast = || Some(PostgresAction::Stop(StopMode::Fast));
+    assert_eq!([59_999, 60_000].map(|ms| ignored(fast(), ms)), [None, Some(seconds(60))]);
+    assert_eq!(ignored(Some(PostgresAction::Restart), 60_000), Some(seconds(60)));
+    assert_eq!(ignored(None, 60_000), None, "somebody else's stop may be one that waits");
+    assert_eq!(ignored(Some(PostgresAction::Stop(StopMode::Immediate)), 60_000), None, "it is being ended");
 }
 
 #[test]

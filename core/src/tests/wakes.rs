@@ -194,6 +194,11 @@ fn a_server_that_is_waited_for_wakes_the_agent() {
             state.memory.drained_since = Some(at);
         })],
     );
+    let lingering = idle(Node::primary().phase(Phase::Stopping).dir(primary_dir(ControlState::InProduction)));
+    assert_wakes(
+        lingering,
+        &[("a session that stays", config::STOP_LIMIT, |state, at| state.memory.lingering_since = Some(at))],
+    );
     let promoting = idle(Node::primary().dir(standby_dir()).sql(standby_sql(None)).doing(promotion(), 0));
     let limit = crate::decide::promotion_limit(&promoting.state.config);
     assert_wakes(promoting, &[("a promotion", limit, |state, at| state.memory.promoting_since = Some(at))]);

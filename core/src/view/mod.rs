@@ -7,7 +7,7 @@ pub mod postgres;
 pub mod store;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::config::{AHEAD_PATIENCE, Config};
+use crate::config::{AHEAD_PATIENCE, Config, STOP_LIMIT};
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant, WallMillis};
 use crate::timeline::History;
 use guard::Armed;
 use peers::PeerAnswer;
-use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, Upstream};
+use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
 use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
 
 /// All facts at one instant, read together. Deciders see this and nothing else.
@@ -254,6 +254,7 @@ impl<'a> View<'a> {
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
             flushed: position.map(|p| p.flushed).unwrap_or_default(),
             replayed: self.replayed_from_leader(),
+            replay_paused: self.sql().is_some_and(|sql| sql.replay_paused),
             // No leader was seen since the pledge was given, up to here: it would have ended it.
             pledge: self.cluster().filter(|c| self.has_pledged() && c.leader.is_none()).map(|c| c.revision),
         }
@@ -303,6 +304,20 @@ impl<'a> View<'a> {
     pub fn drain_hangs(&self) -> Option<Duration> {
         let since = self.state.memory.drained_since.filter(|_| self.drained())?;
         Some(self.at.since(since)).filter(|waits| *waits >= crate::decide::DRAIN_LIMIT)
+    }
+
+    /// A primary is stopping and has not begun its shutdown checkpoint: its sessions are not gone.
+    pub fn lingers(&self) -> bool {
+        let known = self.dir().filter(|_| self.state.memory.data_in_doubt.is_none());
+        self.phase() == Some(Phase::Stopping) && known.is_some_and(|dir| dir.state == ControlState::InProduction)
+    }
+
+    /// For how long they have taken no notice of a fast stop of this agent, once that is longer than anybody is waited for.
+    /// A stop by hand may be one that waits for them.
+    pub fn stop_ignored(&self) -> Option<Duration> {
+        let ours = matches!(self.controlling(), Some(PostgresAction::Stop(StopMode::Fast) | PostgresAction::Restart));
+        let since = self.state.memory.lingering_since.filter(|_| ours && self.lingers())?;
+        Some(self.at.since(since)).filter(|waits| *waits >= STOP_LIMIT)
     }
 
     /// PostgreSQL is known to run as a primary.

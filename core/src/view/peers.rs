@@ -34,6 +34,9 @@ pub struct PeerAnswer {
     pub flushed: Lsn,
     /// What it has replayed of the present leader's WAL; 0 if it has not streamed from it.
     pub replayed: Lsn,
+    /// Its replay is paused: it will replay no more before somebody resumes that, or it is promoted.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub replay_paused: bool,
     /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader
     /// key. `None`: it has not stopped it, or cannot (Patroni).
     pub pledge: Option<Revision>,

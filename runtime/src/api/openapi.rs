@@ -121,7 +121,8 @@ fn schemas() -> Value {
         "Description": {"type": "object", "required": ["openapi", "info", "paths", "components"]},
         "Position": {
             "type": "object",
-            "required": ["primary", "barred", "timeline", "history", "receives", "flushed", "replayed", "pledge"],
+            "required": ["primary", "barred", "timeline", "history", "receives", "flushed", "replayed", "replay_paused",
+                "pledge"],
             "properties": {
                 "timeline": {"type": "integer"},
                 "flushed": position(),

@@ -262,6 +262,7 @@ impl World {
             receives: !pledged,
             flushed: position,
             replayed: Lsn(position.0 + 0x78),
+            replay_paused: false,
             pledge: pledged.then_some(self.keys.revision),
         };
         self.peers.insert(Member::new(name), Some(answer));

@@ -6,6 +6,7 @@ use crate::event::{StoreDone, StoreEvent};
 use crate::op::Outcome;
 use crate::reason::Reason;
 use crate::time::WallMillis;
+use crate::view::postgres::Sql;
 
 fn moving() -> Node {
     let request = failover(Some("a"), Some("b"));
@@ -271,6 +272,43 @@ fn a_hand_over_does_not_wait_for_what_only_drains() {
     };
     concludes(&draining(5_000), Rung::Switchover, "stopping_for_handover", Fate::Keep, &[stop(StopMode::Immediate)]);
     assert_eq!(draining(4_999).wants(), []);
+}
+
+/// The bug: one session that takes no notice of a fast stop kept the cluster without a primary for as long as it liked.
+#[test]
+fn a_hand_over_that_a_session_keeps_from_stopping_is_given_up() {
+    let lingering = |ms| {
+        let node = moving().phase(Phase::Stopping).dir(primary_dir(ControlState::InProduction));
+        let node = node.doing(stop(StopMode::Fast), 0).later(ms).with(renewed);
+        node.with(|state| (state.memory.lingering_since, state.store.answered) = (Some(at(0)), at(ms)))
+    };
+    let node = lingering(60_000).with(|state| {
+        let now = at(59_000);
+        state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl: seconds(30), confirmed: now });
+        state.guard.armed = Some(Armed { tenure: OURS, at: state.config.bounds.arm_at(now, seconds(30)) });
+    });
+    let revision = node.view().cluster().and_then(|cluster| cluster.failover.as_ref()).unwrap().revision;
+    let clear = Action::Store(StoreAction::ClearFailover { revision });
+    concludes(&node, Rung::Switchover, "stop_ignored", Fate::Keep, &[stop(StopMode::Immediate), clear]);
+    assert_eq!(lingering(29_999).concludes().1, "stopping");
+}
+
+/// The bug: whoever left while an operator's candidate was no good stopped PostgreSQL, waited for that one, and so did
+/// everybody else.
+#[test]
+fn who_leaves_does_not_wait_for_a_candidate_that_is_no_good() {
+    let leaving = |barred| b_answers(moving(), |answer| answer.barred = barred).with(|state| state.leaving = true);
+    assert_eq!(leaving(true).concludes().1, "no_good_candidate", "the request is cleared, and anybody may have it");
+    assert_ne!(leaving(false).concludes().1, "no_good_candidate");
+}
+
+#[test]
+fn a_candidate_whose_replay_is_paused_is_no_good() {
+    let paused = |paused| b_answers(moving(), |answer| answer.replay_paused = paused).concludes().1;
+    assert_eq!(paused(true), "no_good_candidate", "it would be waited for with PostgreSQL stopped");
+    assert_ne!(paused(false), "no_good_candidate");
+    let node = Node::standby().sql(Sql { replay_paused: true, ..standby_sql(None) });
+    assert!(node.view().own_answer().replay_paused && !Node::standby().view().own_answer().replay_paused);
 }
 
 #[test]

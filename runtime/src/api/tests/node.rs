@@ -248,6 +248,7 @@ pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
         receives: false,
         flushed: Lsn(67_417_552),
         replayed: Lsn(67_416_528),
+        replay_paused: false,
         pledge: Some(absent_at),
     }
 }
