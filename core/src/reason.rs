@@ -86,7 +86,7 @@ reasons! {
     /// PostgreSQL does not end.
     DrainHangs { for_ms: u64 } => "drain_hangs", "PostgreSQL has written its shutdown checkpoint and waits for a standby or its archiver for {for_ms} ms: it is ended, nothing is lost by that";
     /// A session does not end.
-    StopIgnored { for_ms: u64 } => "stop_ignored", "sessions have taken no notice of a fast stop for {for_ms} ms: PostgreSQL is ended, and recovers what was acknowledged";
+    StopIgnored { for_ms: u64 } => "stop_ignored", "sessions have taken no notice of being stopped for {for_ms} ms: they are not waited for any longer (a fast stop takes the place of one by hand, an immediate one that of a fast one)";
     /// An initdb is under way.
     InitdbRunning { since_ms: u64 } => "initdb_running", "a new cluster is being initialised for {since_ms} ms";
     /// A clone is under way.

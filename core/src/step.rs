@@ -395,7 +395,10 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(drained + decide::DRAIN_LIMIT, "what waits for a hung standby or archiver");
     }
     if let Some(lingering) = memory.lingering_since {
-        soonest.offer(lingering + crate::config::STOP_LIMIT, "a stop that sessions take no notice of");
+        let ordered = view.state.ops.in_lane(&Lane::PgControl).map(|in_flight| in_flight.since);
+        for since in [Some(lingering), ordered].into_iter().flatten() {
+            soonest.offer(since + crate::config::STOP_LIMIT, "a stop that sessions take no notice of");
+        }
     }
     if let Some(promoting) = memory.promoting_since {
         soonest.offer(promoting + decide::promotion_limit(view.config()), "the promotion");

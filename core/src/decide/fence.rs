@@ -97,8 +97,8 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     }
     // Processes that are held take no notice of a polite request, nor do those that wait for a hung standby or
     // archiver.
-    let waits = view.drain_hangs().or(view.stop_ignored()).is_some();
-    let hangs = view.state.guard.held || waits || unasked_for(view) >= GUARD_LIMIT;
+    let ignored = matches!(view.stop_ignored(), Some((_, StopMode::Immediate)));
+    let hangs = view.state.guard.held || view.drain_hangs().is_some() || ignored || unasked_for(view) >= GUARD_LIMIT;
     let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
 }

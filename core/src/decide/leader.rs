@@ -94,10 +94,10 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
 /// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again. So is
 /// what a session keeps from stopping.
 fn stopping(view: &View<'_>) -> Verdict {
-    let drains = view.drain_hangs().map(|waits| Reason::DrainHangs { for_ms: ms(waits) });
-    let ignored = || view.stop_ignored().map(|waits| Reason::StopIgnored { for_ms: ms(waits) });
+    let drains = view.drain_hangs().map(|waits| (Reason::DrainHangs { for_ms: ms(waits) }, StopMode::Immediate));
+    let ignored = || view.stop_ignored().map(|(waits, next)| (Reason::StopIgnored { for_ms: ms(waits) }, next));
     match drains.or_else(ignored) {
-        Some(reason) => Verdict::order(reason, Action::Postgres(PostgresAction::Stop(StopMode::Immediate))),
+        Some((reason, mode)) => Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))),
         None => Verdict::wait(Reason::Stopping),
     }
 }

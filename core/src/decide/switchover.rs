@@ -62,12 +62,13 @@ pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>
 /// Where a session keeps it from stopping it is ended as well. That is no clean stop, so it starts again here, and the
 /// operator is not obeyed a second time: the next stop might take as long.
 fn draining(view: &View<'_>) -> Option<Verdict> {
-    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+    let stop = |mode| Action::Postgres(PostgresAction::Stop(mode));
     if view.drain_hangs().is_some() {
-        return Some(Verdict::order(Reason::StoppingForHandover, stop));
+        return Some(Verdict::order(Reason::StoppingForHandover, stop(StopMode::Immediate)));
     }
-    let reason = Reason::StopIgnored { for_ms: ms(view.stop_ignored()?) };
-    Some(Verdict::orders(reason, [stop].into_iter().chain(clear(view)).collect()))
+    let (waits, next) = view.stop_ignored()?;
+    let clear = clear(view).filter(|_| next == StopMode::Immediate);
+    Some(Verdict::orders(Reason::StopIgnored { for_ms: ms(waits) }, [stop(next)].into_iter().chain(clear).collect()))
 }
 
 /// The operator's request is over.

@@ -128,10 +128,15 @@ fn sessions_linger_until_the_shutdown_checkpoint_begins_and_ignore_our_own_stop_
         node.later(ms).view().stop_ignored()
     };
     let fast = || Some(PostgresAction::Stop(StopMode::Fast));
-    assert_eq!([59_999, 60_000].map(|ms| ignored(fast(), ms)), [None, Some(seconds(60))]);
-    assert_eq!(ignored(Some(PostgresAction::Restart), 60_000), Some(seconds(60)));
-    assert_eq!(ignored(None, 60_000), None, "somebody else's stop may be one that waits");
+    let minute = |mode| Some((seconds(60), mode));
+    assert_eq!([59_999, 60_000].map(|ms| ignored(fast(), ms)), [None, minute(StopMode::Immediate)]);
+    assert_eq!(ignored(Some(PostgresAction::Restart), 60_000), minute(StopMode::Immediate));
+    assert_eq!(ignored(None, 60_000), minute(StopMode::Fast), "somebody else's stop may be one that waits");
     assert_eq!(ignored(Some(PostgresAction::Stop(StopMode::Immediate)), 60_000), None, "it is being ended");
+    let ordered_late = stopping(ControlState::InProduction).later(50_000).doing(Action::Postgres(fast().unwrap()), 0);
+    let late =
+        |ms| ordered_late.clone().with(|s| s.memory.lingering_since = Some(at(0))).later(ms).view().stop_ignored();
+    assert_eq!([59_999, 60_000].map(late), [None, minute(StopMode::Immediate)], "as long after it was ordered");
 }
 
 #[test]

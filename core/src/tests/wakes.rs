@@ -11,7 +11,7 @@ use crate::state::{Pending, PendingKind, Pledge, PositionAsked, State};
 use crate::testing::*;
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::Armed;
-use crate::view::postgres::{ControlState, Phase};
+use crate::view::postgres::{ControlState, Phase, StopMode};
 use crate::view::store::Vanished;
 
 /// What is waited for ends then; everything else later, or long ago.
@@ -199,6 +199,10 @@ fn a_server_that_is_waited_for_wakes_the_agent() {
         lingering,
         &[("a session that stays", config::STOP_LIMIT, |state, at| state.memory.lingering_since = Some(at))],
     );
+    let asked = idle(Node::primary().phase(Phase::Stopping).dir(primary_dir(ControlState::InProduction)));
+    let asked = asked.with(|state| state.memory.lingering_since = Some(at(0).back(seconds(70))));
+    let mut asked = asked.doing(Action::Postgres(PostgresAction::Stop(StopMode::Fast)), 59_500);
+    assert_eq!(asked.tick().wake.at, Some(at(500)), "a fast stop took the place of another, and is ignored as well");
     let promoting = idle(Node::primary().dir(standby_dir()).sql(standby_sql(None)).doing(promotion(), 0));
     let limit = crate::decide::promotion_limit(&promoting.state.config);
     assert_wakes(promoting, &[("a promotion", limit, |state, at| state.memory.promoting_since = Some(at))]);

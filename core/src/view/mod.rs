@@ -312,12 +312,20 @@ impl<'a> View<'a> {
         self.phase() == Some(Phase::Stopping) && known.is_some_and(|dir| dir.state == ControlState::InProduction)
     }
 
-    /// For how long they have taken no notice of a fast stop of this agent, once that is longer than anybody is waited for.
-    /// A stop by hand may be one that waits for them.
-    pub fn stop_ignored(&self) -> Option<Duration> {
-        let ours = matches!(self.controlling(), Some(PostgresAction::Stop(StopMode::Fast) | PostgresAction::Restart));
-        let since = self.state.memory.lingering_since.filter(|_| ours && self.lingers())?;
-        Some(self.at.since(since)).filter(|waits| *waits >= STOP_LIMIT)
+    /// For how long they have taken no notice of being stopped, once that is longer than anybody is waited for, and what is
+    /// to end that. What stops by hand may wait for its sessions: that becomes a fast stop first.
+    pub fn stop_ignored(&self) -> Option<(Duration, StopMode)> {
+        let lingering = self.state.memory.lingering_since.filter(|_| self.lingers())?;
+        let (since, next) = match self.controlling() {
+            None => (lingering, StopMode::Fast),
+            Some(PostgresAction::Stop(StopMode::Fast) | PostgresAction::Restart) => {
+                let ordered = self.state.ops.in_lane(&Lane::PgControl)?.since;
+                (lingering.max(ordered), StopMode::Immediate)
+            }
+            Some(_) => return None,
+        };
+        let waits = self.at.since(since);
+        (waits >= STOP_LIMIT).then_some((waits, next))
     }
 
     /// PostgreSQL is known to run as a primary.
