@@ -40,7 +40,8 @@ fn plan(choices: &mut Choices<'_>) -> Plan {
         }
         match &mut fault.when {
             When::AtMs(when) => *when = at,
-            When::Order { after_ms, nth, phase, .. } => {
+            When::Order { after_ms, nth, phase, or_at_ms, .. } => {
+                *or_at_ms = or_at_ms.map(|or_at| or_at.saturating_sub(*after_ms) + at);
                 *after_ms = at;
                 *nth = choices.pick(&[1, 1, 2, 3]);
                 *phase = choices.pick(&[Phase::Before, Phase::After, Phase::Applied, Phase::Ended]);

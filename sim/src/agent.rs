@@ -9,7 +9,6 @@ use matriarch_core::event::{Event, GuardEvent, HostEvent, PeerEvent, PostgresEve
 use matriarch_core::id::RequestId;
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
-use matriarch_core::time::Seen;
 use matriarch_core::view::postgres::DataDir;
 
 use crate::coverage;
@@ -106,7 +105,7 @@ impl World {
             Message::Looked { number, process } => self.looked(node, number, process),
             Message::Job(op) => self.job_goes_on(node, op),
             Message::JobDone(op, outcome) => self.job_done(node, op, outcome),
-            Message::Observed { op, asked } => self.observed(node, op, asked),
+            Message::Observed { op, sql } => self.observed(node, op, sql),
             Message::Written { op } => self.written(node, op),
             Message::Asked { asker, question } => self.peer_asks(node, asker, question),
             Message::WaitedLongEnough(asker) => self.peer_waited(node, asker),
@@ -249,11 +248,7 @@ impl World {
             Action::Host(HostAction::WritePledge(pledge)) => self.write(node, op, File::Pledge(pledge)),
             Action::Store(action) => self.call(node, op, action),
             Action::Peer(action) => self.ask_peer(node, op, action),
-            Action::Postgres(PostgresAction::Observe) => {
-                let asked = self.clock(node);
-                let takes = Duration::from_micros(self.postgres_random.between(500, 5000));
-                self.tell(node, takes, Message::Observed { op, asked });
-            }
+            Action::Postgres(PostgresAction::Observe) => self.ask_postgres(node, op),
             Action::Postgres(PostgresAction::Look) => {
                 self.tell(node, ms(1), Message::Look);
                 self.tell(node, ms(3), Message::event(Event::Postgres(PostgresEvent::Answered { op, sql: None })));
@@ -333,7 +328,7 @@ impl World {
         self.step(node, Event::Postgres(PostgresEvent::ProcessSeen(process)));
     }
 
-    fn data(&self, node: NodeId) -> DataDir {
+    pub(crate) fn data(&self, node: NodeId) -> DataDir {
         if self.nodes[node.0].files.hidden {
             return DataDir::Unreadable("too many open files".into());
         }
@@ -355,20 +350,6 @@ impl World {
         }
         self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
         self.step(node, Event::Postgres(PostgresEvent::ProcessSeen(process)));
-    }
-
-    /// What PostgreSQL answers is told.
-    pub fn observed(&mut self, node: NodeId, op: matriarch_core::id::OpId, asked: matriarch_core::time::Instant) {
-        let heard = self.clock(node);
-        let sql = self.nodes[node.0].server.sql(&self.wal, self.now, &self.names);
-        if sql.is_none() {
-            self.look_at_once(node);
-        }
-        let sql = sql.map(|sql| Seen::new(sql, asked.min(heard), heard));
-        // A standby that followed onto a new timeline has a new history.
-        let data = self.data(node);
-        self.step(node, Event::Postgres(PostgresEvent::DataSeen(data)));
-        self.step(node, Event::Postgres(PostgresEvent::Answered { op, sql }));
     }
 
     // --- operators --------------------------------------------------------------------------------------------------

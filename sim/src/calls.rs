@@ -488,11 +488,6 @@ impl World {
         View { at, state: &agent.state }.own_answer()
     }
 
-    /// As the runtime does for a peer that waits: PostgreSQL is asked anew, and core hears the answer first.
-    fn freshen(&mut self, node: NodeId) {
-        self.observed(node, OpId::UNASKED, self.clock(node));
-    }
-
     /// Those whose position is reached are told.
     pub fn tell_waiters(&mut self, node: NodeId) {
         if self.nodes[node.0].awake().is_none_or(|agent| agent.waiters.is_empty()) {

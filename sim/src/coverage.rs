@@ -9,6 +9,8 @@ use matriarch_core::effects::{Decision, Order};
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
 
+use crate::fault;
+
 /// What a swarm that proves something has seen.
 pub const EVIDENCE: [&str; 15] = [
     "clone",
@@ -129,7 +131,6 @@ pub const LONG_SWARM: u64 = 50_000;
 pub const UNREACHABLE: &[(&str, &str)] = &[
     ("reason data_dir_vanishing", "simulated directories are removed in one moment"),
     ("reason ttl_too_short", "the store grants 2 s at least, and that is enough"),
-    ("reason stop_ignored", "no simulated session takes no notice of a fast stop"),
     ("reason outgrown", "every simulated server has as much of everything"),
     ("reason promotion_vetoed", SCRIPTS),
     ("reason restoring", SCRIPTS),
@@ -178,6 +179,8 @@ pub struct Coverage {
     pub rungs: BTreeMap<&'static str, u64>,
     /// For how many milliseconds nobody served, by the kind of the fault that alone brought it about.
     pub outages: BTreeMap<&'static str, Vec<u32>>,
+    /// Faults that struck something, by their kind.
+    pub faults: BTreeMap<&'static str, u64>,
     /// Orders.
     pub orders: BTreeMap<&'static str, u64>,
     /// Orders by what came of them.
@@ -188,6 +191,11 @@ impl Coverage {
     /// Something happened.
     pub fn count(&mut self, what: &'static str) {
         *self.events.entry(what).or_default() += 1;
+    }
+
+    /// A fault struck something.
+    pub fn struck(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
     }
 
     /// How often something happened.
@@ -246,6 +254,9 @@ impl Coverage {
         for (kind, lasted) in &other.outages {
             self.outages.entry(kind).or_default().extend(lasted);
         }
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
         for (name, count) in &other.orders {
             *self.orders.entry(name).or_default() += count;
         }
@@ -255,13 +266,14 @@ impl Coverage {
     }
 
     /// What was never seen although it must be, and what was seen although it is listed as out of reach: reasons, rungs,
-    /// and orders by what came of them. What is rare must be there only in a `long` swarm.
+    /// orders by what came of them, and every kind of fault. What is rare must be there only in a `long` swarm.
     pub fn surprises(&self, long: bool) -> Vec<String> {
         let known: Vec<String> = Reason::CODES
             .iter()
             .map(|code| format!("reason {code}"))
             .chain(LADDER.iter().map(|row| format!("rung {}", row.rung.name())))
             .chain(OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| format!("{order} {outcome}"))))
+            .chain(fault::KINDS.iter().map(|kind| format!("fault {kind}")))
             .collect();
         let seen = self.seen();
         let is_of = |list: &[(&str, &str)], what: &str| list.iter().any(|(listed, _)| *listed == what);
@@ -276,7 +288,8 @@ impl Coverage {
         let reasons = self.reasons.keys().map(|code| format!("reason {code}"));
         let rungs = self.rungs.keys().map(|rung| format!("rung {rung}"));
         let outcomes = self.outcomes.keys().map(|(order, outcome)| format!("{order} {outcome}"));
-        reasons.chain(rungs).chain(outcomes).collect()
+        let faults = self.faults.keys().map(|kind| format!("fault {kind}"));
+        reasons.chain(rungs).chain(outcomes).chain(faults).collect()
     }
 
     /// What must have happened in a swarm, and did not: without it the swarm proves nothing.
@@ -409,6 +422,9 @@ mod tests {
         coverage.rungs.extend(LADDER.iter().map(|row| (row.rung.name(), 1)));
         let pairs = OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| (*order, outcome)));
         coverage.outcomes.extend(pairs.map(|pair| (pair, 1)));
+        for kind in fault::KINDS {
+            coverage.struck(kind);
+        }
         let listed = UNREACHABLE.len();
         assert_eq!(coverage.surprises(true).len(), listed, "all that is listed is seen");
         for (what, _) in UNREACHABLE {
@@ -419,6 +435,9 @@ mod tests {
         coverage.reasons.remove("following");
         coverage.rungs.remove("race");
         assert_eq!(coverage.surprises(true), ["never seen: reason following", "never seen: rung race"]);
+        coverage.faults.remove("pause");
+        assert_eq!(coverage.surprises(true).len(), 3, "a kind of fault that strikes nothing any more");
+        coverage.struck("pause");
         coverage.outcomes.remove(&("hold", "refused"));
         assert_eq!((coverage.surprises(true).len(), coverage.surprises(false).len()), (3, 2), "it is rare");
     }

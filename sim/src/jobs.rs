@@ -398,6 +398,7 @@ impl World {
                     }
                     self.pump(node);
                 }
+                self.nodes[node.0].server.checkpointed = Some(self.now);
                 done
             }
             PostgresAction::CreateSlot(_) | PostgresAction::AdvanceSlot { .. } | PostgresAction::DropSlot(_) => {

@@ -16,6 +16,7 @@ pub mod guard;
 mod guards;
 pub mod html;
 mod jobs;
+mod monitoring;
 pub mod mutant;
 pub mod net;
 pub mod node;

@@ -1,6 +1,6 @@
 //! A node: a host with its clock, its small files, its PostgreSQL, the guard, and the agent while one runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use matriarch_core::action::{PostgresAction, StoreAction};
@@ -13,7 +13,7 @@ use matriarch_core::state::State;
 use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::peers::PeerAnswer;
-use matriarch_core::view::postgres::Process;
+use matriarch_core::view::postgres::{Process, Sql};
 use matriarch_core::view::store::ClusterView;
 
 use crate::guard::Guard;
@@ -112,6 +112,8 @@ pub struct Agent {
     pub calls: BTreeMap<u64, Call>,
     /// Work on PostgreSQL, by its order.
     pub jobs: BTreeMap<OpId, Job>,
+    /// What PostgreSQL was asked, and has not answered.
+    pub monitoring: BTreeSet<OpId>,
     /// Questions to other agents.
     pub questions: BTreeMap<OpId, Question>,
     /// Who asked for our position, by the request that core answers.
@@ -305,8 +307,8 @@ pub enum Message {
     Observed {
         /// The order.
         op: OpId,
-        /// When it was asked.
-        asked: Instant,
+        /// What PostgreSQL said, and when it was asked.
+        sql: Option<(Box<Sql>, Instant)>,
     },
     /// A small file was written, or not.
     Written {
@@ -401,6 +403,7 @@ impl Agent {
             inbox: VecDeque::new(),
             calls: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            monitoring: BTreeSet::new(),
             questions: BTreeMap::new(),
             asked: BTreeMap::new(),
             waiters: Vec::new(),

@@ -11,6 +11,9 @@ use crate::postgres::{Crash, SENDER_TIMEOUT, Stream};
 use crate::time::ms;
 use crate::world::{Due, ServerStep, World};
 
+/// So little is left to be written by a checkpoint after another.
+const CHECKPOINT_AGE_MS: u64 = 40_000;
+
 impl World {
     /// A postmaster comes up.
     pub fn fork(&mut self, node: NodeId, as_standby: Option<Option<NodeId>>) -> Pid {
@@ -43,6 +46,7 @@ impl World {
     /// A postmaster has got so far.
     pub fn server_step(&mut self, node: NodeId, pid: Pid, what: ServerStep) {
         if self.nodes[node.0].server.postmaster.as_ref().is_none_or(|pm| pm.pid != pid) {
+            self.monitoring_breaks(node, what);
             return;
         }
         if self.nodes[node.0].server.stands_still() {
@@ -69,6 +73,7 @@ impl World {
             ServerStep::RecoveredInPlace => self.recovered_in_place(node),
             ServerStep::GiveUpDraining => self.gone(node),
             ServerStep::Quit => self.gone(node),
+            ServerStep::Asked { op, boot, asked, back } => self.monitored(node, (op, boot), asked, back),
         }
     }
 
@@ -127,7 +132,7 @@ impl World {
 
     /// A stop was asked for.
     pub fn stop(&mut self, node: NodeId, mode: StopMode) {
-        let takes = self.takes(self.pace.stop);
+        let takes = self.takes(self.pace.stop) + self.shutdown_checkpoint(node);
         let server = &mut self.nodes[node.0].server;
         let stands_still = server.stands_still();
         let Some(pm) = &mut server.postmaster else { return };
@@ -152,6 +157,15 @@ impl World {
         self.looks_soon(node);
     }
 
+    /// Where checkpoints are slow, that of a primary's shutdown is, unless another has just been written.
+    fn shutdown_checkpoint(&mut self, node: NodeId) -> Duration {
+        let server = &self.nodes[node.0].server;
+        let primary = server.postmaster.as_ref().is_some_and(|pm| !pm.in_recovery);
+        let recent = server.checkpointed.is_some_and(|at| self.now.since(at) < ms(CHECKPOINT_AGE_MS));
+        let slow = self.settings.slow_checkpoints && primary && !recent;
+        if slow { self.takes(self.pace.checkpoint) } else { Duration::ZERO }
+    }
+
     /// Sessions are over, the checkpoint of the shutdown is written; senders drain.
     fn shut_down(&mut self, node: NodeId, pid: Pid) {
         let server = &mut self.nodes[node.0].server;
@@ -168,6 +182,13 @@ impl World {
             self.gone(node);
             return;
         }
+        // Its shutdown checkpoint comes when the last session has gone.
+        if server.deaf {
+            pm.waits_for_session = true;
+            self.checks.waited_for_session = Some(self.now);
+            self.coverage.count("stop that a session ignores");
+            return;
+        }
         if !self.writes(node, Record::Checkpoint) {
             return;
         }
@@ -178,6 +199,17 @@ impl World {
         self.looks_soon(node);
         self.later(SENDER_TIMEOUT, Due::Server { node, pid, what: ServerStep::GiveUpDraining });
         self.drain(node);
+    }
+
+    /// A session that took no notice of a stop has ended.
+    pub fn session_ends(&mut self, node: NodeId) {
+        let server = &mut self.nodes[node.0].server;
+        server.deaf = false;
+        let Some(pm) = &mut server.postmaster else { return };
+        if std::mem::take(&mut pm.waits_for_session) {
+            let pid = pm.pid;
+            self.later(ms(1), Due::Server { node, pid, what: ServerStep::ShutDown });
+        }
     }
 
     /// A standby receives and replays no more; those who stream from it get the rest.
@@ -235,7 +267,7 @@ impl World {
         let pm = server.postmaster.take();
         server.dies();
         let Some(pm) = pm else { return };
-        self.nodes[node.0].deferred.clear();
+        self.deferred_breaks(node);
         self.trace.note(self.now, node, '.', || format!("postmaster {} is gone ({how:?})", pm.pid.0));
         if !self.is_restarting(node) {
             self.checks.by_hand[node.0] = None;
@@ -251,6 +283,15 @@ impl World {
         self.guard_sees_death(node);
         self.looks_soon(node);
         self.poll_jobs(node);
+    }
+
+    /// What waited for its processes to go on waits for nothing.
+    fn deferred_breaks(&mut self, node: NodeId) {
+        for due in std::mem::take(&mut self.nodes[node.0].deferred) {
+            if let Due::Server { what, .. } = due {
+                self.monitoring_breaks(node, what);
+            }
+        }
     }
 
     /// Its agent restarts it: it comes up again as what it was.
@@ -278,7 +319,7 @@ impl World {
         let Some(pm) = server.postmaster.clone().filter(|_| server.stuck.is_none()) else { return };
         let pid = pm.pid;
         server.postmaster_dies(backends);
-        self.nodes[node.0].deferred.clear();
+        self.deferred_breaks(node);
         self.trace.note(self.now, node, '!', || format!("postmaster {} is killed, {backends} backends live", pid.0));
         if backends > 0 {
             self.later(ms(for_ms), Due::OrphansEnd { node });

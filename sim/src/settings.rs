@@ -87,6 +87,14 @@ pub enum LeftOut {
     StoreMember,
 }
 
+impl LeftOut {
+    /// One that there is: a store of one member does without none.
+    fn drawn(random: &mut Stream, store_members: usize) -> Self {
+        let all = [Self::Down, Self::CutOff, Self::StoreMember];
+        *random.pick(if store_members > 2 { &all } else { &all[..2] })
+    }
+}
+
 /// `ttl`, `loop_wait` and `retry_timeout` that fit together.
 pub const TIMINGS: [(u64, u64, u64); 5] =
     [(30_000, 10_000, 10_000), (20_000, 5000, 7000), (10_000, 2000, 4000), (5000, 1000, 2000), (3000, 1000, 1000)];
@@ -160,7 +168,7 @@ impl Settings {
             commit_ms: random.magnitude(50, 2000),
             silent_calm: random.chance(10),
             slow_checkpoints: random.chance(10),
-            left_out: random.chance(25).then(|| *random.pick(&[LeftOut::Down, LeftOut::CutOff, LeftOut::StoreMember])),
+            left_out: random.chance(30).then(|| LeftOut::drawn(random, store_members)),
             permanent_slot: random.chance(50),
             ..Self::usual()
         }

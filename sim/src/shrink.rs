@@ -79,11 +79,11 @@ impl Shrinking<'_> {
                     break;
                 }
             }
-            let at_ms = match &self.best.faults[index].when {
-                When::Order { after_ms, .. } => *after_ms,
+            let times = match &self.best.faults[index].when {
+                When::Order { after_ms, or_at_ms, .. } => [Some(*after_ms), *or_at_ms],
                 When::AtMs(_) => continue,
             };
-            self.with(index, |fault| fault.when = When::AtMs(at_ms));
+            times.into_iter().flatten().any(|at_ms| self.with(index, |fault| fault.when = When::AtMs(at_ms)));
         }
     }
 

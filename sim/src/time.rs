@@ -51,7 +51,7 @@ const WALL_EPOCH_MS: i64 = 1_800_000_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {
     /// What CLOCK_BOOTTIME shows at true time 0.
-    pub offset_ns: u64,
+    pub offset_ns: i64,
     /// How much faster it runs than true time, in parts per million.
     pub rate_ppm: i64,
     /// How far the wall clock is off.
@@ -81,6 +81,13 @@ impl Clock {
         time
     }
 
+    /// The host has booted, so long ago: CLOCK_BOOTTIME has begun anew.
+    pub fn begins_anew(&mut self, now: Time, ago: Duration) {
+        let drift = i128::from(now.0) * i128::from(self.rate_ppm) / 1_000_000;
+        let shown = ago.as_nanos() as i128 - i128::from(now.0) - drift;
+        self.offset_ns = i64::try_from(shown).expect("a run takes less than centuries");
+    }
+
     /// What the wall clock shows.
     pub fn wall(&self, now: Time) -> WallMillis {
         WallMillis(WALL_EPOCH_MS + now.ms() as i64 + self.wall_off_ms)
@@ -102,5 +109,16 @@ mod tests {
         }
         let clock = Clock { offset_ns: 5, rate_ppm: 0, wall_off_ms: 0 };
         assert_eq!(clock.when(Instant(3)), Time(0));
+    }
+
+    #[test]
+    fn a_clock_begins_anew_with_its_host() {
+        let mut clock = Clock { offset_ns: 5_000_000_000, rate_ppm: -900, wall_off_ms: 0 };
+        let (now, later) = (Time(600_000_000_000), Time(601_000_000_000));
+        clock.begins_anew(now, ms(3000));
+        assert_eq!(clock.read(now), Instant(3_000_000_000));
+        assert_eq!(clock.read(later).since(clock.read(now)), Duration::from_micros(999_100));
+        let back = clock.when(clock.read(later));
+        assert!(back <= later && clock.read(back) == clock.read(later), "{back:?}");
     }
 }

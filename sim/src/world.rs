@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use matriarch_core::action::GuardAction;
 use matriarch_core::event::{Event, Request};
-use matriarch_core::id::{Lsn, Member, Pid, Revision};
+use matriarch_core::id::{Lsn, Member, OpId, Pid, Revision};
 use matriarch_core::time::{Duration, Instant, Seen};
 use matriarch_core::view::store::ClusterView;
 
@@ -227,6 +227,17 @@ pub enum ServerStep {
     GiveUpDraining,
     /// SIGQUIT that came while its processes stood still.
     Quit,
+    /// An agent asks it how it is.
+    Asked {
+        /// The order.
+        op: OpId,
+        /// Of which agent.
+        boot: u32,
+        /// When it was asked, by the agent's clock.
+        asked: Instant,
+        /// How long the answer takes.
+        back: Duration,
+    },
 }
 
 struct Entry(Time, u64, Due);
@@ -359,7 +370,7 @@ impl World {
         let (seed, settings) = (plan.seed, plan.settings.clone());
         let mut hosts = Stream::new(seed, "hosts");
         let clock = |random: &mut Stream| Clock {
-            offset_ns: random.between(1_000_000_000, 1_000_000_000_000),
+            offset_ns: random.between(1_000_000_000, 1_000_000_000_000) as i64,
             rate_ppm: random.between(0, 2 * settings.clock_ppm) as i64 - settings.clock_ppm as i64,
             wall_off_ms: random.between(0, 20_000) as i64 - 10_000,
         };

@@ -202,8 +202,10 @@ pub(super) fn serve(view: &View<'_>, held: &Held, dir: &Cluster, timeline: Timel
         verdict.orders.push(timeline_number::reserve(view, held, timeline).1);
     }
     if restart_wanted(view) {
-        verdict.reason = Reason::RestartRequested;
-        verdict.orders.push(Action::Postgres(PostgresAction::Restart));
+        let short = super::switchover::stops_shortly(view);
+        verdict.reason = if short { Reason::RestartRequested } else { Reason::CheckpointBeforeStop };
+        let next = if short { PostgresAction::Restart } else { PostgresAction::Checkpoint };
+        verdict.orders.push(Action::Postgres(next));
         verdict.steady = false;
     } else if view.cluster().is_some_and(|c| c.system_id().is_none()) && !view.state.memory.roles_created {
         verdict.reason = Reason::CreatingRoles;

@@ -106,14 +106,18 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
     if let Some(begin) = asked_for_at_once(view) {
         return Verdict::order(Reason::ScheduleBegun, Action::Store(begin));
     }
-    let checkpointed = view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX);
-    if !checkpointed {
+    if !stops_shortly(view) {
         return Verdict::order(Reason::CheckpointBeforeStop, Action::Postgres(PostgresAction::Checkpoint));
     }
     let stop = Action::Postgres(PostgresAction::Stop(StopMode::Fast));
     // The candidate is told to get its lease ready: by the time PostgreSQL has stopped it has one.
     let announce = candidates.iter().map(|(name, record)| await_replay(name, record, Lsn(0), Duration::from_secs(1)));
     Verdict::orders(Reason::StoppingForHandover, core::iter::once(stop).chain(announce).collect())
+}
+
+/// A checkpoint was written a moment ago: that of the shutdown finds little to write. Nobody serves while it is written.
+pub(crate) fn stops_shortly(view: &View<'_>) -> bool {
+    view.state.memory.checkpointed.is_some_and(|at| view.at.since(at) < CHECKPOINT_AGE_MAX)
 }
 
 /// What was scheduled is asked for at once from here on, by the key and so for whoever reads it.

@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::{switchover, text, words};
 use crate::action::{Answer, PostgresAction};
+use crate::decide::stops_shortly;
 use crate::event::ScheduledRestart;
 use crate::id::OpId;
 use crate::state::{PendingKind, State};
@@ -32,6 +33,10 @@ pub(crate) fn ended(state: &mut State, op: OpId, refused: Option<String>) {
 
 pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Option<Answer> {
     if op.is_some() {
+        return None;
+    }
+    // The one before the stop, or another: the restart comes after it.
+    if matches!(view.controlling(), Some(PostgresAction::Checkpoint)) {
         return None;
     }
     // The role is not settled, or the agent only observes: no rung takes the request up.
@@ -85,7 +90,9 @@ pub(crate) fn is_due(view: &View<'_>) -> bool {
 /// PostgreSQL was restarted meanwhile, the time passed long ago, or it has come and the conditions do not hold. While
 /// the cluster is paused its time does not come.
 fn is_void(view: &View<'_>, wanted: &ScheduledRestart) -> bool {
-    let missed = !view.paused() && view.is_long_over(wanted.schedule.at);
+    // A checkpoint before the stop may take longer than a restart may be late.
+    let begun = matches!(view.controlling(), Some(PostgresAction::Checkpoint)) || stops_shortly(view);
+    let missed = !view.paused() && !begun && view.is_long_over(wanted.schedule.at);
     let Some(sql) = view.fresh_sql() else { return missed };
     let known = wanted.postmaster_start_us != 0;
     if (known && sql.postmaster_start_us != wanted.postmaster_start_us) || missed {

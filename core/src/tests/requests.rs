@@ -22,6 +22,34 @@ fn a_restart_that_loses_its_lane_is_answered() {
     assert_eq!(told.get(&RequestId(1)), Some(&Answer::Text { status: 503, body: "restart failed".into() }));
 }
 
+/// The bug: the shutdown checkpoint of a restart took half a minute, in which nobody served.
+#[test]
+fn a_primary_writes_a_checkpoint_before_it_is_restarted() {
+    const CHECKPOINT: Action = Action::Postgres(PostgresAction::Checkpoint);
+    let mut node = Node::primary().with(|state| state.memory.checkpointed = None);
+    let effects = node.step(Event::Operator(RequestId(1), Request::Restart));
+    assert!(actions(&effects).contains(&CHECKPOINT) && !actions(&effects).contains(&RESTART));
+    assert!(answers(&effects).is_empty(), "it comes after the checkpoint");
+    assert_eq!(node.concludes(), (crate::decide::Rung::Leader, "checkpoint_before_stop", crate::decide::Fate::Keep));
+    node = node.later(1_000);
+    assert!(answers(&node.tick()).is_empty());
+    let op = node.state.ops.in_lane(&Lane::PgControl).expect("the checkpoint is being written").op;
+    let outcome = Outcome::Done(crate::event::PostgresDone::Done);
+    let effects = node.step(Event::Postgres(crate::event::PostgresEvent::Completed { op, outcome }));
+    assert!(actions(&effects).contains(&RESTART), "{effects:?}");
+}
+
+/// The bug: whose checkpoint took longer than a restart may be late was forgotten.
+#[test]
+fn a_scheduled_restart_that_has_begun_is_not_missed() {
+    let mut node = Node::primary().with(|state| state.memory.checkpointed = None);
+    told(&mut node, Request::ScheduleRestart(wanted(500)));
+    assert!(!actions(&passes(&mut node, 500)).contains(&RESTART));
+    node = node.later(16_000);
+    node.tick();
+    assert!(node.state.scheduled_restart.is_some(), "its checkpoint is being written");
+}
+
 #[test]
 fn a_restart_that_no_rung_takes_up_is_answered_in_the_end() {
     let mut node = Node::racing().config(|config| config.nofailover = true);
@@ -438,7 +466,7 @@ fn a_scheduled_restart_is_void_after_another_start_or_long_after_its_time() {
     // Nobody could take it up: the role was not settled, or PostgreSQL did not answer.
     let mut node = Node::primary();
     told(&mut node, Request::ScheduleRestart(wanted(500)));
-    node.state.postgres.sql = None;
+    (node.state.postgres.sql, node.state.memory.checkpointed) = (None, None);
     assert!(!actions(&passes(&mut node, 15_500)).contains(&RESTART));
     assert!(node.state.scheduled_restart.is_some());
     passes(&mut node, 1);

@@ -78,8 +78,11 @@ impl World {
                 | What::Reinitialize(_)
         );
         if momentary {
-            // What is there is started again, or handed over: no lease has to end.
-            return 2 * AHEAD_PATIENCE;
+            // What is there is started again, or handed over: no lease has to end. Nobody writes a checkpoint before he stops
+            // it by hand.
+            let by_hand = matches!(fault.what, What::StopByHand(_) | What::RestartByHand(_));
+            let checkpoint = if by_hand { ms(self.pace.checkpoint.1) } else { Duration::ZERO };
+            return 2 * AHEAD_PATIENCE + checkpoint;
         }
         // A store that went back is not believed for a ttl, and its old keys last another.
         let restored = matches!(fault.what, What::RestoreStore(_));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matriarch_core::config::ASKED_START_LIMIT;
+use matriarch_core::config::{ASKED_START_LIMIT, STOP_LIMIT};
 
 use crate::node::NodeId;
 use crate::time::ms;
@@ -46,7 +46,15 @@ impl World {
         let requested = self.nodes[holder.0].agent.as_ref().is_some_and(|agent| agent.state.memory.requested);
         let configured = ms(self.settings.primary_start_timeout_ms);
         let start = if requested && configured.is_zero() { ASKED_START_LIMIT } else { configured };
-        start + ms(self.settings.serving_bound_ms() + STAGES_MS)
+        let checkpoint = ms(self.pace.checkpoint.1);
+        start + checkpoint + self.stop_bound() + ms(self.settings.serving_bound_ms() + STAGES_MS)
+    }
+
+    /// A session that takes no notice is waited for, and once more where somebody else had asked for the stop.
+    fn stop_bound(&self) -> Duration {
+        let since = self.checks.idle.map_or(self.now, |(_, since)| since);
+        let waited = self.checks.waited_for_session.is_some_and(|at| at >= since);
+        if waited { 2 * STOP_LIMIT } else { Duration::ZERO }
     }
 }
 

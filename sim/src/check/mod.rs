@@ -82,6 +82,8 @@ pub const NODES_MAX: usize = 7;
 /// What the checkers remember.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
+    /// When a stop last began to wait for a session that takes no notice.
+    pub waited_for_session: Option<Time>,
     /// When a fault last struck each node, or ended there.
     pub quiet_since: [Time; NODES_MAX],
     /// Since when its server answers that was started last, if it does.

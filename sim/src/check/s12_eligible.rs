@@ -42,6 +42,11 @@ impl World {
         self.checks.told[node.0].insert(from, Told { asked, heard, answer });
     }
 
+    /// The host has booted: what its agent was told before is dated by a clock that is no more.
+    pub fn forget_told(&mut self, node: NodeId) {
+        self.checks.told[node.0].clear();
+    }
+
     /// Where that is which a node has told of itself; `None`: its directory is another by now.
     fn place_of(&self, from: NodeId, answer: &PeerAnswer) -> Option<Place> {
         let end = self.nodes[from.0].place()?;

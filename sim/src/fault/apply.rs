@@ -27,7 +27,12 @@ impl World {
                     let at = Time::from_ms(*at);
                     self.at(at, Due::Fault(index));
                 }
-                When::Order { nth, .. } => self.watching.push(Watching { index, left: *nth, given: None }),
+                When::Order { nth, or_at_ms, .. } => {
+                    self.watching.push(Watching { index, left: *nth, given: None });
+                    if let Some(at) = or_at_ms.map(Time::from_ms) {
+                        self.at(at, Due::Fault(index));
+                    }
+                }
             }
         }
     }
@@ -107,9 +112,11 @@ impl World {
         }
     }
 
-    /// A fault begins by its time.
+    /// A fault begins by its time: also one that has waited for an order in vain.
     pub fn fault_begins(&mut self, index: usize) {
-        if self.healed.is_none() {
+        let waited = self.watching.extract_if(.., |watching| watching.index == index).count() > 0;
+        let by_time = matches!(self.plan.faults[index].when, When::AtMs(_));
+        if self.healed.is_none() && (by_time || waited) {
             self.strike(index, None);
         }
     }
@@ -119,6 +126,10 @@ impl World {
         let node = |place| self.node_at(place, orderer);
         let struck = fault.what.place().map(node);
         let now = self.now;
+        if self.comes_to_nothing(fault.what, struck.unwrap_or(NodeId(0))) {
+            return;
+        }
+        self.coverage.struck(fault.what.kind());
         self.trace.world(now, '*', || match struck {
             Some(node) => format!("{:?} for {} ms, node {}", fault.what, fault.for_ms, crate::node::name(node)),
             None => format!("{:?} for {} ms", fault.what, fault.for_ms),
@@ -148,7 +159,7 @@ impl World {
     }
 
     /// Another leads and serves: only then does anybody take data away that may be the last.
-    fn follows_who_serves(&self, node: NodeId) -> bool {
+    pub(super) fn follows_who_serves(&self, node: NodeId) -> bool {
         self.leading().is_some_and(|leading| leading != node && self.nodes[leading.0].server.serves())
     }
 
@@ -196,20 +207,16 @@ impl World {
             What::GarbleKey(key) => self.key_garbled(key),
             What::ChangeConfig { .. } => self.configuration_changes(what),
             What::RemoveData(_) => {
-                if self.follows_who_serves(node) {
-                    self.nodes[node.0].server.disk = Disk::Empty;
-                    // A server whose files are gone does not last.
-                    self.killed(node);
-                }
+                self.nodes[node.0].server.disk = Disk::Empty;
+                // A server whose files are gone does not last.
+                self.killed(node);
             }
             What::ForeignData(_) => {
-                if self.follows_who_serves(node) {
-                    self.gone(node);
-                    self.nodes[node.0].server.initdb(&mut self.wal, FOREIGN);
-                    self.looks_soon(node);
-                    self.checks.struck.insert(index, node);
-                    self.later(ms(for_ms), ends);
-                }
+                self.gone(node);
+                self.nodes[node.0].server.initdb(&mut self.wal, FOREIGN);
+                self.looks_soon(node);
+                self.checks.struck.insert(index, node);
+                self.later(ms(for_ms), ends);
             }
             What::Switchover(_) => self.switchover(node, None),
             What::Failover(_) => self.failover(node),
@@ -256,6 +263,10 @@ impl World {
                 }
             }
             What::FillData(_) => host.server.full = on,
+            What::DeafSession(_) if on => {
+                host.server.deaf = host.server.postmaster.as_ref().is_some_and(|pm| !pm.in_recovery);
+            }
+            What::DeafSession(_) => self.session_ends(node),
             What::SuspendHost(_) if on => self.host_is_suspended(node),
             What::SuspendHost(_) => self.host_wakes(node),
             // What stands still already, with its host perhaps, goes on standing still.
@@ -289,7 +300,8 @@ impl World {
                     self.store_restored(ago_ms);
                 }
                 for member in 0..self.members.len() {
-                    self.store_member(member, |state| state.up = !on);
+                    let stays_down = !on && self.is_kept_up(What::StopStoreMember(member), NodeId(0));
+                    self.store_member(member, |state| state.up = !on && !stays_down);
                 }
             }
             cut => {
@@ -373,6 +385,9 @@ impl World {
         self.trace.ended(now, index);
         self.checks.disturbed(what.place().map(|_| node), now);
         self.note_unrest();
+        if self.is_kept_up(what, node) {
+            return;
+        }
         match what {
             What::CrashHost(_) | What::TearFiles(_) => self.host_comes_back(node),
             What::ForeignData(_) => self.foreign_data_removed(node),

@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 24] = [
+const AIMED: [(&str, Phase, What); 25] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -40,6 +40,7 @@ const AIMED: [(&str, Phase, What); 24] = [
     ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
     ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
+    ("stop", Phase::Before, What::DeafSession(Where::Orderer)),
     ("acquire", Phase::Applied, What::CrashHost(Where::Orderer)),
     ("acquire", Phase::Applied, What::CutFromStore(Where::Orderer)),
     ("write_epoch", Phase::Applied, What::CrashHost(Where::Orderer)),
@@ -52,6 +53,9 @@ const AIMED: [(&str, Phase, What); 24] = [
     ("release", Phase::Before, What::FreezeStoreMember(2)),
     ("disarm", Phase::Ended, What::Isolate(Where::Orderer)),
 ];
+
+/// A fault waits for its order for so long: more than half of what they wait for never comes.
+const PATIENCE_MS: u64 = 60_000;
 
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
@@ -83,6 +87,7 @@ pub(super) fn plan(seed: u64) -> Plan {
                 after_ms: at,
                 nth: *random.pick(&[1, 1, 2, 3]),
                 phase: *random.pick(&[Phase::Before, Phase::After, Phase::Applied, Phase::Ended]),
+                or_at_ms: Some(at + PATIENCE_MS),
             }
         } else {
             When::AtMs(at)
@@ -111,10 +116,10 @@ fn aimed(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> O
         return None;
     }
     let (kind, phase, what) = **random.pick(&fitting);
-    let when = When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase };
+    let when = When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase, or_at_ms: Some(at + PATIENCE_MS) };
     let for_ms = match (kind, what) {
         // Long enough for whoever hangs to be given up, by what is configured at least.
-        (_, What::HangStart(_)) => random.between(60_000, 240_000),
+        (_, What::HangStart(_) | What::DeafSession(_)) => random.between(60_000, 240_000),
         ("release", What::FreezeStoreMember(_)) => random.between(4000, 20_000),
         // A guard is disarmed for a pause: beyond the end of that.
         ("disarm", _) => random.magnitude(30_000, 200_000),
@@ -142,6 +147,7 @@ fn kinds(random: &mut Stream, settings: &Settings) -> Vec<What> {
         What::HangPostgres(here),
         What::FillData(here),
         What::KillBackend(here),
+        What::DeafSession(here),
         What::StopByHand(here),
         What::RestartByHand(here),
         What::PromoteByHand(here),
@@ -263,6 +269,7 @@ fn concrete(random: &mut Stream, settings: &Settings, kind: What) -> What {
         What::HangPostgres(_) => What::HangPostgres(here),
         What::FillData(_) => What::FillData(here),
         What::KillBackend(_) => What::KillBackend(here),
+        What::DeafSession(_) => What::DeafSession(here),
         What::StopByHand(_) => What::StopByHand(here),
         What::RestartByHand(_) => What::RestartByHand(here),
         What::PromoteByHand(_) => What::PromoteByHand(node),
@@ -329,7 +336,7 @@ fn length(random: &mut Stream, settings: &Settings, what: What) -> u64 {
         // Long enough for whatever happens meanwhile.
         What::Pause => random.magnitude(5000, 180_000),
         // Long enough for whoever hangs to be given up.
-        What::HangStart(_) => random.magnitude(500, 240_000),
+        What::DeafSession(_) | What::HangStart(_) => random.magnitude(500, 240_000),
         _ => random.magnitude(20, long),
     }
 }

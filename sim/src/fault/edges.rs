@@ -21,7 +21,7 @@ fn until(world: &mut World, at_ms: u64) {
 
 /// Whoever leads is frozen when its first renewal after a minute has come so far.
 fn frozen_at(phase: Phase) -> (World, NodeId) {
-    let when = When::Order { kind: "renew".into(), after_ms: 60_000, nth: 1, phase };
+    let when = When::Order { kind: "renew".into(), after_ms: 60_000, nth: 1, phase, or_at_ms: None };
     let faults = vec![Fault { when, what: What::FreezeAgent(Where::Orderer), for_ms: 1000 }];
     // Every message is on its way for longer than the world is looked at.
     let mut world = world(faults, Settings { delay_us: (5000, 5000), ..Settings::usual() });
@@ -54,7 +54,7 @@ fn a_fault_strikes_before_an_order_or_once_it_is_begun_has_its_effect_or_is_over
 
 #[test]
 fn an_agent_that_is_killed_between_a_file_and_the_word_of_it_has_written_the_file() {
-    let when = When::Order { kind: "write_epoch".into(), after_ms: 0, nth: 1, phase: Phase::Applied };
+    let when = When::Order { kind: "write_epoch".into(), after_ms: 0, nth: 1, phase: Phase::Applied, or_at_ms: None };
     let kills = vec![Fault { when, what: What::KillAgent(Where::Orderer), for_ms: 500 }];
     let mut world = world(kills, Settings::usual());
     let written = |world: &World| world.nodes.iter().position(|node| node.files.epoch.is_some());
@@ -123,6 +123,71 @@ fn a_cut_of_one_direction_leaves_the_other() {
         until(&mut world, 62_001);
         assert_eq!(cut(&world), (false, false), "{what:?}");
     }
+}
+
+#[test]
+fn a_session_that_takes_no_notice_keeps_its_server_from_stopping_until_it_is_ended() {
+    let stops = |stop: What, for_ms| {
+        let deaf = What::DeafSession(Where::Leader);
+        let faults = vec![
+            Fault { when: When::AtMs(60_000), what: deaf, for_ms },
+            Fault { when: When::AtMs(61_000), what: stop, for_ms: 0 },
+        ];
+        let mut world = world(faults, Settings::usual());
+        until(&mut world, 60_999);
+        let old = world.leading().unwrap();
+        let pid = world.nodes[old.0].server.postmaster.as_ref().unwrap().pid;
+        while world.nodes[old.0].server.postmaster.as_ref().is_some_and(|pm| pm.pid == pid) {
+            let next = world.now.ms() + 100;
+            until(&mut world, next);
+            assert!(next < 600_000, "it stops for nobody");
+        }
+        let gone = world.now.ms();
+        until(&mut world, gone + 10_000);
+        assert!(world.serving().is_some());
+        gone / 1000
+    };
+    let switchover = What::Switchover(Where::Leader);
+    assert_eq!(stops(switchover, 20_000), 80, "the session has ended by itself");
+    // Neither a shutdown checkpoint nor a session is there: it is ended a minute after it was told to stop, or two where
+    // whoever told it so was not the agent.
+    assert_eq!(stops(switchover, 300_000), 121);
+    assert_eq!(stops(What::StopByHand(Where::Leader), 300_000), 180);
+}
+
+#[test]
+fn who_hears_late_what_postgresql_answered_hears_of_the_past() {
+    let mut world = world(Vec::new(), Settings::usual());
+    until(&mut world, 60_000);
+    let leader = world.leading().unwrap();
+    let flushed = |world: &World| world.nodes[leader.0].agent.as_ref().unwrap().state.postgres.sql.clone().unwrap();
+    world.ask_postgres(leader, matriarch_core::id::OpId(u64::MAX));
+    until(&mut world, 60_003);
+    let agent = world.nodes[leader.0].agent.as_mut().unwrap();
+    agent.frozen = true;
+    let end = world.nodes[leader.0].place().unwrap();
+    until(&mut world, 70_000);
+    assert!(world.nodes[leader.0].place().unwrap().depth > end.depth, "it goes on");
+    world.thaw(leader);
+    until(&mut world, 70_001);
+    let told = flushed(&world);
+    assert!(told.value.flushed <= world.wal.lsn(end), "{told:?}");
+}
+
+#[test]
+fn who_asks_a_server_that_stands_still_waits_for_two_seconds() {
+    let op = matriarch_core::id::OpId(u64::MAX);
+    let answered = |frozen: bool, ms: u64| {
+        let mut world = world(Vec::new(), Settings::usual());
+        until(&mut world, 60_000);
+        let leader = world.leading().unwrap();
+        world.nodes[leader.0].server.frozen = frozen;
+        world.ask_postgres(leader, op);
+        until(&mut world, 60_000 + ms);
+        !world.nodes[leader.0].agent.as_ref().unwrap().monitoring.contains(&op)
+    };
+    assert!(answered(false, 10));
+    assert_eq!([1990, 2010].map(|ms| answered(true, ms)), [false, true]);
 }
 
 #[test]

@@ -23,6 +23,9 @@ impl World {
     }
 
     pub(super) fn host_comes_back(&mut self, node: NodeId) {
+        let boots_for = self.host_random.between(2000, 20_000);
+        self.nodes[node.0].clock.begins_anew(self.now, ms(boots_for));
+        self.forget_told(node);
         self.nodes[node.0].up = true;
         self.later(ms(500), Due::StartAgent(node));
     }

@@ -9,6 +9,7 @@ mod edges;
 mod host;
 mod keys;
 mod network;
+mod overlaps;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +71,9 @@ pub enum When {
         nth: u32,
         /// How far it has come.
         phase: Phase,
+        /// If none has come so far by then, it strikes all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        or_at_ms: Option<u64>,
     },
 }
 
@@ -131,6 +135,8 @@ pub enum What {
     FillData(Where),
     /// The kernel kills a backend: PostgreSQL recovers without its postmaster's death.
     KillBackend(Where),
+    /// A session of a primary takes no notice of a fast stop, which waits for it.
+    DeafSession(Where),
     /// An operator stops PostgreSQL behind the agent's back (`pg_ctl stop`).
     StopByHand(Where),
     /// An operator restarts it so.
@@ -236,6 +242,72 @@ pub enum What {
     Pause,
 }
 
+/// The kinds of faults, all of which a plan that is drawn may have.
+pub const KINDS: [&str; 62] = [
+    "kill_postmaster",
+    "kill_postgres",
+    "kill_agent",
+    "freeze_agent",
+    "stop_agent",
+    "kill_guard",
+    "crash_host",
+    "tear_files",
+    "suspend_host",
+    "set_wall_clock",
+    "freeze_postgres",
+    "hang_postgres",
+    "fill_data",
+    "kill_backend",
+    "deaf_session",
+    "stop_by_hand",
+    "restart_by_hand",
+    "promote_by_hand",
+    "isolate",
+    "cut_store",
+    "cut_to_store",
+    "cut_from_store",
+    "cut_agents",
+    "cut_from_agents",
+    "cut_to_agents",
+    "cut_replication",
+    "cut_from_replication",
+    "cut_to_replication",
+    "cut_clients",
+    "cut_from_clients",
+    "cut_to_clients",
+    "cut_pair",
+    "cut_from_member",
+    "cut_store_member",
+    "stop_store_member",
+    "freeze_store_member",
+    "stop_store",
+    "lose_key",
+    "lose_lease",
+    "delete_key",
+    "delete_all_keys",
+    "garble_key",
+    "restore_store",
+    "change_config",
+    "slow_network",
+    "lossy_network",
+    "silence_watches",
+    "fill_disk",
+    "hide_data",
+    "pause_replay",
+    "remove_data",
+    "switchover",
+    "failover",
+    "schedule_switchover",
+    "schedule_restart",
+    "restart",
+    "reinitialize",
+    "hang_start",
+    "fail_tools",
+    "foreign_data",
+    "ask_unsupported",
+    "pause",
+];
+
 impl What {
     /// Its name, without where and how.
     pub fn kind(&self) -> &'static str {
@@ -254,6 +326,7 @@ impl What {
             Self::HangPostgres(_) => "hang_postgres",
             Self::FillData(_) => "fill_data",
             Self::KillBackend(_) => "kill_backend",
+            Self::DeafSession(_) => "deaf_session",
             Self::StopByHand(_) => "stop_by_hand",
             Self::RestartByHand(_) => "restart_by_hand",
             Self::PromoteByHand(_) => "promote_by_hand",
@@ -326,6 +399,7 @@ impl What {
             | Self::HangPostgres(place)
             | Self::FillData(place)
             | Self::KillBackend(place)
+            | Self::DeafSession(place)
             | Self::StopByHand(place)
             | Self::RestartByHand(place)
             | Self::PromoteByHand(place)

@@ -97,14 +97,15 @@ fn assemble(seed: u64, json: &str) -> String {
 fn planned(fault: &Fault) -> Planned {
     let when = match &fault.when {
         When::AtMs(at) => format!("at {} s", seconds(*at)),
-        When::Order { kind, after_ms, nth, phase } => {
+        When::Order { kind, after_ms, nth, phase, or_at_ms } => {
             let side = match phase {
                 Phase::Before => "before",
                 Phase::After => "right after",
                 Phase::Applied => "with the effect of",
                 Phase::Ended => "after the end of",
             };
-            format!("{side} {kind} no. {nth} after {} s", seconds(*after_ms))
+            let or_at = or_at_ms.map_or_else(String::new, |at| format!(", or at {} s", seconds(at)));
+            format!("{side} {kind} no. {nth} after {} s{or_at}", seconds(*after_ms))
         }
     };
     let mut what = format!("{:?}", fault.what);
@@ -139,7 +140,8 @@ mod tests {
     #[test]
     fn a_fault_is_told_in_words() {
         let what = What::KillPostmaster(Where::Leader, 2);
-        let when = When::Order { kind: "promote".into(), after_ms: 12_005, nth: 2, phase: Phase::Before };
+        let when =
+            When::Order { kind: "promote".into(), after_ms: 12_005, nth: 2, phase: Phase::Before, or_at_ms: None };
         let told = planned(&Fault { when, what, for_ms: 0 });
         assert_eq!(told.what, "kill postmaster (leader, 2)");
         assert_eq!(told.when, "before promote no. 2 after 12.005 s");

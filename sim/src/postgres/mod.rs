@@ -90,6 +90,8 @@ pub struct Postmaster {
     pub recovers_in_place: bool,
     /// It is stopping so.
     pub stopping: Option<StopMode>,
+    /// All but a session that takes no notice have gone.
+    pub waits_for_session: bool,
     /// When it was started.
     pub since: Time,
     /// The stream that it receives.
@@ -152,6 +154,10 @@ pub struct Server {
     pub frozen: bool,
     /// Not even SIGKILL ends them: they wait for a disk. `Some(true)`: it was sent and is due when they go on.
     pub stuck: Option<bool>,
+    /// When the last checkpoint that was asked for was written.
+    pub checkpointed: Option<Time>,
+    /// One of its sessions takes no notice of a fast stop.
+    pub deaf: bool,
     /// The last process id that was used.
     pub pids: i32,
     /// Replay is paused.
@@ -172,6 +178,8 @@ impl Server {
             held: false,
             frozen: false,
             stuck: None,
+            checkpointed: None,
+            deaf: false,
             pids: 100,
             replay_paused: false,
             full: false,
@@ -354,6 +362,7 @@ impl Server {
             promoting: None,
             recovers_in_place: false,
             stopping: None,
+            waits_for_session: false,
             since: now,
             stream: None,
             flushing: false,
@@ -414,7 +423,7 @@ impl Server {
     pub fn dies(&mut self) {
         self.postmaster = None;
         self.orphans = None;
-        (self.held, self.frozen, self.stuck) = (false, false, None);
+        (self.held, self.frozen, self.stuck, self.deaf) = (false, false, None, false);
     }
 
     /// What was written and not made sure of goes with the power, up to `depth`: the kernel may have written some of it.
@@ -446,6 +455,7 @@ impl Server {
     pub fn postmaster_dies(&mut self, backends: u32) {
         let Some(pm) = self.postmaster.take() else { return };
         let write = pm.phase == Phase::Ready && !pm.in_recovery && pm.stopping.is_none() && !pm.recovers_in_place;
+        self.deaf = false;
         self.orphans = (backends > 0).then_some(Orphans { count: backends, write });
     }
 }
