@@ -11,6 +11,10 @@ use matriarch_core::reason::Reason;
 
 use crate::fault;
 
+/// Of that what each swarm must have seen, however few its seeds, beside acknowledged commits.
+pub const BASIC: [&str; 4] =
+    ["leader key taken after another", "rewind", "commit without answer", "store request without answer"];
+
 /// What a swarm that proves something has seen.
 pub const EVIDENCE: [&str; 15] = [
     "clone",

@@ -43,6 +43,8 @@ pub struct Ran {
     pub coverage: Coverage,
     /// Steps of core.
     pub steps: u64,
+    /// Things that happened in the world.
+    pub events: u64,
     /// Seconds of the world's time.
     pub seconds: u64,
     /// When it ended: at the first violation, or as planned.
@@ -110,6 +112,7 @@ fn ran(world: World) -> Ran {
     let (lost, acknowledged) = world.lost();
     Ran {
         steps: world.steps,
+        events: world.events,
         seconds: world.now.ms() / 1000,
         ended: world.now,
         acknowledged: (acknowledged, lost),

@@ -339,6 +339,8 @@ pub struct World {
     pub trace: Trace,
     /// Steps of core.
     pub steps: u64,
+    /// Things that happened.
+    pub events: u64,
     /// A script drives the world: agents decide nothing, and what they would have been told is here.
     pub scripted: Option<Vec<(NodeId, Event)>>,
 }
@@ -415,6 +417,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             steps: 0,
+            events: 0,
             scripted: None,
             nodes,
             settings,
@@ -509,6 +512,7 @@ impl World {
             }
             let Some(Reverse(Entry(time, _, what))) = self.due.pop() else { break };
             self.now = time;
+            self.events += 1;
             self.happens(what);
             self.look_around();
             self.check_after_event();

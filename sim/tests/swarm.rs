@@ -1,6 +1,7 @@
 //! The swarm of every test run: thousands of seeds, none of which breaks anything; the plans that broke something once;
 //! and planted bugs, to see that the swarm would find them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,17 +82,41 @@ fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
 fn plans_that_broke_something_once_do_not_any_more() {
     quiet_assertions();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    let mut count = 0;
+    let mut reached = BTreeMap::new();
     for entry in std::fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yml") {
+            continue;
+        }
         let plan: Plan = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(!plan.story.is_empty() && plan.broke.is_some(), "{} tells no story", path.display());
+        let planned = plan.faults.len();
         let ran = run(plan, None, Trace::hash_only());
         assert_eq!(ran.violation, None, "{}", path.display());
-        count += 1;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        reached.insert(name, (planned, ran.coverage));
     }
-    assert!(count > 0, "there are no plans in {}", dir.display());
+    assert!(!reached.is_empty(), "there are no plans in {}", dir.display());
+    let (file, now) = (dir.join("reached.txt"), told(&reached));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &now).unwrap();
+    }
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(now, before, "a plan does not come to what it came to (UPDATE=1 writes {} anew)", file.display());
+}
+
+/// What each plan comes to: how many of its faults struck, and the reasons that few plans reach. A plan that comes to
+/// something else has lost its point, or found another.
+fn told(reached: &BTreeMap<String, (usize, Coverage)>) -> String {
+    let plans_with = |code: &str| reached.values().filter(|(_, seen)| seen.reasons.contains_key(code)).count();
+    let mut text = String::new();
+    for (name, (planned, seen)) in reached {
+        let rare = seen.reasons.keys().filter(|code| 4 * plans_with(code) <= reached.len());
+        let rare: Vec<&str> = rare.copied().collect();
+        text += &format!("{name}: {} of {planned} faults; {}\n", seen.of("fault"), rare.join(" "));
+    }
+    text
 }
 
 /// Bugs that a few seeds must find; `matriarch-sim mutants` plants all of them.

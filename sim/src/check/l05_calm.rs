@@ -13,6 +13,10 @@ use crate::world::World;
 /// So many orders of one kind a node gives in a second at most, or to one peer.
 const A_SECOND_MAX: u32 = 60;
 
+/// So often a node concludes something else in the last minute of a calm world at most: what is asked of it by the clock, and
+/// each thing once.
+const DECISIONS_MAX: u32 = 2;
+
 impl World {
     /// Every order counts in its second, and two minutes after the faults ended in all.
     pub(super) fn count_orders(&mut self, node: NodeId, effects: &Effects) {
@@ -26,6 +30,9 @@ impl World {
         self.count_busy(node, counted);
         if self.healed.is_some_and(|healed| self.now.since(healed) > Duration::from_secs(120)) {
             self.checks.calm_orders += effects.orders.len() as u64;
+            // Whoever finds another cluster's data leaves, and is started again and again.
+            let settled = self.now.since(self.nodes[node.0].booted) > Duration::from_secs(10);
+            self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
     }
 
@@ -58,6 +65,11 @@ impl World {
         if rate > usual {
             self.violated("L5", format!("{rate} orders a second and node in a calm world, {usual} are allowed"));
         }
+        let restless = self.checks.calm_decisions.iter().position(|decisions| *decisions > DECISIONS_MAX);
+        if let Some(node) = restless {
+            let (name, decisions) = (&self.names[node], self.checks.calm_decisions[node]);
+            self.violated("L5", format!("{name} concluded something else {decisions} times in the last calm minute"));
+        }
     }
 }
 
@@ -80,6 +92,31 @@ mod tests {
         assert_eq!(ordered(A_SECOND_MAX + 1, Duration::from_millis(1)), Some("L5"));
         assert_eq!(ordered(A_SECOND_MAX, Duration::from_millis(1)), None);
         assert_eq!(ordered(10 * A_SECOND_MAX, Duration::from_millis(20)), None);
+    }
+
+    #[test]
+    fn a_node_that_concludes_now_this_and_now_that() {
+        let restless = |decisions: u32| {
+            broken(move |world| {
+                world.healed = Some(Time(0));
+                world.checks.calm_decisions[1] = decisions;
+                world.check_calm();
+            })
+        };
+        assert_eq!((restless(DECISIONS_MAX + 1), restless(DECISIONS_MAX)), (Some("L5"), None));
+        let counted = |since_start_ms: u64, news: bool| {
+            let mut world = steady();
+            let node = leader(&world);
+            (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
+            world.nodes[node.0].booted = Time::from_ms(121_000 - since_start_ms);
+            let reason = matriarch_core::reason::Reason::Observing;
+            let decision = matriarch_core::effects::Decision { rung: matriarch_core::decide::Rung::Fence, reason };
+            let wake = matriarch_core::effects::Wake { at: None, because: matriarch_core::reason::Reason::AtGoal };
+            let effects = Effects { orders: vec![], cancelled: vec![], wake, decision: news.then_some(decision) };
+            world.count_orders(node, &effects);
+            world.checks.calm_decisions[node.0]
+        };
+        assert_eq!((counted(20_000, true), counted(20_000, false), counted(2_000, true)), (1, 0, 0));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use matriarch_core::record::BUILD;
+use matriarch_sim::coverage::{BASIC, Coverage};
 use matriarch_sim::fault::Plan;
 use matriarch_sim::html::{Shown, page};
 use matriarch_sim::mutant::Mutant;
@@ -186,13 +188,15 @@ fn run_one(which: &Which, trace: bool, html: Option<&Path>) -> Result<u8, String
         print!("{}", explain::lines(&ran.trace, 0));
     }
     println!(
-        "{names} nodes, {} s of their time in {:.2} s ({:.0} s a second, {:.0} steps a second), hash {:016x}",
+        "{names} nodes, {} s of their time in {:.2} s ({:.0} s, {:.0} events, {:.0} steps of core a second), hash {:016x}",
         ran.seconds,
         took.as_secs_f64(),
         ran.seconds as f64 / took.as_secs_f64(),
+        ran.events as f64 / took.as_secs_f64(),
         ran.steps as f64 / took.as_secs_f64(),
         ran.hash
     );
+    println!("{}", happened(&ran.coverage));
     println!(
         "{} commits acknowledged, {} of them not held by the last primary; longest outage {} ms",
         ran.acknowledged.0, ran.acknowledged.1, ran.outage_ms
@@ -201,6 +205,13 @@ fn run_one(which: &Which, trace: bool, html: Option<&Path>) -> Result<u8, String
         write_page(file, &plan, which, &ran)?;
     }
     Ok(tell(&plan, which, &ran))
+}
+
+/// How much happened, for whoever would take a run in which nothing did for evidence.
+fn happened(coverage: &Coverage) -> String {
+    let counted = [("fault", "faults")].into_iter().chain(BASIC.map(|what| (what, what)));
+    let counted: Vec<String> = counted.map(|(what, shown)| format!("{shown}: {}", coverage.of(what))).collect();
+    counted.join(", ")
 }
 
 /// Writes the page of a run.
@@ -221,12 +232,18 @@ fn tell(plan: &Plan, which: &Which, ran: &Ran) -> u8 {
         return 0;
     };
     println!("\n{:?}: {} was broken at {}: {}", violation.class(), violation.invariant, violation.at, violation.what);
-    let again = run(plan.clone(), which.mutant, Trace::full());
-    println!("\nThe last that was decided and done:\n{}", explain::story(&again.trace, 40));
-    println!("look:     matriarch-sim run {} --html run.html", which.repeat());
-    println!("again:    matriarch-sim run {} --trace", which.repeat());
-    println!("cut down: matriarch-sim shrink {}", which.repeat());
+    println!("{}", what_led_to_it(plan, which));
     violation.class().exit_code()
+}
+
+/// What was decided and done last, and the commands that show the same again.
+fn what_led_to_it(plan: &Plan, which: &Which) -> String {
+    let again = run(plan.clone(), which.mutant, Trace::full());
+    let (story, repeat) = (explain::story(&again.trace, 40), which.repeat());
+    format!(
+        "\nThe last that was decided and done:\n{story}\nbuild:    {BUILD}\nlook:     matriarch-sim run {repeat} --html \
+         run.html\nagain:    matriarch-sim run {repeat} --trace\ncut down: matriarch-sim shrink {repeat}"
+    )
 }
 
 fn cut_down(which: &Which, out: Option<PathBuf>, html: Option<&Path>) -> Result<u8, String> {
