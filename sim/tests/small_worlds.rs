@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use matriarch_sim::fault::{Fault, Plan, What, When, Where};
+use matriarch_sim::fault::{Fault, Phase, Plan, What, When, Where};
 use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::{quiet_assertions, run_for_safety};
 use matriarch_sim::settings::Settings;
@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 /// The cluster is born and serves by then.
 const BORN_MS: u64 = 12_000;
 const FAULTS_MS: u64 = 45_000;
-const CASES: u32 = 400;
+const CASES: u32 = 600;
 
 fn settings(nodes: usize) -> Settings {
     Settings {
@@ -30,7 +30,20 @@ fn settings(nodes: usize) -> Settings {
 }
 
 fn anywhere() -> impl Strategy<Value = Where> {
-    prop_oneof![Just(Where::Leader), (0..2_usize).prop_map(Where::Node)]
+    prop_oneof![Just(Where::Leader), Just(Where::Orderer), (0..3_usize).prop_map(Where::Node)]
+}
+
+/// Orders at which agents are caught half-way.
+const EDGES: [&str; 8] =
+    ["promote", "acquire", "release", "write_epoch", "start_primary", "start_standby", "hold", "rewind"];
+
+/// At a time, or at an order, and at a time where none comes.
+fn moment() -> impl Strategy<Value = When> {
+    let order = (prop::sample::select(&EDGES[..]), BORN_MS..FAULTS_MS, 0..4_usize).prop_map(|(kind, at, phase)| {
+        let phase = [Phase::Before, Phase::After, Phase::Applied, Phase::Ended][phase];
+        When::Order { kind: kind.to_owned(), after_ms: at, nth: 1, phase, or_at_ms: Some(at + 5000) }
+    });
+    prop_oneof![2 => (BORN_MS..FAULTS_MS).prop_map(When::AtMs), 1 => order]
 }
 
 /// A kind of fault, for a place.
@@ -72,19 +85,31 @@ fn kinds() -> [Vec<Kind>; 3] {
 fn plan() -> impl Strategy<Value = Plan> {
     let faults = prop::sample::select(&[0_usize, 1, 2][..]).prop_flat_map(|which| {
         let kind = prop::sample::select(kinds()[which].clone());
-        let fault = (kind, anywhere(), BORN_MS..FAULTS_MS, 20..10_000_u64);
-        let fault =
-            fault.prop_map(|(what, at, at_ms, for_ms)| Fault { when: When::AtMs(at_ms), what: what(at), for_ms });
+        let fault = (kind, anywhere(), moment(), 20..10_000_u64);
+        let fault = fault.prop_map(|(what, at, when, for_ms)| Fault { when, what: what(at), for_ms });
         prop::collection::vec(fault, 0..6)
     });
-    (2..4_usize, faults, 1..1000_u64)
-        .prop_map(|(nodes, faults, seed)| Plan { faults, ..Plan::calm(seed, settings(nodes)) })
+    (2..4_usize, prop::sample::select(&[1, 1, 3][..]), faults, 1..1000_u64).prop_map(
+        |(nodes, store_members, faults, seed)| {
+            let settings = Settings { store_members, ..settings(nodes) };
+            Plan { faults, ..Plan::calm(seed, settings) }
+        },
+    )
 }
 
-/// The same cases in every run.
+/// The same cases in every run; others with another `MATRIARCH_SIM_FIRST`.
 fn runner(cases: u32) -> TestRunner {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
-    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
+    let first: Option<u64> = std::env::var("MATRIARCH_SIM_FIRST").ok().and_then(|first| first.parse().ok());
+    let random = first.map_or_else(
+        || TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        |first| {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&first.to_le_bytes());
+            TestRng::from_seed(RngAlgorithm::ChaCha, &seed)
+        },
+    );
+    TestRunner::new_with_rng(config, random)
 }
 
 /// What must never happen does not, and no assertion fails. What must happen in time is the swarm's to judge, which knows
@@ -117,11 +142,11 @@ fn no_list_of_faults_breaks_what_must_hold_in_a_small_world() {
 fn a_planted_bug_is_found_and_cut_down_to_its_faults() {
     quiet_assertions();
     let planted = [
-        (Mutant::GuardNeverFires, "S7", 1, CASES),
-        (Mutant::OrphansLive, "S7", 1, CASES),
-        (Mutant::ReleasedAlive, "S7", 1, CASES),
+        (Mutant::GuardNeverFires, "S7", 2, CASES),
+        (Mutant::OrphansLive, "S7", 3, CASES),
+        (Mutant::ReleasedAlive, "S7", 3, CASES),
         (Mutant::TtlAsAsked, "S30", 0, CASES),
-        (Mutant::AcquireUnguarded, "S9", 2, CASES),
+        (Mutant::AcquireUnguarded, "S9", 3, CASES),
         (Mutant::EpochNotOnDisk, "S8", 0, CASES),
         (Mutant::PeersAreBehind, "S12", 3, CASES),
         (Mutant::WipedUnasked, "S16", 3, 5 * CASES),
