@@ -9,6 +9,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let since = view.state.ops.in_lane(&Lane::PgControl)?.since;
     let since_ms = ms(view.at.since(since));
     let reason = match view.controlling()? {
+        // It may take hours, nothing is lost but them, and whoever asked the agent to stop waits.
+        PostgresAction::Clone(_) | PostgresAction::Restore if view.state.leaving => return None,
         PostgresAction::Initdb => Reason::InitdbRunning { since_ms },
         PostgresAction::Clone(_) | PostgresAction::Restore => Reason::CloneRunning { since_ms },
         PostgresAction::Rewind(_) => Reason::RewindRunning { since_ms },

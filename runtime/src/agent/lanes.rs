@@ -239,11 +239,26 @@ pub(super) struct Look {
 #[derive(Default)]
 struct Looks {
     begun: u64,
-    told: u64,
+    told_data: u64,
+    told_process: u64,
     /// The newest timeline that the running server has told: `pg_control` of a standby lags behind it.
     timeline: Timeline,
     /// The last look could not read the directory.
     unreadable: bool,
+}
+
+impl Looks {
+    /// Whether what this look has found in the directory, and of the process, is still news: what was begun before that
+    /// which was told last is old, whichever took longer. The process is told by looks at both only: one at the directory
+    /// alone makes no older one of those forget it.
+    fn news(&mut self, number: u64, both: bool) -> (bool, bool) {
+        let news = (number > self.told_data, both && number > self.told_process);
+        self.told_data = self.told_data.max(number);
+        if both {
+            self.told_process = self.told_process.max(number);
+        }
+        news
+    }
 }
 
 impl Look {
@@ -256,19 +271,25 @@ impl Look {
             self.looks().timeline = Timeline(0);
         }
         let data = self.observe().await;
-        if self.is_newest(number) {
-            send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
-            send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
-        }
+        self.tell(number, data, Some(process));
     }
 
     /// The data directory.
     pub(super) async fn data(&self) {
         let number = self.begin();
         let data = self.observe().await;
-        // The process is told by looks at both only: this one may not make an older one of those forget it.
-        if number > self.looks().told {
+        self.tell(number, data, None);
+    }
+
+    /// Told under the lock, so that two looks that end at once are told in their order.
+    fn tell(&self, number: u64, data: DataDir, process: Option<Process>) {
+        let mut looks = self.looks();
+        let (data_is_news, process_is_news) = looks.news(number, process.is_some());
+        if data_is_news {
             send(&self.events, Event::Postgres(PostgresEvent::DataSeen(data)));
+        }
+        if let Some(process) = process.filter(|_| process_is_news) {
+            send(&self.events, Event::Postgres(PostgresEvent::ProcessSeen(process)));
         }
     }
 
@@ -314,13 +335,6 @@ impl Look {
         looks.begun
     }
 
-    fn is_newest(&self, number: u64) -> bool {
-        let mut looks = self.looks();
-        let newest = number > looks.told;
-        looks.told = looks.told.max(number);
-        newest
-    }
-
     fn looks(&self) -> std::sync::MutexGuard<'_, Looks> {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,5 +359,22 @@ fn tell<T>(repeats: &Mutex<Repeats>, what: &str, outcome: &Outcome<T>, at: Insta
     };
     if let Some(line) = repeats.failed(what, &why, at) {
         tracing::warn!("{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug: of two looks at the directory alone the one that was begun first and took longer was told last.
+    #[test]
+    fn what_an_overtaken_look_has_found_is_told_as_far_as_nobody_has_told_it_since() {
+        let mut looks = Looks::default();
+        assert_eq!(looks.news(2, false), (true, false));
+        assert_eq!(looks.news(1, false), (false, false), "the directory of before");
+        assert_eq!(looks.news(1, true), (false, true), "nobody has told of the process");
+        assert_eq!(looks.news(4, true), (true, true));
+        assert_eq!(looks.news(3, true), (false, false));
+        assert_eq!(looks.news(5, false), (true, false));
     }
 }

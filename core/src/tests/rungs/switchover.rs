@@ -218,6 +218,19 @@ fn an_agent_that_leaves_waits_for_no_store_and_nobody_to_clone_from() {
     concludes(&nobody, Rung::Switchover, "shutting_down", Fate::Keep, &[exit]);
 }
 
+/// The bug: whoever asked it to stop waited for hours.
+#[test]
+fn an_agent_that_leaves_waits_for_no_copy() {
+    let exit = Action::Host(HostAction::Exit { code: 0, message: "stopped".into() });
+    let doing = |action| Node::stopped().doing(Action::Postgres(action), 1_000).with(|state| state.leaving = true);
+    for copy in [PostgresAction::Clone(upstream("b")), PostgresAction::Restore] {
+        let orders = std::slice::from_ref(&exit);
+        concludes(&doing(copy).later(2_000), Rung::Switchover, "shutting_down", Fate::Keep, orders);
+    }
+    // What was rewound half-way would have to be cloned.
+    assert_eq!(doing(PostgresAction::Rewind(upstream("b"))).concludes().1, "rewind_running");
+}
+
 #[test]
 fn an_agent_that_only_observes_leaves_without_touching_postgresql() {
     let node = Node::standby().with(|state| state.leaving = true);
