@@ -1,5 +1,5 @@
-//! Patroni's own `patronictl` and our command line, held against each other on one cluster, command by command. What is
-//! left of differences is listed in docs/compatibility.md.
+//! Patroni's own `patronictl` and our command line, held against each other command by command, on a cluster of ours and on
+//! one of Patroni's agents. What is left of differences is listed in docs/compatibility.md.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use matriarch_tests::single::{base, give};
-use matriarch_tests::{Certificates, Clients, Cluster, Plan, Said, eventually, output_of};
+use matriarch_tests::{Agent, Certificates, Clients, Cluster, Node, Plan, Said, Store, eventually, output_of};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 const LATER: &str = "2130-01-01T00:00:00+00:00";
 
 fn whole(said: Said) -> Said {
@@ -22,8 +22,8 @@ fn whole(said: Said) -> Said {
 fn shape(said: Said) -> Said {
     let mut output = String::new();
     for line in said.output.lines() {
-        let words = line.split_inclusive([' ', '|', '"', ',']).map(|word| {
-            let kept = word.trim_end_matches([' ', '|', '"', ',']);
+        let words = line.split_inclusive([' ', '|', '"', ',', '?']).map(|word| {
+            let kept = word.trim_end_matches([' ', '|', '"', ',', '?']);
             let masked = match kept {
                 "n1" | "n2" | "n3" => "nX".to_owned(),
                 _ if kept.contains('/') && kept.bytes().all(|b| b.is_ascii_hexdigit() || b == b'/') => {
@@ -54,15 +54,32 @@ fn status(said: Said) -> Said {
 }
 
 #[tokio::test]
-async fn both_command_lines_say_the_same() {
+async fn both_command_lines_say_the_same_of_a_cluster_of_ours() {
+    both_say_the_same(Agent::Matriarch).await;
+}
+
+#[tokio::test]
+async fn both_command_lines_say_the_same_of_a_cluster_of_patronis() {
+    both_say_the_same(Agent::Patroni).await;
+}
+
+async fn both_say_the_same(agent: Agent) {
     let dir = base();
-    let extra = json!({
+    let mut extra = json!({
         "tags": {"zone": "a", "clonefrom": true},
         "postgresql": {"parameters": with_tls(dir.path())},
     });
-    let cluster = Cluster::start(Plan { extra, ..Plan::default() }).await;
+    if agent == Agent::Patroni {
+        // The least that it takes.
+        extra["bootstrap"] = json!({"dcs": {"ttl": 20, "retry_timeout": 3}});
+    }
+    let mut cluster = Cluster::prepare(Plan { agent, extra, ..Plan::default() }).await;
     let Some(clients) = Clients::of(&cluster) else { return };
-    switchovers(&cluster, &clients).await;
+    cluster.nodes.iter_mut().for_each(Node::start);
+    settled(&cluster, &clients).await;
+    let told = cluster.nodes[0].get("/patroni").await.body;
+    assert_eq!(told.contains("\"matriarch\""), agent == Agent::Matriarch, "whose agents these are: {told}");
+    moves(&cluster, &clients).await;
     settled(&cluster, &clients).await;
     looks(&clients);
     a_view_stays_open(&clients);
@@ -71,6 +88,9 @@ async fn both_command_lines_say_the_same() {
     queries(&clients);
     an_error_in_json(&clients);
     refusals(&clients);
+    a_restart_is_due(&cluster, &clients).await;
+    cloned_anew(&cluster, &clients).await;
+    removed(&mut cluster, &clients).await;
 }
 
 /// What has a server speak TLS, with a certificate and a key that its account may read.
@@ -87,30 +107,39 @@ fn with_tls(dir: &Path) -> Value {
     json!({"ssl": "on", "ssl_cert_file": file("server.pem"), "ssl_key_file": file("server.key")})
 }
 
-/// Waits until the cluster is whole, and members' records say so: those follow a moment later.
-async fn settled(cluster: &Cluster, clients: &Clients) {
-    cluster.healed(LIMIT).await;
+/// Waits until the cluster is whole, and members' records say so: those follow a moment later. The primary.
+async fn settled(cluster: &Cluster, clients: &Clients) -> usize {
+    let primary = cluster.healed(LIMIT).await;
     eventually("the members' records tell of a whole cluster", LIMIT, async || {
         let list = clients.ours(&["list", "-f", "json"], "").output;
         if list.matches("\"streaming\"").count() == 2 { Ok(()) } else { Err(list) }
     })
     .await;
+    primary
 }
 
-/// Each has the cluster switched over once. Who leads is another one each time, so members' rows are not compared, and
-/// the table after it shows them on their way.
-async fn switchovers(cluster: &Cluster, clients: &Clients) {
+/// Each has the cluster switched over once, and failed over. Who leads is another one each time, so members' rows are not
+/// compared, and the table after it shows them on their way.
+async fn moves(cluster: &Cluster, clients: &Clients) {
     let until_done = |said: Said| {
         let (before, done) = said.output.split_once("Successfully").unwrap_or_else(|| panic!("{said:?}"));
         let lines = before.split_inclusive('\n').filter(|line| !line.starts_with("| n"));
         let output = lines.chain(["Successfully", done.lines().next().unwrap_or_default()]).collect();
         shape(Said { output, ..said })
     };
+    let switchover = ["switchover", "test", "--force"];
+    let theirs = until_done(clients.theirs(&switchover, ""));
     settled(cluster, clients).await;
-    let theirs = until_done(clients.theirs(&["switchover", "test", "--force"], ""));
-    settled(cluster, clients).await;
-    let ours = until_done(clients.ours(&["switchover", "test", "--force"], ""));
+    let ours = until_done(clients.ours(&switchover, ""));
     assert_eq!(ours, theirs);
+    let mut said = Vec::new();
+    for run in [Clients::theirs, Clients::ours] {
+        let primary = settled(cluster, clients).await;
+        let candidate = cluster.nodes[cluster.others(primary)[0]].name.as_str();
+        said.push(until_done(run(clients, &["failover", "test", "--candidate", candidate, "--force"], "")));
+        assert_ne!(settled(cluster, clients).await, primary);
+    }
+    assert_eq!(said[1], said[0]);
 }
 
 /// Commands that show.
@@ -325,4 +354,85 @@ fn refusals(clients: &Clients) {
         assert_eq!((theirs.status, theirs.output), (ours.status, ours.output));
     }
     assert_eq!(clients.same(&resume, "", whole).status, 1, "it is not paused");
+}
+
+/// What needs a restart is listed with its reason, and each has members restarted that wait for one.
+async fn a_restart_is_due(cluster: &Cluster, clients: &Clients) {
+    let change = ["edit-config", "test", "-q", "-p", "max_connections=60", "--force"];
+    assert_eq!(clients.ours(&change, "").output, "Configuration changed\n");
+    eventually("everybody needs a restart", LIMIT, async || {
+        let list = clients.ours(&["list", "-f", "json"], "").output;
+        if list.matches("max_connections: 50->60").count() == 3 { Ok(()) } else { Err(list) }
+    })
+    .await;
+    for words in [&["list"][..], &["list", "-f", "json"], &["list", "-f", "tsv"], &["topology"]] {
+        assert!(clients.same(words, "", whole).output.contains("max_connections: 50->60"), "{words:?}");
+    }
+    // Standbys before the primary, which may then do what they can follow.
+    let primary = settled(cluster, clients).await;
+    let mut said = Vec::new();
+    for (standby, run) in cluster.others(primary).into_iter().zip([Clients::theirs, Clients::ours]) {
+        let name = cluster.nodes[standby].name.as_str();
+        let told = run(clients, &["restart", "test", name, "--pending", "--force"], "");
+        assert!(told.output.contains(&format!("Success: restart on member {name}")), "{told:?}");
+        settled(cluster, clients).await;
+        // Who needs a restart no more shows no reason: the table before it is not the other's.
+        let output = told.output.lines().filter(|line| line.starts_with("Success")).collect();
+        said.push(shape(Said { output, ..told }));
+    }
+    assert_eq!(said[1], said[0]);
+    let ours = clients.ours(&["restart", "test", "--pending", "--force"], "");
+    assert_eq!(ours.output.matches("Success: restart on member").count(), 1, "{ours:?}");
+    settled(cluster, clients).await;
+    eventually("nobody needs a restart", LIMIT, async || {
+        let list = clients.ours(&["list", "-f", "json"], "").output;
+        if list.contains("Pending restart") { Err(list) } else { Ok(()) }
+    })
+    .await;
+    clients.same(&["restart", "test", "--pending", "--force"], "", shape);
+    clients.same(&["restart", "test", "--any", "--role", "replica"], "now\nn\n", shape);
+}
+
+/// Each has a standby cloned again, and waits for it.
+async fn cloned_anew(cluster: &Cluster, clients: &Clients) {
+    let primary = settled(cluster, clients).await;
+    let mut said = Vec::new();
+    for (standby, run) in cluster.others(primary).into_iter().zip([Clients::theirs, Clients::ours]) {
+        let before = cluster.nodes[standby].postmaster();
+        let words = ["reinit", "test", cluster.nodes[standby].name.as_str(), "--force", "--wait"];
+        said.push(shape(run(clients, &words, "")));
+        assert_eq!(settled(cluster, clients).await, primary);
+        assert_ne!(cluster.nodes[standby].postmaster(), before);
+    }
+    assert_eq!(said[1], said[0]);
+    assert!(said[1].status == 0 && said[1].output.contains("Success: reinitialize for member nX"), "{said:?}");
+}
+
+/// A cluster that ended is removed from the store by each, and nothing is left of it.
+async fn removed(cluster: &mut Cluster, clients: &Clients) {
+    cluster.nodes.iter().for_each(Node::kill_everything);
+    eventually("nobody is a member", LIMIT, async || {
+        let list = clients.ours(&["list", "-f", "json"], "").output;
+        if list == "[]\n" { Ok(()) } else { Err(list) }
+    })
+    .await;
+    for words in [&["list"][..], &["topology"], &["history"], &["show-config"], &["dsn"], &["version", "test"]] {
+        clients.same(words, "", whole);
+    }
+    let backup = cluster.stores[0].back_up();
+    let remove = ["remove", "test"];
+    let input = "test\nYes I am aware\n";
+    let theirs = clients.theirs(&remove, input);
+    let emptied = [clients.theirs(&["list"], ""), clients.theirs(&["show-config"], "")];
+    cluster.stores[0].restore(&backup);
+    eventually("the store is as it was", LIMIT, async || {
+        let config = clients.ours(&["show-config"], "");
+        if config.output.contains("loop_wait") { Ok(()) } else { Err(format!("{config:?}")) }
+    })
+    .await;
+    let ours = clients.ours(&remove, input);
+    assert_eq!(ours, theirs);
+    assert_eq!([clients.ours(&["list"], ""), clients.ours(&["show-config"], "")], emptied);
+    let left = Store::connect(&cluster.stores).read_prefix("/service/test/", LIMIT).await.done().expect("a look");
+    assert!(left.entries.is_empty(), "{left:?}");
 }
