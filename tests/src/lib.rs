@@ -45,5 +45,5 @@ pub use process::Process;
 pub use reaper::{Child, Ended};
 pub use repository::Repository;
 pub use store::Store;
-pub use tools::{matriarch, output_of, patroni, postgres_bin_dir, schemathesis};
+pub use tools::{matriarch, output_of, patroni, postgres_bin_dir, released, schemathesis};
 pub use wait::{eventually, wait_until};

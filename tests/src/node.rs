@@ -34,6 +34,8 @@ pub struct Node {
     pub host: Host,
     /// Whose agent is started next.
     pub whose: Agent,
+    /// Another binary of ours to start, instead of the one under test.
+    pub program: Option<PathBuf>,
     dir: PathBuf,
     as_root: bool,
     certificates: Option<Arc<Certificates>>,
@@ -52,7 +54,7 @@ impl Node {
         let dir = dir.join(name);
         tools::make_dir_of_account(&dir);
         let (name, whose, as_root) = (name.to_owned(), plan.agent, plan.as_root);
-        Self { name, host, whose, dir, as_root, certificates, agent: None }
+        Self { name, host, whose, program: None, dir, as_root, certificates, agent: None }
     }
 
     /// The node's directory: configuration, log, sockets, data.
@@ -94,7 +96,10 @@ impl Node {
         assert!(self.agent.as_ref().is_none_or(|agent| agent.ended().is_some()), "{} runs already", self.name);
         let account = tools::account();
         let (program, word) = match self.whose {
-            Agent::Matriarch => (tools::matriarch_for_account(self.dir.parent().unwrap_or(&self.dir)), Some("run")),
+            Agent::Matriarch => {
+                let built = self.program.clone().unwrap_or_else(tools::matriarch);
+                (tools::for_account(built, self.dir.parent().unwrap_or(&self.dir)), Some("run"))
+            }
             Agent::Patroni => (tools::patroni().expect("Patroni is installed").join("patroni"), None),
         };
         let mut command = self.host.command(&program.display().to_string(), (!self.as_root).then_some(&account));

@@ -51,15 +51,26 @@ pub fn matriarch() -> PathBuf {
         .unwrap_or_else(|| panic!("no matriarch beside {}: cargo build -p matriarch first (tests/run)", test.display()))
 }
 
-/// The binary under test where the servers' account can execute it: a copy in `dir` if the build is below somebody's
-/// closed home.
-pub(crate) fn matriarch_for_account(dir: &Path) -> PathBuf {
-    let built = matriarch();
+/// The binary as it is given to people: `MATRIARCH_TEST_RELEASE`, or `target/release/matriarch`; `None`, and it is said,
+/// where none was built.
+pub fn released() -> Option<PathBuf> {
+    let built = || matriarch().parent()?.parent().map(|target| target.join("release/matriarch"));
+    let binary = std::env::var_os("MATRIARCH_TEST_RELEASE").map(PathBuf::from).or_else(built);
+    let found = binary.filter(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("NOT TESTED: there is no release build: cargo build --release -p matriarch");
+    }
+    found
+}
+
+/// A binary where the servers' account can execute it: a copy in `dir` if the build is below somebody's closed home.
+pub(crate) fn for_account(built: PathBuf, dir: &Path) -> PathBuf {
     let open = |dir: &Path| dir.metadata().is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
     if !is_root() || built.ancestors().all(open) {
         return built;
     }
-    let copy = dir.join("matriarch");
+    let profile = built.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let copy = dir.join(format!("matriarch-{profile}"));
     if !copy.exists() {
         std::fs::copy(&built, &copy).expect("a copy of the binary under test");
     }
