@@ -1,6 +1,6 @@
 //! From where the unsafe endpoints may be used (`restapi.allowlist`, `restapi.allowlist_include_members`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
@@ -16,6 +16,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allowlist {
     networks: Vec<Network>,
+    /// There were entries, whatever became of them.
     restricted: bool,
     include_members: bool,
 }
@@ -28,8 +29,8 @@ pub(super) struct Network {
 }
 
 impl Allowlist {
-    /// Reads entries: networks (`10.0.0.0/8`), addresses, and names, which are resolved now. An entry that is none of
-    /// these lets nobody in, and is told.
+    /// Reads entries: networks (`10.0.0.0/8`, `10.0.0.0/255.0.0.0`), addresses, and names, which are resolved now. An
+    /// entry that is none of these lets nobody in, and is told.
     pub async fn resolve(entries: &[String], include_members: bool) -> Self {
         let mut networks = Vec::new();
         for entry in entries {
@@ -43,18 +44,19 @@ impl Allowlist {
                 },
             }
         }
-        Self { networks, restricted: !entries.is_empty() || include_members, include_members }
+        Self { networks, restricted: !entries.is_empty(), include_members }
     }
 
-    /// Whether a client may pass. `api_urls` are those of the members, asked for only if they matter.
-    pub(super) async fn permits(&self, client: IpAddr, api_urls: impl FnOnce() -> Vec<String>) -> bool {
+    /// Whether a client may pass. `api_urls` are those of the members, asked for only if they matter; `None` where
+    /// members do not count: then that they are included closes nothing either.
+    pub(super) async fn permits(&self, client: IpAddr, api_urls: Option<impl FnOnce() -> Vec<String>>) -> bool {
         let client = client.to_canonical();
-        if !self.restricted || self.networks.iter().any(|network| network.contains(client)) {
+        let api_urls = api_urls.filter(|_| self.include_members);
+        let open = !self.restricted && api_urls.is_none();
+        if open || self.networks.iter().any(|network| network.contains(client)) {
             return true;
         }
-        if !self.include_members {
-            return false;
-        }
+        let Some(api_urls) = api_urls else { return false };
         let any = async {
             for url in api_urls() {
                 let authority = base_url(&url).and_then(|base| base.split_once("://"));
@@ -72,13 +74,18 @@ impl Allowlist {
 
 impl Network {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.trim().split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        let (address, mask) = match text.trim().split_once('/') {
+            Some((address, mask)) => (address, Some(mask)),
             None => (text.trim(), None),
         };
         let address: IpAddr = address.parse().ok()?;
-        let bits = bits.unwrap_or(Self::single(address).bits);
-        (bits <= Self::single(address).bits).then_some(Self { address, bits })
+        let all = Self::single(address).bits;
+        let bits = match mask {
+            None => all,
+            Some(mask) if address.is_ipv4() && mask.contains('.') => leading_bits(mask.parse().ok()?)?,
+            Some(bits) => bits.parse().ok()?,
+        };
+        (bits <= all).then_some(Self { address, bits })
     }
 
     fn single(address: IpAddr) -> Self {
@@ -100,6 +107,15 @@ impl Network {
     }
 }
 
+/// How many bits count by a mask of networks (`255.255.255.0`) or of hosts (`0.0.0.255`). All zeros are one of networks.
+fn leading_bits(mask: Ipv4Addr) -> Option<u8> {
+    let of_networks = |mask: u32| {
+        let ones = mask.leading_ones();
+        (ones == mask.count_ones()).then(|| u8::try_from(ones).ok()).flatten()
+    };
+    of_networks(mask.to_bits()).or_else(|| of_networks(!mask.to_bits()))
+}
+
 /// The addresses of a host; none if it does not resolve.
 async fn resolved(host: &str) -> Vec<IpAddr> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -118,7 +134,7 @@ mod tests {
         let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
         let list = Allowlist::resolve(&entries, members).await;
         let urls = || vec!["http://10.0.0.7:8008/patroni".to_owned(), "http://[::7]:8008/patroni".to_owned()];
-        list.permits(client.parse().unwrap(), urls).await
+        list.permits(client.parse().unwrap(), Some(urls)).await
     }
 
     #[tokio::test]
@@ -135,6 +151,36 @@ mod tests {
         assert!(permits(&[], true, "::7").await);
         assert!(!permits(&[], true, "10.0.0.8").await);
         assert!(permits(&["localhost"], false, "127.0.0.1").await);
+    }
+
+    #[test]
+    fn a_mask_is_as_good_as_a_number_of_bits() {
+        let bits = |entry: &str| Network::parse(entry).map(|network| network.bits);
+        for (mask, expected) in [
+            ("255.255.255.0", 24),
+            ("255.128.0.0", 9),
+            ("255.255.255.255", 32),
+            ("0.0.0.0", 0),
+            ("0.0.0.255", 24),
+            ("127.255.255.255", 1),
+        ] {
+            assert_eq!(bits(&format!("192.0.2.0/{mask}")), Some(expected), "{mask}");
+        }
+        for entry in ["192.0.2.0/255.0.255.0", "192.0.2.0/0.255.0.255", "192.0.2.0/255.255.0", "::/255.255.0.0"] {
+            assert_eq!(bits(entry), None, "{entry}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_members_do_not_count_they_close_nothing_and_open_nothing() {
+        let client = "10.0.0.7".parse().unwrap();
+        let without_members = None::<fn() -> Vec<String>>;
+        for (entries, include_members, expected) in
+            [(&[][..], true, true), (&["192.0.2.1".to_owned()], true, false), (&["10.0.0.7".to_owned()], true, true)]
+        {
+            let list = Allowlist::resolve(entries, include_members).await;
+            assert_eq!(list.permits(client, without_members).await, expected, "{list:?}");
+        }
     }
 
     #[tokio::test]

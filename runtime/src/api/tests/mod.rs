@@ -263,6 +263,16 @@ async fn an_allowlist_closes_the_unsafe_endpoints_only() {
         seen.value.members.get_mut(&Member::new("n2")).unwrap().record.api_url = "http://127.0.0.1:1/patroni".into();
     }
     assert_eq!(node.ask(Method::POST, "/reload", None).await.0, 202);
+    // What is for a time without a store is not opened by what the store tells of members.
+    assert_eq!(node.ask(Method::POST, "/failsafe", Some("{}")).await.0, 403);
+}
+
+#[tokio::test]
+async fn members_alone_as_an_allowlist_do_not_close_what_they_ask_each_other_without_a_store() {
+    let allowlist = Allowlist::resolve(&[], true).await;
+    let node = serve_with(leading(Duration::from_secs(20)), ApiSettings { allowlist, ..settings() }).await;
+    assert_eq!(node.ask(Method::POST, "/reload", None).await.0, 403);
+    assert_eq!(node.ask(Method::POST, "/failsafe", Some("{}")).await.0, 502);
 }
 
 #[tokio::test]
