@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A restart or a switchover on a busy machine.
@@ -30,6 +30,12 @@ pub(crate) type Shape = BTreeSet<String>;
 
 /// Sends a request as it is written here, without what a client library adds, and tells the shape of the answer.
 pub(crate) async fn ask(address: &str, method: &str, path: &str, login: Login, body: Option<&str>) -> Shape {
+    let stream = TcpStream::connect(address).await;
+    exchange(stream, &request(address, method, path, login, body)).await
+}
+
+/// The text of a request.
+pub(crate) fn request(address: &str, method: &str, path: &str, login: Login, body: Option<&str>) -> String {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     match login {
         Login::None => {}
@@ -42,16 +48,26 @@ pub(crate) async fn ask(address: &str, method: &str, path: &str, login: Login, b
     }
     request.push_str("\r\n");
     request.push_str(body.unwrap_or_default());
+    request
+}
+
+/// Sends a request over a connection, if there is one, and tells the shape of the answer.
+pub(crate) async fn exchange(stream: std::io::Result<impl AsyncRead + AsyncWrite + Unpin>, request: &str) -> Shape {
     let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = stream?;
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         // A reset after the answer, because a body was not read, takes nothing back.
         let read = stream.read_to_end(&mut answer).await;
         if answer.is_empty() { read.map(|_| answer) } else { Ok(answer) }
     };
-    let answer: std::io::Result<Vec<u8>> =
-        tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    of_exchange(
+        tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+    )
+}
+
+/// The shape of what came back.
+pub(crate) fn of_exchange(answer: std::io::Result<Vec<u8>>) -> Shape {
     match answer {
         Ok(answer) if answer.is_empty() => Shape::from(["no answer".to_owned()]),
         Ok(answer) => of(&String::from_utf8_lossy(&answer)),
