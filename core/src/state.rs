@@ -221,6 +221,9 @@ pub struct Memory {
     pub promotions_refused: u32,
     /// When the operator's own check last refused a promotion.
     pub vetoed: Option<Instant>,
+    /// The lease for a campaign that another has taken the place of.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub replaced_grant: Option<LeaseId>,
     /// Leadership is being given up because this node cannot serve.
     pub giving_up: bool,
     /// Since when the postmaster has written its shutdown checkpoint and still lives.

@@ -112,6 +112,7 @@ fn went_back(state: &mut State) {
     state.pledge = None;
     state.spend_tenure();
     state.granted = None;
+    state.memory.replaced_grant = None;
     state.session.lease = None;
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
@@ -130,6 +131,12 @@ fn authority(state: &mut State, seen: &Seen<ClusterView>) {
             state.granted = None;
         }
         return;
+    }
+    // The race: a campaign got no answer, its lease was replaced by a fresh one, and the store, when it went on, gave the key
+    // to the old one. Nobody renews that: it is given back, instead of keeping everybody waiting for a ttl.
+    let forsaken = leader.map(|leader| leader.lease).filter(|lease| state.memory.replaced_grant == Some(*lease));
+    if matches!(state.tenure, Tenure::None) && state.spent.is_none() {
+        state.spent = forsaken;
     }
     match (&state.tenure, leader) {
         (Tenure::Held(held), Some(leader)) if leader.lease == held.lease && leader.created == held.epoch => {}

@@ -54,6 +54,7 @@ fn store_done(
             view_seen(state, Seen::new(view, asked, at));
         }
         (StoreAction::GrantTenure { .. }, StoreDone::Granted { lease, ttl }) => {
+            state.memory.replaced_grant = state.granted.map(|granted| granted.lease).or(state.memory.replaced_grant);
             state.granted = Some(Granted { lease, ttl, asked });
         }
         (_, StoreDone::Granted { lease, ttl }) => {

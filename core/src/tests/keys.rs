@@ -272,6 +272,29 @@ fn a_lease_for_a_campaign_is_used_until_the_store_says_that_it_is_gone() {
     assert_eq!(granted.granted, Some(Granted { lease: NEXT, ttl: seconds(20), asked: at(0) }));
 }
 
+/// The bug: a campaign that was given up was carried out when the store went on, under a lease that another had replaced.
+/// Everybody waited for a ttl.
+#[test]
+fn a_key_that_a_forgotten_campaign_has_won_is_given_back() {
+    let later = LeaseId(101);
+    let regranted = |node: Node| {
+        let granted = Granted { lease: NEXT, ttl: seconds(30), asked: at(0) };
+        let node = node.with(|state| (state.granted, state.tenure) = (Some(granted), Tenure::None));
+        let outcome = Outcome::Done(StoreDone::Granted { lease: later, ttl: seconds(30) });
+        let state = ended(node.clone(), StoreAction::GrantTenure { ttl: seconds(30) }, outcome);
+        assert_eq!(state.granted.map(|granted| granted.lease), Some(later));
+        Node { state, now: node.now }
+    };
+    let key = |lease| Some(leader("a", lease, Revision(101)));
+    let won = |lease| tenure(regranted(Node::racing()), key(lease));
+    assert_eq!(won(NEXT), (Tenure::None, Some(NEXT)));
+    assert!(matches!(won(later), (Tenure::Held(held), None) if held.lease == later));
+    assert_eq!(won(LeaseId(55)), (Tenure::None, None), "another node of our name");
+    let mut node = regranted(Node::racing());
+    let effects = node.step(watched(&node, keys(101, key(NEXT))));
+    assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: NEXT })), "{effects:?}");
+}
+
 fn status() -> Status {
     Status { position: HERE, timeline: crate::id::Timeline(1), slots: Vec::new(), retain: Vec::new() }
 }
