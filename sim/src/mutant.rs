@@ -8,7 +8,7 @@ use matriarch_core::state::{Ops, State};
 use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::DataDir;
-use matriarch_core::view::store::{ClusterView, LeaderKey};
+use matriarch_core::view::store::{ClusterView, FailoverKey, LeaderKey};
 
 use crate::node::NodeId;
 use crate::world::World;
@@ -120,11 +120,13 @@ pub enum Mutant {
     StreamsWhateverComes,
     /// A server writes what it refuses.
     RefusedIsWritten,
+    /// Now and then a leader is told of a switchover that nobody asked for.
+    RestlessLeader,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -177,6 +179,7 @@ impl Mutant {
         Self::PublishedUnread,
         Self::StreamsWhateverComes,
         Self::RefusedIsWritten,
+        Self::RestlessLeader,
     ];
 
     /// What becomes of core's own state, before each step, where a bug of core's is planted; `kept` outlives the step.
@@ -320,6 +323,14 @@ impl Mutant {
                 }
             }
             Self::PublishedUnread => view.status = None,
+            // Fifteen seconds of every two minutes: long enough for a hand-over.
+            Self::RestlessLeader if world.now.ms() % 120_000 > 105_000 => {
+                let leader = view.leader.as_ref().map(|leader| leader.member.clone());
+                if leader.as_ref() == Some(&world.names[node.0]) {
+                    let revision = view.revision;
+                    view.failover = Some(FailoverKey { revision, leader, candidate: None, scheduled_at: None });
+                }
+            }
             Self::TimelinesIgnored if view.leader.is_none() => view.history.lines.clear(),
             Self::CheckpointNotAwaited => {
                 for key in view.members.values_mut() {

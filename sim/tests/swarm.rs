@@ -148,6 +148,7 @@ fn planted_bugs_are_found() {
         (Mutant::NumberNotReserved, 200),
         (Mutant::PublishedUnread, 200),
         (Mutant::StartWaits, 40),
+        (Mutant::RestlessLeader, 20),
     ];
     for (mutant, seeds) in planted {
         let found =

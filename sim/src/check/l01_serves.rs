@@ -1,5 +1,5 @@
-//! L1: a healed world serves; and how long nobody served. Where a restored store tells of a leader's position that nobody
-//! holds any more, and no loss is allowed, an operator has to say who leads.
+//! L1: a healed world serves, and goes on to; and how long nobody served. Where a restored store tells of a leader's position
+//! that nobody holds any more, and no loss is allowed, an operator has to say who leads.
 
 use std::time::Duration;
 
@@ -39,14 +39,30 @@ impl World {
         if serves && healed.is_some() && self.checks.outage.served.is_none() {
             self.checks.outage.served = Some(now);
         }
+        if !serves {
+            self.check_peace();
+        }
     }
 
-    /// L1: within its bound the healed world serves, and goes on to.
-    pub(super) fn check_service(&mut self) {
-        let Some(healed) = self.healed.filter(|_| !self.nobody_may_lead()) else { return };
+    /// When the healed world has to serve, at the latest.
+    pub(super) fn serves_by(&self) -> Option<Time> {
         // A store that went back is not believed for a ttl, and its old keys last another.
         let disbelief = if self.plan.restores_the_store() { 2 * self.settings.ttl_ms } else { 0 };
-        let bound = healed + ms(self.settings.serving_bound_ms() + disbelief) + self.slower_by();
+        Some(self.healed? + ms(self.settings.serving_bound_ms() + disbelief) + self.slower_by())
+    }
+
+    /// L1: nobody serves, where nothing is wrong any more and no operator has asked for anything that stops it.
+    fn check_peace(&mut self) {
+        if self.is_at_peace() && !self.is_on_an_errand() && !self.nobody_may_lead() {
+            let id = self.liveness("L1");
+            self.violated(id, "the healed world has stopped serving, or has not begun to".into());
+        }
+    }
+
+    /// L1: within its bound the healed world has served.
+    pub(super) fn check_service(&mut self) {
+        let Some(bound) = self.serves_by().filter(|_| !self.nobody_may_lead()) else { return };
+        let healed = self.healed.unwrap_or_default();
         let id = self.liveness("L1");
         let outage = *self.checks.outage();
         match outage.served {
@@ -64,7 +80,7 @@ impl World {
 
     /// Whoever may lead lost its data to an operator, and who has data may not. Or a restored store tells of a position,
     /// and everybody who may lead lacks more of that than may be given up.
-    fn nobody_may_lead(&self) -> bool {
+    pub(super) fn nobody_may_lead(&self) -> bool {
         // One that was rewound and needs WAL to become consistent that only somebody has who may not lead does not come up.
         let comes_up = |node: &Node| {
             node.config.nofailover
@@ -177,5 +193,31 @@ mod tests {
             world.checks.hand_made.push(end);
         };
         assert_eq!(healed(barred_by_hand), None, "who does may not lead, and was promoted by hand");
+    }
+
+    #[test]
+    fn a_healed_world_that_stops_serving_and_begins_again() {
+        let pauses = |healed_before_ms: u64, asked: Option<u64>| {
+            broken(move |world| {
+                world.healed = Some(world.now);
+                world.note_service();
+                world.now = world.now + ms(healed_before_ms);
+                if let Some(ago_ms) = asked {
+                    world.checks.errands.since = Some(world.now);
+                    world.now = world.now + ms(ago_ms);
+                }
+                let node = leader(world);
+                world.nodes[node.0].server.held = true;
+                world.note_service();
+                world.nodes[node.0].server.held = false;
+                world.note_service();
+                world.check_service();
+            })
+        };
+        let bound = crate::settings::Settings::usual().serving_bound_ms();
+        assert_eq!(pauses(bound + 1, None), Some("L1"));
+        assert_eq!(pauses(bound - 1, None), None, "it is healing");
+        assert_eq!(pauses(bound + 1, Some(1000)), None, "an operator's schedule has come");
+        assert_eq!(pauses(bound + 1, Some(60_000)), Some("L1"), "and was over long ago");
     }
 }

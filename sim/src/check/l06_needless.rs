@@ -1,13 +1,99 @@
-//! L6: no needless fence.
+//! L6: no needless fence; and in a healed world nothing takes a leader out of office that serves: it is not stopped,
+//! its key is not given away and does not go, unless an operator's request or schedule is still to be carried out.
 
+use matriarch_core::action::{Action, GuardAction, PostgresAction, StoreAction};
+use matriarch_core::config::AHEAD_PATIENCE;
+use matriarch_core::effects::Order;
+use matriarch_core::id::{Member, Revision};
 use matriarch_core::reason::Reason;
+use matriarch_core::time::WallMillis;
 
+use super::NODES_MAX;
 use crate::net::{End, Plane};
 use crate::node::NodeId;
-use crate::time::ms;
+use crate::store::Gone;
+use crate::time::{Time, ms};
 use crate::world::World;
 
+/// What operators have asked for and what stops a leader: it may come when all is calm again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errands {
+    /// When the last of them was begun.
+    pub(super) since: Option<Time>,
+    /// The request for a hand-over that was begun last, by its revision: none is carried out twice.
+    moved: Option<Revision>,
+    /// When each node is to be restarted, by its wall clock, until it is.
+    restarts: [Option<WallMillis>; NODES_MAX],
+}
+
 impl World {
+    /// The faults are over, and it was time enough for everything that they had left behind.
+    pub(super) fn is_at_peace(&self) -> bool {
+        self.serves_by().is_some_and(|by| self.now > by)
+    }
+
+    /// What an operator has asked for takes a moment, as it may where it is all that happens (L10).
+    pub(super) fn is_on_an_errand(&self) -> bool {
+        self.checks.errands.since.is_some_and(|since| self.now.since(since) < 2 * AHEAD_PATIENCE)
+    }
+
+    /// An operator has a restart scheduled.
+    pub(super) fn note_scheduled_restart(&mut self, node: NodeId, at: WallMillis) {
+        self.checks.errands.restarts[node.0] = Some(at);
+    }
+
+    /// An order is about to be carried out that an operator asked for, as the store and his own word have it.
+    fn note_errand(&mut self, node: NodeId, action: &Action) {
+        let begins = match action {
+            Action::Postgres(PostgresAction::Stop(_)) => {
+                let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
+                let revision = request.map(|request| request.revision);
+                let moves = revision.is_some() && revision != self.checks.errands.moved;
+                if moves {
+                    self.checks.errands.moved = revision;
+                }
+                moves
+            }
+            Action::Postgres(PostgresAction::Restart) => {
+                let wall = self.nodes[node.0].clock.wall(self.now).0;
+                // What is later than that is dropped.
+                let late_ms = (self.settings.loop_wait_ms * 3 / 2 + 1000) as i64;
+                let due = |at: WallMillis| (at.0..at.0 + late_ms).contains(&wall);
+                self.checks.errands.restarts[node.0].take_if(|at| due(*at)).is_some()
+            }
+            _ => false,
+        };
+        if begins {
+            self.checks.errands.since = Some(self.now);
+        }
+    }
+
+    /// L6: a leader that serves in a healed world is left alone.
+    pub(super) fn check_left_alone(&mut self, node: NodeId, order: &Order) {
+        let ends = match &order.action {
+            Action::Postgres(what) => matches!(what, PostgresAction::Stop(_) | PostgresAction::Restart),
+            Action::Store(what) => matches!(what, StoreAction::Release { .. } | StoreAction::Revoke { .. }),
+            Action::Guard(what) => matches!(what, GuardAction::Fire | GuardAction::Hold),
+            Action::Peer(_) | Action::Host(_) | Action::Answer(..) => false,
+        };
+        if !ends || self.leading() != Some(node) || !self.is_at_peace() {
+            return;
+        }
+        self.note_errand(node, &order.action);
+        if self.nodes[node.0].server.serves() && !self.is_on_an_errand() {
+            let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
+            self.violated("L6", format!("{} serves in a calm world and does {what} ({why})", self.names[node.0]));
+        }
+    }
+
+    /// L6: nor does the key of a leader go there.
+    pub(super) fn check_key_stays(&mut self, who: &Member, how: Gone) {
+        let asked = how == Gone::Released && self.is_on_an_errand();
+        if self.is_at_peace() && !asked && !self.nobody_may_lead() {
+            self.violated("L6", format!("the leader key of {who} goes in a calm world: {how:?}"));
+        }
+    }
+
     /// L6: PostgreSQL is not killed for a key that is there. A key that was heard to be gone is gone; an agent that looks
     /// for its tenure finds it, if the store answers.
     pub fn check_fire(&mut self, node: NodeId, because: &Reason) {
@@ -76,6 +162,10 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::id::{LeaseId, OpId};
+    use matriarch_core::view::postgres::StopMode;
+    use matriarch_core::view::store::FailoverKey;
+
     use super::super::testing::*;
     use super::*;
 
@@ -113,5 +203,94 @@ mod tests {
         assert_eq!(due(|world, node| world.checks.disturbed(Some(node), world.now)), None);
         assert_eq!(due(|world, node| world.nodes[node.0].agent.as_mut().unwrap().frozen = true), None);
         assert_eq!(due(|world, _| world.store_leader = None), None, "the store is away");
+    }
+
+    fn ordered(action: Action) -> Order {
+        Order { op: OpId(1), action, because: Reason::AtGoal, under: None }
+    }
+
+    /// The faults were over long ago.
+    fn at_peace(world: &mut World) -> NodeId {
+        world.healed = Some(world.now);
+        world.now = world.now + ms(world.settings.serving_bound_ms() + 1);
+        leader(world)
+    }
+
+    fn stop() -> Action {
+        Action::Postgres(PostgresAction::Stop(StopMode::Fast))
+    }
+
+    #[test]
+    fn a_leader_that_is_stopped_for_nothing() {
+        let does = |action: Action, change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = at_peace(world);
+                change(world, node);
+                world.check_left_alone(node, &ordered(action));
+            })
+        };
+        let revoke = || Action::Store(StoreAction::Revoke { lease: LeaseId(1) });
+        let restart = || Action::Postgres(PostgresAction::Restart);
+        for action in [stop(), restart(), revoke(), Action::Guard(GuardAction::Hold)] {
+            assert_eq!(does(action, |_, _| ()), Some("L6"));
+        }
+        assert_eq!(does(stop(), |world, _| world.healed = Some(world.now)), None, "faults go on, or did a moment ago");
+        assert_eq!(does(restart(), |world, node| world.gone(node)), None, "it is dead");
+        fn in_ms(world: &mut World, node: NodeId, in_ms: i64) {
+            let wall = world.nodes[node.0].clock.wall(world.now);
+            world.note_scheduled_restart(node, WallMillis(wall.0 + in_ms));
+        }
+        assert_eq!(does(restart(), |world, node| in_ms(world, node, -10)), None, "it was scheduled");
+        assert_eq!(does(restart(), |world, node| in_ms(world, node, 1000)), Some("L6"), "for later");
+        assert_eq!(does(restart(), |world, node| in_ms(world, node, -60_000)), Some("L6"), "for long ago");
+        let other = broken(|world| {
+            at_peace(world);
+            world.check_left_alone(standby(world), &ordered(stop()));
+        });
+        assert_eq!(other, None, "a standby may be stopped");
+    }
+
+    fn requested(world: &mut World, revision: Revision) {
+        let (leader, candidate) = (Some(world.names[leader(world).0].clone()), None);
+        let request = FailoverKey { revision, leader, candidate, scheduled_at: None };
+        world.store.forge(|keys| keys.failover = Some(request));
+    }
+
+    #[test]
+    fn a_request_is_carried_out_once() {
+        let asked = |again: Revision, after_ms: u64| {
+            broken(move |world| {
+                let node = at_peace(world);
+                requested(world, Revision(5));
+                world.check_left_alone(node, &ordered(stop()));
+                assert_eq!(world.violation, None);
+                requested(world, again);
+                world.now = world.now + ms(after_ms);
+                world.check_left_alone(node, &ordered(stop()));
+            })
+        };
+        assert_eq!(asked(Revision(5), 60_000), Some("L6"));
+        assert_eq!(asked(Revision(5), 1000), None, "it is being carried out");
+        assert_eq!(asked(Revision(6), 60_000), None, "it was asked for again");
+    }
+
+    #[test]
+    fn a_key_that_goes_in_a_calm_world() {
+        let goes = |how: Gone, change: fn(&mut World)| {
+            broken(move |world| {
+                let node = at_peace(world);
+                change(world);
+                let who = world.names[node.0].clone();
+                world.check_key_stays(&who, how);
+            })
+        };
+        let handed_over = |world: &mut World| {
+            requested(world, Revision(5));
+            world.check_left_alone(leader(world), &ordered(stop()));
+        };
+        assert_eq!(goes(Gone::Released, |_| ()), Some("L6"));
+        assert_eq!(goes(Gone::Released, handed_over), None, "an operator asked for that");
+        assert_eq!(goes(Gone::Expired, handed_over), Some("L6"), "but not for this");
+        assert_eq!(goes(Gone::Expired, |world| world.healed = None), None, "faults go on");
     }
 }

@@ -54,6 +54,7 @@ use crate::time::Time;
 use crate::world::World;
 
 pub use l01_serves::Outage;
+pub use l06_needless::Errands;
 pub use s12_eligible::Told;
 pub use s16_nothing_destroyed::Tool;
 pub use s19_pause::Pauses;
@@ -162,6 +163,8 @@ pub struct Checks {
     unrest: Option<Time>,
     /// The fault that struck alone: its kind, when, and how long nobody may serve for it.
     lone: Option<(&'static str, Time, std::time::Duration)>,
+    /// What operators have asked for that stops a leader.
+    errands: Errands,
     /// The leader key whose holder does not serve, and since when.
     idle: Option<(Revision, Time)>,
     /// When each agent last was the leader, for whoever remembers it.
@@ -238,6 +241,7 @@ impl World {
     /// An order is about to be carried out.
     pub fn check_order(&mut self, node: NodeId, order: &Order) {
         self.check_paused_order(node, order);
+        self.check_left_alone(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
                 let hands_over = matches!(order.because, Reason::HandingOver { .. });
@@ -285,6 +289,7 @@ impl World {
                 });
                 self.checks.leaderless = Some(now);
                 self.check_deletion(leader, *how, by.as_ref());
+                self.check_key_stays(&leader.member, *how);
                 if let Some(holder) = self.named(&leader.member) {
                     self.check_holder(holder, leader.lease, *how);
                     self.note_handover(holder, *how);

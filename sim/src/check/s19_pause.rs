@@ -87,6 +87,9 @@ impl World {
         if matches!(request, Request::Restart | Request::Reinitialize { .. } | Request::Move(_)) {
             self.checks.pauses.asked[node.0] = Some(self.now);
         }
+        if let Request::ScheduleRestart(wanted) = request {
+            self.note_scheduled_restart(node, wanted.schedule.at);
+        }
     }
 
     /// The leader key was taken by whom an operator asked for; what he asks for next does not take that back.
