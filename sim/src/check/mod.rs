@@ -103,6 +103,8 @@ pub struct Checks {
     pub left_out: Option<NodeId>,
     /// Since when a server runs as primary because an operator made it one behind its agent's back.
     pub by_hand: [Option<Time>; NODES_MAX],
+    /// It has held the leader key since, under a guard that was armed for it: it is judged like any other.
+    pub taken_up: [bool; NODES_MAX],
     /// Where branches begin that an operator began by hand.
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
@@ -210,6 +212,7 @@ impl Checks {
 impl World {
     /// After everything that happens.
     pub fn check_after_event(&mut self) {
+        self.note_taken_up();
         self.check_writers();
         self.check_isolated();
         self.check_fences();

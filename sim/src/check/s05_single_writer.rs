@@ -25,9 +25,25 @@ impl World {
         writes && !self.is_waking(node) && !self.is_by_hand(node)
     }
 
+    /// What an operator made a primary by hand is Matriarch's once it holds the leader key, under a guard that is armed for
+    /// it, as that of a leader is which he has only restarted. While it is still to come up the key may go again.
+    pub(super) fn note_taken_up(&mut self) {
+        for index in 0..self.nodes.len() {
+            let key = self.store.keys().leader.as_ref().filter(|key| key.member == self.names[index]);
+            let node = &self.nodes[index];
+            let guarded = |lease| {
+                let guard = node.guard.as_ref().filter(|guard| !guard.firing);
+                guard.and_then(|guard| guard.armed).is_some_and(|armed| armed.tenure == lease)
+            };
+            let holds = key.is_some_and(|key| guarded(key.lease));
+            let stays = self.checks.taken_up[index] && node.server.is_primary();
+            self.checks.taken_up[index] = self.checks.by_hand[index].is_some() && (holds || stays);
+        }
+    }
+
     /// What an operator did by hand is the agent's to undo, as soon as it sees it, if it is there.
-    fn is_by_hand(&self, node: NodeId) -> bool {
-        let Some(since) = self.checks.by_hand[node.0] else { return false };
+    pub(super) fn is_by_hand(&self, node: NodeId) -> bool {
+        let Some(since) = self.checks.by_hand[node.0].filter(|_| !self.checks.taken_up[node.0]) else { return false };
         // Where an unsupported mode is asked for it only observes.
         if self.nodes[node.0].config.unsupported.is_some() {
             return true;
@@ -46,7 +62,12 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::time::Instant;
+    use matriarch_core::view::guard::Armed;
+    use matriarch_core::view::postgres::Phase;
+
     use super::super::testing::*;
+    use super::*;
 
     #[test]
     fn two_that_can_acknowledge() {
@@ -61,5 +82,53 @@ mod tests {
         };
         assert_eq!(second(false), Some("S5"));
         assert_eq!(second(true), None, "what is held acknowledges nothing");
+    }
+
+    /// A standby that an operator has promoted; its agent is frozen, so that it does not see it.
+    #[test]
+    fn two_that_can_acknowledge_by_an_operators_hand() {
+        let second = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = standby(world);
+                leaves_recovery(world, node);
+                world.nodes[node.0].agent.as_mut().unwrap().frozen = true;
+                world.checks.by_hand[node.0] = Some(world.now);
+                let (tenure, at) = (key(world).lease, Instant(u64::MAX));
+                let guard = world.nodes[node.0].guard.get_or_insert_default();
+                (guard.armed, guard.since) = (Some(Armed { tenure, at }), world.now);
+                change(world, node);
+                world.check_after_event();
+            })
+        };
+        fn held_once(world: &mut World, node: NodeId) {
+            let (name, was) = (world.names[node.0].clone(), key(world).member);
+            for holder in [name, was] {
+                world.store.forge(|keys| keys.leader.as_mut().unwrap().member = holder);
+                world.note_taken_up();
+            }
+        }
+        assert_eq!(second(|_, _| ()), None, "nobody has seen it yet");
+        assert_eq!(second(held_once), Some("S5"), "it has held the key, and its guard is armed for that");
+        let unguarded = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].guard.as_mut().unwrap().armed = None;
+            held_once(world, node);
+        };
+        assert_eq!(second(unguarded), None, "no guard was armed for it");
+        let starts = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].server.postmaster.as_mut().unwrap().phase = Phase::Starting;
+            held_once(world, node);
+            world.nodes[node.0].server.postmaster.as_mut().unwrap().phase = Phase::Ready;
+        };
+        assert_eq!(second(starts), None, "the key went before it was up");
+        let restarted = |world: &mut World, node: NodeId| {
+            held_once(world, node);
+            world.gone(node);
+            world.operator_starts(node);
+            world.note_taken_up();
+            leaves_recovery(world, node);
+            world.nodes[node.0].server.postmaster.as_mut().unwrap().phase = Phase::Ready;
+            world.checks.by_hand[node.0] = Some(world.now);
+        };
+        assert_eq!(second(restarted), None, "it was started by hand once more");
     }
 }

@@ -29,10 +29,11 @@ impl World {
     /// A server accepts writes from now on: S8, and what its coming means for what others hold.
     pub fn became_writable(&mut self, node: NodeId) {
         self.coverage.count("serves");
-        if self.checks.by_hand[node.0].is_some() || self.is_waking(node) || self.is_foreign(node) {
+        let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
+        let by_hand = self.checks.by_hand[node.0].is_some() && !holds;
+        if by_hand || self.is_waking(node) || self.is_foreign(node) {
             return;
         }
-        let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == self.names[node.0]);
         // Its key went early, and it was held, or starting, when it went: within the time in which its holder may take it
         // back, the key is nobody's.
         let armed = self.nodes[node.0].guard.as_ref().and_then(|guard| guard.armed);
@@ -109,6 +110,20 @@ mod tests {
             world.store.end(key(world).lease, crate::store::Gone::Expired);
         };
         assert_eq!(without_a_guard(true, another_before), Some("S8"), "its own key went by its time");
+        let by_hand = |of: fn(&World) -> NodeId, loses: bool| {
+            broken(move |world| {
+                let node = of(world);
+                world.checks.by_hand[node.0] = Some(world.now);
+                let end = on_disk(world, node).end;
+                world.checks.published = Some(end);
+                world.settings.maximum_lag_bytes = 0;
+                on_disk(world, node).end.depth -= u64::from(loses);
+                world.became_writable(node);
+            })
+        };
+        assert_eq!(by_hand(standby, true), None, "an operator promoted it");
+        assert_eq!(by_hand(leader, true), Some("S2"), "he has restarted the leader, and it lacks something");
+        assert_eq!(by_hand(leader, false), None);
         let foreign = broken(|world| {
             let node = standby(world);
             world.nodes[node.0].server.initdb(&mut world.wal, FOREIGN);

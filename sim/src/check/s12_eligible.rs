@@ -140,7 +140,7 @@ impl World {
         let back = self.checks.last_leader == Some(node);
         self.checks.by_word &= back;
         // Nor does a primary that an operator made by hand in a pause race for its key.
-        let by_hand = self.checks.by_hand[node.0].is_some();
+        let by_hand = self.is_by_hand(node);
         let (Some(since), false) = (self.checks.leaderless, back || by_hand) else { return };
         let waited = self.now.since(since).max(self.waited_in_a_lost_past(node));
         if self.nodes[node.0].config.nofailover {
@@ -311,6 +311,14 @@ mod tests {
         };
         assert_eq!(wins(unasked), None, "the better one could not answer");
         assert_eq!(wins(|world, node| world.nodes[node.0].config.nofailover = true), Some("S12"));
+        let by_hand = |ago_ms: u64| {
+            wins(move |world, node| {
+                behind(world, node);
+                world.checks.by_hand[node.0] = Some(Time(world.now.0 - ago_ms * 1_000_000));
+            })
+        };
+        assert_eq!(by_hand(10), None, "an operator has just promoted it");
+        assert_eq!(by_hand(10_000), Some("S12"), "nor is the cluster paused");
     }
 
     fn other_of(world: &World, node: NodeId) -> NodeId {

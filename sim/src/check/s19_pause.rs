@@ -218,6 +218,7 @@ impl World {
             let server = &self.nodes[node].server;
             if node != holder.0 && let_go && (server.is_primary() || server.can_acknowledge()) {
                 self.checks.by_hand[node].get_or_insert(self.now);
+                self.checks.taken_up[node] = false;
             }
         }
     }

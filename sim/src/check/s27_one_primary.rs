@@ -45,7 +45,7 @@ impl World {
         let agent = self.nodes[node.0].agent.as_ref();
         let held = agent.and_then(|agent| agent.state.tenure.held().map(|held| held.lease));
         // Or an operator made a primary by hand while the cluster was paused, and it leads.
-        let by_hand = self.checks.by_hand[node.0].is_some();
+        let by_hand = self.is_by_hand(node);
         // Who was let go in that pause and stood still has a moment to hear of it.
         let let_go = agent.is_some_and(|agent| agent.state.memory.let_go) && !self.is_quiet(node, 1000);
         held.is_some_and(|lease| self.checks.early.contains_key(&lease)) || by_hand || let_go
@@ -56,6 +56,7 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::time::Time;
 
     #[test]
     fn two_that_say_that_they_are_the_primary() {
@@ -79,5 +80,14 @@ mod tests {
             world.checks.early.insert(lease, world.now);
         };
         assert_eq!(both(early), None, "a key that went early is heard of later");
+        let by_hand = |world: &mut World, old: NodeId| world.checks.by_hand[old.0] = Some(world.now);
+        assert_eq!(both(by_hand), None, "an operator has just promoted it");
+        let long_ago = |world: &mut World, old: NodeId| world.checks.by_hand[old.0] = Some(Time::from_ms(50_000));
+        assert_eq!(both(long_ago), Some("S27"), "its agent has seen that long ago");
+        let taken_up = |world: &mut World, old: NodeId| {
+            world.checks.by_hand[old.0] = Some(world.now);
+            world.note_taken_up();
+        };
+        assert_eq!(both(taken_up), Some("S27"), "it leads, and was restarted by hand");
     }
 }
