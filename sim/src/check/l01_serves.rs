@@ -47,8 +47,8 @@ impl World {
     /// When the healed world has to serve, at the latest.
     pub(super) fn serves_by(&self) -> Option<Time> {
         // A store that went back is not believed for a ttl, and its old keys last another.
-        let disbelief = if self.plan.restores_the_store() { 2 * self.settings.ttl_ms } else { 0 };
-        Some(self.healed? + ms(self.settings.serving_bound_ms() + disbelief) + self.slower_by())
+        let believed = self.checks.restored.map_or(Time(0), |at| at + ms(2 * self.settings.ttl_ms));
+        Some(self.healed?.max(believed) + ms(self.settings.serving_bound_ms()) + self.slower_by())
     }
 
     /// L1: nobody serves, where nothing is wrong any more and no operator has asked for anything that stops it.
@@ -219,5 +219,23 @@ mod tests {
         assert_eq!(pauses(bound - 1, None), None, "it is healing");
         assert_eq!(pauses(bound + 1, Some(1000)), None, "an operator's schedule has come");
         assert_eq!(pauses(bound + 1, Some(60_000)), Some("L1"), "and was over long ago");
+    }
+
+    #[test]
+    fn a_healed_world_that_waits_for_a_store_that_went_back() {
+        let serves_after = |after_ms: u64, restored_ms_before: Option<u64>| {
+            broken(move |world| {
+                let Time(ns) = world.now;
+                world.checks.restored = restored_ms_before.map(|before| Time(ns - before * 1_000_000));
+                world.healed = Some(world.now);
+                world.checks.outage.served = Some(world.now + ms(after_ms));
+                world.check_service();
+            })
+        };
+        let bound = crate::settings::Settings::usual().serving_bound_ms();
+        assert_eq!(serves_after(bound + 1, None), Some("L1"), "whatever the plan might still do");
+        assert_eq!(serves_after(bound + 60_000, Some(0)), None, "it is not believed yet");
+        assert_eq!(serves_after(bound + 60_001, Some(0)), Some("L1"));
+        assert_eq!(serves_after(bound + 10_001, Some(50_000)), Some("L1"), "it has been for long");
     }
 }

@@ -6,12 +6,14 @@ use matriarch_core::view::store::HistoryLine;
 use crate::world::World;
 
 impl World {
+    /// An operator has deleted the key, overwritten it or taken it back. So it stays until the next leader tells it anew,
+    /// all of it.
+    pub fn note_history_lost(&mut self) {
+        self.checks.history = self.store.keys().history.revision;
+    }
+
     /// The keys have changed.
     pub(super) fn check_history(&mut self) {
-        // What an operator deletes, overwrites or takes back is forgotten, until the next leader tells it anew.
-        if self.plan.forgets_history() {
-            return;
-        }
         let told = &self.store.keys().history;
         if std::mem::replace(&mut self.checks.history, told.revision) == told.revision {
             return;
@@ -31,8 +33,13 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::id::{Revision, Timeline};
+    use matriarch_core::view::store::HistoryKey;
+
     use super::super::testing::*;
     use super::*;
+    use crate::postgres::wal::Record;
+    use crate::store::hands::Key;
 
     #[test]
     fn a_history_that_forgets() {
@@ -42,8 +49,8 @@ mod tests {
                 let node = leader(world);
                 for timeline in [2, 3] {
                     let end = on_disk(world, node).end;
-                    let fork = world.wal.fork(end, matriarch_core::id::Timeline(timeline));
-                    on_disk(world, node).end = world.wal.append(fork, crate::postgres::wal::Record::EndOfRecovery);
+                    let fork = world.wal.fork(end, Timeline(timeline));
+                    on_disk(world, node).end = world.wal.append(fork, Record::EndOfRecovery);
                 }
                 let end = on_disk(world, node).end;
                 let line = |ancestor: matriarch_core::timeline::Ancestor| HistoryLine {
@@ -56,8 +63,8 @@ mod tests {
                 let mut lines = world.wal.history(end).ancestors.into_iter().map(line).collect();
                 change(&mut lines);
                 world.store.forge(|keys| {
-                    let revision = matriarch_core::id::Revision(keys.revision.0 + 1);
-                    keys.history = matriarch_core::view::store::HistoryKey { revision, lines };
+                    let revision = Revision(keys.revision.0 + 1);
+                    keys.history = HistoryKey { revision, lines };
                 });
                 world.check_history();
             })
@@ -66,5 +73,31 @@ mod tests {
         assert_eq!(told(|lines| lines[1].end.0 += 1), Some("S14"));
         assert_eq!(told(|lines| lines.reverse()), Some("S14"));
         assert_eq!(told(|lines| lines[1].timestamp = Some("now".into())), None, "what is told beside it may differ");
+    }
+
+    #[test]
+    fn a_history_that_was_lost_is_told_anew() {
+        let lost = |then: Option<bool>| {
+            broken(move |world| {
+                let node = leader(world);
+                let before = on_disk(world, node).end;
+                let fork = world.wal.fork(before, Timeline(2));
+                on_disk(world, node).end = world.wal.append(fork, Record::EndOfRecovery);
+                world.key_deleted(Key::History);
+                assert_eq!(world.violation, None, "that was an operator");
+                let Some(whole) = then else { return };
+                let (timeline, end) = (Timeline(1), world.wal.lsn(before));
+                let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
+                let lines = if whole { vec![line] } else { vec![] };
+                world.store.forge(|keys| {
+                    let revision = Revision(keys.revision.0 + 1);
+                    keys.history = HistoryKey { revision, lines };
+                });
+                world.check_history();
+            })
+        };
+        assert_eq!(lost(None), None);
+        assert_eq!(lost(Some(true)), None);
+        assert_eq!(lost(Some(false)), Some("S14"), "the next leader forgets it as well");
     }
 }

@@ -55,6 +55,7 @@ impl World {
         let led_before = led(self);
         self.store.restore(&backup, now);
         self.note_initialize_gone();
+        self.note_history_lost();
         // A tenure of the lost future, and an agent that had heard nothing of it: it believes the store at once. So does
         // everybody where the backup is older than another restore, and of more revisions than were written since.
         let lost = led_before.is_some() && led(self) != led_before;
@@ -74,7 +75,7 @@ impl World {
         self.store_changed();
     }
 
-    pub(super) fn key_deleted(&mut self, key: Key) {
+    pub(crate) fn key_deleted(&mut self, key: Key) {
         self.store.delete(key);
         self.hands_on(key);
     }
@@ -93,6 +94,9 @@ impl World {
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
         }
+        if key == Key::History {
+            self.note_history_lost();
+        }
         if key == Key::Members {
             self.checks.keys_gone = Some(self.now);
         }
@@ -106,6 +110,7 @@ impl World {
         self.store.delete_all();
         self.coverage.count("all keys deleted");
         self.note_initialize_gone();
+        self.note_history_lost();
         self.checks.keys_gone = Some(self.now);
         self.checks.forget_published();
         self.forget_reserved();

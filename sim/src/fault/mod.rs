@@ -482,20 +482,6 @@ impl Plan {
         Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
     }
 
-    /// It takes `history` from the leaders.
-    pub fn forgets_history(&self) -> bool {
-        let forgets = |what: &What| {
-            matches!(
-                what,
-                What::DeleteKey(Key::History)
-                    | What::GarbleKey(Key::History)
-                    | What::DeleteAllKeys
-                    | What::RestoreStore(_)
-            )
-        };
-        self.faults.iter().any(|fault| forgets(&fault.what))
-    }
-
     /// It restores the store from a backup.
     pub fn restores_the_store(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.what, What::RestoreStore(_)))
