@@ -59,6 +59,7 @@ pub use s12_eligible::Told;
 pub use s16_nothing_destroyed::Tool;
 pub use s19_pause::Pauses;
 pub use s26_one_order_a_lane::Lanes;
+pub use s31_isolated::Isolation;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
 pub const INVARIANTS: [&str; 34] = [
@@ -97,8 +98,8 @@ pub struct Checks {
     pub silent: [bool; NODES_MAX],
     /// When the network was slow last.
     pub slow_at: Option<Time>,
-    /// Since when nothing reaches a node.
-    pub isolated: [Option<Time>; NODES_MAX],
+    /// Nodes that nobody answers.
+    isolated: [Option<Isolation>; NODES_MAX],
     /// The node that did not heal with the others.
     pub left_out: Option<NodeId>,
     /// Since when a server runs as primary because an operator made it one behind its agent's back.

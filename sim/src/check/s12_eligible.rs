@@ -199,14 +199,18 @@ impl World {
         }
     }
 
-    /// Its server stands by and its agent is awake, as far as others can tell: it could take over.
+    /// Its server stands by and its agent is awake, as far as others can tell, for a while: it could take over.
     pub(super) fn could_lead(&self, node: NodeId) -> Option<Place> {
+        self.stands_by(node).filter(|_| self.is_quiet(node, 3000))
+    }
+
+    pub(super) fn stands_by(&self, node: NodeId) -> Option<Place> {
         let host = &self.nodes[node.0];
         let awake = host.agent.as_ref().is_some_and(|agent| !agent.frozen);
         let stands_by = host.server.is_ready() && host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
         let known = self.store.keys().members.get(&self.names[node.0]).is_some_and(|key| key.record.state == "running");
         let barred = host.config.nofailover || host.files.full;
-        host.place().filter(|_| awake && stands_by && known && !barred && self.is_quiet(node, 3000))
+        host.place().filter(|_| awake && stands_by && known && !barred)
     }
 
     fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {

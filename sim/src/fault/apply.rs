@@ -138,9 +138,6 @@ impl World {
         self.coverage.count("fault");
         self.note_strike(&fault);
         self.checks.disturbed(struck, now);
-        if let (What::Isolate(_), Some(node)) = (fault.what, struck) {
-            self.checks.isolated[node.0].get_or_insert(now);
-        }
         self.take_effect(index, fault.what, struck.unwrap_or(NodeId(0)), fault.for_ms);
     }
 
@@ -391,10 +388,6 @@ impl World {
         match what {
             What::CrashHost(_) | What::TearFiles(_) => self.host_comes_back(node),
             What::ForeignData(_) => self.foreign_data_removed(node),
-            What::Isolate(_) => {
-                self.checks.isolated[node.0] = None;
-                self.set(what, node, false);
-            }
             What::ScheduleSwitchover(_) | What::ScheduleRestart(_) => {}
             lasting => self.set(lasting, node, false),
         }
@@ -433,7 +426,6 @@ impl World {
                 for what in [What::Isolate(Where::Node(node.0)), What::CutClients(Where::Node(node.0))] {
                     self.set(what, node, true);
                 }
-                self.checks.isolated[node.0].get_or_insert(self.now);
                 self.checks.left_out = Some(node);
             }
             (Some(LeftOut::StoreMember), _) if self.members.len() > 2 => {

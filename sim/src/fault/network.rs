@@ -7,7 +7,7 @@ use crate::time::ms;
 use crate::world::{Due, StoreMember, World};
 
 impl World {
-    pub(super) fn links(&self, what: What, node: NodeId) -> Vec<Link> {
+    pub(crate) fn links(&self, what: What, node: NodeId) -> Vec<Link> {
         let here = End::Node(node);
         let others: Vec<End> = (0..self.nodes.len()).map(NodeId).filter(|n| *n != node).map(End::Node).collect();
         let stores: Vec<End> = (0..self.members.len()).map(End::Store).collect();
