@@ -128,6 +128,10 @@ pub struct Checks {
     handed_over: Option<(Time, Place)>,
     /// Whoever took the leader key last was named by the operator while nobody led.
     by_word: bool,
+    /// What operators have changed `maximum_lag_on_failover` to, and when.
+    lag_limits: Vec<(Time, u64)>,
+    /// The configuration that said so is gone.
+    limit_lost: bool,
     /// What a leader last published of its position.
     published: Option<Place>,
     /// When the store lost a tenure of which not all had heard: whoever had not may begin another beside it.
@@ -304,6 +308,7 @@ impl World {
 
     /// The keys have changed, whichever of them.
     pub fn check_keys(&mut self) {
+        self.note_lag_limit_back();
         self.check_birth();
         self.check_history();
     }

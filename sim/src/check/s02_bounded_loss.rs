@@ -1,10 +1,11 @@
 //! S2: a failover gives up no more than `maximum_lag_on_failover` of what was published.
 
-use matriarch_core::id::{Lsn, Timeline};
+use matriarch_core::id::{Lsn, Revision, Timeline};
 use matriarch_core::timeline::Relation;
 
 use crate::node::{Node, NodeId};
 use crate::postgres::wal::Place;
+use crate::time::{Time, ms};
 use crate::world::World;
 
 impl World {
@@ -17,14 +18,45 @@ impl World {
             }
             let parted = if self.are_twins_by_hand(mine, place) { self.seems_shared(mine, place) } else { shared };
             let lost = self.wal.lsn(place).bytes_ahead_of(parted);
-            if lost > self.settings.maximum_lag_bytes && self.is_evident(mine, place) {
-                let what = format!(
-                    "{} leads without {lost} bytes that were published, {} are allowed",
-                    self.names[node.0], self.settings.maximum_lag_bytes
-                );
+            // Whoever won decided before it took the key.
+            let allowed = self.lag_allowed(self.checks.pauses.taken);
+            if lost > allowed && self.is_evident(mine, place) {
+                let who = &self.names[node.0];
+                let what = format!("{who} leads without {lost} bytes that were published, {allowed} are allowed");
                 self.violated("S2", what);
             }
         }
+    }
+
+    /// The operator allows so much from now on.
+    pub fn note_lag_limit(&mut self, bytes: u64) {
+        self.checks.lag_limits.push((self.now, bytes));
+    }
+
+    /// Nothing tells any more what he allows: everybody goes by what he has seen last, however long ago.
+    pub fn note_lag_limit_lost(&mut self) {
+        let all = self.checks.lag_limits.iter().map(|(_, bytes)| *bytes);
+        let most = all.chain([self.settings.maximum_lag_bytes]).max().unwrap_or_default();
+        self.note_lag_limit(most);
+        self.checks.limit_lost = true;
+    }
+
+    /// The keys have changed: with the configuration what it said last is there again.
+    pub(super) fn note_lag_limit_back(&mut self) {
+        if self.checks.limit_lost && self.store.keys().config_revision != Revision(0) {
+            self.checks.limit_lost = false;
+            self.note_lag_limit(self.last_lag_limit().unwrap_or(self.settings.maximum_lag_bytes));
+        }
+    }
+
+    /// The most that may have been allowed to whoever decided then: what is newer than his view of the keys he does not know,
+    /// and nobody takes a leader key by a view that is older than two ttl (docs/time.md).
+    pub(super) fn lag_allowed(&self, decided: Time) -> u64 {
+        let seen = Time(decided.0.saturating_sub(ms(2 * self.settings.ttl_ms).as_nanos() as u64));
+        let limits = &self.checks.lag_limits;
+        let newer = limits.iter().filter(|(since, _)| *since > seen && *since <= decided).map(|(_, bytes)| *bytes);
+        let last = limits.iter().rfind(|(since, _)| *since <= seen).map(|(_, bytes)| *bytes);
+        newer.chain([last.unwrap_or(self.settings.maximum_lag_bytes)]).max().unwrap_or_default()
     }
 
     /// Nobody led, and the operator named who is to: what that loses he has accepted, and nobody has to answer for it later.
@@ -124,6 +156,38 @@ mod tests {
         };
         assert_eq!(loses(0), Some("S2"));
         assert_eq!(loses(1 << 20), None);
+    }
+
+    #[test]
+    fn a_failover_that_gives_up_what_was_allowed_once() {
+        let loses = |limits: &'static [(u64, u64)], lost: bool| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                world.settings.maximum_lag_bytes = 0;
+                let now = world.now;
+                for (ago_ms, bytes) in limits {
+                    world.now = Time(now.0 - ago_ms * 1_000_000);
+                    world.note_lag_limit(*bytes);
+                }
+                if lost {
+                    world.note_lag_limit_lost();
+                }
+                world.now = now;
+                world.settings.ttl_ms = 5000;
+                world.checks.pauses.taken = Time(now.0 - 2_000_000_000);
+                world.checks.published = Some(on_disk(world, old).end);
+                let behind = on_disk(world, new);
+                behind.end = Place { depth: behind.end.depth - 2, ..behind.end };
+                let mine = on_disk(world, new).end;
+                world.check_loss(new, mine);
+            })
+        };
+        const MUCH: u64 = 1 << 20;
+        assert_eq!(loses(&[(30_000, MUCH)], false), None, "it is allowed");
+        assert_eq!(loses(&[(30_000, MUCH), (20_000, 0)], false), Some("S2"), "it was, and long ago");
+        assert_eq!(loses(&[(30_000, MUCH), (11_000, 0)], false), None, "whoever won need not have heard");
+        assert_eq!(loses(&[(1000, MUCH)], false), Some("S2"), "it had won before");
+        assert_eq!(loses(&[(30_000, MUCH), (20_000, 0)], true), None, "nor will he ever");
     }
 
     /// What an operator gives up by his word neither his candidate nor whoever leads after it has to answer for.

@@ -129,7 +129,7 @@ impl World {
             if twins { self.seems_shared(place, published) } else { self.wal.lsn(self.wal.shared(place, published)) }
         };
         let counts = newer && kept(theirs) >= kept(mine);
-        let too_much = patient || bytes > self.settings.maximum_lag_bytes;
+        let too_much = patient || bytes > self.lag_allowed(self.now);
         (counts && too_much).then(|| format!("holds {bytes} bytes of a newer branch"))
     }
 

@@ -61,6 +61,8 @@ impl World {
         let lost = led_before.is_some() && led(self) != led_before;
         let back_to = self.store.keys().revision;
         self.dynamic.retain(|since, _| *since <= back_to);
+        // What it says of the configuration is told by the keys below.
+        self.note_lag_limit_lost();
         let heard = |node: &Node| {
             let agent = node.agent.as_ref()?;
             Some(agent.state.store.cluster.as_ref().map_or(Revision(0), |seen| seen.value.revision))
@@ -94,6 +96,9 @@ impl World {
         if matches!(key, Key::Status | Key::History) {
             self.checks.forget_published();
         }
+        if key == Key::Config {
+            self.note_lag_limit_lost();
+        }
         if key == Key::History {
             self.note_history_lost();
         }
@@ -111,6 +116,7 @@ impl World {
         self.coverage.count("all keys deleted");
         self.note_initialize_gone();
         self.note_history_lost();
+        self.note_lag_limit_lost();
         self.checks.keys_gone = Some(self.now);
         self.checks.forget_published();
         self.forget_reserved();
@@ -126,7 +132,13 @@ impl World {
         self.store_changed();
     }
 
-    /// The dynamic configuration is another from now on. What is checked goes by the most that was ever allowed.
+    /// The last of them, if it was changed.
+    pub fn last_lag_limit(&self) -> Option<u64> {
+        self.dynamic.last_key_value().map(|(_, dynamic)| dynamic.maximum_lag_bytes)
+    }
+
+    /// The dynamic configuration is another from now on. What is checked goes by the longest times that were ever allowed, and
+    /// by the loss that is.
     pub(super) fn configuration_changes(&mut self, what: What) {
         let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else { return };
         let bounds = &mut self.settings;
@@ -139,7 +151,7 @@ impl World {
         bounds.ttl_ms = bounds.ttl_ms.max(ttl_ms);
         bounds.loop_wait_ms = bounds.loop_wait_ms.max(loop_wait_ms);
         bounds.retry_timeout_ms = bounds.retry_timeout_ms.max(retry_timeout_ms);
-        bounds.maximum_lag_bytes = bounds.maximum_lag_bytes.max(maximum_lag_bytes);
+        self.note_lag_limit(maximum_lag_bytes);
         self.coverage.count("configuration changed");
         self.store.configure();
         let since = self.store.keys().config_revision;
