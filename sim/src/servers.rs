@@ -208,6 +208,7 @@ impl World {
         let Some(pm) = &mut server.postmaster else { return };
         if std::mem::take(&mut pm.waits_for_session) {
             let pid = pm.pid;
+            self.checks.waited_for_session = Some(self.now);
             self.later(ms(1), Due::Server { node, pid, what: ServerStep::ShutDown });
         }
     }
@@ -269,6 +270,9 @@ impl World {
         let Some(pm) = pm else { return };
         self.deferred_breaks(node);
         self.trace.note(self.now, node, '.', || format!("postmaster {} is gone ({how:?})", pm.pid.0));
+        if pm.waits_for_session {
+            self.checks.waited_for_session = Some(self.now);
+        }
         if !self.is_restarting(node) {
             self.checks.by_hand[node.0] = None;
         }

@@ -47,14 +47,15 @@ impl World {
         let configured = ms(self.settings.primary_start_timeout_ms);
         let start = if requested && configured.is_zero() { ASKED_START_LIMIT } else { configured };
         let checkpoint = ms(self.pace.checkpoint.1);
-        start + checkpoint + self.stop_bound() + ms(self.settings.serving_bound_ms() + STAGES_MS)
+        start + checkpoint + self.stop_bound(holder) + ms(self.settings.serving_bound_ms() + STAGES_MS)
     }
 
     /// A session that takes no notice is waited for, and once more where somebody else had asked for the stop.
-    fn stop_bound(&self) -> Duration {
+    fn stop_bound(&self, holder: NodeId) -> Duration {
         let since = self.checks.idle.map_or(self.now, |(_, since)| since);
+        let waits = self.nodes[holder.0].server.postmaster.as_ref().is_some_and(|pm| pm.waits_for_session);
         let waited = self.checks.waited_for_session.is_some_and(|at| at >= since);
-        if waited { 2 * STOP_LIMIT } else { Duration::ZERO }
+        if waits || waited { 2 * STOP_LIMIT } else { Duration::ZERO }
     }
 }
 
@@ -89,6 +90,17 @@ mod tests {
             world.check_gives_up();
         });
         assert_eq!(away, None, "without a store nobody can give up");
+        let deaf = |for_s: u64| {
+            broken(move |world| {
+                let node = leader(world);
+                world.stop(node, matriarch_core::view::postgres::StopMode::Fast);
+                world.nodes[node.0].server.postmaster.as_mut().unwrap().waits_for_session = true;
+                world.check_gives_up();
+                world.now = world.now + (world.idle_bound(node) + ms(for_s * 1000) - 2 * STOP_LIMIT);
+                world.check_gives_up();
+            })
+        };
+        assert_eq!((deaf(119), deaf(121)), (None, Some("L11")), "a session is waited for, and not for ever");
         assert_eq!(idle(false), None, "nobody else could");
     }
 }

@@ -86,7 +86,7 @@ pub const NODES_MAX: usize = 7;
 pub struct Checks {
     /// How often each node concluded something else in the last minute.
     pub calm_decisions: [u32; NODES_MAX],
-    /// When a stop last began to wait for a session that takes no notice.
+    /// When a stop last began, or ceased, to wait for a session that takes no notice.
     pub waited_for_session: Option<Time>,
     /// When a fault last struck each node, or ended there.
     pub quiet_since: [Time; NODES_MAX],
