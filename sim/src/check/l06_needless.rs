@@ -46,7 +46,11 @@ impl World {
     fn note_errand(&mut self, node: NodeId, action: &Action) {
         let begins = match action {
             Action::Postgres(PostgresAction::Stop(_)) => {
-                let request = self.store.keys().failover.as_ref().filter(|request| request.scheduled_at.is_none());
+                let (me, request) = (&self.names[node.0], self.store.keys().failover.as_ref());
+                let request = request.filter(|request| {
+                    let ours = request.leader.as_ref().is_none_or(|leader| leader == me);
+                    ours && request.candidate.as_ref() != Some(me) && request.scheduled_at.is_none()
+                });
                 let revision = request.map(|request| request.revision);
                 let moves = revision.is_some() && revision != self.checks.errands.moved;
                 if moves {
@@ -220,6 +224,12 @@ mod tests {
         Action::Postgres(PostgresAction::Stop(StopMode::Fast))
     }
 
+    /// A restart is scheduled by the node's wall clock.
+    fn in_ms(world: &mut World, node: NodeId, in_ms: i64) {
+        let wall = world.nodes[node.0].clock.wall(world.now);
+        world.note_scheduled_restart(node, WallMillis(wall.0 + in_ms));
+    }
+
     #[test]
     fn a_leader_that_is_stopped_for_nothing() {
         let does = |action: Action, change: fn(&mut World, NodeId)| {
@@ -235,11 +245,10 @@ mod tests {
             assert_eq!(does(action, |_, _| ()), Some("L6"));
         }
         assert_eq!(does(stop(), |world, _| world.healed = Some(world.now)), None, "faults go on, or did a moment ago");
-        assert_eq!(does(restart(), |world, node| world.gone(node)), None, "it is dead");
-        fn in_ms(world: &mut World, node: NodeId, in_ms: i64) {
-            let wall = world.nodes[node.0].clock.wall(world.now);
-            world.note_scheduled_restart(node, WallMillis(wall.0 + in_ms));
-        }
+        assert_eq!(does(restart(), World::gone), None, "it is dead");
+        assert_eq!(does(stop(), |world, node| asked_of(world, node, Revision(5))), None, "a switchover was asked for");
+        let of_another = |world: &mut World, _: NodeId| asked_of(world, standby(world), Revision(5));
+        assert_eq!(does(stop(), of_another), Some("L6"), "of another, long ago");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, -10)), None, "it was scheduled");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, 1000)), Some("L6"), "for later");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, -60_000)), Some("L6"), "for long ago");
@@ -251,7 +260,11 @@ mod tests {
     }
 
     fn requested(world: &mut World, revision: Revision) {
-        let (leader, candidate) = (Some(world.names[leader(world).0].clone()), None);
+        asked_of(world, leader(world), revision);
+    }
+
+    fn asked_of(world: &mut World, node: NodeId, revision: Revision) {
+        let (leader, candidate) = (Some(world.names[node.0].clone()), None);
         let request = FailoverKey { revision, leader, candidate, scheduled_at: None };
         world.store.forge(|keys| keys.failover = Some(request));
     }

@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(loses(1 << 20), None);
     }
 
+    const MUCH: u64 = 1 << 20;
+
     #[test]
     fn a_failover_that_gives_up_what_was_allowed_once() {
         let loses = |limits: &'static [(u64, u64)], lost: bool| {
@@ -182,7 +184,6 @@ mod tests {
                 world.check_loss(new, mine);
             })
         };
-        const MUCH: u64 = 1 << 20;
         assert_eq!(loses(&[(30_000, MUCH)], false), None, "it is allowed");
         assert_eq!(loses(&[(30_000, MUCH), (20_000, 0)], false), Some("S2"), "it was, and long ago");
         assert_eq!(loses(&[(30_000, MUCH), (11_000, 0)], false), None, "whoever won need not have heard");

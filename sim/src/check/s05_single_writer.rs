@@ -26,7 +26,7 @@ impl World {
     }
 
     /// What an operator made a primary by hand is Matriarch's once it holds the leader key, under a guard that is armed for
-    /// it, as that of a leader is which he has only restarted. While it is still to come up the key may go again.
+    /// it or, in a pause, let go: as a leader is that he has only restarted. While it is still to come up the key may go.
     pub(super) fn note_taken_up(&mut self) {
         for index in 0..self.nodes.len() {
             let key = self.store.keys().leader.as_ref().filter(|key| key.member == self.names[index]);
@@ -35,7 +35,7 @@ impl World {
                 let guard = node.guard.as_ref().filter(|guard| !guard.firing);
                 guard.and_then(|guard| guard.armed).is_some_and(|armed| armed.tenure == lease)
             };
-            let holds = key.is_some_and(|key| guarded(key.lease));
+            let holds = key.is_some_and(|key| guarded(key.lease) || self.is_let_go(node.id));
             let stays = self.checks.taken_up[index] && node.server.is_primary();
             self.checks.taken_up[index] = self.checks.by_hand[index].is_some() && (holds || stays);
         }
@@ -84,6 +84,21 @@ mod tests {
         assert_eq!(second(true), None, "what is held acknowledges nothing");
     }
 
+    /// The leader key was the node's for a moment.
+    fn held_once(world: &mut World, node: NodeId) {
+        let (name, was) = (world.names[node.0].clone(), key(world).member);
+        for holder in [name, was] {
+            world.store.forge(|keys| keys.leader.as_mut().unwrap().member = holder);
+            world.note_taken_up();
+        }
+    }
+
+    /// The same, and no guard was armed for it.
+    fn unguarded(world: &mut World, node: NodeId) {
+        world.nodes[node.0].guard.as_mut().unwrap().armed = None;
+        held_once(world, node);
+    }
+
     /// A standby that an operator has promoted; its agent is frozen, so that it does not see it.
     #[test]
     fn two_that_can_acknowledge_by_an_operators_hand() {
@@ -100,20 +115,18 @@ mod tests {
                 world.check_after_event();
             })
         };
-        fn held_once(world: &mut World, node: NodeId) {
-            let (name, was) = (world.names[node.0].clone(), key(world).member);
-            for holder in [name, was] {
-                world.store.forge(|keys| keys.leader.as_mut().unwrap().member = holder);
-                world.note_taken_up();
-            }
-        }
         assert_eq!(second(|_, _| ()), None, "nobody has seen it yet");
         assert_eq!(second(held_once), Some("S5"), "it has held the key, and its guard is armed for that");
-        let unguarded = |world: &mut World, node: NodeId| {
-            world.nodes[node.0].guard.as_mut().unwrap().armed = None;
-            held_once(world, node);
-        };
         assert_eq!(second(unguarded), None, "no guard was armed for it");
+        let let_go = |world: &mut World, node: NodeId| {
+            let name = world.names[node.0].clone();
+            world.store.forge(|keys| {
+                let record = keys.epoch.as_mut().unwrap();
+                (record.unguarded, record.member) = (true, name);
+            });
+            unguarded(world, node);
+        };
+        assert_eq!(second(let_go), Some("S5"), "it was let go in a pause");
         let starts = |world: &mut World, node: NodeId| {
             world.nodes[node.0].server.postmaster.as_mut().unwrap().phase = Phase::Starting;
             held_once(world, node);

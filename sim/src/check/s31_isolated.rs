@@ -143,13 +143,14 @@ mod tests {
         assert_eq!(mended(1), None);
     }
 
+    fn others(world: &mut World, change: fn(&mut World, NodeId)) {
+        for heir in [standby(world), other_standby(world)] {
+            change(world, heir);
+        }
+    }
+
     #[test]
     fn isolated_writing_that_nobody_would_lose() {
-        fn others(world: &mut World, change: fn(&mut World, NodeId)) {
-            for heir in [standby(world), other_standby(world)] {
-                change(world, heir);
-            }
-        }
         let barred =
             |world: &mut World, _: NodeId| others(world, |world, heir| world.nodes[heir.0].config.nofailover = true);
         assert_eq!(alone(&[What::Isolate], false, barred), None, "nobody else may lead");
