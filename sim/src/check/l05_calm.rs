@@ -30,8 +30,9 @@ impl World {
         self.count_busy(node, counted);
         if self.healed.is_some_and(|healed| self.now.since(healed) > Duration::from_secs(120)) {
             self.checks.calm_orders += effects.orders.len() as u64;
-            // Whoever finds another cluster's data leaves, and is started again and again.
-            let settled = self.now.since(self.nodes[node.0].booted) > Duration::from_secs(10);
+            // Whoever finds another cluster's data leaves, and is started again and again; who is cut off tries on and on.
+            let started = self.now.since(self.nodes[node.0].booted) <= Duration::from_secs(10);
+            let settled = !started && self.checks.left_out != Some(node);
             self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
     }
@@ -104,11 +105,12 @@ mod tests {
             })
         };
         assert_eq!((restless(DECISIONS_MAX + 1), restless(DECISIONS_MAX)), (Some("L5"), None));
-        let counted = |since_start_ms: u64, news: bool| {
+        let counted = |since_start_ms: u64, news: bool, left_out: bool| {
             let mut world = steady();
             let node = leader(&world);
             (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
             world.nodes[node.0].booted = Time::from_ms(121_000 - since_start_ms);
+            world.checks.left_out = left_out.then_some(node);
             let reason = matriarch_core::reason::Reason::Observing;
             let decision = matriarch_core::effects::Decision { rung: matriarch_core::decide::Rung::Fence, reason };
             let wake = matriarch_core::effects::Wake { at: None, because: matriarch_core::reason::Reason::AtGoal };
@@ -116,7 +118,8 @@ mod tests {
             world.count_orders(node, &effects);
             world.checks.calm_decisions[node.0]
         };
-        assert_eq!((counted(20_000, true), counted(20_000, false), counted(2_000, true)), (1, 0, 0));
+        assert_eq!((counted(20_000, true, false), counted(20_000, false, false)), (1, 0));
+        assert_eq!((counted(2_000, true, false), counted(20_000, true, true)), (0, 0));
     }
 
     #[test]

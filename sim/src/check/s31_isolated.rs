@@ -44,10 +44,18 @@ impl World {
             self.checks.isolated[node.0] = None;
         } else if self.checks.isolated[node.0].is_none() {
             let known = |heir: &NodeId| self.now.since(self.checks.ready_since[heir.0]) > self.news_take();
+            // What it heard of the store last may tell of nobody: then it goes on, as a primary without standbys.
+            let told = |heir: &NodeId| self.was_told_of(node, *heir);
             let others = (0..self.nodes.len()).map(NodeId).filter(|other| *other != node);
-            let heirs = others.filter(|heir| self.stands_by(*heir).is_some() && known(heir)).collect();
+            let heirs = others.filter(|heir| self.stands_by(*heir).is_some() && known(heir) && told(heir)).collect();
             self.checks.isolated[node.0] = Some(Isolation { since: self.now, heirs });
         }
+    }
+
+    /// The keys as they reached this node's agent name that member, and how to ask it.
+    fn was_told_of(&self, node: NodeId, heir: NodeId) -> bool {
+        let agent = self.nodes[node.0].agent.as_ref();
+        agent.is_some_and(|agent| agent.mirror.can_be_asked(&self.names[heir.0]))
     }
 
     /// How long it takes until everybody knows that a standby has come up: it publishes that, and others read it, once in
@@ -159,5 +167,15 @@ mod tests {
             world.checks.isolated[node.0] = None;
         };
         assert_eq!(alone(&[What::Isolate], false, unknown), None, "they came up when it heard of nobody any more");
+        let untold = |world: &mut World, node: NodeId| {
+            let agent = world.nodes[node.0].agent.as_mut().unwrap();
+            std::rc::Rc::make_mut(&mut agent.mirror).members.clear();
+            world.checks.isolated[node.0] = None;
+        };
+        assert_eq!(
+            alone(&[What::Isolate], false, untold),
+            None,
+            "their records had ended when it last heard of the store"
+        );
     }
 }
