@@ -221,6 +221,7 @@ impl World {
         self.check_writers();
         self.check_isolated();
         self.check_fences();
+        self.check_keys_of_writers();
         self.note_service();
         self.check_gives_up();
     }

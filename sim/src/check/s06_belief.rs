@@ -1,7 +1,8 @@
 //! S6: what core believes of its lease is true, until it hears otherwise.
 
 use matriarch_core::id::LeaseId;
-use matriarch_core::time::Instant;
+use matriarch_core::lease::Bounds;
+use matriarch_core::time::{Duration, Instant};
 use matriarch_core::view::View;
 
 use crate::node::NodeId;
@@ -29,14 +30,7 @@ impl World {
         if true_now {
             return;
         }
-        // Where the key went early its holder has to hear of it: by a watch, or by the next renewal.
-        let third = held.ttl / 3 + 2 * matriarch_core::lease::Bounds::attempt_deadline(held.ttl) + ms(1000);
-        let quiet = self.now.since(self.checks.quiet_since[node.0]) > third;
-        let heard = self.checks.early.get(&held.lease).is_none_or(|early| quiet && self.now.since(*early) > third);
-        // Nor does a holder believe a store that went back, as long as its tenure may last.
-        let ttl = ms(self.settings.ttl_ms);
-        let went_back = self.checks.restored.is_some_and(|at| self.now.since(at) < ttl + third);
-        if heard && !went_back {
+        if !self.may_not_have_heard(node, held.lease, held.ttl) && !self.went_back_lately(held.ttl) {
             // A release that is under way is the holder's own deed: PostgreSQL is dead by then.
             let released = !self.writes_by_rule(node);
             if !released {
@@ -45,6 +39,29 @@ impl World {
             }
         }
     }
+
+    /// Where the key went early its holder has to hear of it: by a watch, or by the next renewal.
+    pub(super) fn may_not_have_heard(&self, node: NodeId, lease: LeaseId, ttl: Duration) -> bool {
+        let quiet = self.now.since(self.checks.quiet_since[node.0]) > heard_within(ttl);
+        let early = self.checks.early.get(&lease);
+        early.is_some_and(|early| !quiet || self.now.since(*early) <= heard_within(ttl))
+    }
+
+    /// The same, of a lease of which nobody knows any more for how long it was granted: for no longer than was ever asked.
+    pub(super) fn was_lost_lately(&self, node: NodeId, lease: LeaseId) -> bool {
+        self.may_not_have_heard(node, lease, ms(self.settings.ttl_ms))
+    }
+
+    /// A holder does not believe a store that went back, as long as its tenure may last.
+    pub(super) fn went_back_lately(&self, ttl: Duration) -> bool {
+        let last = ms(self.settings.ttl_ms) + heard_within(ttl);
+        self.checks.restored.is_some_and(|at| self.now.since(at) < last)
+    }
+}
+
+/// How long a holder without a word of the store needs at most until it asks, and has an answer.
+fn heard_within(ttl: Duration) -> Duration {
+    ttl / 3 + 2 * Bounds::attempt_deadline(ttl) + ms(1000)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl World {
         let by_hand = self.is_by_hand(node);
         // Who was let go in that pause and stood still has a moment to hear of it.
         let let_go = agent.is_some_and(|agent| agent.state.memory.let_go) && !self.is_quiet(node, 1000);
-        held.is_some_and(|lease| self.checks.early.contains_key(&lease)) || by_hand || let_go
+        held.is_some_and(|lease| self.was_lost_lately(node, lease)) || by_hand || let_go
     }
 }
 

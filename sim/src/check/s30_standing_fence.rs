@@ -46,15 +46,13 @@ impl World {
             // An agent that starts beside a primary without a guard arms one for no tenure, until it has found its own.
             let key = self.store.keys().leader.as_ref().filter(|key| key.member == self.names[index]);
             let tenure = if armed.tenure == LeaseId(0) { key.map(|key| key.lease) } else { Some(armed.tenure) };
-            let Some(tenure) = tenure.filter(|tenure| !self.checks.early.contains_key(tenure)) else { continue };
+            let Some(tenure) = tenure.filter(|tenure| !self.was_lost_lately(node.id, *tenure)) else { continue };
             let falls = node.clock.when(armed.at);
             let until = self.store.lease_until(tenure);
-            if until.is_some_and(|until| falls > until) {
-                let what = format!(
-                    "the fence of {} falls at {falls}, its lease may end at {}",
-                    self.names[index],
-                    until.unwrap_or_default()
-                );
+            // One that is gone has ended: whoever writes goes by a fence that protects nothing.
+            if until.is_none_or(|until| falls > until) {
+                let ends = until.map_or("is gone".into(), |until| format!("may end at {until}"));
+                let what = format!("the fence of {} falls at {falls}, its lease {ends}", self.names[index]);
                 self.violated("S30", what);
                 return;
             }
@@ -67,22 +65,39 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::node::NodeId;
+    use crate::store::Gone;
+    use crate::time::Time;
 
     #[test]
     fn a_primary_whose_fence_falls_too_late_or_never() {
-        let armed = |change: fn(&mut World, NodeId)| {
+        fn armed(change: impl FnOnce(&mut World, NodeId)) -> Option<&'static str> {
             broken(move |world| {
                 let node = leader(world);
                 change(world, node);
                 world.check_fences();
             })
-        };
+        }
         assert_eq!(armed(|world, node| world.nodes[node.0].guard.as_mut().unwrap().armed = None), Some("S30"));
         let beyond = |world: &mut World, node: NodeId| {
             let armed = world.nodes[node.0].guard.as_mut().unwrap().armed.as_mut().unwrap();
             armed.at = armed.at + Duration::from_secs(60);
         };
         assert_eq!(armed(beyond), Some("S30"));
+        let ends = |how: Gone, long_ago: bool| {
+            move |world: &mut World, node: NodeId| {
+                let lease = key(world).lease;
+                world.nodes[node.0].server.held = true;
+                world.store.end(lease, how);
+                world.store_changed();
+                world.nodes[node.0].server.held = false;
+                if long_ago {
+                    world.checks.early.insert(lease, Time::from_ms(1000));
+                }
+            }
+        };
+        assert_eq!(armed(ends(Gone::Expired, false)), Some("S30"), "its lease is gone");
+        assert_eq!(armed(ends(Gone::Early, false)), None, "and it is still to hear of that");
+        assert_eq!(armed(ends(Gone::Early, true)), Some("S30"), "it has heard");
         let newborn = |world: &mut World, node: NodeId| {
             let guard = world.nodes[node.0].guard.as_mut().unwrap();
             (guard.armed, guard.since) = (None, world.now);

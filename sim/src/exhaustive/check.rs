@@ -21,6 +21,10 @@ impl World {
         for node in 0..2 {
             self.check_belief(node);
             self.check_fence(node);
+            // Also where it goes on after it was held or stood still.
+            if self.nodes[node].server.can_acknowledge() {
+                self.check_holds(node);
+            }
         }
     }
 
@@ -55,8 +59,8 @@ impl World {
             self.breaks("S30", format!("{} accepts writes and nothing is armed", name(node)));
         }
         let Some(armed) = armed.filter(|armed| writes && armed.tenure != LeaseId(0)) else { return };
-        let until = self.store.lease_until(armed.tenure).filter(|_| !self.early.contains(&armed.tenure));
-        if until.is_some_and(|until| Time(armed.at.0) > until) {
+        let until = self.store.lease_until(armed.tenure);
+        if !self.early.contains(&armed.tenure) && until.is_none_or(|until| Time(armed.at.0) > until) {
             self.breaks("S30", format!("the fence of {} falls after its lease may have ended", name(node)));
         }
     }
@@ -79,8 +83,8 @@ impl World {
         }
     }
 
-    /// S8: nobody becomes a primary without the key. The one that it was armed for may have gone early during the promotion.
-    pub(super) fn check_becomes_writable(&mut self, node: usize) {
+    /// S8: nobody is a primary that writes without the key. The one that it was armed for may have gone early.
+    pub(super) fn check_holds(&mut self, node: usize) {
         let holds = self.store.keys().leader.as_ref().is_some_and(|leader| leader.member == name(node));
         let armed = self.nodes[node].guard.as_ref().and_then(|guard| guard.armed);
         let early = armed.is_some_and(|armed| self.early.contains(&armed.tenure));

@@ -194,7 +194,7 @@ impl World {
             }
         }
         if self.nodes[node].server.can_acknowledge() && step != ServerStep::ShutDown {
-            self.check_becomes_writable(node);
+            self.check_holds(node);
         }
         self.look_soon(node);
     }
