@@ -51,6 +51,7 @@ fn two_thousand_seeds_break_nothing() {
         "freeze",
         "key lost early",
         "resume",
+        "rows given up",
         "wind-down",
     ]) {
         assert!(sum.coverage.of(what) >= 10, "{what} was seen {} times", sum.coverage.of(what));

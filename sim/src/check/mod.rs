@@ -56,6 +56,7 @@ use crate::world::World;
 pub use l01_serves::Outage;
 pub use l06_needless::Errands;
 pub use s12_eligible::Told;
+use s16_nothing_destroyed::Elected;
 pub use s16_nothing_destroyed::Tool;
 pub use s19_pause::Pauses;
 pub use s26_one_order_a_lane::Lanes;
@@ -120,6 +121,8 @@ pub struct Checks {
     leaderless: Option<Time>,
     /// Who took the leader key last.
     last_leader: Option<NodeId>,
+    /// What it held when it was elected.
+    elected: Option<Elected>,
     /// The lease of the leader key that each node took last.
     last_lease: [Option<LeaseId>; NODES_MAX],
     /// When each node decided to release its key to somebody, if that was its last release.
@@ -285,6 +288,7 @@ impl World {
                 if self.checks.last_leader.is_some_and(|last| Some(last) != taker) {
                     self.coverage.count("leader key taken after another");
                 }
+                self.note_elected(taker);
                 self.checks.last_leader = taker;
             }
             Change::Gone(leader, how, by) => {
