@@ -104,6 +104,8 @@ pub enum Mutant {
     LockUnconfirmed,
     /// Core goes by a view that it had before.
     StaleSnapshotAccepted,
+    /// Whoever has pledged forgets it while nobody leads, and goes by the leader that was there before.
+    PledgeForgotten,
     /// Core forgets what is under way, and which numbers it has given.
     OperationsForgotten,
     /// Nothing ends a request to the store that gets no answer: neither the executor's limit nor a timer of core's.
@@ -171,6 +173,7 @@ impl Mutant {
         Self::StartTimeoutInSeconds,
         Self::LockUnconfirmed,
         Self::StaleSnapshotAccepted,
+        Self::PledgeForgotten,
         Self::OperationsForgotten,
         Self::DeadlineDropped,
         Self::InitializeRemoved,
@@ -193,6 +196,20 @@ impl Mutant {
                 };
                 if let Some(before) = kept.take_if(|seen| mine(seen)) {
                     state.store.cluster = Some(before);
+                }
+            }
+            Self::PledgeForgotten => {
+                let pledged = state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
+                let told = pledged && state.position_asked.is_empty();
+                let Some(known) = &mut state.store.cluster else { return };
+                let before = kept.as_ref().and_then(|kept| kept.value.leader.as_ref());
+                if known.value.leader.is_some() {
+                    if known.value.leader.as_ref() != before {
+                        *kept = Some(known.clone());
+                    }
+                } else if told && before.is_some() {
+                    known.value.leader = before.cloned();
+                    state.pledge = None;
                 }
             }
             Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),

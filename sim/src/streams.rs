@@ -102,6 +102,7 @@ impl World {
         }
         server.flush();
         self.trace.note(now, node, '\\', || format!("streams from {}", self.names[from.0]));
+        self.check_pledge(node);
         self.pump(from);
     }
 

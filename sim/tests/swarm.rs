@@ -137,6 +137,7 @@ fn planted_bugs_are_found() {
         (Mutant::DeathUnseen, 20),
         (Mutant::EpochNotOnDisk, 20),
         (Mutant::EveryAnswerIsPledged, 20),
+        (Mutant::PledgeForgotten, 60),
         (Mutant::WipedUnasked, 100),
         (Mutant::GuardForgets, 100),
         (Mutant::HealthRemembered, 20),

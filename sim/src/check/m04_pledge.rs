@@ -3,6 +3,7 @@
 use matriarch_core::id::Revision;
 
 use crate::node::NodeId;
+use crate::time::ms;
 use crate::world::World;
 
 impl World {
@@ -24,16 +25,24 @@ impl World {
         }
     }
 
-    /// M4: what a pledged standby has told is all that it will have, until there is a newer leader or its pledge is over.
+    /// M4: what a pledged standby has told is all that it will have, until there is a newer leader: it receives nothing, nor
+    /// does it ask anybody for more. That it does not know of its pledge any more excuses it only as long as a store that was
+    /// restored may have taken that from it.
     pub fn check_pledge(&mut self, node: NodeId) {
         let Some(told) = self.checks.pledged[node.0] else { return };
         let newer = self.store.keys().leader.as_ref().is_some_and(|leader| leader.created > told);
-        let over = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
-        if newer || over {
+        if newer || self.may_end_pledge(node) {
             self.checks.pledged[node.0] = None;
         } else {
             self.violated("M4", format!("{} has pledged at {told} and receives WAL", self.names[node.0]));
         }
+    }
+
+    /// The pledge was told by revisions of a past that is lost, and was ended by core: since it has heard of that, or since a
+    /// leader was there for a while that is older by those revisions.
+    fn may_end_pledge(&self, node: NodeId) -> bool {
+        let ended = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
+        ended && self.went_back_lately(ms(self.settings.ttl_ms))
     }
 }
 
@@ -57,6 +66,51 @@ mod tests {
         };
         assert_eq!(receives(false), Some("M4"));
         assert_eq!(receives(true), None, "a newer leader ends it");
+    }
+
+    #[test]
+    fn a_pledge_that_is_forgotten() {
+        let receives = |change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let (node, told) = (standby(world), Revision(1_000_000));
+                world.checks.pledged[node.0] = Some(told);
+                change(world, node);
+                world.check_pledge(node);
+            })
+        };
+        assert_eq!(receives(|_, _| ()), Some("M4"), "nobody leads since, and its agent knows of no pledge");
+        assert_eq!(
+            receives(|world, node| world.nodes[node.0].agent = None),
+            Some("M4"),
+            "nor does one that is not there"
+        );
+        let restored = |world: &mut World, node: NodeId| {
+            let told = world.checks.pledged[node.0];
+            world.checks.restored(world.now);
+            world.checks.pledged[node.0] = told;
+        };
+        assert_eq!(receives(restored), None, "what it told of is of a past that is lost");
+        let long_ago = |world: &mut World, _: NodeId| {
+            world.checks.restored = Some(crate::time::Time(0));
+            world.now = world.now + ms(600_000);
+        };
+        assert_eq!(receives(long_ago), Some("M4"), "it has heard of that and has pledged since");
+    }
+
+    #[test]
+    fn a_pledge_of_who_asks_for_more() {
+        let connects = |told: Option<Revision>| {
+            broken(move |world| {
+                let node = standby(world);
+                world.receiver_ends(node);
+                world.checks.pledged[node.0] = told;
+                let pid = world.nodes[node.0].server.postmaster.as_ref().unwrap().pid;
+                world.connect(node, pid);
+            })
+        };
+        assert_eq!(connects(Some(Revision(1_000_000))), Some("M4"));
+        assert_eq!(connects(Some(Revision(1))), None, "of the leader that it had waited for");
+        assert_eq!(connects(None), None);
     }
 
     #[test]
