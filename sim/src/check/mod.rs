@@ -55,6 +55,7 @@ use crate::world::World;
 
 pub use l01_serves::Outage;
 pub use l06_needless::Errands;
+pub(crate) use s06_belief::gives_back;
 pub use s12_eligible::Told;
 use s16_nothing_destroyed::Elected;
 pub use s16_nothing_destroyed::Tool;

@@ -6,6 +6,7 @@ use matriarch_core::view::View;
 use matriarch_core::view::store::LeaderKey;
 
 use super::world::{World, name};
+use crate::check::gives_back;
 use crate::store::{Change, Gone};
 use crate::time::{Time, ms};
 
@@ -29,7 +30,7 @@ impl World {
     }
 
     /// S6: authority is not believed in beyond the key. Where that went early its holder has to hear of it first; a
-    /// release is the holder's own deed.
+    /// release that is under way is the holder's own deed, and its PostgreSQL is dead.
     pub(super) fn check_belief(&mut self, node: usize) {
         let Some(agent) = &self.nodes[node].agent else { return };
         let view = View { at: self.clock(), state: &agent.state };
@@ -37,7 +38,8 @@ impl World {
         let is_under = |leader: Option<&LeaderKey>| leader.is_some_and(|leader| leader.lease == held.lease);
         let unheard = agent.state.store.cluster.as_ref().is_some_and(|seen| is_under(seen.value.leader.as_ref()));
         let is_true = is_under(self.store.keys().leader.as_ref()) || (self.early.contains(&held.lease) && unheard);
-        if !is_true && self.nodes[node].server.can_acknowledge() {
+        let given_back = gives_back(&agent.state, held.lease) && !self.nodes[node].server.can_acknowledge();
+        if !is_true && !given_back {
             let what = format!("{} believes in lease {}, the store does not", name(node), held.lease);
             self.breaks("S6", what);
         }
