@@ -106,9 +106,10 @@ impl World {
             self.later(ms(10), what);
             return;
         }
+        let before = self.keys();
         let reply = self.store.apply(self.now, request);
         if let (Request::Order { action, from, .. }, Reply::Done(_)) = (request, &reply) {
-            self.check_writer(action, from);
+            self.check_writer(action, from, before.leader.as_ref());
             match &**action {
                 StoreAction::AbandonInitialize { .. } => self.note_initialize_abandoned(node),
                 StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),

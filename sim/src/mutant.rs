@@ -66,6 +66,8 @@ pub enum Mutant {
     ReleaseUnguarded,
     /// The right to initialise is had by whoever asks.
     InitializeUnguarded,
+    /// What a leader publishes is written whoever leads.
+    StatusUnguarded,
     /// The guard gives a dead agent's tenure back before PostgreSQL is dead.
     ReleasedAlive,
     /// A directory is wiped whatever the source says.
@@ -128,7 +130,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -154,6 +156,7 @@ impl Mutant {
         Self::AcquireUnguarded,
         Self::ReleaseUnguarded,
         Self::InitializeUnguarded,
+        Self::StatusUnguarded,
         Self::ReleasedAlive,
         Self::WipedUnasked,
         Self::GuardForgets,

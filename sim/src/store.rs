@@ -126,6 +126,8 @@ pub enum Unguarded {
     Release,
     /// Of the right to initialise.
     Initialize,
+    /// Of what a leader publishes of its position.
+    Status,
 }
 
 impl Store {
@@ -330,6 +332,7 @@ impl Store {
             StoreAction::RaceInitialize { .. } | StoreAction::CompleteInitialize { .. } => {
                 self.unguarded == Some(Unguarded::Initialize)
             }
+            StoreAction::PutStatus { .. } => self.unguarded == Some(Unguarded::Status),
             _ => false,
         };
         if !unguarded && !self.allows(action, from, known) {

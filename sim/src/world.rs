@@ -427,6 +427,7 @@ impl World {
             Some(Mutant::AcquireUnguarded) => Some(Unguarded::Acquire),
             Some(Mutant::ReleaseUnguarded) => Some(Unguarded::Release),
             Some(Mutant::InitializeUnguarded) => Some(Unguarded::Initialize),
+            Some(Mutant::StatusUnguarded) => Some(Unguarded::Status),
             _ => None,
         };
         world.begin();

@@ -60,6 +60,7 @@ pub use s12_eligible::Told;
 use s16_nothing_destroyed::Elected;
 pub use s16_nothing_destroyed::Tool;
 pub use s19_pause::Pauses;
+pub(crate) use s24_stale_authority::without_authority;
 pub use s26_one_order_a_lane::Lanes;
 pub use s31_isolated::Isolation;
 

@@ -1,5 +1,6 @@
 //! What a host does without core: work on PostgreSQL, the guard, the end of leases, and what messages come to.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use matriarch_core::action::{GuardAction, PostgresAction};
@@ -11,6 +12,7 @@ use matriarch_core::view::postgres::{ControlState, Phase, StartAs, StopMode};
 use matriarch_core::view::store::ClusterView;
 
 use super::world::{Ask, Job, Message, ServerStep, Shared, World};
+use crate::check::without_authority;
 use crate::guard::{Guard, Obeyed};
 use crate::mutant::Mutant;
 use crate::store::{Gone, Reply, Request};
@@ -53,7 +55,7 @@ impl World {
     // --- the store --------------------------------------------------------------------------------------------------
 
     fn asked(&mut self, node: usize, boot: u32, op: OpId, asked: matriarch_core::time::Instant, ask: &Ask) {
-        let now = self.now;
+        let (now, before) = (self.now, Rc::clone(self.store.keys()));
         let reply = match ask {
             Ask::One(request) => self.store.apply(now, request),
             Ask::Renew { lease, epoch } => match self.store.apply(now, &Request::KeepAlive(*lease)) {
@@ -61,6 +63,11 @@ impl World {
                 other => other,
             },
         };
+        if let (Ask::One(Request::Order { action, from, .. }), Reply::Done(_)) = (ask, &reply)
+            && let Some(what) = without_authority(action, from, before.leader.as_ref())
+        {
+            self.breaks("S24", what);
+        }
         self.store_changed();
         let outcome = match reply {
             Reply::Done(done) => Outcome::Done(*done),
