@@ -12,7 +12,8 @@ impl World {
         if pledge.is_none() {
             return;
         }
-        self.checks.pledged[node.0] = pledge;
+        // One that was outlived before it was told: who took the key since was not heard of yet, and will be followed.
+        self.checks.pledged[node.0] = pledge.filter(|told| *told >= self.checks.led_since);
         if self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some()) {
             self.violated("M4", format!("{} pledges and receives WAL", self.names[node.0]));
         }
@@ -20,6 +21,7 @@ impl World {
 
     /// Somebody leads since: earlier pledges are over, also when that key has gone by the time that WAL is received again.
     pub fn end_pledges(&mut self, created: Revision) {
+        self.checks.led_since = created;
         for told in &mut self.checks.pledged {
             *told = told.filter(|told| *told >= created);
         }
@@ -126,6 +128,21 @@ mod tests {
             })
         };
         assert_eq!((receives(999_999), receives(1_000_001)), (Some("M4"), None));
+    }
+
+    /// The one that leads since is not heard of where a pledge is told; by the time that it is followed its key is gone.
+    #[test]
+    fn a_pledge_that_was_outlived_before_it_was_told() {
+        let receives = |led: i64| {
+            broken(move |world| {
+                let (node, told) = (standby(world), Revision(1_000_000));
+                world.receiver_ends(node);
+                world.end_pledges(Revision(led));
+                world.note_pledge(node, Some(told));
+                world.check_pledge(node);
+            })
+        };
+        assert_eq!((receives(1_000_001), receives(999_999)), (None, Some("M4")));
     }
 
     #[test]

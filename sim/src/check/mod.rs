@@ -113,6 +113,8 @@ pub struct Checks {
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
+    /// `create_revision` of the leader key that was taken last, in the store as it is.
+    led_since: Revision,
     /// Leases that ended before their time, and when.
     early: BTreeMap<LeaseId, Time>,
     /// The lease that each agent was last told to be lost.
@@ -209,7 +211,7 @@ impl Checks {
     pub fn restored(&mut self, now: Time) {
         (self.restored, self.published) = (Some(now), None);
         (self.handed_over, self.released) = (None, None);
-        self.pledged = [None; NODES_MAX];
+        (self.pledged, self.led_since) = ([None; NODES_MAX], Revision(0));
         self.disturbed(None, now);
     }
 
