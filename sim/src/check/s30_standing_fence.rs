@@ -49,7 +49,12 @@ impl World {
             let Some(tenure) = tenure.filter(|tenure| !self.was_lost_lately(node.id, *tenure)) else { continue };
             let falls = node.clock.when(armed.at);
             let until = self.store.lease_until(tenure);
-            // One that is gone has ended: whoever writes goes by a fence that protects nothing.
+            // One that is gone has ended: whoever writes goes by a fence that protects nothing. But it may be gone with the
+            // past that a store was restored from, and its holder not believe that, or not hear of it; nobody else leads
+            // meanwhile.
+            if until.is_none() && self.went_back_lately(ms(self.settings.ttl_ms)) {
+                continue;
+            }
             if until.is_none_or(|until| falls > until) {
                 let ends = until.map_or("is gone".into(), |until| format!("may end at {until}"));
                 let what = format!("the fence of {} falls at {falls}, its lease {ends}", self.names[index]);
@@ -98,6 +103,17 @@ mod tests {
         assert_eq!(armed(ends(Gone::Expired, false)), Some("S30"), "its lease is gone");
         assert_eq!(armed(ends(Gone::Early, false)), None, "and it is still to hear of that");
         assert_eq!(armed(ends(Gone::Early, true)), Some("S30"), "it has heard");
+        let restored = |ago_ms: u64| {
+            move |world: &mut World, node: NodeId| {
+                ends(Gone::Early, true)(world, node);
+                world.checks.restored(world.now);
+                world.now = world.now + ms(ago_ms);
+                let at = world.clock(node) + ms(1000);
+                world.nodes[node.0].guard.as_mut().unwrap().armed.as_mut().unwrap().at = at;
+            }
+        };
+        assert_eq!(armed(restored(1000)), None, "what it holds was restored away, and it does not know that");
+        assert_eq!(armed(restored(60_000)), Some("S30"), "its tenure cannot have lasted for so long");
         let newborn = |world: &mut World, node: NodeId| {
             let guard = world.nodes[node.0].guard.as_mut().unwrap();
             (guard.armed, guard.since) = (None, world.now);
