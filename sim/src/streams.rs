@@ -261,7 +261,10 @@ impl World {
         let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.pid == pid) else { return };
         if let Some(outgoing) = pm.senders.get_mut(&from) {
             outgoing.heard = now;
-            outgoing.flushed = flushed;
+            // One connection: what was confirmed before comes before, and an overtaken word says nothing any more.
+            if flushed.depth >= outgoing.flushed.depth {
+                outgoing.flushed = flushed;
+            }
         }
         let (slot, position) = (self.names[from.0].as_str(), self.wal.lsn(flushed));
         if let Some(at) = server.cluster_mut().and_then(|on_disk| on_disk.slots.get_mut(slot)) {
