@@ -14,6 +14,7 @@ impl World {
         }
         // One that was outlived before it was told: who took the key since was not heard of yet, and will be followed.
         self.checks.pledged[node.0] = pledge.filter(|told| *told >= self.checks.led_since);
+        self.checks.pledged_in[node.0] = self.rollbacks(node);
         if self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some()) {
             self.violated("M4", format!("{} pledges and receives WAL", self.names[node.0]));
         }
@@ -44,7 +45,15 @@ impl World {
     /// leader was there for a while that is older by those revisions.
     fn may_end_pledge(&self, node: NodeId) -> bool {
         let ended = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
-        ended && self.went_back_lately(ms(self.settings.ttl_ms))
+        // A store that is restored several times may be disbelieved for long.
+        let heard = self.checks.restored.is_some() && self.rollbacks(node) > self.checks.pledged_in[node.0];
+        ended && (heard || self.went_back_lately(ms(self.settings.ttl_ms)))
+    }
+
+    /// How often the store went back, as the agent there has heard.
+    fn rollbacks(&self, node: NodeId) -> u64 {
+        let known = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.store.cluster.as_ref());
+        known.map_or(0, |seen| seen.value.rollbacks)
     }
 }
 
@@ -97,6 +106,12 @@ mod tests {
             world.now = world.now + ms(600_000);
         };
         assert_eq!(receives(long_ago), Some("M4"), "it has heard of that and has pledged since");
+        let heard_late = |world: &mut World, node: NodeId| {
+            world.checks.restored = Some(crate::time::Time(0));
+            world.now = world.now + ms(600_000);
+            world.nodes[node.0].agent.as_mut().unwrap().state.store.cluster.as_mut().unwrap().value.rollbacks += 1;
+        };
+        assert_eq!(receives(heard_late), None, "it hears of that only now");
     }
 
     #[test]
