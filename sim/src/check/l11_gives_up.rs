@@ -96,7 +96,7 @@ mod tests {
                 world.stop(node, matriarch_core::view::postgres::StopMode::Fast);
                 world.nodes[node.0].server.postmaster.as_mut().unwrap().waits_for_session = true;
                 world.check_gives_up();
-                world.now = world.now + (world.idle_bound(node) + ms(for_s * 1000) - 2 * STOP_LIMIT);
+                world.now = world.now + world.idle_bound(node).saturating_sub(2 * STOP_LIMIT) + ms(for_s * 1000);
                 world.check_gives_up();
             })
         };
