@@ -32,7 +32,8 @@ impl World {
             self.checks.calm_orders += effects.orders.len() as u64;
             // Whoever finds another cluster's data leaves, and is started again and again; who is cut off tries on and on.
             let started = self.now.since(self.nodes[node.0].booted) <= Duration::from_secs(10);
-            let settled = !started && self.checks.left_out != Some(node);
+            // Where nobody may lead everybody asks everybody anew, once a second.
+            let settled = !started && self.checks.left_out != Some(node) && self.serving().is_some();
             self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
     }
@@ -95,6 +96,14 @@ mod tests {
         assert_eq!(ordered(10 * A_SECOND_MAX, Duration::from_millis(20)), None);
     }
 
+    /// A step that concludes something else, or does not.
+    fn news(is_news: bool) -> Effects {
+        let reason = matriarch_core::reason::Reason::Observing;
+        let decision = matriarch_core::effects::Decision { rung: matriarch_core::decide::Rung::Fence, reason };
+        let wake = matriarch_core::effects::Wake { at: None, because: matriarch_core::reason::Reason::AtGoal };
+        Effects { orders: vec![], cancelled: vec![], wake, decision: is_news.then_some(decision) }
+    }
+
     #[test]
     fn a_node_that_concludes_now_this_and_now_that() {
         let restless = |decisions: u32| {
@@ -105,21 +114,23 @@ mod tests {
             })
         };
         assert_eq!((restless(DECISIONS_MAX + 1), restless(DECISIONS_MAX)), (Some("L5"), None));
-        let counted = |since_start_ms: u64, news: bool, left_out: bool| {
+        let counted = |since_start_ms: u64, is_news: bool, left_out: bool| {
             let mut world = steady();
             let node = leader(&world);
             (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
             world.nodes[node.0].booted = Time::from_ms(121_000 - since_start_ms);
             world.checks.left_out = left_out.then_some(node);
-            let reason = matriarch_core::reason::Reason::Observing;
-            let decision = matriarch_core::effects::Decision { rung: matriarch_core::decide::Rung::Fence, reason };
-            let wake = matriarch_core::effects::Wake { at: None, because: matriarch_core::reason::Reason::AtGoal };
-            let effects = Effects { orders: vec![], cancelled: vec![], wake, decision: news.then_some(decision) };
-            world.count_orders(node, &effects);
+            world.count_orders(node, &news(is_news));
             world.checks.calm_decisions[node.0]
         };
         assert_eq!((counted(20_000, true, false), counted(20_000, false, false)), (1, 0));
         assert_eq!((counted(2_000, true, false), counted(20_000, true, true)), (0, 0));
+        let mut world = steady();
+        let (primary, standby) = (leader(&world), standby(&world));
+        (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
+        world.gone(primary);
+        world.count_orders(standby, &news(true));
+        assert_eq!(world.checks.calm_decisions[standby.0], 0, "nobody serves, and it races");
     }
 
     #[test]
