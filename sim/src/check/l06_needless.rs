@@ -60,8 +60,8 @@ impl World {
             }
             Action::Postgres(PostgresAction::Restart) => {
                 let wall = self.nodes[node.0].clock.wall(self.now).0;
-                // What is later than that is dropped.
-                let late_ms = (self.settings.loop_wait_ms * 3 / 2 + 1000) as i64;
+                // What is later than that is dropped; what was begun in time waits for its checkpoint.
+                let late_ms = (self.settings.loop_wait_ms * 3 / 2 + 1000 + self.pace.checkpoint.1) as i64;
                 let due = |at: WallMillis| (at.0..at.0 + late_ms).contains(&wall);
                 self.checks.errands.restarts[node.0].take_if(|at| due(*at)).is_some()
             }
