@@ -180,10 +180,20 @@ impl<M: Ord> Horizon<M> {
     /// this agent knew: it was of the present, for all that could be told. The answer to what was asked before it tells
     /// better. A watch from there on would tell of the past all the while, and a key that is won there would be void once
     /// it is believed.
-    pub fn is_current(&self, told: Standing) -> bool {
+    ///
+    /// Nor does any answer to what is asked from here on lie before that revision; the term says less, since a member that
+    /// is cut off may count elections of its own. The race: a watch tells of what an agent is to know, and the store is
+    /// restored to before that, yet not to before its last answer. Its answers would be of the present, for all that could be
+    /// told, and its keys older than those that are known: nothing new would be learned until it had come so far again.
+    pub fn admit_watch(&mut self, told: Standing) -> bool {
         let floor = self.floor.standing;
+        let known = floor.store_id != StoreId(0);
         let of_the_store = told.store_id == floor.store_id && told.raft_term >= floor.raft_term;
-        !self.is_told_the_past() && (floor.store_id == StoreId(0) || of_the_store)
+        let current = !self.is_told_the_past() && (!known || of_the_store);
+        if current && known {
+            self.floor.standing.revision = floor.revision.max(told.revision);
+        }
+        current
     }
 
     /// Only a past that is not believed answers: everything is to be asked again until it is, or something else answers.

@@ -389,12 +389,13 @@ impl World {
 
     /// A watch tells of the keys.
     pub fn watch_tells(&mut self, node: NodeId, watch: usize, view: Rc<ClusterView>) {
-        let (heard, told) = (self.clock(node), self.standing());
+        let heard = self.clock(node);
+        let told = Standing { revision: view.revision, ..self.standing() };
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         if agent.watches[watch].member.is_none() {
             return;
         }
-        if !agent.horizon.is_current(told) {
+        if !agent.horizon.admit_watch(told) {
             self.watch_lost(node, watch);
             return;
         }

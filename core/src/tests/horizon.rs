@@ -37,11 +37,11 @@ fn informed() -> Horizon<&'static str> {
 fn the_past_is_believed_when_it_was_all_that_answered_for_as_long_as_a_tenure() {
     let mut horizon = informed();
     horizon.allow_tenure(Duration::from_secs(3));
-    assert!(horizon.is_current(told(1, 4, 99)), "a watch may lag in revisions");
+    assert!(horizon.admit_watch(told(1, 4, 99)), "a watch may lag in revisions");
     assert!(!horizon.is_told_the_past());
     for past in [told(1, 4, 99), told(1, 3, 200)] {
         assert_eq!(ask(&mut horizon, 1, past), None);
-        assert!(!horizon.is_current(past), "what is not believed is not believed of a watch either");
+        assert!(!horizon.admit_watch(past), "what is not believed is not believed of a watch either");
         assert!(horizon.is_told_the_past());
     }
     tells(&mut horizon, 1..31, told(1, 4, 99));
@@ -51,7 +51,7 @@ fn the_past_is_believed_when_it_was_all_that_answered_for_as_long_as_a_tenure() 
     assert_eq!(ask(&mut horizon, 88, told(1, 2, 50)), None);
     assert_eq!(ask(&mut horizon, 89, told(1, 2, 50)), Some(1));
     assert_eq!(ask(&mut horizon, 89, told(1, 2, 51)), Some(1));
-    assert!(horizon.is_current(told(1, 2, 51)));
+    assert!(horizon.admit_watch(told(1, 2, 51)));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn another_store_is_the_past_and_one_that_passes_the_floor_stays_it() {
     horizon.allow_tenure(Duration::from_secs(30));
     assert_eq!(ask(&mut horizon, 0, told(1, 2, 100)), Some(0));
     tells(&mut horizon, 1..31, told(2, 2, 300));
-    assert!(!horizon.is_current(told(2, 2, 300)));
+    assert!(!horizon.admit_watch(told(2, 2, 300)));
     assert_eq!(ask(&mut horizon, 31, told(2, 2, 301)), Some(1));
     assert_eq!(ask(&mut horizon, 40, told(2, 2, 290)), None, "restored, with the raft term that it had");
     assert_eq!(ask(&mut horizon, 41, told(2, 2, 310)), None, "and written to since");
@@ -168,12 +168,31 @@ fn what_changes_is_told_once() {
 /// Its revision may lag.
 #[test]
 fn a_watch_goes_on_that_is_of_this_store_and_of_no_earlier_term() {
-    assert!(Horizon::<&str>::default().is_current(told(7, 1, 1)), "nothing is known yet");
-    let horizon = informed();
+    assert!(Horizon::<&str>::default().admit_watch(told(7, 1, 1)), "nothing is known yet");
+    let mut horizon = informed();
     let floor = horizon.floor().standing;
-    let is_current = |store_id, raft_term| horizon.is_current(told(store_id, raft_term, 1));
+    let mut is_current = |store_id, raft_term| horizon.admit_watch(told(store_id, raft_term, 1));
     assert!(is_current(floor.store_id.0, floor.raft_term) && is_current(floor.store_id.0, floor.raft_term + 1));
     assert!(
         !is_current(floor.store_id.0, floor.raft_term - 1) && !is_current(floor.store_id.0 + 1, floor.raft_term + 1)
     );
+}
+
+/// The bug: the store was restored to before what a watch had told, and not to before its last answer. Whoever had heard that
+/// watch believed every answer, and took none of them in.
+#[test]
+fn what_a_watch_has_told_is_no_past() {
+    let mut horizon = informed();
+    assert!(horizon.admit_watch(told(1, 9, 140)));
+    assert_eq!(horizon.floor().standing, told(1, 4, 140), "a member that is cut off counts elections of its own");
+    tells(&mut horizon, 1..31, told(1, 5, 120));
+    assert_eq!(ask(&mut horizon, 31, told(1, 5, 121)), Some(1));
+    let mut horizon = informed();
+    let sent = horizon.floor();
+    assert!(horizon.admit_watch(told(1, 4, 140)));
+    let late = horizon.admit(sent, told(1, 4, 120), "e1", at(1));
+    assert_eq!(late.believed, Ok(0), "it was asked before");
+    let mut unknown = Horizon::<&str>::default();
+    assert!(unknown.admit_watch(told(7, 1, 9)));
+    assert_eq!(unknown.floor().standing, Standing::default(), "nothing has answered yet");
 }

@@ -65,9 +65,9 @@ impl Horizon {
         })
     }
 
-    /// See [`horizon::Horizon::is_current`].
-    pub(super) fn is_current(&self, told: Standing) -> bool {
-        self.locked().is_current(told)
+    /// See [`horizon::Horizon::admit_watch`].
+    pub(super) fn admit_watch(&self, told: Standing) -> bool {
+        self.locked().admit_watch(told)
     }
 
     /// See [`horizon::Horizon::is_told_the_past`].

@@ -219,7 +219,7 @@ async fn judge(common: &Common, member: &Member, from: i64, reply: &WatchRespons
         return Err(Ended::Lost(format!("{}: the store went back, and is not believed yet", member.host)));
     }
     // A member of an earlier raft term lags behind an election, or was restored: another one is asked.
-    if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.is_current(standing(head))) {
+    if reply.canceled() || reply.header().is_some_and(|head| !common.shared.horizon.admit_watch(standing(head))) {
         return Err(Ended::Failed);
     }
     let revision = reply.header().map_or(0, etcd_client::ResponseHeader::revision);
