@@ -178,6 +178,9 @@ pub const CANDIDATE_PATIENCE: Duration = Duration::from_secs(3);
 pub const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 /// Sessions may take no notice of a stop for so long: as long as `pg_ctl` waits for one by default (`PGCTLTIMEOUT`).
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// So long where it may be a checkpoint that is waited for: none was written just before, or nobody knows. PostgreSQL says
+/// that it shuts down only when the checkpoint of the shutdown begins, and another may be under way until then.
+pub const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 /// An agent without a guard for so long stops PostgreSQL.
 pub const GUARD_LIMIT: Duration = Duration::from_secs(1);
 /// A guard that was told to fire and has not answered for so long is not waited for: PostgreSQL is stopped without it.

@@ -142,6 +142,9 @@ pub struct Memory {
     pub ready_since: Option<Instant>,
     /// The last checkpoint that was ordered and ended.
     pub checkpointed: Option<Instant>,
+    /// When one was last known to be written.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub checkpoint_written: Option<Instant>,
     /// The histories were compared with the leader of this epoch: where ours leaves it, if it does.
     pub compared: Option<(Revision, Option<Lsn>)>,
     /// When that was found.
@@ -228,6 +231,12 @@ pub struct Memory {
     pub giving_up: bool,
     /// Since when the postmaster has written its shutdown checkpoint and still lives.
     pub drained_since: Option<Instant>,
+    /// The request for a hand-over whose stop sessions took no notice of, by its revision: it is not begun again.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub given_up: Option<Revision>,
+    /// That PostgreSQL is being ended.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub ending: bool,
     /// Since when a primary has been stopping without having begun its shutdown checkpoint: its sessions are not gone.
     #[cfg_attr(feature = "serde", serde(default))]
     pub lingering_since: Option<Instant>,

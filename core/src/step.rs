@@ -187,6 +187,7 @@ impl Outbox<'_> {
         if because == Reason::ContactDue {
             self.state.memory.contact_sought = self.at;
         }
+        self.note_given_up(&action, &because);
         self.state.memory.requested |= stops_for_operator(&self.view(), &action, &because);
         match &action {
             Action::Postgres(PostgresAction::Restart) => procedure::restart::ordered(self.state, op),
@@ -201,6 +202,15 @@ impl Outbox<'_> {
         }
         let under = under(&self.view(), &action);
         self.orders.push(Order { op, action, because, under });
+    }
+
+    /// A hand-over is given up whose stop sessions took no notice of: PostgreSQL is ended, and the operator not obeyed again.
+    fn note_given_up(&mut self, action: &Action, because: &Reason) {
+        let ends = *action == Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+        if ends && matches!(because, Reason::StopIgnored { .. }) && decide::wanted_candidate(&self.view()).is_some() {
+            self.state.memory.given_up = self.view().due_failover().map(|request| request.revision);
+            self.state.memory.ending = true;
+        }
     }
 
     /// There is room for another order: an answer that finds none would be lost.
@@ -398,6 +408,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         let ordered = view.state.ops.in_lane(&Lane::PgControl).map(|in_flight| in_flight.since);
         for since in [Some(lingering), ordered].into_iter().flatten() {
             soonest.offer(since + crate::config::STOP_LIMIT, "a stop that sessions take no notice of");
+            soonest.offer(since + crate::config::CHECKPOINT_LIMIT, "a stop that sessions take no notice of");
         }
     }
     if let Some(promoting) = memory.promoting_since {

@@ -116,6 +116,7 @@ fn went_back(state: &mut State) {
     state.session.lease = None;
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
+    memory.given_up = None;
     memory.written = Revision(0);
 }
 

@@ -122,6 +122,7 @@ pub(crate) fn kind(action: &Action) -> &'static str {
         Action::Postgres(PostgresAction::AdvanceSlot { .. }) => "advance_slot",
         Action::Postgres(PostgresAction::Configure { .. }) => "configure",
         Action::Postgres(PostgresAction::Compare(_)) => "compare",
+        Action::Postgres(PostgresAction::Checkpoint) => "checkpoint",
         Action::Postgres(_) => "control",
         Action::Host(_) => "host",
         Action::Guard(GuardAction::Fire) => "fire",

@@ -92,6 +92,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
     if pid(before) != pid(process) && state.memory.data_in_doubt.take().is_some() {
         state.postgres.data = DataDir::Unknown;
     }
+    state.memory.ending &= pid(before) == pid(process);
     match process {
         Process::Absent => {
             state.postgres.sql = None;
@@ -201,7 +202,12 @@ fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: 
             state.memory.streamed = at;
             state.memory.turned = at;
         }
-        (PostgresAction::Checkpoint, _) => state.memory.checkpointed = Some(at),
+        (PostgresAction::Checkpoint, outcome) => {
+            state.memory.checkpointed = Some(at);
+            if matches!(outcome, Outcome::Done(_)) {
+                state.memory.checkpoint_written = Some(at);
+            }
+        }
         (
             PostgresAction::CreateSlot(_) | PostgresAction::DropSlot(_) | PostgresAction::AdvanceSlot { .. },
             Outcome::Done(_),

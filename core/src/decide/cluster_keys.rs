@@ -33,7 +33,8 @@ pub(crate) fn order(view: &View<'_>) -> Option<(Action, Reason)> {
         let missed = !view.paused() && view.schedule_missed(request);
         let nobody = view.paused() && request.candidate.is_none() && request.scheduled_at.is_none();
         let before = view.is_of_a_leader_before(request);
-        if other_leader || nobody || missed || before || request.candidate.as_ref() == Some(me) {
+        let given_up = view.state.memory.given_up == Some(request.revision);
+        if other_leader || nobody || missed || before || given_up || request.candidate.as_ref() == Some(me) {
             let clear = StoreAction::ClearFailover { revision: request.revision };
             return Some((Action::Store(clear), Reason::RequestStale));
         }

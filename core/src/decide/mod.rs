@@ -177,7 +177,7 @@ impl Verdict {
 
 pub(crate) use fence::{is_our_key, served_since};
 pub(crate) use leader::promotion_limit;
-pub(crate) use switchover::{DRAIN_LIMIT, stops_shortly};
+pub(crate) use switchover::{DRAIN_LIMIT, stops_shortly, wanted_candidate};
 
 /// Asks the ladder: the rung that concludes, and its verdict.
 pub fn decide(view: &View<'_>) -> (Rung, Verdict) {

@@ -58,7 +58,8 @@ pub(super) fn is_requested(view: &View<'_>) -> bool {
                     | PostgresAction::Promote { .. }
             )
         );
-        let restart = view.is_primary() && leader::restart_wanted(view);
+        // The checkpoint before it is written with hands off.
+        let restart = view.is_primary() && leader::restart_wanted(view) && switchover::stops_shortly(view);
         let promotion = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(me));
         let hand_over = switchover::wanted_candidate(view).is_some();
         // A primary that was stopped by hand is not started to be handed over.

@@ -30,6 +30,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.held().is_none() {
         return view.state.leaving.then(|| leave(view));
     }
+    // What sessions kept from stopping is being ended for the hand-over that is given up by that.
+    if view.state.memory.ending && view.controlling() == Some(&PostgresAction::Stop(StopMode::Immediate)) {
+        let since = view.state.memory.lingering_since.unwrap_or(view.at);
+        return Some(Verdict::wait(Reason::StopIgnored { for_ms: ms(view.at.since(since)) }));
+    }
     let wanted = wanted_candidate(view)?;
     let dir = view.complete_dir()?;
     if view.is_primary() {
@@ -42,14 +47,15 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// Whether leadership is to be handed over, and to whom: `Some(None)` is to anyone.
-pub(super) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
+pub(crate) fn wanted_candidate<'a>(view: &View<'a>) -> Option<Option<&'a Member>> {
     if let Some(request) = view.due_failover() {
         let ours = request.leader.as_ref().is_none_or(|leader| *leader == view.config().me);
         let other = request.candidate.as_ref() != Some(&view.config().me);
         let named = request.leader.is_some() || request.candidate.is_some();
         // What was begun is brought to its end, also where the key was lost and regained meanwhile.
         let over = view.is_primary() && view.is_of_a_leader_before(request);
-        if ours && other && named && !over {
+        let given_up = view.state.memory.given_up == Some(request.revision);
+        if ours && other && named && !over && !given_up {
             return Some(request.candidate.as_ref());
         }
     }
@@ -67,13 +73,12 @@ fn draining(view: &View<'_>) -> Option<Verdict> {
         return Some(Verdict::order(Reason::StoppingForHandover, stop(StopMode::Immediate)));
     }
     let (waits, next) = view.stop_ignored()?;
-    let clear = clear(view).filter(|_| next == StopMode::Immediate);
-    Some(Verdict::orders(Reason::StopIgnored { for_ms: ms(waits) }, [stop(next)].into_iter().chain(clear).collect()))
+    Some(Verdict::order(Reason::StopIgnored { for_ms: ms(waits) }, stop(next)))
 }
 
-/// The operator's request is over.
+/// The operator's request is over, if its time has come.
 fn clear(view: &View<'_>) -> Option<Action> {
-    let request = view.cluster()?.failover.as_ref()?;
+    let request = view.due_failover()?;
     Some(Action::Store(StoreAction::ClearFailover { revision: request.revision }))
 }
 

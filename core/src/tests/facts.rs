@@ -418,7 +418,6 @@ fn a_write_of_the_epoch_without_an_answer_leaves_it_in_doubt_until_one_is_done()
     }
 }
 
-/// The bug: a host that was out of descriptors for one look had a primary that served given up.
 /// The bug: a standby's control file moves on with all that is replayed, and each time what its server had told was taken
 /// for old. A race waited for another answer.
 #[test]
@@ -436,6 +435,7 @@ fn what_a_server_told_stays_true_while_only_positions_move() {
     assert_eq!(node.state.memory.changed, node.now);
 }
 
+/// The bug: a host that was out of descriptors for one look had a primary that served given up.
 #[test]
 fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
     let unreadable = || DataDir::Unreadable("too many open files".into());

@@ -39,6 +39,21 @@ fn a_primary_writes_a_checkpoint_before_it_is_restarted() {
     assert!(actions(&effects).contains(&RESTART), "{effects:?}");
 }
 
+/// The bug: the order to restart waited for the end of a pause after the checkpoint had failed, and by then the operator had
+/// been told that nothing came of it.
+#[test]
+fn a_checkpoint_that_fails_keeps_no_restart_waiting() {
+    let mut node = Node::primary().with(|state| state.memory.checkpointed = None);
+    node.step(Event::Operator(RequestId(1), Request::Restart));
+    node = node.later(1_000);
+    let op = node.state.ops.in_lane(&Lane::PgControl).expect("the checkpoint is being written").op;
+    node.state.requests.values_mut().for_each(|pending| pending.since = at(0).back(seconds(60)));
+    let outcome = Outcome::Unknown("no answer".into());
+    let effects = node.step(Event::Postgres(crate::event::PostgresEvent::Completed { op, outcome }));
+    assert!(actions(&effects).contains(&RESTART) && answers(&effects).is_empty(), "{effects:?}");
+    assert_eq!(node.state.memory.checkpoint_written, None);
+}
+
 /// The bug: whose checkpoint took longer than a restart may be late was forgotten.
 #[test]
 fn a_scheduled_restart_that_has_begun_is_not_missed() {

@@ -120,7 +120,9 @@ fn sessions_linger_until_the_shutdown_checkpoint_begins_and_ignore_our_own_stop_
     let unknown = stopping(ControlState::InProduction).with(|state| state.memory.data_in_doubt = Some(at(0)));
     assert!(!unknown.view().lingers(), "the checkpoint may have begun");
     let ignored = |action: Option<PostgresAction>, ms| {
-        let node = stopping(ControlState::InProduction).with(|state| state.memory.lingering_since = Some(at(0)));
+        let node = stopping(ControlState::InProduction).with(|state| {
+            (state.memory.lingering_since, state.memory.checkpoint_written) = (Some(at(0)), Some(at(0)));
+        });
         let node = match action {
             Some(action) => node.doing(Action::Postgres(action), 0),
             None => node,
@@ -134,9 +136,17 @@ fn sessions_linger_until_the_shutdown_checkpoint_begins_and_ignore_our_own_stop_
     assert_eq!(ignored(None, 60_000), minute(StopMode::Fast), "somebody else's stop may be one that waits");
     assert_eq!(ignored(Some(PostgresAction::Stop(StopMode::Immediate)), 60_000), None, "it is being ended");
     let ordered_late = stopping(ControlState::InProduction).later(50_000).doing(Action::Postgres(fast().unwrap()), 0);
-    let late =
-        |ms| ordered_late.clone().with(|s| s.memory.lingering_since = Some(at(0))).later(ms).view().stop_ignored();
-    assert_eq!([59_999, 60_000].map(late), [None, minute(StopMode::Immediate)], "as long after it was ordered");
+    let late = |written: Option<u64>, ms| {
+        let node = ordered_late.clone().with(|state| {
+            (state.memory.lingering_since, state.memory.checkpoint_written) = (Some(at(0)), written.map(at));
+        });
+        node.later(ms).view().stop_ignored()
+    };
+    let written = [59_999, 60_000].map(|ms| late(Some(0), ms));
+    assert_eq!(written, [None, minute(StopMode::Immediate)], "as long after it was ordered");
+    // What it waits for may be a checkpoint where none was written just before.
+    let unsure = [299_999, 300_000].map(|ms| late(None, ms).map(|(waits, _)| waits));
+    assert_eq!(unsure, [None, Some(seconds(300))]);
 }
 
 #[test]

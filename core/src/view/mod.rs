@@ -7,7 +7,7 @@ pub mod postgres;
 pub mod store;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
-use crate::config::{AHEAD_PATIENCE, Config, STOP_LIMIT};
+use crate::config::{AHEAD_PATIENCE, CHECKPOINT_LIMIT, Config, STOP_LIMIT};
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
@@ -324,8 +324,11 @@ impl<'a> View<'a> {
             }
             Some(_) => return None,
         };
+        let written = self.state.memory.checkpoint_written;
+        let sessions = written.is_some_and(|at| lingering.since(at) < STOP_LIMIT);
+        let limit = if sessions || next == StopMode::Fast { STOP_LIMIT } else { CHECKPOINT_LIMIT };
         let waits = self.at.since(since);
-        (waits >= STOP_LIMIT).then_some((waits, next))
+        (waits >= limit).then_some((waits, next))
     }
 
     /// PostgreSQL is known to run as a primary.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matriarch_core::config::{ASKED_START_LIMIT, STOP_LIMIT};
+use matriarch_core::config::{ASKED_START_LIMIT, CHECKPOINT_LIMIT, STOP_LIMIT};
 
 use crate::node::NodeId;
 use crate::time::ms;
@@ -55,7 +55,7 @@ impl World {
         let since = self.checks.idle.map_or(self.now, |(_, since)| since);
         let waits = self.nodes[holder.0].server.postmaster.as_ref().is_some_and(|pm| pm.waits_for_session);
         let waited = self.checks.waited_for_session.is_some_and(|at| at >= since);
-        if waits || waited { 2 * STOP_LIMIT } else { Duration::ZERO }
+        if waits || waited { STOP_LIMIT + CHECKPOINT_LIMIT } else { Duration::ZERO }
     }
 }
 
@@ -96,11 +96,12 @@ mod tests {
                 world.stop(node, matriarch_core::view::postgres::StopMode::Fast);
                 world.nodes[node.0].server.postmaster.as_mut().unwrap().waits_for_session = true;
                 world.check_gives_up();
-                world.now = world.now + world.idle_bound(node).saturating_sub(2 * STOP_LIMIT) + ms(for_s * 1000);
+                world.now =
+                    world.now + world.idle_bound(node).saturating_sub(STOP_LIMIT + CHECKPOINT_LIMIT) + ms(for_s * 1000);
                 world.check_gives_up();
             })
         };
-        assert_eq!((deaf(119), deaf(121)), (None, Some("L11")), "a session is waited for, and not for ever");
+        assert_eq!((deaf(359), deaf(361)), (None, Some("L11")), "a session is waited for, and not for ever");
         assert_eq!(idle(false), None, "nobody else could");
     }
 }

@@ -293,17 +293,29 @@ fn a_hand_over_that_a_session_keeps_from_stopping_is_given_up() {
     let lingering = |ms| {
         let node = moving().phase(Phase::Stopping).dir(primary_dir(ControlState::InProduction));
         let node = node.doing(stop(StopMode::Fast), 0).later(ms).with(renewed);
-        node.with(|state| (state.memory.lingering_since, state.store.answered) = (Some(at(0)), at(ms)))
+        node.with(|state| {
+            (state.memory.lingering_since, state.store.answered) = (Some(at(0)), at(ms));
+            state.memory.checkpoint_written = Some(at(0));
+        })
     };
     let node = lingering(60_000).with(|state| {
         let now = at(59_000);
         state.tenure = Tenure::Held(Held { lease: OURS, epoch: EPOCH, ttl: seconds(30), confirmed: now });
         state.guard.armed = Some(Armed { tenure: OURS, at: state.config.bounds.arm_at(now, seconds(30)) });
     });
-    let revision = node.view().cluster().and_then(|cluster| cluster.failover.as_ref()).unwrap().revision;
-    let clear = Action::Store(StoreAction::ClearFailover { revision });
-    concludes(&node, Rung::Switchover, "stop_ignored", Fate::Keep, &[stop(StopMode::Immediate), clear]);
+    concludes(&node, Rung::Switchover, "stop_ignored", Fate::Keep, &[stop(StopMode::Immediate)]);
     assert_eq!(lingering(29_999).concludes().1, "stopping");
+    // Nor is it begun again, however long it takes to be cleared.
+    let revision = node.view().cluster().and_then(|cluster| cluster.failover.as_ref()).unwrap().revision;
+    let mut node = node;
+    node.tick();
+    assert_eq!(node.state.memory.given_up, Some(revision));
+    let mut again = b_answers(moving(), |_| ()).with(|state| state.memory.given_up = Some(revision));
+    assert_eq!(again.concludes(), (Rung::Leader, "tenure_held", Fate::Keep));
+    let clear = Action::Store(StoreAction::ClearFailover { revision });
+    assert!(actions(&again.tick()).contains(&clear));
+    let newer = again.with(|state| state.memory.given_up = Some(Revision(1)));
+    assert_ne!(newer.concludes().1, "tenure_held", "it was asked for again");
 }
 
 /// The bug: whoever left while an operator's candidate was no good stopped PostgreSQL, waited for that one, and so did
