@@ -72,7 +72,8 @@ fn draining(view: &View<'_>) -> Option<Verdict> {
     if view.drain_hangs().is_some() {
         return Some(Verdict::order(Reason::StoppingForHandover, stop(StopMode::Immediate)));
     }
-    let (waits, next) = view.stop_ignored()?;
+    // What somebody else has asked to stop is no hand-over yet: the next rung sees to it.
+    let (waits, next) = view.stop_ignored().filter(|(_, next)| *next == StopMode::Immediate)?;
     Some(Verdict::order(Reason::StopIgnored { for_ms: ms(waits) }, stop(next)))
 }
 
