@@ -185,7 +185,12 @@ async fn members_are_told(cluster: &Cluster, clients: &Clients) {
     for words in [&["reload", "test", "--force"][..], &["reload", "test", "n3", "n1", "-r", "replica", "--force"]] {
         assert_eq!(clients.same(words, "", shape).status, 0);
     }
-    clients.same(&["restart", "test", "n3", "--force", "--timeout", "30"], "", shape);
+    // In turn: whoever has just been restarted is shown as it comes up.
+    let restart = ["restart", "test", "n3", "--force", "--timeout", "30"];
+    settled(cluster, clients).await;
+    let theirs = shape(clients.theirs(&restart, ""));
+    settled(cluster, clients).await;
+    assert_eq!(shape(clients.ours(&restart, "")), theirs);
     settled(cluster, clients).await;
     // What one schedules, both show and the other takes back.
     let schedule = ["restart", "test", "n3", "--scheduled", LATER, "--pg-version", "99.1", "--force"];
