@@ -117,6 +117,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("put_failover refused", OPERATOR),
     ("create_slot unknown", "PostgreSQL goes down between the order and the slot"),
     ("drop_slot unknown", "PostgreSQL goes down between the order and the slot, of the few that are dropped"),
+    ("put_status refused", "the leader key goes while what its holder tells is on its way"),
     ("vouch refused", "the cluster is paused, and the leader key changes in that moment"),
     ("vouch unknown", "the cluster is paused, and the store does not answer in that moment"),
     ("restart unknown", "a server that is restarted does not come up within a minute"),
