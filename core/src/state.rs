@@ -234,7 +234,7 @@ pub struct Memory {
     /// The request for a hand-over whose stop sessions took no notice of, by its revision: it is not begun again.
     #[cfg_attr(feature = "serde", serde(default))]
     pub given_up: Option<Revision>,
-    /// That PostgreSQL is being ended.
+    /// PostgreSQL is being ended since sessions took no notice of the stop of a hand-over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub ending: bool,
     /// Since when a primary has been stopping without having begun its shutdown checkpoint: its sessions are not gone.

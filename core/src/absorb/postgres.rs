@@ -21,7 +21,7 @@ pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
         PostgresEvent::DataSeen(data) => {
             state.memory.data_in_doubt = None;
             if state.postgres.data != data {
-                // Whatever the server told before this was another's.
+                // What the server told before it became this may not be true any more.
                 if !is_the_same_but_further(&state.postgres.data, &data) {
                     state.memory.changed = at;
                 }

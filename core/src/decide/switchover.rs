@@ -160,9 +160,12 @@ fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'
 }
 
 fn good(view: &View<'_>, answer: &PeerAnswer) -> bool {
-    // It would be waited for with PostgreSQL stopped, until it has replayed everything.
-    let able = !answer.barred && !answer.primary && !answer.replay_paused;
-    able && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+    able(answer) && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+}
+
+/// But for its lag. One that does not replay would be waited for with PostgreSQL stopped, until it has replayed everything.
+fn able(answer: &PeerAnswer) -> bool {
+    !answer.barred && !answer.primary && !answer.replay_paused
 }
 
 fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
@@ -171,8 +174,8 @@ fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
 
 /// The one that comes closest, if it is the lag that keeps everybody from taking over.
 fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Option<Reason> {
-    let able = candidates.iter().filter_map(|(name, _)| Some((*name, fresh_answer(view, name, since)?)));
-    let lags = able.filter(|(_, answer)| !answer.barred && !answer.primary && !answer.replay_paused);
+    let told = candidates.iter().filter_map(|(name, _)| Some((*name, fresh_answer(view, name, since)?)));
+    let lags = told.filter(|(_, answer)| able(answer));
     let (by_bytes, who) = lags.map(|(name, answer)| (lag_bytes(view, answer), name)).min()?;
     Some(Reason::CandidateLagging { who: who.clone(), by_bytes })
 }

@@ -248,6 +248,15 @@ fn a_primary_is_restarted_on_request_with_its_guard_armed_for_as_long() {
     assert!(actions(&node.tick()).contains(&DISARM) && !node.state.memory.requested);
 }
 
+/// The bug: the guard was armed for as long as the checkpoint before the restart took, and what it ended meanwhile stayed down.
+#[test]
+fn the_checkpoint_before_a_restart_is_written_with_hands_off() {
+    let mut node = let_go().with(|state| state.memory.checkpointed = None);
+    let orders = actions(&node.step(Event::Operator(RequestId(1), Request::Restart)));
+    assert!(orders.contains(&Action::Postgres(PostgresAction::Checkpoint)), "{orders:?}");
+    assert!(!orders.iter().any(|order| matches!(order, Action::Guard(GuardAction::Arm { .. }))), "{orders:?}");
+}
+
 #[test]
 fn a_standby_is_restarted_on_request_and_a_primary_without_the_key_is_not() {
     let asked = |node: Node| {
