@@ -50,12 +50,19 @@ impl World {
         start + checkpoint + self.stop_bound(holder) + ms(self.settings.serving_bound_ms() + STAGES_MS)
     }
 
-    /// A session that takes no notice is waited for, and once more where somebody else had asked for the stop.
+    /// A session that takes no notice is waited for, and once more where somebody else had asked for the stop: for longer then
+    /// where this agent does not know that a checkpoint was written just before.
     fn stop_bound(&self, holder: NodeId) -> Duration {
         let since = self.checks.idle.map_or(self.now, |(_, since)| since);
-        let waits = self.nodes[holder.0].server.postmaster.as_ref().is_some_and(|pm| pm.waits_for_session);
+        let host = &self.nodes[holder.0];
+        let waits = host.server.postmaster.as_ref().is_some_and(|pm| pm.waits_for_session);
         let waited = self.checks.waited_for_session.is_some_and(|at| at >= since);
-        if waits || waited { STOP_LIMIT + CHECKPOINT_LIMIT } else { Duration::ZERO }
+        if !waits && !waited {
+            return Duration::ZERO;
+        }
+        let known = host.server.checkpointed.filter(|at| *at > host.booted);
+        let written = known.is_some_and(|at| since.since(at) < STOP_LIMIT);
+        STOP_LIMIT + if written { STOP_LIMIT } else { CHECKPOINT_LIMIT }
     }
 }
 
@@ -90,18 +97,24 @@ mod tests {
             world.check_gives_up();
         });
         assert_eq!(away, None, "without a store nobody can give up");
-        let deaf = |for_s: u64| {
+        let deaf = |checkpoint: bool, for_s: u64| {
             broken(move |world| {
                 let node = leader(world);
+                world.nodes[node.0].server.checkpointed = checkpoint.then_some(world.now);
+                let allowed = STOP_LIMIT + if checkpoint { STOP_LIMIT } else { CHECKPOINT_LIMIT };
                 world.stop(node, matriarch_core::view::postgres::StopMode::Fast);
                 world.nodes[node.0].server.postmaster.as_mut().unwrap().waits_for_session = true;
                 world.check_gives_up();
-                world.now =
-                    world.now + world.idle_bound(node).saturating_sub(STOP_LIMIT + CHECKPOINT_LIMIT) + ms(for_s * 1000);
+                world.now = world.now + world.idle_bound(node).saturating_sub(allowed) + ms(for_s * 1000);
                 world.check_gives_up();
             })
         };
-        assert_eq!((deaf(359), deaf(361)), (None, Some("L11")), "a session is waited for, and not for ever");
+        assert_eq!(
+            (deaf(true, 119), deaf(true, 121)),
+            (None, Some("L11")),
+            "a session is waited for, and not for ever"
+        );
+        assert_eq!((deaf(false, 359), deaf(false, 361)), (None, Some("L11")), "it may be a checkpoint");
         assert_eq!(idle(false), None, "nobody else could");
     }
 }
