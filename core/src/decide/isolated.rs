@@ -28,7 +28,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 
 /// For how long nobody has answered; `None` where isolation means nothing: no writes, or no other that could take over.
 pub(super) fn alone_for(view: &View<'_>) -> Option<Duration> {
-    if view.state.memory.let_go || !view.may_write() || !view.has_electable_others() {
+    if view.state.memory.let_go || !view.may_write() || view.possible_heirs().next().is_none() {
         return None;
     }
     // While it was let go nobody was sought.

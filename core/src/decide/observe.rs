@@ -62,7 +62,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     // The store is asked first, alone: that is cheap enough to do for ever, asking everyone is not.
     let store_silent = isolated::alone_for(view).is_some_and(|alone| alone >= peers_patience(view.config()));
     if lonely && store_silent && view.at >= view.state.memory.contact_sought + CONTACT_PAUSE {
-        orders.extend(view.electable_others().map(|(name, record)| {
+        orders.extend(view.possible_heirs().map(|(name, record)| {
             let ask = PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() };
             (Action::Peer(ask), Reason::ContactDue)
         }));

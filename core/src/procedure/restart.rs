@@ -39,7 +39,9 @@ pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Optio
     if matches!(view.controlling(), Some(PostgresAction::Checkpoint)) {
         return None;
     }
-    // The role is not settled, or the agent only observes: no rung takes the request up.
+    // The role is not settled, or the agent only observes: no rung takes the request up. In a pause the guard is armed
+    // first, when the checkpoint is over.
+    let since = since.max(view.state.memory.checkpointed.unwrap_or_default());
     if view.at.since(since) >= switchover::limit(view.config().loop_wait) {
         return text(503, "restart failed");
     }

@@ -303,6 +303,23 @@ fn who_runs_and_may_lead_and_can_be_asked_may_take_over() {
 }
 
 #[test]
+fn who_streams_from_here_may_take_over_soon_whatever_its_record_told() {
+    let heirs = |streams: &str, change: fn(&mut MemberRecord)| {
+        let sender = Sender { application_name: Member::new(streams), ..Sender::default() };
+        let node = Node::primary().sql(Sql { senders: vec![sender], ..primary_sql() }).cluster(|cluster| {
+            change(&mut cluster.members.get_mut(&Member::new("b")).expect("b is a member").record);
+        });
+        node.view().possible_heirs().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let starts = |record: &mut MemberRecord| record.state = "starting".into();
+    assert_eq!(heirs("b", starts), ["b", "c"]);
+    assert_eq!(heirs("c", starts), ["c"], "another streams");
+    assert_eq!(heirs("none", |_| ()), ["b", "c"], "its record tells that it runs");
+    assert_eq!(heirs("b", |record| record.nofailover = true), ["c"]);
+    assert_eq!(heirs("b", |record| record.api_url.clear()), ["c"]);
+}
+
+#[test]
 fn the_last_contact_is_the_latest_of_all() {
     let sender = |age_ms: Option<u64>| Sender { reply_age: age_ms.map(millis), ..Sender::default() };
     let contact = |ages: &[Option<u64>]| {

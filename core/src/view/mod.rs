@@ -363,13 +363,23 @@ impl<'a> View<'a> {
 
     /// The other members that may take over: they run, and are not barred.
     pub fn electable_others(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-        let may = |r: &MemberRecord| !r.nofailover && r.state == "running" && r.can_be_asked();
-        self.others().map(|(name, key)| (name, &key.record)).filter(move |(_, record)| may(record))
+        self.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| record.is_electable())
     }
 
     /// Whether there is any.
     pub fn has_electable_others(&self) -> bool {
         self.electable_others().next().is_some()
+    }
+
+    /// Those that may take over now or soon: one that streams from here runs, whatever its record told last.
+    ///
+    /// The race: a standby is still starting when this node takes the key, and the store is silent from then on.
+    pub fn possible_heirs(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
+        let senders = self.state.postgres.sql.as_ref().map_or(&[][..], |seen| &seen.value.senders);
+        let may = move |name: &Member, record: &MemberRecord| {
+            record.is_electable() || (record.may_be_elected() && senders.iter().any(|s| s.application_name == *name))
+        };
+        self.others().map(|(name, key)| (name, &key.record)).filter(move |(name, record)| may(name, record))
     }
 
     /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender.

@@ -162,6 +162,16 @@ impl MemberRecord {
         !self.api_url.is_empty()
     }
 
+    /// It is not barred, and can be asked.
+    pub fn may_be_elected(&self) -> bool {
+        !self.nofailover && self.can_be_asked()
+    }
+
+    /// And it runs.
+    pub fn is_electable(&self) -> bool {
+        self.may_be_elected() && self.state == "running"
+    }
+
     /// It has a data directory. One whose server is stopped or only starting tells no position.
     pub fn has_data(&self) -> bool {
         // Whose agent has not looked at its directory yet says that it has none.

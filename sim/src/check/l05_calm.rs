@@ -32,10 +32,17 @@ impl World {
             self.checks.calm_orders += effects.orders.len() as u64;
             // Whoever finds another cluster's data leaves, and is started again and again; who is cut off tries on and on.
             let started = self.now.since(self.nodes[node.0].booted) <= Duration::from_secs(10);
-            // Where nobody may lead everybody asks everybody anew, once a second.
-            let settled = !started && self.checks.left_out != Some(node) && self.serving().is_some();
+            // Where nobody may lead everybody asks everybody anew, once a second; and what an operator's schedule asks for,
+            // all take part in.
+            let asked = self.serving().is_none() || self.is_on_an_errand();
+            let settled = !started && self.checks.left_out != Some(node) && !asked;
             self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
+    }
+
+    /// An operator's errand begins: what led to it was no restlessness.
+    pub(super) fn forgive_decisions(&mut self) {
+        self.checks.calm_decisions.fill(0);
     }
 
     fn count_busy(&mut self, node: NodeId, kinds: impl Iterator<Item = (&'static str, u32)>) {
@@ -133,6 +140,16 @@ mod tests {
         world.gone(primary);
         world.count_orders(standby, &news(true));
         assert_eq!(world.checks.calm_decisions[standby.0], 0, "nobody serves, and it races");
+        let mut world = steady();
+        (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
+        world.checks.errands.since = Some(Time::from_ms(115_000));
+        world.count_orders(standby, &news(true));
+        assert_eq!(world.checks.calm_decisions[standby.0], 0, "a scheduled switchover has come");
+        world.now = Time::from_ms(131_000);
+        world.count_orders(standby, &news(true));
+        assert_eq!(world.checks.calm_decisions[standby.0], 1, "that is over");
+        world.forgive_decisions();
+        assert_eq!(world.checks.calm_decisions[standby.0], 0, "another errand begins, and this led to it");
     }
 
     #[test]

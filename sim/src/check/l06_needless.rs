@@ -69,6 +69,7 @@ impl World {
         };
         if begins {
             self.checks.errands.since = Some(self.now);
+            self.forgive_decisions();
         }
     }
 

@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 25] = [
+const AIMED: [(&str, Phase, What); 27] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -39,6 +39,8 @@ const AIMED: [(&str, Phase, What); 25] = [
     ("put_history", Phase::After, What::CrashHost(Where::Orderer)),
     ("ask_position", Phase::After, What::CrashHost(Where::Orderer)),
     ("put_failover", Phase::After, What::KillPostgres(Where::Leader)),
+    ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
+    ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
     ("stop", Phase::Before, What::DeafSession(Where::Orderer)),
     ("acquire", Phase::Applied, What::CrashHost(Where::Orderer)),

@@ -255,6 +255,15 @@ fn the_checkpoint_before_a_restart_is_written_with_hands_off() {
     let orders = actions(&node.step(Event::Operator(RequestId(1), Request::Restart)));
     assert!(orders.contains(&Action::Postgres(PostgresAction::Checkpoint)), "{orders:?}");
     assert!(!orders.iter().any(|order| matches!(order, Action::Guard(GuardAction::Arm { .. }))), "{orders:?}");
+    // The bug: it took longer than a request may wait for a rung to take it up, and the operator was told that nothing came
+    // of it, while the guard was being armed.
+    let mut node = node.later(30_000);
+    let op = node.op(&Lane::PgControl);
+    let written = Outcome::Done(PostgresDone::Done);
+    let effects = node.step(Event::Postgres(PostgresEvent::Completed { op, outcome: written }));
+    let orders = actions(&effects);
+    assert!(orders.iter().any(|order| matches!(order, Action::Guard(GuardAction::Arm { .. }))), "{orders:?}");
+    assert!(!orders.iter().any(|order| matches!(order, Action::Answer(..))), "{orders:?}");
 }
 
 #[test]

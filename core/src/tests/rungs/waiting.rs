@@ -1,6 +1,8 @@
 //! The rungs that keep hands off or wait: unsupported, identity, isolated, startup, busy.
 
 use super::*;
+use crate::id::Member;
+use crate::view::postgres::{Sender, Sql};
 
 #[test]
 fn an_unsupported_mode_is_observed_and_nothing_is_done() {
@@ -108,6 +110,17 @@ fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
     };
     concludes(&paused(false), Rung::Pause, "alone", Fate::Keep, &[HOLD]);
     assert_ne!(paused(true).concludes().1, "alone");
+    // The bug: the only other member was still starting when the store fell silent, and its record was believed although it
+    // had streamed from here since.
+    let starting = |streams: &str| {
+        let sender = Sender { application_name: Member::new(streams), ..Sender::default() };
+        let node = Node::primary().sql(Sql { senders: vec![sender], ..primary_sql() }).cluster(|cluster| {
+            cluster.members.retain(|name, _| name.as_str() != "c");
+            cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.state = "starting".into();
+        });
+        node.later(3_000).concludes().1
+    };
+    assert_eq!((starting("b"), starting("another")), ("alone", "tenure_held"));
 }
 
 #[test]
@@ -116,7 +129,7 @@ fn any_contact_ends_isolation_and_a_primary_without_heirs_is_never_isolated() {
     let store = Node::primary().with(|state| state.store.answered = contact).later(3_500);
     let peer = Node::primary().with(|state| state.peers.answered = contact).later(3_500);
     let mut sql = primary_sql();
-    sql.senders = vec![crate::view::postgres::Sender { reply_age: Some(millis(500)), ..Default::default() }];
+    sql.senders = vec![Sender { reply_age: Some(millis(500)), ..Default::default() }];
     let walsender =
         Node::primary().with(|state| state.postgres.sql = Some(Seen::new(sql, at(1_500), at(1_500)))).later(3_500);
     let alone = Node::primary().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a")).later(9_000);
