@@ -233,12 +233,16 @@ impl World {
             }
             Action::Answer(request, Answer::Text { .. })
                 if self.mutant == Some(Mutant::AnswersDropped) && request.0.is_multiple_of(5) => {}
-            Action::Answer(request, answer) => self.answer(node, request, answer),
+            Action::Answer(request, answer) => {
+                self.coverage.came_to("answer", "done");
+                self.answer(node, request, answer);
+            }
             Action::Host(HostAction::StartGuard) => {
                 let wait = ms(self.host_random.between(5, 60));
                 self.tell(node, wait, Message::GuardReached);
             }
             Action::Host(HostAction::Exit { .. }) => {
+                self.coverage.came_to("exit", "done");
                 if let Some(agent) = &mut self.nodes[node.0].agent {
                     agent.left = true;
                 }
@@ -319,6 +323,7 @@ impl World {
 
     fn looked(&mut self, node: NodeId, number: u64, process: matriarch_core::view::postgres::Process) {
         let data = self.data(node);
+        self.coverage.came_to("look", if self.nodes[node.0].files.hidden { "refused" } else { "done" });
         let Some(agent) = &mut self.nodes[node.0].agent else { return };
         if number <= agent.looks.1 {
             return;

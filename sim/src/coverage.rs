@@ -34,8 +34,8 @@ pub const EVIDENCE: [&str; 15] = [
     "struck at an end",
 ];
 
-/// The orders that end as operations, and with them all that can come of one.
-const OPERATIONS: [&str; 49] = [
+/// The orders, and with them all that can come of one.
+const OPERATIONS: [&str; 54] = [
     "acquire",
     "abandon_initialize",
     "checkpoint",
@@ -85,6 +85,11 @@ const OPERATIONS: [&str; 49] = [
     "resume",
     "fire",
     "kill_orphans",
+    "observe",
+    "look",
+    "start_guard",
+    "answer",
+    "exit",
 ];
 /// What can come of an operation.
 const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
@@ -99,6 +104,10 @@ const FILES: &str = "a file is written, or nobody knows";
 const BIRTH: &str = "the store fails, or another is faster, in the second in which a cluster is born";
 const KEYS: &str = "`initialize` is deleted while whoever has the data is away, and one that has none is there";
 const OPERATOR: &str = "another writes the key that an operator wants written, or removed, in the same moment";
+const ASKED: &str = "a question is answered, or is not";
+const LOOKED: &str = "a look finds the directory, or finds that it cannot be read";
+const STANDS: &str = "a simulated guard that is started comes up";
+const ENDS: &str = "nobody hears what becomes of it";
 const FALLING: &str = "the fence falls, or the guard dies, between an order to it and its report";
 
 /// What so few seeds reach that a set of two thousand may miss it, and why so few. A long swarm sees it.
@@ -169,6 +178,14 @@ pub const UNREACHABLE: &[(&str, &str)] = &[
     ("ask_position refused", PEERS),
     ("ask_status refused", PEERS),
     ("await_replay refused", PEERS),
+    ("observe refused", ASKED),
+    ("look unknown", LOOKED),
+    ("start_guard refused", STANDS),
+    ("start_guard unknown", STANDS),
+    ("answer refused", ENDS),
+    ("answer unknown", ENDS),
+    ("exit refused", ENDS),
+    ("exit unknown", ENDS),
     ("write_epoch refused", FILES),
     ("write_pledge refused", FILES),
 ];
@@ -235,7 +252,7 @@ impl Coverage {
         *self.outcomes.entry((store(action), told(outcome))).or_default() += 1;
     }
 
-    /// An order to another agent, to the state directory or to the guard ended: by its kind, and in what.
+    /// An order to another agent, to the state directory or to the guard, or a look, ended: by its kind, and in what.
     pub fn came_to(&mut self, kind: &'static str, what: &'static str) {
         *self.outcomes.entry((kind, what)).or_default() += 1;
     }

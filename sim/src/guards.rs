@@ -32,6 +32,7 @@ impl World {
             guard.armed = None;
         }
         (guard.absent_since, guard.winding_down) = (None, false);
+        self.coverage.came_to("start_guard", "done");
         let event = GuardEvent::Connected {
             armed: guard.armed.filter(|_| !guard.firing),
             held: guard.held,

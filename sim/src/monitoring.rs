@@ -65,6 +65,7 @@ impl World {
 
     fn monitoring_told(&mut self, node: NodeId, op: OpId, sql: Option<(Box<Sql>, Instant)>) {
         let heard = self.clock(node);
+        self.coverage.came_to("observe", if sql.is_some() { "done" } else { "unknown" });
         if sql.is_none() {
             self.look_at_once(node);
         }

@@ -126,11 +126,15 @@ pub enum Mutant {
     RefusedIsWritten,
     /// Now and then a leader is told of a switchover that nobody asked for.
     RestlessLeader,
+    /// A mode that is not supported is not heard of.
+    ModeUnheard,
+    /// Another cluster's data are taken for this one's.
+    ForeignDataOurs,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 57] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -186,6 +190,8 @@ impl Mutant {
         Self::StreamsWhateverComes,
         Self::RefusedIsWritten,
         Self::RestlessLeader,
+        Self::ModeUnheard,
+        Self::ForeignDataOurs,
     ];
 
     /// What becomes of core's own state, before each step, where a bug of core's is planted; `kept` outlives the step.
@@ -255,6 +261,16 @@ impl Mutant {
                 if self == Self::CheckpointNotAwaited =>
             {
                 cluster.checkpoint_timeline = cluster.history.timeline;
+                Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(cluster)))
+            }
+            Event::Configured(mut config) if self == Self::ModeUnheard => {
+                config.unsupported = None;
+                Event::Configured(config)
+            }
+            Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(mut cluster)))
+                if self == Self::ForeignDataOurs =>
+            {
+                cluster.system_id = world.store.keys().system_id().unwrap_or(cluster.system_id);
                 Event::Postgres(PostgresEvent::DataSeen(DataDir::Cluster(cluster)))
             }
             other => other,

@@ -10,6 +10,8 @@ mod l08_silent_watches;
 mod l10_outages;
 mod l11_gives_up;
 mod m04_pledge;
+mod m06_observes;
+mod m07_foreign_data;
 mod s02_bounded_loss;
 mod s03_no_phantom;
 mod s05_single_writer;
@@ -65,9 +67,10 @@ pub use s26_one_order_a_lane::Lanes;
 pub use s31_isolated::Isolation;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
-pub const INVARIANTS: [&str; 34] = [
+pub const INVARIANTS: [&str; 36] = [
     "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S22",
-    "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M4", "L1", "L2", "L4", "L5", "L6", "L8", "L10", "L11", CRASH,
+    "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M4", "M6", "M7", "L1", "L2", "L4", "L5", "L6", "L8", "L10",
+    "L11", CRASH,
 ];
 
 /// An invariant did not hold.
@@ -260,6 +263,8 @@ impl World {
     pub fn check_order(&mut self, node: NodeId, order: &Order) {
         self.check_paused_order(node, order);
         self.check_left_alone(node, order);
+        self.check_observer(node, order);
+        self.check_foreign(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
                 let hands_over = matches!(order.because, Reason::HandingOver { .. });
