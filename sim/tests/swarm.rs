@@ -151,6 +151,8 @@ fn planted_bugs_are_found() {
         (Mutant::PublishedUnread, 200),
         (Mutant::StartWaits, 40),
         (Mutant::RestlessLeader, 20),
+        (Mutant::ModeUnheard, 200),
+        (Mutant::ForeignDataOurs, 200),
     ];
     for (mutant, seeds) in planted {
         let found =

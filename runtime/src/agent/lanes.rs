@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use matriarch_core::action::{Action, PeerAction, PostgresAction};
+use matriarch_core::decide::Rung;
 use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresEvent, StoreEvent};
 use matriarch_core::id::{Member, OpId, Timeline};
 use matriarch_core::op::Outcome;
@@ -75,8 +76,10 @@ impl Lanes {
     }
 
     /// Whether a decision is to be told.
-    pub(super) fn is_news(&self, decision: &str) -> bool {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).is_news(decision, self.clock.now())
+    pub(super) fn is_news(&self, rung: Rung, decision: &str) -> bool {
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = self.clock.now();
+        repeats.is_news(decision, at) && (rung != Rung::Race || repeats.is_a_new_turn(decision, at))
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.

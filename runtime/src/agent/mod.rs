@@ -210,13 +210,13 @@ impl Agent {
         }
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
-            if self.lanes.is_news(&sentence) {
+            if self.lanes.is_news(decision.rung, &sentence) {
                 tracing::info!(rung, code, "{sentence}");
                 self.service.status(&format!("{rung}: {sentence}"));
+                shared.journal.push_back((self.clock.wall(), decision.clone()));
             } else {
                 tracing::debug!(rung, code, "{sentence}");
             }
-            shared.journal.push_back((self.clock.wall(), decision.clone()));
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();
             }

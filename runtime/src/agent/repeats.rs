@@ -1,6 +1,6 @@
 //! Failures that repeat. What core tries again every second fails every second while a disk is full, and a log of one
 //! sentence is a log that nobody reads: the first failure is told as a whole, equal ones by a short line at growing
-//! intervals, and their end.
+//! intervals, and their end. So it is with what takes turns: a race that comes to no end is run anew every second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +13,8 @@ const INTERVALS: [Duration; 3] = [Duration::from_secs(10), Duration::from_mins(1
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 /// While something failed again so lately, decisions that take turns are told once.
 const QUIET: Duration = Duration::from_secs(10);
+/// So often what a race came to is told before it is a repetition.
+const TURNS_TOLD: u64 = 2;
 /// What fails and is remembered; and decisions.
 const KNOWN_MAX: usize = 64;
 /// Ways in which one thing fails that are told as they come; one more has to wait for the first interval.
@@ -28,6 +30,16 @@ pub(super) struct Repeats {
     failing: BTreeMap<String, Failing>,
     /// Decisions that were told while failures repeat.
     decisions: BTreeSet<String>,
+    /// What races came to, again and again.
+    turns: BTreeMap<String, Turn>,
+}
+
+struct Turn {
+    count: u64,
+    last: Instant,
+    told: Instant,
+    /// Which interval comes next.
+    interval: usize,
 }
 
 struct Failing {
@@ -80,6 +92,23 @@ impl Repeats {
     pub(super) fn done(&mut self, what: &str) -> Option<String> {
         let failures = self.failing.remove(what)?.count;
         (failures > 1).then(|| format!("{what}: done, after {failures} failures"))
+    }
+
+    /// Whether what a race came to is news: its rounds follow each other every second for as long as nobody may lead.
+    pub(super) fn is_a_new_turn(&mut self, decision: &str, at: Instant) -> bool {
+        self.turns.retain(|_, turn| at.since(turn.last) < QUIET);
+        let first = Turn { count: 0, last: at, told: at, interval: 0 };
+        let turn = self.turns.entry(without_numbers(decision)).or_insert(first);
+        (turn.count, turn.last) = (turn.count + 1, at);
+        if turn.count <= TURNS_TOLD {
+            turn.told = at;
+            return true;
+        }
+        let due = at.since(turn.told) >= INTERVALS[turn.interval];
+        if due {
+            (turn.told, turn.interval) = (at, (turn.interval + 1).min(INTERVALS.len() - 1));
+        }
+        due
     }
 
     /// Whether a decision is news. While failures repeat, the same few decisions take turns as often.
@@ -219,6 +248,24 @@ mod tests {
         assert!(repeats.is_news("another", at(30)) && !repeats.is_news("another", at(30)));
         repeats.done("clone");
         assert!(repeats.is_news("it is empty", at(31)) && repeats.is_news("it is empty", at(31)));
+    }
+
+    #[test]
+    fn a_race_that_is_run_every_second_is_told_twice_and_then_at_growing_intervals() {
+        let mut repeats = Repeats::default();
+        let mut told = Vec::new();
+        for s in 0..700 {
+            for decision in [format!("{s} members have not told their position"), "b is ahead".to_owned()] {
+                if repeats.is_a_new_turn(&decision, at(s)) {
+                    told.push(s);
+                }
+            }
+        }
+        assert_eq!(told, [0, 0, 1, 1, 11, 11, 71, 71, 671, 671]);
+        assert!(repeats.is_a_new_turn("c is ahead", at(700)), "it came to something else");
+        assert!(!repeats.is_a_new_turn("b is ahead", at(701)));
+        assert!(repeats.is_a_new_turn("b is ahead", at(711)), "it is another race");
+        assert_eq!(repeats.turns.len(), 1);
     }
 
     #[test]

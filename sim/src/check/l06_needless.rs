@@ -37,9 +37,12 @@ impl World {
         self.checks.errands.since.is_some_and(|since| self.now.since(since) < 2 * AHEAD_PATIENCE)
     }
 
-    /// An operator has a restart scheduled.
+    /// An operator asks for a restart at a time. While one is scheduled, another is refused.
     pub(super) fn note_scheduled_restart(&mut self, node: NodeId, at: WallMillis) {
-        self.checks.errands.restarts[node.0] = Some(at);
+        let scheduled = |agent: &crate::node::Agent| agent.state.scheduled_restart.is_some();
+        if !self.nodes[node.0].agent.as_ref().is_some_and(scheduled) {
+            self.checks.errands.restarts[node.0] = Some(at);
+        }
     }
 
     /// An order is about to be carried out that an operator asked for, as the store and his own word have it.
@@ -167,6 +170,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::event::{RestartConditions, Schedule, ScheduledRestart};
     use matriarch_core::id::{LeaseId, OpId};
     use matriarch_core::view::postgres::StopMode;
     use matriarch_core::view::store::FailoverKey;
@@ -252,6 +256,18 @@ mod tests {
         assert_eq!(does(stop(), of_another), Some("L6"), "of another, long ago");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, -10)), None, "it was scheduled");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, 1000)), Some("L6"), "for later");
+        let and_refused = |world: &mut World, node: NodeId| {
+            in_ms(world, node, -10);
+            let wanted = ScheduledRestart {
+                schedule: Schedule { text: String::new(), at: WallMillis(0) },
+                conditions: RestartConditions::default(),
+                timeout_s: None,
+                postmaster_start_us: 0,
+            };
+            world.nodes[node.0].agent.as_mut().unwrap().state.scheduled_restart = Some(wanted);
+            in_ms(world, node, 60_000);
+        };
+        assert_eq!(does(restart(), and_refused), None, "it was scheduled, and another refused");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, -60_000)), Some("L6"), "for long ago");
         let other = broken(|world| {
             at_peace(world);
