@@ -219,7 +219,8 @@ pub(crate) fn timers(view: &View<'_>, mut offer: impl FnMut(Instant)) {
         match pending.kind {
             PendingKind::Move { written: Some(at), .. } => offer(at + switchover::WATCH_LAG),
             PendingKind::Move { written: None, .. } => offer(pending.since + switchover::STATUS_PATIENCE),
-            PendingKind::Restart { .. } | PendingKind::Decided { .. } | PendingKind::Restarted { .. } => {}
+            PendingKind::Decided { .. } | PendingKind::Restarted { .. } => {}
+            PendingKind::Restart { .. } => offer(restart::taken_up_by(view, pending.since)),
         }
         offer(pending.since + switchover::limit(view.config().loop_wait));
     }

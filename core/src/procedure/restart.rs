@@ -39,10 +39,8 @@ pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Optio
     if matches!(view.controlling(), Some(PostgresAction::Checkpoint)) {
         return None;
     }
-    // The role is not settled, or the agent only observes: no rung takes the request up. In a pause the guard is armed
-    // first, when the checkpoint is over.
-    let since = since.max(view.state.memory.checkpointed.unwrap_or_default());
-    if view.at.since(since) >= switchover::limit(view.config().loop_wait) {
+    // The role is not settled, or the agent only observes: no rung takes the request up.
+    if view.at >= taken_up_by(view, since) {
         return text(503, "restart failed");
     }
     match view.phase() {
@@ -53,6 +51,12 @@ pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Optio
             Some(running) => text(503, &format!("{} already in progress", words(running))),
         },
     }
+}
+
+/// Until when some rung has to have taken up what was asked for then. In a pause the guard is armed first, when the
+/// checkpoint is over.
+pub(super) fn taken_up_by(view: &View<'_>, since: Instant) -> Instant {
+    since.max(view.state.memory.checkpointed.unwrap_or_default()) + switchover::limit(view.config().loop_wait)
 }
 
 /// Keeps a restart until its time, for the postmaster that runs now.

@@ -456,6 +456,13 @@ fn a_directory_that_cannot_be_read_is_what_it_was_while_a_server_runs_on_it() {
         orders.into_iter().any(|(action, _)| action == Action::Postgres(PostgresAction::Observe))
     };
     assert_eq!((asks(true), asks(false)), (true, false), "PostgreSQL has to tell what a look would");
+    let doubt_after = |ms: u64| {
+        let mut node = primary.clone().later(ms);
+        let effects = node.step(Event::Operator(crate::id::RequestId(1), crate::event::Request::Restart));
+        (actions(&effects).contains(&look), node.state.memory.data_in_doubt)
+    };
+    assert_eq!(doubt_after(50), (false, Some(at(0))), "other orders put off no look");
+    assert_eq!(doubt_after(200), (true, Some(at(200))), "the next look waits as well");
     // A look tells of the directory first.
     let mut dead = primary.clone();
     dead.step(seen(Process::Absent));

@@ -290,6 +290,8 @@ fn a_key_that_a_forgotten_campaign_has_won_is_given_back() {
     assert_eq!(won(NEXT), (Tenure::None, Some(NEXT)));
     assert!(matches!(won(later), (Tenure::Held(held), None) if held.lease == later));
     assert_eq!(won(LeaseId(55)), (Tenure::None, None), "another node of our name");
+    let spent = regranted(Node::racing().with(|state| state.spent = Some(LeaseId(7))));
+    assert_eq!(tenure(spent, key(NEXT)), (Tenure::None, Some(LeaseId(7))), "the one before is given back first");
     let mut node = regranted(Node::racing());
     let effects = node.step(watched(&node, keys(101, key(NEXT))));
     assert!(actions(&effects).contains(&Action::Store(StoreAction::Revoke { lease: NEXT })), "{effects:?}");

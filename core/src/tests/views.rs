@@ -144,6 +144,14 @@ fn sessions_linger_until_the_shutdown_checkpoint_begins_and_ignore_our_own_stop_
     };
     let written = [59_999, 60_000].map(|ms| late(Some(0), ms));
     assert_eq!(written, [None, minute(StopMode::Immediate)], "as long after it was ordered");
+    let lingers_from = |ms: u64| {
+        let node = stopping(ControlState::InProduction).later(ms).doing(Action::Postgres(fast().unwrap()), 0);
+        let node = node.with(|state| {
+            (state.memory.lingering_since, state.memory.checkpoint_written) = (Some(at(ms)), Some(at(0)));
+        });
+        node.later(60_000).view().stop_ignored().is_some()
+    };
+    assert_eq!([59_999, 60_000].map(lingers_from), [true, false], "the checkpoint before was written too long ago");
     // What it waits for may be a checkpoint where none was written just before.
     let unsure = [299_999, 300_000].map(|ms| late(None, ms).map(|(waits, _)| waits));
     assert_eq!(unsure, [None, Some(seconds(300))]);

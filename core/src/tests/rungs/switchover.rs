@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::action::Lane;
-use crate::event::{StoreDone, StoreEvent};
+use crate::event::{PostgresEvent, StoreDone, StoreEvent};
+use crate::id::Pid;
 use crate::op::Outcome;
 use crate::reason::Reason;
 use crate::time::WallMillis;
@@ -316,6 +317,30 @@ fn a_hand_over_that_a_session_keeps_from_stopping_is_given_up() {
     assert!(actions(&again.tick()).contains(&clear));
     let newer = again.with(|state| state.memory.given_up = Some(Revision(1)));
     assert_ne!(newer.concludes().1, "tenure_held", "it was asked for again");
+    // A fence is none that is given up.
+    let mut fenced = moving().cluster(|cluster| {
+        let leader = cluster.leader.as_mut().expect("it leads");
+        (leader.member, leader.lease, leader.created) = (Member::new("b"), LeaseId(77), Revision(101));
+    });
+    fenced.state.spend_tenure();
+    (fenced.state.guard.present, fenced.state.guard.armed) = (false, None);
+    let orders = actions(&fenced.tick());
+    assert!(orders.contains(&stop(StopMode::Immediate)), "{orders:?}");
+    assert_eq!((fenced.state.memory.given_up, fenced.state.memory.ending), (None, false));
+}
+
+#[test]
+fn a_stop_that_is_being_ended_is_that_of_the_server_that_runs() {
+    let seen = |process| {
+        let mut node = Node::primary().with(|state| state.memory.ending = true);
+        node.step(Event::Postgres(PostgresEvent::ProcessSeen(process)));
+        node.state.memory.ending
+    };
+    let pid = Node::primary().state.postgres.process;
+    let Process::Alive { pid, .. } = pid else { panic!("a primary runs") };
+    assert!(seen(Process::Alive { pid, phase: Phase::Stopping }));
+    assert!(!seen(Process::Alive { pid: Pid(4242), phase: Phase::Ready }));
+    assert!(!seen(Process::Absent));
 }
 
 /// The bug: whoever left while an operator's candidate was no good stopped PostgreSQL, waited for that one, and so did
