@@ -9,7 +9,7 @@ use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
 use crate::effects::Decision;
 use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
-use crate::id::{LeaseId, Lsn, OpId, RequestId, Revision, SystemId};
+use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
@@ -134,6 +134,13 @@ pub struct Memory {
     pub came_up: bool,
     /// Since when the tenure is held, if one is.
     pub held_since: Option<Instant>,
+    /// Members that have streamed from here under this tenure, since they told in that revision of their record that they do
+    /// not run.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub standbys_seen: BTreeMap<Member, Revision>,
+    /// Since when the tenure is held and another could take over.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub heirs_since: Option<Instant>,
     /// The last initdb failed: somebody else may try.
     pub initdb_failed: bool,
     /// When leadership was last given up because this node could not serve.
@@ -161,14 +168,14 @@ pub struct Memory {
     /// When the standby was last seen streaming, or was pointed to its upstream.
     pub streamed: Instant,
     /// The leader that this standby was last seen to stream under; nobody once it was a primary itself.
-    pub streamed_from: Option<crate::id::Member>,
+    pub streamed_from: Option<Member>,
     /// A hand-over to this node was announced.
     pub handover_announced: Option<Instant>,
     /// When the race began: the leader key absent at this revision.
     pub race: Option<(Revision, Instant)>,
     /// What members last told of themselves whose records are gone by now, or say nothing: until there is a leader whose
     /// record tells how to ask it.
-    pub lost_records: BTreeMap<crate::id::Member, MemberRecord>,
+    pub lost_records: BTreeMap<Member, MemberRecord>,
     /// The generation of PostgreSQL's configuration that is in force.
     pub configured: u64,
     /// Since when the history of this tenure is written in vain.
@@ -286,7 +293,7 @@ pub enum PendingKind {
         /// What was asked.
         request: MoveRequest,
         /// Who led when it was asked.
-        old: Option<crate::id::Member>,
+        old: Option<Member>,
         /// And under which epoch; 0: nobody did.
         epoch: Revision,
         /// When the key was known to be written, or that it may have been.

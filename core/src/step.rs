@@ -34,6 +34,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     remember_service(state, at);
+    decide::isolated::remember(state, at);
     decide::slots::remember(state, at);
     decide::pause::remember(state, at);
     end_pledge(state, at);
@@ -372,7 +373,7 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(asked + FIRE_LIMIT, "the guard's fence");
     }
     if view.held().is_some() && view.may_write() {
-        let contact = view.last_contact().latest();
+        let contact = decide::isolated::silent_since(view);
         soonest.offer(contact + decide::observe::contact_patience(view.config()), "the next contact");
         soonest.offer(contact + decide::observe::peers_patience(view.config()), "the next contact");
         soonest.offer(view.state.memory.contact_sought + decide::observe::CONTACT_PAUSE, "the next contact");

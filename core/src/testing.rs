@@ -242,6 +242,7 @@ impl Node {
         state.postgres.data = DataDir::Cluster(primary_dir(ControlState::InProduction));
         state.postgres.sql = Some(Seen::new(with_slots(primary_sql()), now, now));
         state.memory.checkpointed = Some(now);
+        state.memory.heirs_since = Some(now.back(seconds(60)));
         state.memory.roles_created = true;
         node.published()
     }

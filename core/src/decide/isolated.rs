@@ -1,11 +1,14 @@
 //! Rung 4: a primary that nobody answers holds its writes before its tenure ends: what it would acknowledge now is lost
 //! if another is elected. The hold is reversible; the tenure's end kills.
 
+use super::observe::contact_patience;
 use super::{Verdict, ms};
 use crate::action::{Action, GuardAction};
 use crate::reason::Reason;
+use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::view::View;
+use crate::view::store::MemberRecord;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     view.held()?;
@@ -31,6 +34,41 @@ pub(super) fn alone_for(view: &View<'_>) -> Option<Duration> {
     if view.state.memory.let_go || !view.may_write() || view.possible_heirs().next().is_none() {
         return None;
     }
-    // While it was let go nobody was sought.
-    Some(view.at.since(view.last_contact().latest().max(view.state.memory.resumed)))
+    Some(view.at.since(silent_since(view)))
+}
+
+/// From when on a silence counts: while it was let go, or nobody could take over, nobody was asked, and from then on there
+/// is time for a question.
+pub(crate) fn silent_since(view: &View<'_>) -> Instant {
+    let memory = &view.state.memory;
+    let heirs = memory.heirs_since.map(|since| since.back(contact_patience(view.config())));
+    view.last_contact().latest().max(memory.resumed).max(heirs.unwrap_or_default())
+}
+
+/// Keeps in mind who has streamed from here: a postmaster that dies and its successor know nothing of that. What copies
+/// this node's data streams as well, under its member's name, and could not take over.
+pub(crate) fn remember(state: &mut State, at: Instant) {
+    let mut streamed = core::mem::take(&mut state.memory.standbys_seen);
+    let view = View { at, state };
+    let held = view.held().is_some();
+    if held && let (Some(sql), Some(keys)) = (&state.postgres.sql, &state.store.cluster) {
+        // What a record tells that is newer than the answer is believed.
+        let newer = sql.asked >= keys.heard;
+        for sender in sql.value.senders.iter().filter(|_| newer) {
+            if let Some(key) = keys.value.members.get(&sender.application_name).filter(|key| is_standby(&key.record)) {
+                streamed.insert(sender.application_name.clone(), key.revision);
+            }
+        }
+        streamed.retain(|name, revision| keys.value.members.get(name).is_some_and(|key| key.revision == *revision));
+    } else if !held {
+        streamed.clear();
+    }
+    state.memory.standbys_seen = streamed;
+    let view = View { at, state };
+    let heirs = held && view.possible_heirs().next().is_some();
+    state.memory.heirs_since = heirs.then(|| state.memory.heirs_since.unwrap_or(at));
+}
+
+fn is_standby(record: &MemberRecord) -> bool {
+    record.was_born() && record.state != "creating replica"
 }

@@ -16,7 +16,7 @@ mod busy;
 mod fence;
 mod follow;
 mod identity;
-mod isolated;
+pub(crate) mod isolated;
 mod leader;
 mod race;
 mod rewind;

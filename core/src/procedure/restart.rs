@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::{switchover, text, words};
 use crate::action::{Answer, PostgresAction};
+use crate::config::CHECKPOINT_LIMIT;
 use crate::decide::stops_shortly;
 use crate::event::ScheduledRestart;
 use crate::id::OpId;
@@ -54,9 +55,10 @@ pub(super) fn answer(view: &View<'_>, op: Option<OpId>, since: Instant) -> Optio
 }
 
 /// Until when some rung has to have taken up what was asked for then. In a pause the guard is armed first, when the
-/// checkpoint is over.
+/// checkpoint is over; one that cannot be armed has checkpoints written again and again.
 pub(super) fn taken_up_by(view: &View<'_>, since: Instant) -> Instant {
-    since.max(view.state.memory.checkpointed.unwrap_or_default()) + switchover::limit(view.config().loop_wait)
+    let checkpointed = view.state.memory.checkpointed.unwrap_or_default().min(since + CHECKPOINT_LIMIT);
+    since.max(checkpointed) + switchover::limit(view.config().loop_wait)
 }
 
 /// Keeps a restart until its time, for the postmaster that runs now.

@@ -426,6 +426,7 @@ fn memory(state: &mut State, now: Instant, random: &mut Random) {
     state.memory.start_failures = random.pick(&[0, 3]);
     state.memory.checkpointed = random.pick(&[None, Some(now)]);
     state.memory.handover_announced = random.pick(&[None, Some(now)]);
+    state.memory.heirs_since = Some(Instant(1));
     state.memory.configured = random.pick(&[0, 1]);
     state.memory.roles_created = random.one_in(2);
 }

@@ -539,3 +539,15 @@ fn a_request_that_the_store_refuses_or_never_takes_is_answered() {
     assert_eq!((answered(false, 0), answered(true, 0)), (None, failed.clone()));
     assert_eq!((answered(false, 19_999), answered(false, 20_000)), (None, failed));
 }
+
+#[test]
+fn a_restart_whose_checkpoints_follow_each_other_is_answered_in_the_end() {
+    let answered = |after_s: u64| {
+        let mut node = Node::racing().config(|config| config.nofailover = true);
+        node.step(Event::Operator(RequestId(1), Request::Restart));
+        let mut node = node.later(after_s * 1_000);
+        node.state.memory.checkpointed = Some(node.now);
+        answers(&node.tick()).len()
+    };
+    assert_eq!([100, 300, 330].map(answered), [0, 0, 1]);
+}

@@ -371,15 +371,15 @@ impl<'a> View<'a> {
         self.electable_others().next().is_some()
     }
 
-    /// Those that may take over now or soon: one that streams from here runs, whatever its record told last.
+    /// Those that may take over now or soon: a standby that streams from here runs, whatever its record told last.
     ///
     /// The race: a standby is still starting when this node takes the key, and the store is silent from then on.
     pub fn possible_heirs(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-        let senders = self.state.postgres.sql.as_ref().map_or(&[][..], |seen| &seen.value.senders);
-        let may = move |name: &Member, record: &MemberRecord| {
-            record.is_electable() || (record.may_be_elected() && senders.iter().any(|s| s.application_name == *name))
+        let streamed = &self.state.memory.standbys_seen;
+        let may = move |name: &Member, key: &MemberKey| {
+            key.record.is_electable() || (key.record.may_be_elected() && streamed.get(name) == Some(&key.revision))
         };
-        self.others().map(|(name, key)| (name, &key.record)).filter(move |(name, record)| may(name, record))
+        self.others().filter(move |(name, key)| may(name, key)).map(|(name, key)| (name, &key.record))
     }
 
     /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender.

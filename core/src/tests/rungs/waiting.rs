@@ -114,13 +114,26 @@ fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
     // had streamed from here since.
     let starting = |streams: &str| {
         let sender = Sender { application_name: Member::new(streams), ..Sender::default() };
-        let node = Node::primary().sql(Sql { senders: vec![sender], ..primary_sql() }).cluster(|cluster| {
+        let node = Node::primary().cluster(|cluster| {
             cluster.members.retain(|name, _| name.as_str() != "c");
             cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.state = "starting".into();
         });
-        node.later(3_000).concludes().1
+        let mut node = node.later(1).sql(Sql { senders: vec![sender], ..primary_sql() });
+        node.tick();
+        node.later(5_000).concludes().1
     };
     assert_eq!((starting("b"), starting("another")), ("alone", "tenure_held"));
+}
+
+/// The bug: whoever could take over appeared, and writes were held in that very step: nobody had been asked for as long as
+/// there was nobody.
+#[test]
+fn an_heir_that_appears_leaves_time_for_a_question() {
+    let alone = |ms: u64| Node::primary().with(|state| state.memory.heirs_since = Some(at(3_000))).later(3_000 + ms);
+    assert_eq!(alone(0).concludes().1, "tenure_held");
+    let asks = crate::decide::observe::orders(&alone(0).view(), true);
+    assert!(asks.iter().any(|(_, because)| because.code() == "observation_due"), "and that is asked at once");
+    assert_eq!((alone(749).concludes().1, alone(750).concludes().1), ("tenure_held", "alone"));
 }
 
 #[test]
