@@ -22,7 +22,8 @@ pub const JOURNAL_MAX: usize = 200;
 pub struct Shared {
     /// Core's state. Authority in it is to be compared with the clock each time it is read.
     pub core: State,
-    /// The last decisions that differed from the one before, newest last; what is only repeated is left out as in the log.
+    /// The last decisions that differed from the one before, newest last; a race
+    /// that is run again and again is there as often as in the log.
     pub journal: VecDeque<(WallMillis, Decision)>,
     /// What the metrics count.
     pub counts: Counts,

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use matriarch_core::action::{Action, PeerAction, PostgresAction};
 use matriarch_core::decide::Rung;
+use matriarch_core::effects::Decision;
 use matriarch_core::event::{Event, HostEvent, PeerEvent, PostgresEvent, StoreEvent};
 use matriarch_core::id::{Member, OpId, Timeline};
 use matriarch_core::op::Outcome;
+use matriarch_core::reason::Reason;
 use matriarch_core::time::Instant;
 use matriarch_core::view::guard::Armed;
 use matriarch_core::view::postgres::{DataDir, Process};
@@ -75,11 +77,19 @@ impl Lanes {
         }
     }
 
-    /// Whether a decision is to be told.
-    pub(super) fn is_news(&self, rung: Rung, decision: &str) -> bool {
+    /// Whether a decision is to be kept in the journal, and whether it is to be told in the log as well.
+    ///
+    /// What a node does with authority is told whatever repeats: who fenced, held or promoted is what an incident is about.
+    pub(super) fn is_news(&self, decision: &Decision, sentence: &str) -> (bool, bool) {
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock.now();
-        repeats.is_news(decision, at) && (rung != Rung::Race || repeats.is_a_new_turn(decision, at))
+        let turns = decision.rung == Rung::Race && !matches!(decision.reason, Reason::Campaigning { .. });
+        let kept = !turns || repeats.is_a_new_turn(sentence, at);
+        // What is in the way of a start that fails every second fails with it.
+        let waits = matches!(decision.reason, Reason::OrphansAlive | Reason::Observing);
+        let grave = matches!(decision.rung, Rung::Fence | Rung::Isolated) && !waits
+            || matches!(decision.reason, Reason::Promoting { .. });
+        (kept, kept && (repeats.is_news(sentence, at) || grave))
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.

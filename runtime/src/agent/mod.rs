@@ -210,12 +210,15 @@ impl Agent {
         }
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
-            if self.lanes.is_news(decision.rung, &sentence) {
+            let (kept, told) = self.lanes.is_news(decision, &sentence);
+            if told {
                 tracing::info!(rung, code, "{sentence}");
                 self.service.status(&format!("{rung}: {sentence}"));
-                shared.journal.push_back((self.clock.wall(), decision.clone()));
             } else {
                 tracing::debug!(rung, code, "{sentence}");
+            }
+            if kept {
+                shared.journal.push_back((self.clock.wall(), decision.clone()));
             }
             while shared.journal.len() > JOURNAL_MAX {
                 shared.journal.pop_front();

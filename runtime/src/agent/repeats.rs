@@ -137,14 +137,19 @@ fn way_out(why: &str) -> Option<&str> {
     ours.then_some(last)
 }
 
-/// Equal but for numbers is equal: times, process ids and positions are others each time.
+/// Equal but for numbers is equal: times, process ids and positions are others each time. Digits of a name (`n1`, `pg-2`)
+/// are no number.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
+    let mut in_a_name = false;
     for c in text.chars().take(COMPARED_CHARS) {
         match c {
             '0'..='9' | 'A'..='F' if out.ends_with('#') => {}
-            '0'..='9' => out.push('#'),
-            c => out.push(c),
+            '0'..='9' if !in_a_name => out.push('#'),
+            c => {
+                in_a_name = c.is_alphanumeric() || (in_a_name && matches!(c, '-' | '_' | '.'));
+                out.push(c);
+            }
         }
     }
     out
@@ -255,16 +260,16 @@ mod tests {
         let mut repeats = Repeats::default();
         let mut told = Vec::new();
         for s in 0..700 {
-            for decision in [format!("{s} members have not told their position"), "b is ahead".to_owned()] {
+            for decision in [format!("{s} members have not told their position"), "n1 is ahead".to_owned()] {
                 if repeats.is_a_new_turn(&decision, at(s)) {
                     told.push(s);
                 }
             }
         }
         assert_eq!(told, [0, 0, 1, 1, 11, 11, 71, 71, 671, 671]);
-        assert!(repeats.is_a_new_turn("c is ahead", at(700)), "it came to something else");
-        assert!(!repeats.is_a_new_turn("b is ahead", at(701)));
-        assert!(repeats.is_a_new_turn("b is ahead", at(711)), "it is another race");
+        assert!(repeats.is_a_new_turn("n2 is ahead", at(700)), "it came to something else");
+        assert!(!repeats.is_a_new_turn("n1 is ahead", at(701)));
+        assert!(repeats.is_a_new_turn("n1 is ahead", at(711)), "it is another race");
         assert_eq!(repeats.turns.len(), 1);
     }
 
@@ -273,5 +278,7 @@ mod tests {
         let first = "2026-11-28 01:02:03.004 UTC [17] LOG: redo at 0/3000A8";
         assert_eq!(without_numbers(first), without_numbers("2026-11-29 11:12:13.1 UTC [4711] LOG: redo at 12/5F"));
         assert_ne!(without_numbers("disk full"), without_numbers("port taken"));
+        assert_ne!(without_numbers("db-1 is ahead of 0/3000A8"), without_numbers("db-2 is ahead of 0/3000A8"));
+        assert_eq!(without_numbers("db-1 is ahead of 0/3000A8"), without_numbers("db-1 is ahead of 0/4B"));
     }
 }

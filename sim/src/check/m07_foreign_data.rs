@@ -4,27 +4,26 @@ use matriarch_core::action::{Action, GuardAction, PostgresAction};
 use matriarch_core::effects::Order;
 
 use crate::node::NodeId;
+use crate::time::ms;
 use crate::world::World;
 
 impl World {
     /// M7: an order is about to be carried out.
     pub(super) fn check_foreign(&mut self, node: NodeId, order: &Order) {
         let touches = match &order.action {
-            Action::Postgres(what) => !matches!(
-                what,
-                PostgresAction::Observe
-                    | PostgresAction::Look
-                    | PostgresAction::Compare(_)
-                    | PostgresAction::Checkpoint
-            ),
+            Action::Postgres(what) => {
+                !matches!(what, PostgresAction::Observe | PostgresAction::Look | PostgresAction::Compare(_))
+            }
             Action::Guard(what) => matches!(what, GuardAction::Fire | GuardAction::Hold | GuardAction::KillOrphans),
             _ => false,
         };
         if !touches || !self.is_foreign(node) {
             return;
         }
-        // It has looked at the directory since, and the keys tell which cluster this is.
-        let seen = self.is_quiet(node, 1000) && !self.nodes[node.0].files.hidden;
+        // It has looked at the directory since, and the keys tell which cluster this is. What a dead server may have left
+        // behind is ended before anything is known.
+        let runs = self.now.since(self.nodes[node.0].booted) >= ms(1000);
+        let seen = runs && self.is_quiet(node, 1000) && !self.nodes[node.0].files.hidden;
         let known = self.store.keys().system_id().is_some() && self.store.keys().system_id() == self.checks.system;
         if seen && known {
             let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
@@ -60,6 +59,8 @@ mod tests {
         assert_eq!(does(Action::Postgres(PostgresAction::Look), as_it_is), None, "that is how it finds out");
         let just_now = |world: &mut World, node: NodeId| world.checks.disturbed(Some(node), world.now);
         assert_eq!(does(start(), just_now), None, "it has not looked yet");
+        let began = |world: &mut World, node: NodeId| world.nodes[node.0].booted = world.now;
+        assert_eq!(does(Action::Guard(GuardAction::KillOrphans), began), None, "it has only just started");
         let unknown = |world: &mut World, _: NodeId| world.store.forge(|keys| keys.initialize = None);
         assert_eq!(does(start(), unknown), None, "nothing tells which cluster this is");
         let system = |world: &mut World, node: NodeId| {

@@ -31,7 +31,10 @@ impl World {
             let observes = agent.state.config.unsupported.is_some() || self.is_let_go(node.id);
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
             let writes = !observes && self.writes_by_rule(node.id) && node.server.orphans.is_none();
-            if writes && self.was_prompt() && isolation.heirs.iter().any(|heir| self.may_take_over(*heir)) {
+            // An agent that was started meanwhile knows of nobody: the guard ends what it does not find the tenure of.
+            let known = |heir: &&NodeId| self.was_told_of(NodeId(index), **heir);
+            let mut heirs = isolation.heirs.iter().filter(known);
+            if writes && self.was_prompt() && heirs.any(|heir| self.may_take_over(*heir)) {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
                 self.violated("S31", what);
                 return;
@@ -176,6 +179,15 @@ mod tests {
             alone(&[What::Isolate], false, untold),
             None,
             "their records had ended when it last heard of the store"
+        );
+        let started = |world: &mut World, node: NodeId| {
+            let agent = world.nodes[node.0].agent.as_mut().unwrap();
+            std::rc::Rc::make_mut(&mut agent.mirror).members.clear();
+        };
+        assert_eq!(
+            alone(&[What::Isolate], false, started),
+            None,
+            "another agent was started, which has heard of nobody"
         );
     }
 }
