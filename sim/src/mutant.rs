@@ -10,7 +10,10 @@ use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::DataDir;
 use matriarch_core::view::store::{ClusterView, FailoverKey, LeaderKey};
 
+use crate::fault::Plan;
 use crate::node::NodeId;
+use crate::run::{CRASH, run};
+use crate::trace::Trace;
 use crate::world::World;
 
 /// A planted bug.
@@ -194,6 +197,55 @@ impl Mutant {
         Self::ForeignDataOurs,
     ];
 
+    /// The invariants that it is meant to break, and that have been seen to find it first: another that does may be a chance.
+    pub fn breaks(self) -> &'static [&'static str] {
+        match self {
+            Self::LeaseDatedFromTheAnswer
+            | Self::TtlAsAsked
+            | Self::GuardForgets
+            | Self::GuardDeathUnheard
+            | Self::LetGoUntold => &["S30"],
+            Self::RefusedRenewalIsUnknown | Self::LockUnconfirmed => &["S6"],
+            Self::UnknownIsDone => &["S30", CRASH],
+            Self::UnknownRenewalIsRefused | Self::RestlessLeader => &["L6"],
+            Self::WallClock => &["L5", CRASH],
+            Self::GuardNeverFires | Self::OrphansLive | Self::ReleasedAlive => &["S7"],
+            Self::GuardLate => &["S5", "S7"],
+            Self::GuardAcknowledgesMore => &[CRASH],
+            Self::HoldHoldsNothing => &["S31"],
+            Self::StartsLate | Self::EpochNotOnDisk => &["S8"],
+            Self::FreezeIsAReload => &["M4", "L5"],
+            Self::EveryAnswerIsPledged | Self::PledgeForgotten => &["M4"],
+            Self::TimelinesIgnored => &["S2", "S12"],
+            Self::PeersAreBehind | Self::PeersUnheard => &["S12"],
+            Self::NeverDiverged | Self::CheckpointNotAwaited | Self::SessionLossUnheard => &["L2", "L8"],
+            Self::TaintIgnored | Self::WipedUnasked => &["S16"],
+            Self::CandidateBelieved => &["S2", "S20"],
+            Self::VanishedKeyUnheard | Self::DeathUnseen => &["L1"],
+            Self::AcquireUnguarded => &["S9"],
+            Self::ReleaseUnguarded | Self::StatusUnguarded => &["S24"],
+            Self::InitializeUnguarded | Self::InitializeRemoved => &["S18"],
+            Self::HealthRemembered => &["S27"],
+            Self::HistoryForgets => &["S14"],
+            Self::SlotsNotMade => &["L2"],
+            Self::SlotAdvancedToTheEnd => &["S22"],
+            Self::AnswersDropped | Self::DeadlineDropped => &["L4"],
+            Self::WatchesReliedUpon => &["L8"],
+            Self::PauseUnheard => &["S19"],
+            Self::PauseHeardByTheLeader => &["S19", "L5"],
+            Self::StartTimeoutInSeconds => &["L10", "L11"],
+            Self::StaleSnapshotAccepted => &["S25"],
+            Self::OperationsForgotten => &["S26"],
+            Self::NumberNotReserved => &["S13"],
+            Self::StartWaits => &["L10"],
+            Self::PublishedUnread => &["S2"],
+            Self::StreamsWhateverComes => &["S15"],
+            Self::RefusedIsWritten => &["S3"],
+            Self::ModeUnheard => &["M6"],
+            Self::ForeignDataOurs => &["M7"],
+        }
+    }
+
     /// What becomes of core's own state, before each step, where a bug of core's is planted; `kept` outlives the step.
     pub fn spoil(self, steps: u64, state: &mut State, kept: &mut Option<Seen<ClusterView>>) {
         match self {
@@ -224,6 +276,13 @@ impl Mutant {
             Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
             _ => {}
         }
+    }
+
+    /// Which invariant finds it with that seed, if the seed breaks nothing without it.
+    pub fn found_with(self, seed: u64) -> Option<&'static str> {
+        let broken = |mutant| run(Plan::of_seed(seed), mutant, Trace::hash_only()).violation;
+        let found = broken(Some(self))?;
+        broken(None).is_none().then_some(found.invariant)
     }
 
     /// What core hears of an event where the bug is planted; `None`: nothing.
