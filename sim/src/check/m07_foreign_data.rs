@@ -20,11 +20,14 @@ impl World {
         if !touches || !self.is_foreign(node) {
             return;
         }
-        // It has looked at the directory since, and the keys tell which cluster this is. What a dead server may have left
+        // It has looked at the directory since, and the keys tell which cluster this is; where an operator has deleted
+        // `initialize`, whoever leads writes it again, and others hear of it a moment later. What a dead server may have left
         // behind is ended before anything is known.
         let runs = self.now.since(self.nodes[node.0].booted) >= ms(1000);
         let seen = runs && self.is_quiet(node, 1000) && !self.nodes[node.0].files.hidden;
-        let known = self.store.keys().system_id().is_some() && self.store.keys().system_id() == self.checks.system;
+        let heard = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.mirror.system_id());
+        let told = [self.store.keys().system_id(), heard];
+        let known = self.checks.system.is_some() && told.iter().all(|told| *told == self.checks.system);
         if seen && known {
             let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
             self.violated("M7", format!("{} has another cluster's data and does {what} ({why})", self.names[node.0]));
@@ -63,6 +66,11 @@ mod tests {
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), began), None, "it has only just started");
         let unknown = |world: &mut World, _: NodeId| world.store.forge(|keys| keys.initialize = None);
         assert_eq!(does(start(), unknown), None, "nothing tells which cluster this is");
+        let unheard = |world: &mut World, node: NodeId| {
+            let agent = world.nodes[node.0].agent.as_mut().unwrap();
+            std::rc::Rc::make_mut(&mut agent.mirror).initialize = None;
+        };
+        assert_eq!(does(start(), unheard), None, "it is told only now");
         let system = |world: &mut World, node: NodeId| {
             let ours = world.checks.system.unwrap();
             world.nodes[node.0].server.initdb(&mut world.wal, ours);
