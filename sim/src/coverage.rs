@@ -306,6 +306,12 @@ impl Coverage {
         missing.chain(hit.map(|(what, _)| format!("listed as unreachable and seen: {what}"))).collect()
     }
 
+    /// A thing of this name was seen: a "reason CODE", a "rung NAME", an order by what came of it ("promote refused"), a
+    /// "fault KIND", or an event by its bare name ("hold").
+    pub fn saw(&self, what: &str) -> bool {
+        self.of(what) > 0 || self.seen().contains(what)
+    }
+
     fn seen(&self) -> BTreeSet<String> {
         let reasons = self.reasons.keys().map(|code| format!("reason {code}"));
         let rungs = self.rungs.keys().map(|rung| format!("rung {rung}"));
@@ -433,6 +439,21 @@ mod tests {
         assert_eq!(coverage.lacks(1), [""; 0]);
         coverage.events.remove("rewind");
         assert_eq!(coverage.lacks(1), ["rewind"]);
+    }
+
+    #[test]
+    fn what_was_seen_goes_by_its_name() {
+        let mut coverage = Coverage::default();
+        let names = ["hold", "reason following", "rung race", "promote refused", "fault pause"];
+        assert_eq!(names.map(|name| coverage.saw(name)), [false; 5]);
+        coverage.count("hold");
+        coverage.reasons.insert("following", 1);
+        coverage.rungs.insert("race", 1);
+        coverage.came_to("promote", "refused");
+        coverage.struck("pause");
+        assert_eq!(names.map(|name| coverage.saw(name)), [true; 5]);
+        let others = ["following", "reason race", "promote done", "promote", "pause", "hold refused"];
+        assert_eq!(others.map(|name| coverage.saw(name)), [false; 6], "of another kind, or with another end");
     }
 
     #[test]

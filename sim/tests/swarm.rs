@@ -7,13 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use matriarch_sim::coverage::{Coverage, EVIDENCE};
-use matriarch_sim::fault::Plan;
+use matriarch_sim::fault::{KINDS, Plan};
 use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::{quiet_assertions, run};
 use matriarch_sim::trace::Trace;
 
 const SEEDS: u64 = 2000;
-/// Every so many seeds one is run twice, and must do the same; each one where `MATRIARCH_SIM_TWICE` is set.
+/// Every so many seeds one is run twice, and must do the same; each one, and each kept plan, where `MATRIARCH_SIM_TWICE`
+/// is set.
 const TWICE: u64 = 20;
 
 #[derive(Default)]
@@ -83,7 +84,8 @@ fn one(seed: u64, twice: bool, sum: &Mutex<Sum>) {
 fn plans_that_broke_something_once_do_not_any_more() {
     quiet_assertions();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    let mut reached = BTreeMap::new();
+    let twice = std::env::var_os("MATRIARCH_SIM_TWICE").is_some();
+    let (mut reached, mut lost) = (BTreeMap::new(), Vec::new());
     for entry in std::fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yml") {
@@ -92,19 +94,38 @@ fn plans_that_broke_something_once_do_not_any_more() {
         let plan: Plan = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(!plan.story.is_empty() && plan.broke.is_some(), "{} tells no story", path.display());
+        assert!(!plan.reaches.is_empty(), "{} does not say what its story cannot be told without", path.display());
         let planned = plan.faults.len();
-        let ran = run(plan, None, Trace::hash_only());
+        let ran = run(plan.clone(), None, Trace::hash_only());
         assert_eq!(ran.violation, None, "{}", path.display());
+        if twice {
+            let again = run(plan.clone(), None, Trace::hash_only());
+            assert_eq!(again.hash, ran.hash, "S29: {} did something else the second time", path.display());
+        }
+        let missed = plan.reaches.iter().filter(|what| !ran.coverage.saw(what));
+        let missed = missed.map(|what| format!("{}: does not come to its story: {what}", path.display()));
+        lost.extend(
+            missed.chain(in_vain(&plan, &ran.coverage).map(|kind| format!("{}: {kind} in vain", path.display()))),
+        );
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         reached.insert(name, (planned, ran.coverage));
     }
     assert!(!reached.is_empty(), "there are no plans in {}", dir.display());
+    // A plan that does not come to what broke something once would break nothing for ever.
+    lost.sort();
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
     let (file, now) = (dir.join("reached.txt"), told(&reached));
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&file, &now).unwrap();
     }
     let before = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(now, before, "a plan does not come to what it came to (UPDATE=1 writes {} anew)", file.display());
+}
+
+/// The kinds of the planned faults that did not all strike: a plan has none that do nothing.
+fn in_vain<'a>(plan: &'a Plan, seen: &'a Coverage) -> impl Iterator<Item = &'static str> + 'a {
+    let planned = |kind: &str| plan.faults.iter().filter(|fault| fault.what.kind() == kind).count() as u64;
+    KINDS.into_iter().filter(move |kind| seen.faults.get(kind).copied().unwrap_or(0) < planned(kind))
 }
 
 /// What each plan comes to: how many of its faults struck, and the reasons that few plans reach. A plan that comes to

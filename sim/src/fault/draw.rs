@@ -98,7 +98,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         at = next(&mut random, at, Some(&fault), gap_ms, calm_ms);
         faults.push(fault);
     }
-    Plan { seed, story: String::new(), broke: None, settings, faults }
+    Plan { seed, story: String::new(), broke: None, reaches: Vec::new(), settings, faults }
 }
 
 /// When the next fault may begin: after a gap, and not before the last one is over and `calm_ms` have passed in calm.

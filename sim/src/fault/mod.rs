@@ -36,6 +36,10 @@ pub struct Plan {
     /// The invariant that it broke once, for a plan that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broke: Option<String>,
+    /// What must be seen in its run, or its story is not told, for a plan that is kept; named as in `Coverage::saw`. The
+    /// model changes, and a plan that no longer comes to its story would break nothing for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reaches: Vec<String>,
     /// The world.
     pub settings: Settings,
     /// What goes wrong in it.
@@ -479,7 +483,7 @@ impl Plan {
 
     /// A world in which nothing goes wrong.
     pub fn calm(seed: u64, settings: Settings) -> Self {
-        Self { seed, story: String::new(), broke: None, settings, faults: Vec::new() }
+        Self { seed, story: String::new(), broke: None, reaches: Vec::new(), settings, faults: Vec::new() }
     }
 
     /// It restores the store from a backup.
