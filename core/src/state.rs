@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
 use crate::view::peers::PeerFacts;
 use crate::view::postgres::{PostgresFacts, Upstream};
-use crate::view::store::{MemberRecord, StoreFacts};
+use crate::view::store::{HistoryLine, MemberRecord, StoreFacts};
 
 /// The state of one agent.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -141,6 +141,9 @@ pub struct Memory {
     /// Since when the tenure is held and another could take over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub heirs_since: Option<Instant>,
+    /// The lines of `history`, or what they were when it was deleted.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub told_history: Vec<HistoryLine>,
     /// The last initdb failed: somebody else may try.
     pub initdb_failed: bool,
     /// When leadership was last given up because this node could not serve.

@@ -3,7 +3,7 @@
 use crate::config::RETRY_PAUSE;
 use crate::id::{Member, Revision};
 use crate::lease::{Held, Tenure};
-use crate::state::{Leaderless, State};
+use crate::state::{Leaderless, Memory, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process};
@@ -26,7 +26,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     remember_lost_records(state, &seen.value);
     authority(state, &seen);
     pause(state, &seen);
-    state.memory.knew = seen.value.system_id().or(state.memory.knew);
+    remember_cluster(&mut state.memory, &seen.value);
     let before = state.store.cluster.as_ref().map(|known| &known.value);
     let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
     // Or it was deleted, with whoever may have written it since: what was answered before that says little.
@@ -105,6 +105,18 @@ fn remember_lost_records(state: &mut State, now: &ClusterView) {
 
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
 /// one may be true of another tenure, or never have happened.
+/// What an operator who deletes a key does not make forgotten. Where the record of who led is gone as well it
+/// is another cluster that begins.
+fn remember_cluster(memory: &mut Memory, keys: &ClusterView) {
+    let another = keys.system_id().zip(memory.knew).is_some_and(|(new, known)| new != known);
+    memory.knew = keys.system_id().or(memory.knew);
+    // A leader on a first timeline writes that none has ended.
+    let deleted = keys.history.revision == Revision(0) && keys.epoch.is_some() && !another;
+    if !deleted && memory.told_history != keys.history.lines {
+        memory.told_history.clone_from(&keys.history.lines);
+    }
+}
+
 fn went_back(state: &mut State) {
     // Not as if there had never been one: who has led does not begin a cluster anew on its old data.
     state.memory.void_due = state.epoch_file.is_some();
@@ -116,6 +128,7 @@ fn went_back(state: &mut State) {
     state.session.lease = None;
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
+    memory.told_history.clear();
     memory.given_up = None;
     memory.written = Revision(0);
 }

@@ -234,7 +234,7 @@ fn adopting(view: &View<'_>, deadline: Instant) -> Option<Verdict> {
 /// and its key is free for a moment.
 fn is_told_as_over(view: &View<'_>, cluster: &ClusterView) -> bool {
     let own = view.dir().map(|dir| dir.history.timeline);
-    own.is_some_and(|own| cluster.history.lines.iter().any(|line| line.timeline >= own))
+    own.is_some_and(|own| view.told_history(cluster).iter().any(|line| line.timeline >= own))
 }
 
 /// The search for a tenure finds no key at all: somebody else may create it any moment, and until it is ours nothing is

@@ -30,7 +30,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         DataDir::Unreadable(why) | DataDir::Foreign(why) => Reason::DataDirUnusable { why: why.clone() },
         DataDir::Empty => return None,
         DataDir::Cluster(dir) => {
-            let cluster = view.system_id()?;
+            let cluster = view.system_id().or_else(|| view.led_here())?;
             if cluster == dir.system_id {
                 return None;
             }

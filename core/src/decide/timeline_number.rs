@@ -54,7 +54,7 @@ fn newest_known(view: &View<'_>) -> Timeline {
     let record = cluster.epoch.iter().filter(|record| record.store == cluster.store);
     let told = record.map(|record| record.newest_timeline.max(record.timeline));
     // A line tells of a timeline that has ended: another has begun there.
-    let ended = cluster.history.lines.iter().map(|line| line.timeline.next());
+    let ended = view.told_history(cluster).iter().map(|line| line.timeline.next());
     let members = cluster.members.values().map(|member| member.record.timeline);
     // One that was promoted by hand has reserved nothing, and is stopped before it could publish it.
     let answers = view.state.peers.answers.values().map(|seen| seen.value.history.timeline);

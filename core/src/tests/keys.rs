@@ -10,7 +10,7 @@ use crate::state::{Granted, Leaderless, Pledge, State};
 use crate::testing::*;
 use crate::time::Instant;
 use crate::view::postgres::{DataDir, Process, StartAs};
-use crate::view::store::{ClusterView, EpochRecord, LeaderKey, Vanished};
+use crate::view::store::{ClusterView, EpochRecord, HistoryKey, HistoryLine, LeaderKey, Vanished};
 
 /// The lease of a campaign.
 const NEXT: LeaseId = LeaseId(9);
@@ -476,4 +476,38 @@ fn who_led_unseen_was_the_last_leader() {
     assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
     let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
     assert_eq!(seen(other), same(130), "copied from another store");
+}
+
+/// The bug: an operator deleted `history` while nobody led, and who had left the leaders' branch won by its bare position.
+#[test]
+fn what_the_history_has_told_outlives_its_key() {
+    let line = HistoryLine {
+        timeline: crate::id::Timeline(1),
+        end: HERE,
+        reason: String::new(),
+        timestamp: None,
+        leader: None,
+    };
+    let told = |change: fn(&mut ClusterView)| {
+        let mut before = keys(101, None);
+        before.epoch = Some(epoch_record("b", THEIR_EPOCH));
+        before.history = HistoryKey { revision: Revision(101), lines: vec![line.clone()] };
+        let mut node = Node::racing();
+        node.step(watched(&node, before.clone()));
+        let mut after = ClusterView { revision: Revision(102), ..before };
+        after.history = HistoryKey::default();
+        change(&mut after);
+        node.step(watched(&node, after));
+        let cluster = node.view().cluster().expect("the keys are known");
+        node.view().told_history(cluster).len()
+    };
+    assert_eq!(told(|_| ()), 1);
+    assert_eq!(told(|keys| keys.epoch = None), 0, "nothing is left of that cluster");
+    let written = |keys: &mut ClusterView| keys.history.revision = Revision(102);
+    assert_eq!(told(written), 0, "a leader on a first timeline has written that");
+    assert_eq!(told(|keys| keys.rollbacks += 1), 0, "it may never have been told");
+    let another = |keys: &mut ClusterView| {
+        keys.initialize.as_mut().expect("it is told").system_id = Some(SystemId(1));
+    };
+    assert_eq!(told(another), 0);
 }

@@ -16,7 +16,7 @@ use crate::timeline::History;
 use guard::Armed;
 use peers::PeerAnswer;
 use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
-use store::{ClusterView, FailoverKey, LeaderKey, MemberKey, MemberRecord};
+use store::{ClusterView, FailoverKey, HistoryLine, LeaderKey, MemberKey, MemberRecord};
 
 /// All facts at one instant, read together. Deciders see this and nothing else.
 #[derive(Clone, Copy)]
@@ -152,6 +152,25 @@ impl<'a> View<'a> {
     /// Of the cluster, also if its key is gone or says nothing that can be understood: what it was is not forgotten by that.
     pub fn system_id(&self) -> Option<SystemId> {
         self.cluster()?.system_id().or(self.state.memory.knew)
+    }
+
+    /// What `history` tells, or has told until it was deleted: who left the leaders' branches has left them.
+    ///
+    /// The race: an operator deletes it while nobody leads, and whoever had left wins by a bare position.
+    pub fn told_history(&self, cluster: &'a ClusterView) -> &'a [HistoryLine] {
+        let history = &cluster.history;
+        let deleted = history.revision == Revision(0) && history.lines.is_empty();
+        if deleted { &self.state.memory.told_history } else { &history.lines }
+    }
+
+    /// The cluster that this node has led as its disk tells, where the store has keys of it. Where all are gone, whoever has
+    /// data may begin a cluster with them.
+    ///
+    /// The race: `initialize` is deleted while nobody leads, and an agent is started beside another cluster's data.
+    pub fn led_here(&self) -> Option<SystemId> {
+        let cluster = self.cluster()?;
+        let file = self.state.epoch_file.as_ref().filter(|file| file.store == cluster.store);
+        file.filter(|_| cluster.epoch.is_some()).map(|file| file.system_id)
     }
 
     /// The directory is another cluster's, and nothing of ours is being started on it.

@@ -84,10 +84,14 @@ impl World {
             Action::Guard(what) => matches!(what, GuardAction::Fire | GuardAction::Hold),
             Action::Peer(_) | Action::Host(_) | Action::Answer(..) => false,
         };
-        if !ends || self.leading() != Some(node) || !self.is_at_peace() {
+        if !ends || self.leading() != Some(node) || self.healed.is_none() {
             return;
         }
+        // One that begins just before there is to be peace takes its moment all the same.
         self.note_errand(node, &order.action);
+        if !self.is_at_peace() {
+            return;
+        }
         if self.nodes[node.0].server.serves() && !self.is_on_an_errand() {
             let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
             self.violated("L6", format!("{} serves in a calm world and does {what} ({why})", self.names[node.0]));
@@ -268,6 +272,15 @@ mod tests {
             in_ms(world, node, 60_000);
         };
         assert_eq!(does(restart(), and_refused), None, "it was scheduled, and another refused");
+        let begins_before = |healed: bool| {
+            let mut world = steady();
+            let node = leader(&world);
+            world.healed = healed.then_some(world.now);
+            in_ms(&mut world, node, -10);
+            world.check_left_alone(node, &ordered(restart()));
+            world.is_on_an_errand()
+        };
+        assert_eq!((begins_before(true), begins_before(false)), (true, false), "before there has to be peace");
         assert_eq!(does(restart(), |world, node| in_ms(world, node, -60_000)), Some("L6"), "for long ago");
         let other = broken(|world| {
             at_peace(world);

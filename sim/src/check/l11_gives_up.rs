@@ -27,7 +27,9 @@ impl World {
         let (_, since) = *self.checks.idle.insert(known.unwrap_or((created, self.now)));
         // A key whose holder has no agent ends by its time, and that of a store without quorum does not count.
         let awake = self.nodes[holder.0].awake().is_some() && self.store_leader.is_some();
-        let since = since.max(self.nodes[holder.0].booted);
+        // Whoever stops by hand what comes up has it begin anew.
+        let by_hand = self.checks.stopped_by_hand[holder.0].unwrap_or_default();
+        let since = since.max(self.nodes[holder.0].booted).max(by_hand);
         if self.now.since(since) <= self.idle_bound(holder) || !awake || !self.is_quiet(holder, 10_000) {
             return;
         }
@@ -116,5 +118,14 @@ mod tests {
         );
         assert_eq!((deaf(false, 359), deaf(false, 361)), (None, Some("L11")), "it may be a checkpoint");
         assert_eq!(idle(false), None, "nobody else could");
+        let by_hand = broken(|world| {
+            let node = leader(world);
+            world.nodes[node.0].server.held = true;
+            world.check_gives_up();
+            world.now = world.now + world.idle_bound(node) + ms(1000);
+            world.checks.stopped_by_hand[node.0] = Some(world.now);
+            world.check_gives_up();
+        });
+        assert_eq!(by_hand, None, "an operator has just stopped what came up");
     }
 }

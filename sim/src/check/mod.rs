@@ -112,6 +112,8 @@ pub struct Checks {
     pub by_hand: [Option<Time>; NODES_MAX],
     /// It has held the leader key since, under a guard that was armed for it: it is judged like any other.
     pub taken_up: [bool; NODES_MAX],
+    /// When an operator last stopped its server behind its agent's back.
+    pub stopped_by_hand: [Option<Time>; NODES_MAX],
     /// Where branches begin that an operator began by hand.
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.

@@ -169,7 +169,10 @@ impl World {
             }
             What::SetWallClock(_, by_ms) => self.wall_jumps(node, by_ms),
             What::KillBackend(_) => self.backend_killed(node),
-            What::StopByHand(_) => self.stop(node, StopMode::Fast),
+            What::StopByHand(_) => {
+                self.checks.stopped_by_hand[node.0] = Some(self.now);
+                self.stop(node, StopMode::Fast);
+            }
             What::RestartByHand(_) => self.operator_restarts(node),
             What::PromoteByHand(_) => self.operator_promotes(node),
             What::KillAgent(_) => {

@@ -15,6 +15,7 @@ impl World {
     pub(super) fn operator_restarts(&mut self, node: NodeId) {
         if self.nodes[node.0].server.postmaster.is_some() {
             self.nodes[node.0].started_by_hand = true;
+            self.checks.stopped_by_hand[node.0] = Some(self.now);
             self.stop(node, StopMode::Fast);
         }
     }

@@ -304,7 +304,7 @@ fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reaso
 /// Where this node left the history that the leaders told, if it did: it went on along a timeline that had ended, or
 /// ended one elsewhere, or went on where theirs began.
 fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Lsn> {
-    let told = cluster.history.lines.iter().map(|line| (line.timeline, line.end));
+    let told = view.told_history(cluster).iter().map(|line| (line.timeline, line.end));
     let ended = told.clone().filter_map(|(timeline, end)| match mine.history.end_of(timeline)? {
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),

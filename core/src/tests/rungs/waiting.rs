@@ -1,6 +1,7 @@
 //! The rungs that keep hands off or wait: unsupported, identity, isolated, startup, busy.
 
 use super::*;
+use crate::event::EpochFile;
 use crate::id::Member;
 use crate::view::postgres::{Sender, Sql};
 
@@ -35,6 +36,28 @@ fn the_data_of_another_cluster_halt_the_agent_also_when_the_key_does_not_tell_of
         // The bug: it left, as where the key tells, and the next agent knew nothing and let them lead.
         assert!(rung != Rung::Identity || node.decide().1.orders.is_empty(), "it stays, since it alone knows");
     }
+}
+
+/// The bug: `initialize` was deleted while nobody led, and a node that had led was started beside another cluster's data,
+/// which won.
+#[test]
+fn the_data_of_another_cluster_do_not_win_where_the_disk_tells_of_ours() {
+    let led = |led: Option<SystemId>, keys: bool| {
+        let node = Node::racing()
+            .dir(Cluster { system_id: SystemId(1), ..standby_dir() })
+            .cluster(|cluster| {
+                cluster.initialize = None;
+                cluster.epoch = keys.then(|| epoch_record("b", THEIR_EPOCH));
+            })
+            .with(|state| {
+                state.epoch_file = led.map(|system_id| EpochFile { system_id, ..epoch_file() });
+            });
+        (node.concludes().0, node.decide().1.fate)
+    };
+    assert_eq!(led(Some(SystemId(7)), true), (Rung::Identity, Fate::LetLapse));
+    assert_ne!(led(Some(SystemId(1)), true).0, Rung::Identity);
+    assert_ne!(led(None, true).0, Rung::Identity, "it never led");
+    assert_ne!(led(Some(SystemId(7)), false).0, Rung::Identity, "all keys are gone: another cluster may begin");
 }
 
 #[test]
