@@ -103,20 +103,21 @@ fn remember_lost_records(state: &mut State, now: &ClusterView) {
     }
 }
 
-/// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
-/// one may be true of another tenure, or never have happened.
-/// What an operator who deletes a key does not make forgotten. Where the record of who led is gone as well it
-/// is another cluster that begins.
+/// What an operator who deletes a key does not make forgotten. Where `initialize` and the record of who led are gone as well
+/// it is another cluster that begins.
 fn remember_cluster(memory: &mut Memory, keys: &ClusterView) {
     let another = keys.system_id().zip(memory.knew).is_some_and(|(new, known)| new != known);
     memory.knew = keys.system_id().or(memory.knew);
     // A leader on a first timeline writes that none has ended.
-    let deleted = keys.history.revision == Revision(0) && keys.epoch.is_some() && !another;
+    let gone = keys.epoch.is_none() && keys.initialize.is_none();
+    let deleted = keys.history.revision == Revision(0) && !gone && !another;
     if !deleted && memory.told_history != keys.history.lines {
         memory.told_history.clone_from(&keys.history.lines);
     }
 }
 
+/// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
+/// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
     // Not as if there had never been one: who has led does not begin a cluster anew on its old data.
     state.memory.void_due = state.epoch_file.is_some();

@@ -502,7 +502,10 @@ fn what_the_history_has_told_outlives_its_key() {
         node.view().told_history(cluster).len()
     };
     assert_eq!(told(|_| ()), 1);
-    assert_eq!(told(|keys| keys.epoch = None), 0, "nothing is left of that cluster");
+    assert_eq!(told(|keys| keys.epoch = None), 1);
+    assert_eq!(told(|keys| keys.initialize = None), 1);
+    let gone = |keys: &mut ClusterView| (keys.epoch, keys.initialize) = (None, None);
+    assert_eq!(told(gone), 0, "nothing is left of that cluster");
     let written = |keys: &mut ClusterView| keys.history.revision = Revision(102);
     assert_eq!(told(written), 0, "a leader on a first timeline has written that");
     assert_eq!(told(|keys| keys.rollbacks += 1), 0, "it may never have been told");

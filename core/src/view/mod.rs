@@ -8,6 +8,7 @@ pub mod store;
 
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CHECKPOINT_LIMIT, Config, STOP_LIMIT};
+use crate::event::EpochFile;
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
 use crate::lease::Held;
 use crate::state::State;
@@ -170,7 +171,12 @@ impl<'a> View<'a> {
     pub fn led_here(&self) -> Option<SystemId> {
         let cluster = self.cluster()?;
         let file = self.state.epoch_file.as_ref().filter(|file| file.store == cluster.store);
-        file.filter(|_| cluster.epoch.is_some()).map(|file| file.system_id)
+        // What this node has written since it wrote its disk is of a birth: all keys were deleted, and it began anew.
+        let older = |file: &&EpochFile| {
+            let record = cluster.epoch.as_ref();
+            record.is_some_and(|record| record.member != self.config().me || record.epoch <= file.epoch)
+        };
+        file.filter(older).map(|file| file.system_id)
     }
 
     /// The directory is another cluster's, and nothing of ours is being started on it.

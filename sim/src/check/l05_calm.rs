@@ -13,9 +13,9 @@ use crate::world::World;
 /// So many orders of one kind a node gives in a second at most, or to one peer.
 const A_SECOND_MAX: u32 = 60;
 
-/// So often a node concludes something else in the last minute of a calm world at most: what is asked of it by the clock, and
-/// each thing once.
-const DECISIONS_MAX: u32 = 2;
+/// So often a node concludes something else in the last minute of a calm world at most: a switchover that was scheduled begins,
+/// asks its candidate, has a checkpoint written, finds that the candidate lacks something, and is over.
+const DECISIONS_MAX: u32 = 5;
 
 impl World {
     /// Every order counts in its second, and two minutes after the faults ended in all.
@@ -29,12 +29,13 @@ impl World {
         });
         self.count_busy(node, counted);
         if self.healed.is_some_and(|healed| self.now.since(healed) > Duration::from_secs(120)) {
-            self.checks.calm_orders += effects.orders.len() as u64;
             // Whoever finds another cluster's data leaves, and is started again and again; who is cut off tries on and on.
             let started = self.now.since(self.nodes[node.0].booted) <= Duration::from_secs(10);
             // Where nobody may lead everybody asks everybody anew, once a second; and what an operator's schedule asks for,
             // all take part in.
-            let asked = self.serving().is_none() || self.is_on_an_errand();
+            let races = self.serving().is_none();
+            self.checks.calm_orders += if races { 0 } else { effects.orders.len() as u64 };
+            let asked = races || self.is_on_an_errand();
             let settled = !started && self.checks.left_out != Some(node) && !asked;
             self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
@@ -140,6 +141,7 @@ mod tests {
         world.gone(primary);
         world.count_orders(standby, &news(true));
         assert_eq!(world.checks.calm_decisions[standby.0], 0, "nobody serves, and it races");
+        assert_eq!(world.checks.calm_orders, 0, "and asks everybody anew");
         let mut world = steady();
         (world.healed, world.now) = (Some(Time(0)), Time::from_ms(121_000));
         world.checks.errands.since = Some(Time::from_ms(115_000));

@@ -57,6 +57,16 @@ fn the_data_of_another_cluster_do_not_win_where_the_disk_tells_of_ours() {
     assert_eq!(led(Some(SystemId(7)), true), (Rung::Identity, Fate::LetLapse));
     assert_ne!(led(Some(SystemId(1)), true).0, Rung::Identity);
     assert_ne!(led(None, true).0, Rung::Identity, "it never led");
+    // All keys were deleted, and this node has begun a cluster anew.
+    let born = |epoch: Revision| {
+        let node = Node::racing().dir(Cluster { system_id: SystemId(1), ..standby_dir() }).cluster(|cluster| {
+            cluster.initialize = None;
+            cluster.epoch = Some(epoch_record("a", epoch));
+        });
+        node.with(|state| state.epoch_file = Some(EpochFile { system_id: SystemId(7), ..epoch_file() })).concludes().0
+    };
+    assert_eq!(born(EPOCH), Rung::Identity, "that was before");
+    assert_ne!(born(Revision(EPOCH.0 + 1)), Rung::Identity);
     assert_ne!(led(Some(SystemId(7)), false).0, Rung::Identity, "all keys are gone: another cluster may begin");
 }
 
