@@ -178,16 +178,16 @@ impl World {
         let recovers = postmaster.is_some_and(|pm| pm.in_recovery && pm.promoting.is_none()) && !ordered;
         // Restarted by hand under a tenure of its own, it is still what that tenure ends.
         let led = agent.is_some_and(|agent| agent.state.tenure.held().is_some() || agent.state.spent.is_some());
-        // And what was made a primary before the pause, beside whoever leads, is no wish of this pause: one that was away and
-        // has not known it then ends that.
-        let beside = self.leading().is_some_and(|leading| leading != node);
-        let wished = |at: &Time| !beside || self.checks.pauses.since.is_none_or(|paused| *at >= paused);
-        let by_hand = self.checks.by_hand[node.0].as_ref().is_some_and(wished) && !led;
         let begun = !self.nodes[node.0].server.is_ready();
         // Where requests were lost just before, the keys are read again before it is let go; and one that stands still lets
         // nothing go.
         let since = since.max(self.checks.quiet_since[node.0]);
         let let_go = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
+        // And what was made a primary before the pause, beside whoever leads, is no wish of this pause: one that was away and
+        // has not known it then ends that, unless it has let it go.
+        let beside = self.leading().is_some_and(|leading| leading != node) && !let_go;
+        let wished = |at: &Time| !beside || self.checks.pauses.since.is_none_or(|paused| *at >= paused);
+        let by_hand = self.checks.by_hand[node.0].as_ref().is_some_and(wished) && !led;
         let reads = !let_go && self.now.since(since) < LET_GO_WITHIN;
         if stops && !recovers && !by_hand && (begun || reads || !self.checks.pauses.told[node.0]) {
             return;
@@ -317,17 +317,19 @@ mod tests {
         };
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, stood_still), None, "it had not");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
-        let by_hand = |at: fn(&World) -> Time| {
+        let by_hand = |at: fn(&World) -> Time, let_go: bool| {
             broken(move |world| {
                 paused(world);
                 let node = standby(world);
                 world.nodes[node.0].server.postmaster.as_mut().unwrap().in_recovery = false;
                 world.checks.by_hand[node.0] = Some(at(world));
+                world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = let_go;
                 world.check_paused_order(node, &order(stop()));
             })
         };
-        assert_eq!(by_hand(|world| world.now), Some("S19"), "an operator has promoted it in the pause");
-        assert_eq!(by_hand(|_| Time(0)), None, "it ran beside the leader before");
+        assert_eq!(by_hand(|world| world.now, false), Some("S19"), "an operator has promoted it in the pause");
+        assert_eq!(by_hand(|_| Time(0), false), None, "it ran beside the leader before");
+        assert_eq!(by_hand(|_| Time(0), true), Some("S19"), "and was let go");
     }
 
     #[test]
