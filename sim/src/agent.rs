@@ -25,6 +25,10 @@ impl World {
         let members = self.members.len();
         let host = &mut self.nodes[node.0];
         if !host.up || host.agent.is_some() {
+            // Whoever starts a service that is still stopping waits for that.
+            if host.agent.as_ref().is_some_and(|agent| agent.state.leaving) {
+                self.later(ms(500), Due::StartAgent(node));
+            }
             return;
         }
         host.boots += 1;

@@ -18,11 +18,13 @@ use crate::view::{Position, View};
 pub(super) enum Wish {
     /// Nothing: it races as any other.
     None,
-    /// It is the candidate of a switchover, and the key was not released to it. It races as any other, before its equals.
+    /// It is the candidate of what a leader was asked for, and the key was not released to it. It races as any other, before its
+    /// equals.
     Preferred,
-    /// It is the candidate of a switchover that the key was released to, which loses nothing.
+    /// It is the candidate of what a leader was asked for, and the key was released to it, which loses nothing.
     Switchover,
-    /// It is the candidate of a failover: what that loses the operator has accepted.
+    /// It is the candidate of a failover that was asked for while nobody led, or whose leader died: what that loses the operator
+    /// has accepted.
     Failover,
 }
 
@@ -40,7 +42,8 @@ pub(super) fn stand_back_for_operator(view: &View<'_>, cluster: &ClusterView) ->
     };
     let me = &view.config().me;
     if request.candidate.as_ref() == Some(me) {
-        return Ok(match &request.leader {
+        let asked_of = request.leader.as_ref().or_else(|| has_released_since(view, cluster, request.revision));
+        return Ok(match asked_of {
             None => Wish::Failover,
             Some(leader) if holds_what_was_released(view, cluster, leader) => Wish::Switchover,
             Some(_) => Wish::Preferred,
@@ -68,6 +71,21 @@ fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Memb
     let Some(status) = released(view, cluster, leader) else { return false };
     let holds = |mine: &Position| mine.flushed > status.optime && left_at(view, cluster, mine).is_none();
     view.position().as_ref().is_some_and(holds)
+}
+
+/// Who led when that was asked, and has stopped and released its key since: a failover that was asked of a leader is no word
+/// on what may be lost.
+///
+/// The race: it has decided to release the key to the candidate of the request before, and the operator names another that
+/// it would have refused.
+fn has_released_since<'a>(view: &View<'a>, cluster: &'a ClusterView, asked: Revision) -> Option<&'a Member> {
+    // In a pause nobody races unasked: his word is all there is.
+    if view.paused() {
+        return None;
+    }
+    let vanished = view.state.store.vanished.as_ref().map(|vanished| &vanished.who);
+    let last = vanished.or(cluster.epoch.as_ref().map(|record| &record.member))?;
+    released(view, cluster, last).is_some_and(|status| asked < status.revision).then_some(last)
 }
 
 /// What this member published when it had stopped cleanly and released the key, if it was that which ended its tenure.

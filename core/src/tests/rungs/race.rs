@@ -555,6 +555,24 @@ fn a_candidate_that_lags_is_kept_from_a_switchover_and_not_from_a_failover() {
     assert_eq!(lagging(None).concludes().1, "asking_lease");
 }
 
+/// The bug: the key was on its way to the candidate of one failover when the operator asked for another, which took it and gave up
+/// what its leader would have refused to.
+#[test]
+fn a_failover_that_was_asked_of_a_leader_is_no_word_on_what_may_be_lost() {
+    let asked = |request: i64| {
+        let node = asked_for(None, Some("a")).cluster(|cluster| {
+            cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
+            cluster.failover.as_mut().expect("it is asked for").revision = Revision(request);
+        });
+        let node = released_by("b", node).cluster(|cluster| cluster.epoch = Some(epoch_record("b", Revision(50))));
+        let released = node.view().cluster().and_then(|cluster| cluster.status.as_ref()).expect("it is told").revision;
+        assert!(released > Revision(1));
+        (node.concludes().1, released)
+    };
+    assert_eq!(asked(1).0, "lag_too_large");
+    assert_eq!(asked(asked(1).1.0 + 1).0, "asking_lease", "nobody led any more: it is the operator's word");
+}
+
 /// The bug: the key was on its way to another when the operator asked for this node, which took it and asked nobody
 /// whether it held everything.
 #[test]
