@@ -138,7 +138,7 @@ pub struct Memory {
     /// not run.
     #[cfg_attr(feature = "serde", serde(default))]
     pub standbys_seen: BTreeMap<Member, Revision>,
-    /// Since when the tenure is held and another could take over.
+    /// Since when the tenure is held, PostgreSQL may write, and another could take over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub heirs_since: Option<Instant>,
     /// The lines of `history`, or what they were when it was deleted.

@@ -37,12 +37,12 @@ pub(super) fn alone_for(view: &View<'_>) -> Option<Duration> {
     Some(view.at.since(silent_since(view)))
 }
 
-/// From when on a silence counts: while it was let go, or nobody could take over, nobody was asked, and from then on there
-/// is time for a question.
+/// From when on a silence counts: while it was let go, did not write, or nobody could take over, nobody was asked, and from then
+/// on there is time for a question.
 pub(crate) fn silent_since(view: &View<'_>) -> Instant {
     let memory = &view.state.memory;
-    let heirs = memory.heirs_since.map(|since| since.back(contact_patience(view.config())));
-    view.last_contact().latest().max(memory.resumed).max(heirs.unwrap_or_default())
+    let heirs_since = memory.heirs_since.unwrap_or(view.at);
+    view.last_contact().latest().max(memory.resumed).max(heirs_since.back(contact_patience(view.config())))
 }
 
 /// Keeps in mind who has streamed from here: a postmaster that dies and its successor know nothing of that. What copies
@@ -65,7 +65,7 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
     }
     state.memory.standbys_seen = streamed;
     let view = View { at, state };
-    let heirs = held && view.possible_heirs().next().is_some();
+    let heirs = held && view.may_write() && view.possible_heirs().next().is_some();
     state.memory.heirs_since = heirs.then(|| state.memory.heirs_since.unwrap_or(at));
 }
 

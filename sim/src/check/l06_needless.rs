@@ -98,6 +98,16 @@ impl World {
         }
     }
 
+    /// L6: a primary that hears the store holds no writes for want of an answer: it could have asked.
+    pub(super) fn check_hold(&mut self, node: NodeId, order: &Order) {
+        let holds = order.action == Action::Guard(GuardAction::Hold);
+        // Where a member of the store was just away, or the node was, the answer may be on its way.
+        let long = self.now.since(self.nodes[node.0].booted) >= ms(self.settings.retry_timeout_ms + 2000);
+        if holds && matches!(order.because, Reason::AloneFor { .. }) && long && self.hears_the_store(node) {
+            self.violated("L6", format!("{} holds its writes and could ask the store", self.names[node.0]));
+        }
+    }
+
     /// L6: nor does the key of a leader go there.
     pub(super) fn check_key_stays(&mut self, who: &Member, how: Gone) {
         let asked = how == Gone::Released && self.is_on_an_errand();
@@ -239,6 +249,23 @@ mod tests {
     fn in_ms(world: &mut World, node: NodeId, in_ms: i64) {
         let wall = world.nodes[node.0].clock.wall(world.now);
         world.note_scheduled_restart(node, WallMillis(wall.0 + in_ms));
+    }
+
+    #[test]
+    fn a_hold_of_who_could_ask() {
+        let holds = |because: Reason, change: fn(&mut World, NodeId)| {
+            broken(move |world| {
+                let node = leader(world);
+                change(world, node);
+                world.check_hold(node, &Order { because, ..ordered(Action::Guard(GuardAction::Hold)) });
+            })
+        };
+        let alone = || Reason::AloneFor { ms: 3000, store_ms: 3000, peer_ms: 3000, walsender_ms: 3000 };
+        assert_eq!(holds(alone(), |_, _| ()), Some("L6"));
+        assert_eq!(holds(alone(), |world, _| world.members[0].up = false), None, "the store does not answer");
+        let struck = |world: &mut World, node: NodeId| world.checks.disturbed(Some(node), world.now);
+        assert_eq!(holds(alone(), struck), None, "it did not a moment ago");
+        assert_eq!(holds(Reason::NoTenure, |_, _| ()), None, "for another reason");
     }
 
     #[test]

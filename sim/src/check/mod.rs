@@ -265,6 +265,7 @@ impl World {
     pub fn check_order(&mut self, node: NodeId, order: &Order) {
         self.check_paused_order(node, order);
         self.check_left_alone(node, order);
+        self.check_hold(node, order);
         self.check_observer(node, order);
         self.check_foreign(node, order);
         match &order.action {

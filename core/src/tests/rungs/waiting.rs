@@ -167,6 +167,13 @@ fn an_heir_that_appears_leaves_time_for_a_question() {
     let asks = crate::decide::observe::orders(&alone(0).view(), true);
     assert!(asks.iter().any(|(_, because)| because.code() == "observation_due"), "and that is asked at once");
     assert_eq!((alone(749).concludes().1, alone(750).concludes().1), ("tenure_held", "alone"));
+    // Nor was anybody asked while PostgreSQL was stopped.
+    let mut node = Node::primary().dead();
+    node.tick();
+    assert_eq!(node.state.memory.heirs_since, None);
+    let mut node = node.later(4_000).phase(Phase::Ready).sql(primary_sql());
+    node.tick();
+    assert_eq!((node.state.memory.heirs_since, node.concludes().1), (Some(at(4_000)), "tenure_held"));
 }
 
 #[test]
