@@ -372,7 +372,7 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(asked) = view.state.guard_asked.fire {
         soonest.offer(asked + FIRE_LIMIT, "the guard's fence");
     }
-    if view.held().is_some() && view.may_write() {
+    if view.held().is_some() && decide::isolated::alone_for(view).is_some() {
         let contact = decide::isolated::silent_since(view);
         soonest.offer(contact + decide::observe::contact_patience(view.config()), "the next contact");
         soonest.offer(contact + decide::observe::peers_patience(view.config()), "the next contact");

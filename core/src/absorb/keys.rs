@@ -1,6 +1,7 @@
 //! What the keys of the cluster say, as of a revision, of our authority first of all.
 
 use crate::config::RETRY_PAUSE;
+use crate::event::EpochFile;
 use crate::id::{Member, Revision};
 use crate::lease::{Held, Tenure};
 use crate::state::{Leaderless, Memory, State};
@@ -27,6 +28,7 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     authority(state, &seen);
     pause(state, &seen);
     remember_cluster(&mut state.memory, &seen.value);
+    forget_another_cluster(state, &seen.value);
     let before = state.store.cluster.as_ref().map(|known| &known.value);
     let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
     // Or it was deleted, with whoever may have written it since: what was answered before that says little.
@@ -116,12 +118,24 @@ fn remember_cluster(memory: &mut Memory, keys: &ClusterView) {
     }
 }
 
+/// The keys and the directory are of one cluster, and what the disk tells is of another that lived here before: that this node
+/// led that one says nothing any more.
+fn forget_another_cluster(state: &mut State, keys: &ClusterView) {
+    let DataDir::Cluster(dir) = &state.postgres.data else { return };
+    let ours = keys.system_id().filter(|id| *id == dir.system_id);
+    let other = |file: &EpochFile| file.store == keys.store && ours.is_some_and(|id| id != file.system_id);
+    if state.tenure.held().is_none() && state.epoch_file.as_ref().is_some_and(other) {
+        state.epoch_file = state.epoch_file.map(EpochFile::void);
+        state.memory.void_due = true;
+    }
+}
+
 /// The store was replaced, or restored from a backup: its revisions are minted a second time, and what is remembered by
 /// one may be true of another tenure, or never have happened.
 fn went_back(state: &mut State) {
     // Not as if there had never been one: who has led does not begin a cluster anew on its old data.
     state.memory.void_due = state.epoch_file.is_some();
-    state.epoch_file = state.epoch_file.map(crate::event::EpochFile::void);
+    state.epoch_file = state.epoch_file.map(EpochFile::void);
     state.pledge = None;
     state.spend_tenure();
     state.granted = None;

@@ -30,7 +30,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// For how long nobody has answered; `None` where isolation means nothing: no writes, or no other that could take over.
-pub(super) fn alone_for(view: &View<'_>) -> Option<Duration> {
+pub(crate) fn alone_for(view: &View<'_>) -> Option<Duration> {
     if view.state.memory.let_go || !view.may_write() || view.possible_heirs().next().is_none() {
         return None;
     }
@@ -59,7 +59,13 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
                 streamed.insert(sender.application_name.clone(), key.revision);
             }
         }
-        streamed.retain(|name, revision| keys.value.members.get(name).is_some_and(|key| key.revision == *revision));
+        // One that tells anew that it starts may still be the one that streams.
+        streamed.retain(|name, revision| {
+            let Some(key) = keys.value.members.get(name) else { return false };
+            let same = key.revision == *revision || matches!(key.record.state.as_str(), "starting" | "running");
+            *revision = key.revision;
+            same
+        });
     } else if !held {
         streamed.clear();
     }

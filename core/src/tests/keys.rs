@@ -1,9 +1,9 @@
 //! What a view of the keys changes: the race, pledges, what is told of the leader, our record, and our tenure above all.
 
 use super::races::watched;
-use crate::action::{Action, Lane, PostgresAction, Status, StoreAction};
-use crate::event::{Event, StoreDone, StoreEvent};
-use crate::id::{LeaseId, Member, Revision, SystemId};
+use crate::action::{Action, HostAction, Lane, PostgresAction, Status, StoreAction};
+use crate::event::{EpochFile, Event, StoreDone, StoreEvent};
+use crate::id::{LeaseId, Member, Revision, StoreId, SystemId};
 use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
 use crate::state::{Granted, Leaderless, Pledge, State};
@@ -474,7 +474,7 @@ fn who_led_unseen_was_the_last_leader() {
     assert_eq!(seen(led("c", 90)), same(130), "before what was seen");
     assert_eq!(seen(led("c", 101)), same(130), "with what was seen");
     assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
-    let other = led("c", 110).map(|record| EpochRecord { store: crate::id::StoreId(2), ..record });
+    let other = led("c", 110).map(|record| EpochRecord { store: StoreId(2), ..record });
     assert_eq!(seen(other), same(130), "copied from another store");
 }
 
@@ -513,4 +513,20 @@ fn what_the_history_has_told_outlives_its_key() {
         keys.initialize.as_mut().expect("it is told").system_id = Some(SystemId(1));
     };
     assert_eq!(told(another), 0);
+}
+
+/// A node that led a cluster which is gone, and is a member of another now, goes by what its disk tells of that one.
+#[test]
+fn what_the_disk_tells_of_a_cluster_that_is_gone_is_voided() {
+    let file = |system_id: u64, keys: ClusterView| {
+        let mut node = Node::standby();
+        node.state.epoch_file = Some(EpochFile { system_id: SystemId(system_id), ..epoch_file() });
+        let effects = node.step(watched(&node, keys));
+        let writes = actions(&effects).iter().any(|action| matches!(action, Action::Host(HostAction::WriteEpoch(_))));
+        (node.state.epoch_file.map(|file| file.store), writes)
+    };
+    assert_eq!(file(7, led_by("b", 101)), (Some(StoreId(0)), true));
+    assert_eq!(file(SYSTEM.0, led_by("b", 101)), (Some(STORE), false));
+    let untold = ClusterView { initialize: None, ..led_by("b", 101) };
+    assert_eq!(file(7, untold), (Some(STORE), false), "nothing tells which cluster this is");
 }

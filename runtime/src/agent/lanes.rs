@@ -83,13 +83,13 @@ impl Lanes {
     pub(super) fn is_news(&self, decision: &Decision, sentence: &str) -> (bool, bool) {
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.clock.now();
-        let turns = decision.rung == Rung::Race && !matches!(decision.reason, Reason::Campaigning { .. });
-        let kept = !turns || repeats.is_a_new_turn(sentence, at);
         // What is in the way of a start that fails every second fails with it.
         let waits = matches!(decision.reason, Reason::OrphansAlive | Reason::Observing);
         let grave = matches!(decision.rung, Rung::Fence | Rung::Isolated) && !waits
-            || matches!(decision.reason, Reason::Promoting { .. });
-        (kept, kept && (repeats.is_news(sentence, at) || grave))
+            || matches!(decision.reason, Reason::Promoting { .. } | Reason::Campaigning { .. });
+        let another_turn = repeats.is_a_new_turn(sentence, at);
+        let news = repeats.is_news(sentence, at) && (decision.rung != Rung::Race || another_turn);
+        (grave || another_turn, grave || news)
     }
 
     /// Stops an operation that lost its lane. Its tool is killed; a server that was started or signalled stays so.

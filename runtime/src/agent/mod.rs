@@ -210,10 +210,10 @@ impl Agent {
         }
         if let Some(decision) = &effects.decision {
             let (rung, code, sentence) = (decision.rung.name(), decision.reason.code(), decision.reason.to_string());
+            self.service.status(&format!("{rung}: {sentence}"));
             let (kept, told) = self.lanes.is_news(decision, &sentence);
             if told {
                 tracing::info!(rung, code, "{sentence}");
-                self.service.status(&format!("{rung}: {sentence}"));
             } else {
                 tracing::debug!(rung, code, "{sentence}");
             }

@@ -30,7 +30,7 @@ pub(super) struct Repeats {
     failing: BTreeMap<String, Failing>,
     /// Decisions that were told while failures repeat.
     decisions: BTreeSet<String>,
-    /// What races came to, again and again.
+    /// What was concluded again and again.
     turns: BTreeMap<String, Turn>,
 }
 
@@ -94,7 +94,8 @@ impl Repeats {
         (failures > 1).then(|| format!("{what}: done, after {failures} failures"))
     }
 
-    /// Whether what a race came to is news: its rounds follow each other every second for as long as nobody may lead.
+    /// Whether what was concluded is news: the rounds of a race follow each other every second for as long as nobody may lead, and
+    /// so do starts that fail.
     pub(super) fn is_a_new_turn(&mut self, decision: &str, at: Instant) -> bool {
         self.turns.retain(|_, turn| at.since(turn.last) < QUIET);
         let first = Turn { count: 0, last: at, told: at, interval: 0 };
@@ -145,9 +146,10 @@ fn without_numbers(text: &str) -> String {
     for c in text.chars().take(COMPARED_CHARS) {
         match c {
             '0'..='9' | 'A'..='F' if out.ends_with('#') => {}
+            'A'..='F' if out.ends_with("#/") => out.push('#'),
             '0'..='9' if !in_a_name => out.push('#'),
             c => {
-                in_a_name = c.is_alphanumeric() || (in_a_name && matches!(c, '-' | '_' | '.'));
+                in_a_name = c.is_alphanumeric() || (in_a_name && matches!(c, '-' | '_'));
                 out.push(c);
             }
         }
@@ -279,6 +281,7 @@ mod tests {
         assert_eq!(without_numbers(first), without_numbers("2026-11-29 11:12:13.1 UTC [4711] LOG: redo at 12/5F"));
         assert_ne!(without_numbers("disk full"), without_numbers("port taken"));
         assert_ne!(without_numbers("db-1 is ahead of 0/3000A8"), without_numbers("db-2 is ahead of 0/3000A8"));
-        assert_eq!(without_numbers("db-1 is ahead of 0/3000A8"), without_numbers("db-1 is ahead of 0/4B"));
+        assert_eq!(without_numbers("db-1 is ahead of 0/3000A8"), without_numbers("db-1 is ahead of 0/A30B"));
+        assert_eq!(without_numbers("no room for xlogtemp.4711"), without_numbers("no room for xlogtemp.5"));
     }
 }

@@ -120,8 +120,11 @@ pub(super) fn unguarded(
             told(view, &who, began).is_some_and(writes_nothing)
         }
     };
-    let by_word =
-        wish == Wish::Failover && (asked_while_nobody_led(view, cluster) || released(view, cluster, &who).is_some());
+    let by_word = match wish {
+        Wish::Failover => asked_while_nobody_led(view, cluster) || released(view, cluster, &who).is_some(),
+        Wish::Preferred => released(view, cluster, &who).is_some(),
+        Wish::None | Wish::Switchover => false,
+    };
     if may_go || by_word {
         return None;
     }
