@@ -221,7 +221,7 @@ impl Mutant {
             Self::NeverDiverged | Self::CheckpointNotAwaited | Self::SessionLossUnheard => &["L2", "L8"],
             Self::TaintIgnored | Self::WipedUnasked => &["S16"],
             Self::CandidateBelieved => &["S2", "S20"],
-            Self::VanishedKeyUnheard | Self::DeathUnseen => &["L1"],
+            Self::VanishedKeyUnheard | Self::DeathUnseen => &["L1", "L8"],
             Self::AcquireUnguarded => &["S9"],
             Self::ReleaseUnguarded | Self::StatusUnguarded => &["S24"],
             Self::InitializeUnguarded | Self::InitializeRemoved => &["S18"],
