@@ -122,7 +122,11 @@ pub(super) fn unguarded(
     };
     let by_word = match wish {
         Wish::Failover => asked_while_nobody_led(view, cluster) || released(view, cluster, &who).is_some(),
-        Wish::Preferred => released(view, cluster, &who).is_some(),
+        // A failover too that was asked of it before it released the key; a switchover is no word on who writes.
+        Wish::Preferred => {
+            let failover = cluster.failover.as_ref().is_some_and(|request| request.leader.is_none());
+            failover && released(view, cluster, &who).is_some()
+        }
         Wish::None | Wish::Switchover => false,
     };
     if may_go || by_word {

@@ -90,6 +90,24 @@ fn what_another_released_is_no_end_of_the_last_leader() {
     assert_ne!(code("b"), "unguarded_primary");
 }
 
+/// A leader that was let go was asked for something, and has stopped and released its key since to nobody that holds everything.
+#[test]
+fn a_release_is_enough_for_a_failover_and_not_for_a_switchover() {
+    let code = |of: Option<&str>| {
+        let node = Node::racing().cluster(|cluster| {
+            cluster.epoch = Some(unguarded("b", THEIR_EPOCH));
+            cluster.failover = Some(FailoverKey { revision: Revision(94), ..failover(of, Some("a")) });
+            let optime = Lsn(HERE.0 + 8);
+            cluster.status = Some(StatusKey { revision: Revision(95), optime, ..StatusKey::default() });
+            let key = cluster.members.get_mut(&Member::new("b")).unwrap();
+            (key.revision, key.record.state, key.record.role) = (Revision(95), "stopped".into(), "primary".into());
+        });
+        node.with(|state| state.peers.answers.clear()).concludes().1
+    };
+    assert_ne!(code(None), "unguarded_primary");
+    assert_eq!(code(Some("b")), "unguarded_primary");
+}
+
 /// The bug: who had stopped for a switchover in a pause wrote its record anew before its candidate knew its own position.
 /// Nothing told any more that the key was released to that one, which stood back, and nobody led.
 #[test]
