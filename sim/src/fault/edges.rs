@@ -157,20 +157,20 @@ fn a_session_that_takes_no_notice_keeps_its_server_from_stopping_until_it_is_end
 
 #[test]
 fn who_hears_late_what_postgresql_answered_hears_of_the_past() {
-    let mut world = world(Vec::new(), Settings::usual());
+    let freeze = Fault { when: When::AtMs(60_003), what: What::FreezeAgent(Where::Leader), for_ms: 9997 };
+    let mut world = world(vec![freeze], Settings::usual());
     until(&mut world, 60_000);
     let leader = world.leading().unwrap();
     let flushed = |world: &World| world.nodes[leader.0].agent.as_ref().unwrap().state.postgres.sql.clone().unwrap();
     world.ask_postgres(leader, matriarch_core::id::OpId(u64::MAX));
     until(&mut world, 60_003);
-    let agent = world.nodes[leader.0].agent.as_mut().unwrap();
-    agent.frozen = true;
-    let end = world.nodes[leader.0].place().unwrap();
-    until(&mut world, 70_000);
+    let (end, before) = (world.nodes[leader.0].place().unwrap(), flushed(&world));
+    until(&mut world, 69_999);
+    assert!(world.nodes[leader.0].agent.as_ref().unwrap().frozen);
     assert!(world.nodes[leader.0].place().unwrap().depth > end.depth, "it goes on");
-    world.thaw(leader);
     until(&mut world, 70_001);
     let told = flushed(&world);
+    assert_ne!(told.asked, before.asked);
     assert!(told.value.flushed <= world.wal.lsn(end), "{told:?}");
 }
 
