@@ -57,8 +57,9 @@ fn written_again(value: &str) {
     let text = status_json(&Status { position: read.optime, timeline: read.timeline, slots, retain });
     assert_eq!(status::status_key(Revision(3), &text), read, "{value}");
 
-    let lines = history::history_lines(value);
-    assert_eq!(history::history_lines(&history_json(&lines)), lines, "{value}");
+    if let Some(lines) = history::history_lines(value) {
+        assert_eq!(history::history_lines(&history_json(&lines)), Some(lines), "{value}");
+    }
 
     if let Some(asked) = failover::request(value) {
         let at = asked.scheduled_at.as_ref().map(|moment| moment.text.as_str());

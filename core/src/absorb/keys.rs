@@ -112,8 +112,8 @@ fn remember_cluster(memory: &mut Memory, keys: &ClusterView) {
     memory.knew = keys.system_id().or(memory.knew);
     // A leader on a first timeline writes that none has ended.
     let gone = keys.epoch.is_none() && keys.initialize.is_none();
-    let deleted = keys.history.revision == Revision(0) && !gone && !another;
-    if !deleted && memory.told_history != keys.history.lines {
+    let lost = !keys.history.tells() && !gone && !another;
+    if !lost && memory.told_history != keys.history.lines {
         memory.told_history.clone_from(&keys.history.lines);
     }
 }

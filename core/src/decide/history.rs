@@ -36,7 +36,8 @@ pub(super) fn untold(view: &View<'_>, dir: &Cluster) -> Option<Vec<HistoryLine>>
     let known = &cluster.history;
     // Another may have led on a timeline of its own meanwhile, in a pause: everybody would have left what that one told.
     let told = match (known.lines.last(), dir.history.ancestors.last()) {
-        (None, None) => true,
+        // What others remember of a key that is gone is told anew as well.
+        (None, None) => view.told_history(cluster).is_empty() && !known.unreadable,
         (Some(line), Some(newest)) => {
             line.timeline == newest.timeline && line.end == newest.end && line.leader.is_some()
         }

@@ -491,7 +491,7 @@ fn what_the_history_has_told_outlives_its_key() {
     let told = |change: fn(&mut ClusterView)| {
         let mut before = keys(101, None);
         before.epoch = Some(epoch_record("b", THEIR_EPOCH));
-        before.history = HistoryKey { revision: Revision(101), lines: vec![line.clone()] };
+        before.history = HistoryKey { revision: Revision(101), lines: vec![line.clone()], ..HistoryKey::default() };
         let mut node = Node::racing();
         node.step(watched(&node, before.clone()));
         let mut after = ClusterView { revision: Revision(102), ..before };
@@ -506,6 +506,8 @@ fn what_the_history_has_told_outlives_its_key() {
     assert_eq!(told(|keys| keys.initialize = None), 1);
     let gone = |keys: &mut ClusterView| (keys.epoch, keys.initialize) = (None, None);
     assert_eq!(told(gone), 0, "nothing is left of that cluster");
+    let garbled = |keys: &mut ClusterView| (keys.history.revision, keys.history.unreadable) = (Revision(102), true);
+    assert_eq!(told(garbled), 1);
     let written = |keys: &mut ClusterView| keys.history.revision = Revision(102);
     assert_eq!(told(written), 0, "a leader on a first timeline has written that");
     assert_eq!(told(|keys| keys.rollbacks += 1), 0, "it may never have been told");

@@ -292,7 +292,7 @@ fn keys(state: &mut State, now: Instant, random: &mut Random) {
     if random.one_in(6) {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
         let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
-        view.history = HistoryKey { revision: Revision(50), lines: [line].into() };
+        view.history = HistoryKey { revision: Revision(50), lines: [line].into(), ..HistoryKey::default() };
     }
     if random.one_in(4)
         && let Some(key) = view.members.get_mut(&Member::new("b"))

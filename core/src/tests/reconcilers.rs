@@ -246,6 +246,17 @@ fn a_leader_adds_the_timeline_that_ended_to_the_history_with_its_name() {
     let lines = &known.view().cluster().expect("they are known").history.lines;
     assert!(matches!(first(lines), Some(Action::Store(StoreAction::PutHistory { lines, .. })) if lines.is_empty()));
     assert_eq!(first(&[]), None);
+    // Where that was deleted, or overwritten with nonsense, others go by what they remember of it.
+    let tells_anew = |node: Node| ordered(node.published()).iter().any(puts_history);
+    let remembered = || Node::primary().with(|state| state.memory.told_history.clone_from(lines));
+    assert!(tells_anew(remembered()));
+    assert!(!tells_anew(remembered().cluster(|cluster| cluster.history.revision = Revision(50))));
+    let nonsense =
+        |unreadable| move |cluster: &mut crate::view::store::ClusterView| cluster.history.unreadable = unreadable;
+    assert_eq!(
+        [true, false].map(|unreadable| tells_anew(Node::primary().cluster(nonsense(unreadable)))),
+        [true, false]
+    );
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn the_number_that_is_reserved_with_the_key_is_beyond_all_that_anything_tells_of
             timestamp: None,
             leader: None,
         };
-        cluster.history = HistoryKey { revision: Revision(9), lines: [line].into() };
+        cluster.history = HistoryKey { revision: Revision(9), lines: [line].into(), ..HistoryKey::default() };
     });
     assert_eq!(reserves(of_a_history), Timeline(6));
     let of_a_member = Node::racing().cluster(|cluster| {

@@ -155,13 +155,12 @@ impl<'a> View<'a> {
         self.cluster()?.system_id().or(self.state.memory.knew)
     }
 
-    /// What `history` tells, or has told until it was deleted: who left the leaders' branches has left them.
+    /// What `history` tells, or has told until it was deleted or overwritten with nonsense: who left the leaders' branches
+    /// has left them.
     ///
-    /// The race: an operator deletes it while nobody leads, and whoever had left wins by a bare position.
+    /// The race: an operator does so while nobody leads, and whoever had left wins by a bare position.
     pub fn told_history(&self, cluster: &'a ClusterView) -> &'a [HistoryLine] {
-        let history = &cluster.history;
-        let deleted = history.revision == Revision(0) && history.lines.is_empty();
-        if deleted { &self.state.memory.told_history } else { &history.lines }
+        if cluster.history.tells() { &cluster.history.lines } else { &self.state.memory.told_history }
     }
 
     /// The cluster that this node has led as its disk tells, where the store has keys of it. Where all are gone, whoever has

@@ -223,6 +223,15 @@ pub struct HistoryKey {
     pub revision: Revision,
     /// Its lines, ascending.
     pub lines: Vec<HistoryLine>,
+    /// It is there and says nothing that can be understood, which is not the same as that no timeline has ended.
+    pub unreadable: bool,
+}
+
+impl HistoryKey {
+    /// A key that is absent or unreadable tells neither which timelines have ended nor that none has.
+    pub fn tells(&self) -> bool {
+        self.revision != Revision(0) && !self.unreadable
+    }
 }
 
 /// One line of `history`.

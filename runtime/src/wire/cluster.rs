@@ -41,7 +41,9 @@ pub fn cluster_view(store: StoreId, revision: Revision, entries: &[RawEntry<'_>]
             }
             keys::SYNC => view.sync_revision = modified,
             keys::HISTORY => {
-                view.history = HistoryKey { revision: modified, lines: history::history_lines(entry.value) };
+                let lines = history::history_lines(entry.value);
+                let unreadable = lines.is_none();
+                view.history = HistoryKey { revision: modified, lines: lines.unwrap_or_default(), unreadable };
             }
             keys::MATRIARCH => view.epoch = Some(epoch::epoch_record(modified, entry.value)),
             key => {

@@ -11,12 +11,12 @@ pub fn history_json(lines: &[HistoryLine]) -> String {
     Value::Array(lines.iter().map(line_json).collect()).to_string()
 }
 
-/// Reads `history`. A line without a timeline and a position is skipped; what is no list has no lines.
-pub fn history_lines(text: &str) -> Vec<HistoryLine> {
-    match serde_json::from_str(text) {
-        Ok(Value::Array(lines)) => lines.iter().filter_map(line).collect(),
-        _ => Vec::new(),
-    }
+/// Reads `history`. A line without a timeline and a position is skipped; `None` for what is no list, or one of such lines
+/// alone.
+pub fn history_lines(text: &str) -> Option<Vec<HistoryLine>> {
+    let Ok(Value::Array(items)) = serde_json::from_str(text) else { return None };
+    let lines: Vec<_> = items.iter().filter_map(line).collect();
+    (items.is_empty() || !lines.is_empty()).then_some(lines)
 }
 
 fn line_json(line: &HistoryLine) -> Value {
@@ -67,10 +67,13 @@ mod tests {
     #[test]
     fn short_and_broken_lines_are_tolerated() {
         let lines = history_lines(r#"[[1,50,"a"],[2,60,"b","then"],[3],"x",[-1,2,"c"],[4,70,"d",null,"n1"]]"#);
-        let told: Vec<_> = lines.iter().map(|l| (l.timeline.0, l.timestamp.as_deref(), l.leader.as_deref())).collect();
+        let told: Vec<_> =
+            lines.iter().flatten().map(|l| (l.timeline.0, l.timestamp.as_deref(), l.leader.as_deref())).collect();
         assert_eq!(told, [(1, None, None), (2, Some("then"), None), (4, None, Some("n1"))]);
-        assert_eq!(history_lines("{}"), []);
-        assert_eq!(history_lines("nonsense"), []);
+        assert_eq!(history_lines("[]"), Some(Vec::new()));
+        for unreadable in ["", "{}", "nonsense", "[3]", r#"[[1,"a"]]"#] {
+            assert_eq!(history_lines(unreadable), None, "{unreadable}");
+        }
     }
 
     proptest! {
@@ -79,7 +82,7 @@ mod tests {
             timeline: u32, end: u64, reason in ".*", timestamp: Option<String>, leader: Option<String>,
         ) {
             let line = HistoryLine { timeline: Timeline(timeline), end: Lsn(end), reason, timestamp, leader };
-            prop_assert_eq!(history_lines(&history_json(std::slice::from_ref(&line))), [line]);
+            prop_assert_eq!(history_lines(&history_json(std::slice::from_ref(&line))), Some(vec![line]));
         }
     }
 }

@@ -64,7 +64,7 @@ mod tests {
                 change(&mut lines);
                 world.store.forge(|keys| {
                     let revision = Revision(keys.revision.0 + 1);
-                    keys.history = HistoryKey { revision, lines };
+                    keys.history = HistoryKey { revision, lines, ..HistoryKey::default() };
                 });
                 world.check_history();
             })
@@ -91,7 +91,7 @@ mod tests {
                 let lines = if whole { vec![line] } else { vec![] };
                 world.store.forge(|keys| {
                     let revision = Revision(keys.revision.0 + 1);
-                    keys.history = HistoryKey { revision, lines };
+                    keys.history = HistoryKey { revision, lines, ..HistoryKey::default() };
                 });
                 world.check_history();
             })

@@ -80,7 +80,7 @@ impl Store {
                 }
             }
             Key::Status => keys.status = Some(StatusKey { revision: next, ..StatusKey::default() }),
-            Key::History => keys.history = HistoryKey { revision: next, ..HistoryKey::default() },
+            Key::History => keys.history = HistoryKey { revision: next, unreadable: true, ..HistoryKey::default() },
             // What is no object looks absent.
             Key::Config => (keys.config_revision, keys.paused) = (Revision(0), None),
             Key::Initialize => {

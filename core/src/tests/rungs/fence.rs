@@ -185,6 +185,7 @@ fn a_start_beside_a_primary_whose_timeline_is_told_as_over_takes_no_free_key() {
         adopting(Node::primary()).cluster(|cluster| {
             (cluster.leader, cluster.epoch) = (None, None);
             let (reason, timestamp, leader) = (String::new(), None, None);
+            cluster.history.revision = Revision(50);
             cluster.history.lines =
                 vec![HistoryLine { timeline: Timeline(ended), end: HERE, reason, timestamp, leader }];
         })

@@ -207,7 +207,11 @@ fn a_peer_that_left_the_history_of_the_leaders_is_on_no_newer_branch() {
                 timestamp: None,
                 leader: None,
             };
-            cluster.history = HistoryKey { revision: Revision(50), lines: told_end.map(line).into_iter().collect() };
+            cluster.history = HistoryKey {
+                revision: Revision(50),
+                lines: told_end.map(line).into_iter().collect(),
+                ..HistoryKey::default()
+            };
         })
     };
     assert_eq!(strayed(None).concludes().1, "newer_branch");
@@ -226,7 +230,7 @@ fn who_left_the_history_of_the_leaders_is_measured_from_there() {
             leader: None,
         };
         Node::racing().with(|state| state.memory.leaderless = leaderless_since(at(0))).cluster(|cluster| {
-            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
             cluster.status = Some(StatusKey { optime: Lsn(optime), ..StatusKey::default() });
         })
     };
@@ -261,7 +265,7 @@ fn who_went_on_where_the_leaders_timeline_began_is_measured_from_there() {
         let dir = Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() };
         Node::racing().dir(dir).sql(sql).with(|state| state.memory.leaderless = leaderless_since(at(0))).cluster(
             |cluster| {
-                cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+                cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
                 let (optime, timeline) = (Lsn(HERE.0 + (2 << 20)), crate::id::Timeline(on));
                 cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
             },
@@ -294,7 +298,7 @@ fn who_is_on_another_timeline_of_that_number_left_where_its_own_began() {
     let node = Node::racing().dir(Cluster { history: branch(began), ..standby_dir() }).cluster(|cluster| {
         let (timeline, optime) = (crate::id::Timeline(2), Lsn(HERE.0 - 0x80));
         let line = HistoryLine { timeline, end: Lsn(HERE.0 - 8), reason: String::new(), timestamp: None, leader: None };
-        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
         cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
     });
     let reason = node.decide().1.reason;
@@ -339,7 +343,7 @@ fn a_timeline_of_the_leaders_number_that_began_beyond_its_end_is_another() {
             let first = crate::id::Timeline(1);
             let end = Lsn(HERE.0 - (2 << 20));
             let line = HistoryLine { timeline: first, end, reason: String::new(), timestamp: None, leader: None };
-            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
             let timeline = crate::id::Timeline(3);
             cluster.status = Some(StatusKey { optime: Lsn(optime), timeline, ..StatusKey::default() });
         })
@@ -352,7 +356,7 @@ fn far_failover() -> Node {
     asked_for(None, Some("a")).cluster(|cluster| {
         let (timeline, end) = (crate::id::Timeline(1), Lsn(HERE.0 - 0x40));
         let line = HistoryLine { timeline, end, reason: String::new(), timestamp: None, leader: None };
-        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+        cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
         cluster.status = Some(StatusKey { optime: Lsn(HERE.0 + (2 << 20)), ..StatusKey::default() });
     })
 }
@@ -588,7 +592,7 @@ fn a_candidate_that_the_key_was_not_released_to_races_as_any_other() {
                 timestamp: None,
                 leader: None,
             };
-            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line] };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
         });
         node = released_by("b", node.dir(Cluster { history: branch(Lsn(HERE.0 - 0x40)), ..standby_dir() }));
         node.state.peers.answers.clear();
