@@ -4,6 +4,7 @@
 use std::hash::{Hash, Hasher};
 
 use matriarch_core::effects::{Decision, Effects, Order};
+use matriarch_core::event::Event;
 
 use crate::chronicle::Chronicle;
 use crate::node::NodeId;
@@ -27,7 +28,7 @@ pub struct Line {
 #[derive(Clone, Debug)]
 pub struct Trace {
     lines: Option<Vec<Line>>,
-    hash: Fnv,
+    hash: Digest,
     /// From when lines are kept.
     from: Time,
     chronicle: Option<Box<Chronicle>>,
@@ -36,7 +37,7 @@ pub struct Trace {
 impl Trace {
     /// One that keeps nothing but the hash.
     pub fn hash_only() -> Self {
-        Self { lines: None, hash: Fnv::default(), from: Time(0), chronicle: None }
+        Self { lines: None, hash: Digest::default(), from: Time(0), chronicle: None }
     }
 
     /// One that keeps every line.
@@ -60,7 +61,7 @@ impl Trace {
         self.lines.as_deref().unwrap_or_default()
     }
 
-    /// The hash of everything that core ordered, and when.
+    /// The hash of everything that core heard and ordered, and when.
     pub fn hash(&self) -> u64 {
         self.hash.0
     }
@@ -146,8 +147,10 @@ impl Trace {
         }
     }
 
-    /// What core hears.
-    pub fn heard(&mut self, at: Time, node: NodeId, event: &matriarch_core::event::Event) {
+    /// What core hears. It is hashed as well: two runs that tell core different things and are ordered the same are not
+    /// the same, and might differ in an order of any other seed.
+    pub fn heard(&mut self, at: Time, node: NodeId, event: &Event) {
+        (at, node, event).hash(&mut self.hash);
         if let Some(chronicle) = &mut self.chronicle {
             chronicle.heard(at, node, event);
         }
@@ -201,24 +204,84 @@ pub(crate) fn shortened(mut text: String) -> String {
     text
 }
 
-/// FNV-1a, 64 bits: the same everywhere and for ever.
-#[derive(Clone, Copy, Debug)]
-struct Fnv(u64);
+/// A rotation and a multiplication for each word: the same everywhere and for ever. Events carry whole views of the keys,
+/// which a byte at a time would be dear.
+#[derive(Clone, Copy, Debug, Default)]
+struct Digest(u64);
 
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+impl Digest {
+    fn word(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 }
 
-impl Hasher for Fnv {
+impl Hasher for Digest {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(u64::from_le_bytes(word));
         }
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.word(number.into());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.word(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.word(number);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.word(number as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_core::effects::Wake;
+    use matriarch_core::reason::Reason;
+    use matriarch_core::time::WallMillis;
+
+    use super::*;
+
+    /// A step that orders nothing, whatever was heard.
+    fn hears(event: &Event, at: u64) -> u64 {
+        let mut trace = Trace::hash_only();
+        let wake = Wake { at: None, because: Reason::AtGoal };
+        let nothing = Effects { orders: Vec::new(), cancelled: Vec::new(), wake, decision: None };
+        trace.heard(Time::from_ms(at), NodeId(0), event);
+        trace.state(Time::from_ms(at), NodeId(0), &nothing);
+        trace.hash()
+    }
+
+    /// The bug: what core heard was in no hash, and a world that told it something else every time was taken for the same
+    /// as long as that changed no order.
+    #[test]
+    fn what_is_heard_counts_though_nothing_is_ordered() {
+        let ticked = |wall: i64| Event::Ticked(WallMillis(wall));
+        assert_eq!(hears(&ticked(1), 1), hears(&ticked(1), 1));
+        let others = [hears(&ticked(2), 1), hears(&Event::ShutdownAsked, 1), hears(&ticked(1), 2)];
+        assert!(!others.contains(&hears(&ticked(1), 1)));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_word_counts_to_its_end() {
+        let of = |text: &str| {
+            let mut digest = Digest::default();
+            text.hash(&mut digest);
+            digest.finish()
+        };
+        let texts = ["", "a", "12345678", "123456789", "123456780", "1234567890123456"];
+        let distinct: std::collections::BTreeSet<u64> = texts.map(of).into();
+        assert_eq!(distinct.len(), texts.len());
     }
 }
