@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use matriarch_core::action::{Action, GuardAction, PeerAction, PostgresAction, StoreAction};
+use matriarch_core::action::{Action, Answer, GuardAction, HostAction, PeerAction, PostgresAction, StoreAction};
 use matriarch_core::decide::LADDER;
 use matriarch_core::effects::{Decision, Order};
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
+use matriarch_core::view::postgres::StartAs;
 
 use crate::fault;
 
@@ -34,63 +35,6 @@ pub const EVIDENCE: [&str; 15] = [
     "struck at an end",
 ];
 
-/// The orders, and with them all that can come of one.
-const OPERATIONS: [&str; 54] = [
-    "acquire",
-    "abandon_initialize",
-    "checkpoint",
-    "clear_failover",
-    "clone",
-    "compare",
-    "complete_initialize",
-    "configure",
-    "create_roles",
-    "create_slot",
-    "drop_slot",
-    "advance_slot",
-    "follow",
-    "freeze",
-    "grant_session",
-    "grant_tenure",
-    "initdb",
-    "keep_session",
-    "promote",
-    "put_failover",
-    "put_history",
-    "put_member",
-    "put_status",
-    "race_initialize",
-    "read",
-    "recover_single_user",
-    "release",
-    "renew",
-    "reserve",
-    "restart",
-    "restore",
-    "revoke",
-    "rewind",
-    "start_primary",
-    "start_standby",
-    "stop",
-    "take_over",
-    "vouch",
-    "ask_position",
-    "ask_status",
-    "await_replay",
-    "write_epoch",
-    "write_pledge",
-    "arm",
-    "disarm",
-    "hold",
-    "resume",
-    "fire",
-    "kill_orphans",
-    "observe",
-    "look",
-    "start_guard",
-    "answer",
-    "exit",
-];
 /// What can come of an operation.
 const OUTCOMES: [&str; 3] = ["done", "refused", "unknown"];
 
@@ -294,7 +238,7 @@ impl Coverage {
             .iter()
             .map(|code| format!("reason {code}"))
             .chain(LADDER.iter().map(|row| format!("rung {}", row.rung.name())))
-            .chain(OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| format!("{order} {outcome}"))))
+            .chain(operations().flat_map(|order| OUTCOMES.map(|outcome| format!("{order} {outcome}"))))
             .chain(fault::KINDS.iter().map(|kind| format!("fault {kind}")))
             .collect();
         let seen = self.seen();
@@ -336,96 +280,130 @@ pub fn told<T>(outcome: &Outcome<T>) -> &'static str {
     }
 }
 
+/// The kinds of the orders of one sort: a name for each, and the list of all names from the same lines. There is no `_`: an
+/// order that is new to core has to be named here, and is then one that a swarm must see.
+macro_rules! kinds {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($of:ty), $list:ident { $($order:pat => $kind:literal;)+ }) => {
+        $(#[$doc])*
+        $vis fn $name(action: &$of) -> &'static str {
+            match action { $($order => $kind,)+ }
+        }
+
+        const $list: &[&str] = &[$($kind),+];
+    };
+}
+
+/// The orders, and with them all that can come of one.
+fn operations() -> impl Iterator<Item = &'static str> {
+    [STORE, POSTGRES, HOST, GUARD, PEER, ANSWER].into_iter().flatten().copied()
+}
+
+kinds! {
+    /// The kind of an answer to whoever asked.
+    fn answer(Answer), ANSWER {
+        Answer::Text { .. } | Answer::Position(_) => "answer";
+    }
+}
+
 /// The kind of an order.
 pub fn kind(action: &Action) -> &'static str {
     match action {
         Action::Store(action) => store(action),
         Action::Postgres(action) => postgres(action),
-        Action::Host(action) => match action {
-            matriarch_core::action::HostAction::WriteEpoch(_) => "write_epoch",
-            matriarch_core::action::HostAction::WritePledge(_) => "write_pledge",
-            matriarch_core::action::HostAction::StartGuard => "start_guard",
-            matriarch_core::action::HostAction::Exit { .. } => "exit",
-        },
+        Action::Host(action) => host(action),
         Action::Guard(action) => guard(action),
         Action::Peer(action) => peer(action),
-        Action::Answer(..) => "answer",
+        Action::Answer(_, action) => answer(action),
     }
 }
 
-/// The kind of a question to another agent.
-pub fn peer(action: &PeerAction) -> &'static str {
-    match action {
-        PeerAction::AskPosition { .. } => "ask_position",
-        PeerAction::AskStatus { .. } => "ask_status",
-        PeerAction::AwaitReplay { .. } => "await_replay",
+kinds! {
+    /// The kind of an order about small files, the guard's process and the agent's end.
+    fn host(HostAction), HOST {
+        HostAction::WriteEpoch(_) => "write_epoch";
+        HostAction::WritePledge(_) => "write_pledge";
+        HostAction::StartGuard => "start_guard";
+        HostAction::Exit { .. } => "exit";
     }
 }
 
-/// The kind of an order to the guard.
-pub fn guard(action: &GuardAction) -> &'static str {
-    match action {
-        GuardAction::Arm { .. } => "arm",
-        GuardAction::Disarm => "disarm",
-        GuardAction::Hold => "hold",
-        GuardAction::Resume => "resume",
-        GuardAction::Fire => "fire",
-        GuardAction::KillOrphans => "kill_orphans",
+kinds! {
+    /// The kind of a question to another agent.
+    pub fn peer(PeerAction), PEER {
+        PeerAction::AskPosition { .. } => "ask_position";
+        PeerAction::AskStatus { .. } => "ask_status";
+        PeerAction::AwaitReplay { .. } => "await_replay";
     }
 }
 
-fn store(action: &StoreAction) -> &'static str {
-    match action {
-        StoreAction::Read => "read",
-        StoreAction::GrantTenure { .. } => "grant_tenure",
-        StoreAction::Acquire(_) => "acquire",
-        StoreAction::TakeOver { .. } => "take_over",
-        StoreAction::Renew { .. } => "renew",
-        StoreAction::Release { .. } => "release",
-        StoreAction::Revoke { .. } => "revoke",
-        StoreAction::GrantSession { .. } => "grant_session",
-        StoreAction::KeepSession { .. } => "keep_session",
-        StoreAction::PutMember { .. } => "put_member",
-        StoreAction::RaceInitialize { .. } => "race_initialize",
-        StoreAction::CompleteInitialize { .. } => "complete_initialize",
-        StoreAction::AbandonInitialize { .. } => "abandon_initialize",
-        StoreAction::PutStatus { .. } => "put_status",
-        StoreAction::Reserve { .. } => "reserve",
-        StoreAction::Vouch { .. } => "vouch",
-        StoreAction::PutHistory { .. } => "put_history",
-        StoreAction::PutFailover { .. } => "put_failover",
-        StoreAction::ClearFailover { .. } => "clear_failover",
+kinds! {
+    /// The kind of an order to the guard.
+    pub fn guard(GuardAction), GUARD {
+        GuardAction::Arm { .. } => "arm";
+        GuardAction::Disarm => "disarm";
+        GuardAction::Hold => "hold";
+        GuardAction::Resume => "resume";
+        GuardAction::Fire => "fire";
+        GuardAction::KillOrphans => "kill_orphans";
     }
 }
 
-fn postgres(action: &PostgresAction) -> &'static str {
-    match action {
-        PostgresAction::Observe => "observe",
-        PostgresAction::Look => "look",
-        PostgresAction::Initdb => "initdb",
-        PostgresAction::CreateRoles => "create_roles",
-        PostgresAction::Clone(_) => "clone",
-        PostgresAction::Start(matriarch_core::view::postgres::StartAs::Primary) => "start_primary",
-        PostgresAction::Start(_) => "start_standby",
-        PostgresAction::Stop(_) => "stop",
-        PostgresAction::Restart => "restart",
-        PostgresAction::Promote { .. } => "promote",
-        PostgresAction::Follow(_) => "follow",
-        PostgresAction::Freeze => "freeze",
-        PostgresAction::Checkpoint => "checkpoint",
-        PostgresAction::Compare(_) => "compare",
-        PostgresAction::RecoverSingleUser => "recover_single_user",
-        PostgresAction::Rewind(_) => "rewind",
-        PostgresAction::Configure { .. } => "configure",
-        PostgresAction::CreateSlot(_) => "create_slot",
-        PostgresAction::DropSlot(_) => "drop_slot",
-        PostgresAction::AdvanceSlot { .. } => "advance_slot",
-        PostgresAction::Restore => "restore",
+kinds! {
+    /// The kind of an order on the store.
+    fn store(StoreAction), STORE {
+        StoreAction::Read => "read";
+        StoreAction::GrantTenure { .. } => "grant_tenure";
+        StoreAction::Acquire(_) => "acquire";
+        StoreAction::TakeOver { .. } => "take_over";
+        StoreAction::Renew { .. } => "renew";
+        StoreAction::Release { .. } => "release";
+        StoreAction::Revoke { .. } => "revoke";
+        StoreAction::GrantSession { .. } => "grant_session";
+        StoreAction::KeepSession { .. } => "keep_session";
+        StoreAction::PutMember { .. } => "put_member";
+        StoreAction::RaceInitialize { .. } => "race_initialize";
+        StoreAction::CompleteInitialize { .. } => "complete_initialize";
+        StoreAction::AbandonInitialize { .. } => "abandon_initialize";
+        StoreAction::PutStatus { .. } => "put_status";
+        StoreAction::Reserve { .. } => "reserve";
+        StoreAction::Vouch { .. } => "vouch";
+        StoreAction::PutHistory { .. } => "put_history";
+        StoreAction::PutFailover { .. } => "put_failover";
+        StoreAction::ClearFailover { .. } => "clear_failover";
+    }
+}
+
+kinds! {
+    /// The kind of an order about PostgreSQL.
+    fn postgres(PostgresAction), POSTGRES {
+        PostgresAction::Observe => "observe";
+        PostgresAction::Look => "look";
+        PostgresAction::Initdb => "initdb";
+        PostgresAction::CreateRoles => "create_roles";
+        PostgresAction::Clone(_) => "clone";
+        PostgresAction::Start(StartAs::Primary) => "start_primary";
+        PostgresAction::Start(StartAs::Standby(_)) => "start_standby";
+        PostgresAction::Stop(_) => "stop";
+        PostgresAction::Restart => "restart";
+        PostgresAction::Promote { .. } => "promote";
+        PostgresAction::Follow(_) => "follow";
+        PostgresAction::Freeze => "freeze";
+        PostgresAction::Checkpoint => "checkpoint";
+        PostgresAction::Compare(_) => "compare";
+        PostgresAction::RecoverSingleUser => "recover_single_user";
+        PostgresAction::Rewind(_) => "rewind";
+        PostgresAction::Configure { .. } => "configure";
+        PostgresAction::CreateSlot(_) => "create_slot";
+        PostgresAction::DropSlot(_) => "drop_slot";
+        PostgresAction::AdvanceSlot { .. } => "advance_slot";
+        PostgresAction::Restore => "restore";
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::id::RequestId;
+
     use super::*;
 
     #[test]
@@ -439,6 +417,24 @@ mod tests {
         assert_eq!(coverage.lacks(1), [""; 0]);
         coverage.events.remove("rewind");
         assert_eq!(coverage.lacks(1), ["rewind"]);
+    }
+
+    #[test]
+    fn every_order_is_expected_once() {
+        let all: Vec<&str> = operations().collect();
+        let distinct: BTreeSet<&str> = all.iter().copied().collect();
+        assert_eq!((all.len(), distinct.len()), (54, 54));
+        let named = |what: &str| distinct.contains(what.split(' ').next().unwrap_or_default());
+        let of_orders = |list: &[(&'static str, &'static str)]| {
+            list.iter().map(|(what, _)| *what).filter(|what| !what.starts_with("reason ")).collect::<Vec<_>>()
+        };
+        for what in of_orders(UNREACHABLE).into_iter().chain(of_orders(RARE)) {
+            assert!(named(what), "{what} is none that can be ordered");
+        }
+        assert_eq!(
+            kind(&Action::Answer(RequestId::default(), Answer::Text { status: 200, body: String::new() })),
+            "answer"
+        );
     }
 
     #[test]
@@ -463,7 +459,7 @@ mod tests {
             *coverage.reasons.entry(code).or_default() += 1;
         }
         coverage.rungs.extend(LADDER.iter().map(|row| (row.rung.name(), 1)));
-        let pairs = OPERATIONS.iter().flat_map(|order| OUTCOMES.map(|outcome| (*order, outcome)));
+        let pairs = operations().flat_map(|order| OUTCOMES.map(|outcome| (order, outcome)));
         coverage.outcomes.extend(pairs.map(|pair| (pair, 1)));
         for kind in fault::KINDS {
             coverage.struck(kind);
