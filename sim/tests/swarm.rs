@@ -125,7 +125,7 @@ fn plans_that_broke_something_once_do_not_any_more() {
 /// The kinds of the planned faults that did not all strike: a plan has none that do nothing.
 fn in_vain<'a>(plan: &'a Plan, seen: &'a Coverage) -> impl Iterator<Item = &'static str> + 'a {
     let planned = |kind: &str| plan.faults.iter().filter(|fault| fault.what.kind() == kind).count() as u64;
-    KINDS.into_iter().filter(move |kind| seen.faults.get(kind).copied().unwrap_or(0) < planned(kind))
+    KINDS.iter().copied().filter(move |kind| seen.faults.get(kind).copied().unwrap_or(0) < planned(kind))
 }
 
 /// What each plan comes to: how many of its faults struck, and the reasons that few plans reach. A plan that comes to

@@ -334,9 +334,14 @@ impl World {
         self.tell(node, ms(1), Message::event(event));
     }
 
+    /// The leader that can be asked to hand over: with an agent that hears it.
+    pub(super) fn whom_to_ask_for_a_switchover(&self) -> Option<NodeId> {
+        self.leading().filter(|leading| self.nodes[leading.0].agent.is_some())
+    }
+
     /// The operator asks the leader to hand over to this node, or to anybody; now, or at a time.
     fn switchover(&mut self, node: NodeId, in_ms: Option<u64>) {
-        let Some(leading) = self.leading() else { return };
+        let Some(leading) = self.whom_to_ask_for_a_switchover() else { return };
         let request = MoveRequest {
             switchover: true,
             leader: Some(self.names[leading.0].clone()),
@@ -347,21 +352,26 @@ impl World {
         self.operator_asks(leading, Request::Move(request));
     }
 
-    /// The operator asks for this node whoever leads, of the leader or, where there is none, of this node itself. He knows
-    /// that his word counts where nobody leads and a primary may run without a guard, and makes sure that none does.
-    fn failover(&mut self, node: NodeId) {
+    /// The leader or, where there is none, the node itself. The operator knows that his word counts where nobody leads and a
+    /// primary may run without a guard, and makes sure that none does.
+    pub(super) fn whom_to_ask_for_a_failover(&self, node: NodeId) -> Option<NodeId> {
         let writes = |server: &Server| {
             let postmaster = server.postmaster.as_ref().is_some_and(|pm| !pm.in_recovery);
             postmaster || server.orphans.is_some_and(|orphans| orphans.write)
         };
         let leading = self.leading();
         let beside = |other: NodeId| self.is_let_go(other) && writes(&self.nodes[other.0].server);
-        if (0..self.nodes.len()).map(NodeId).any(|other| leading != Some(other) && beside(other)) {
-            return;
-        }
+        let danger = (0..self.nodes.len()).map(NodeId).any(|other| leading != Some(other) && beside(other));
+        let asked = leading.unwrap_or(node);
+        (!danger && self.nodes[asked.0].agent.is_some()).then_some(asked)
+    }
+
+    /// The operator asks for this node whoever leads.
+    fn failover(&mut self, node: NodeId) {
+        let Some(asked) = self.whom_to_ask_for_a_failover(node) else { return };
         let candidate = Some(self.names[node.0].clone());
         let request = MoveRequest { switchover: false, leader: None, candidate, scheduled_at: None, refused: false };
-        self.operator_asks(leading.unwrap_or(node), Request::Move(request));
+        self.operator_asks(asked, Request::Move(request));
     }
 
     fn restart_in(&mut self, node: NodeId, in_ms: u64) {

@@ -33,12 +33,16 @@ impl World {
         }
     }
 
+    /// It is a standby that takes the word.
+    pub(super) fn can_be_promoted(&self, node: NodeId) -> bool {
+        let server = &self.nodes[node.0].server;
+        let free = server.postmaster.as_ref().is_some_and(|pm| pm.promoting.is_none() && pm.stopping.is_none());
+        free && server.is_ready() && !server.is_primary()
+    }
+
     /// `pg_ctl promote` of a standby.
     pub(super) fn operator_promotes(&mut self, node: NodeId) {
-        let server = &self.nodes[node.0].server;
-        let ready = server.is_ready() && !server.is_primary();
-        let free = server.postmaster.as_ref().is_some_and(|pm| pm.promoting.is_none() && pm.stopping.is_none());
-        if ready && free {
+        if self.can_be_promoted(node) {
             self.coverage.count("promotion by hand");
             self.checks.by_hand[node.0] = Some(self.now);
             // PostgreSQL counts on by itself.
@@ -46,15 +50,22 @@ impl World {
         }
     }
 
+    /// There are backends whose death the postmaster answers by a recovery in place.
+    pub(super) fn has_backends(&self, node: NodeId) -> bool {
+        self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| {
+            let ready = pm.phase == Phase::Ready && pm.stopping.is_none();
+            ready && pm.promoting.is_none() && !pm.recovers_in_place
+        })
+    }
+
     /// The kernel kills a backend: the postmaster ends all others, and recovers without dying itself.
     pub(super) fn backend_killed(&mut self, node: NodeId) {
-        let server = &mut self.nodes[node.0].server;
-        let Some(pm) = server.postmaster.as_mut().filter(|pm| pm.phase == Phase::Ready && pm.stopping.is_none()) else {
-            return;
-        };
-        if pm.promoting.is_some() || std::mem::replace(&mut pm.recovers_in_place, true) {
+        if !self.has_backends(node) {
             return;
         }
+        let server = &mut self.nodes[node.0].server;
+        let Some(pm) = &mut server.postmaster else { return };
+        pm.recovers_in_place = true;
         let pid = pm.pid;
         let mut before = pm.clone();
         server.receiver_ends();

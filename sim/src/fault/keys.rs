@@ -137,6 +137,16 @@ impl World {
         self.dynamic.last_key_value().map(|(_, dynamic)| dynamic.maximum_lag_bytes)
     }
 
+    /// The store holds this very configuration.
+    pub(super) fn is_configured(&self, what: What) -> bool {
+        let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else {
+            return false;
+        };
+        let wanted = Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes };
+        let there = self.store.holds(Key::Config);
+        there && self.dynamic.last_key_value().is_some_and(|(_, dynamic)| *dynamic == wanted)
+    }
+
     /// The dynamic configuration is another from now on. What is checked goes by the longest times that were ever allowed, and
     /// by the loss that is.
     pub(super) fn configuration_changes(&mut self, what: What) {

@@ -246,141 +246,87 @@ pub enum What {
     Pause,
 }
 
-/// The kinds of faults, all of which a plan that is drawn may have.
-pub const KINDS: [&str; 62] = [
-    "kill_postmaster",
-    "kill_postgres",
-    "kill_agent",
-    "freeze_agent",
-    "stop_agent",
-    "kill_guard",
-    "crash_host",
-    "tear_files",
-    "suspend_host",
-    "set_wall_clock",
-    "freeze_postgres",
-    "hang_postgres",
-    "fill_data",
-    "kill_backend",
-    "deaf_session",
-    "stop_by_hand",
-    "restart_by_hand",
-    "promote_by_hand",
-    "isolate",
-    "cut_store",
-    "cut_to_store",
-    "cut_from_store",
-    "cut_agents",
-    "cut_from_agents",
-    "cut_to_agents",
-    "cut_replication",
-    "cut_from_replication",
-    "cut_to_replication",
-    "cut_clients",
-    "cut_from_clients",
-    "cut_to_clients",
-    "cut_pair",
-    "cut_from_member",
-    "cut_store_member",
-    "stop_store_member",
-    "freeze_store_member",
-    "stop_store",
-    "lose_key",
-    "lose_lease",
-    "delete_key",
-    "delete_all_keys",
-    "garble_key",
-    "restore_store",
-    "change_config",
-    "slow_network",
-    "lossy_network",
-    "silence_watches",
-    "fill_disk",
-    "hide_data",
-    "pause_replay",
-    "remove_data",
-    "switchover",
-    "failover",
-    "schedule_switchover",
-    "schedule_restart",
-    "restart",
-    "reinitialize",
-    "hang_start",
-    "fail_tools",
-    "foreign_data",
-    "ask_unsupported",
-    "pause",
-];
+/// The name of each kind, and the list of all names from the same lines: none can be left out.
+macro_rules! kinds {
+    ($($what:pat => $kind:literal;)+) => {
+        /// The kinds of faults, all of which a plan that is drawn may have.
+        pub const KINDS: &[&str] = &[$($kind),+];
+
+        impl What {
+            /// Its name, without where and how.
+            pub fn kind(&self) -> &'static str {
+                match self { $($what => $kind,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    Self::KillPostmaster(..) => "kill_postmaster";
+    Self::KillPostgres(_) => "kill_postgres";
+    Self::KillAgent(_) => "kill_agent";
+    Self::FreezeAgent(_) => "freeze_agent";
+    Self::StopAgent(_) => "stop_agent";
+    Self::KillGuard(_) => "kill_guard";
+    Self::CrashHost(_) => "crash_host";
+    Self::TearFiles(_) => "tear_files";
+    Self::SuspendHost(_) => "suspend_host";
+    Self::SetWallClock(..) => "set_wall_clock";
+    Self::FreezePostgres(_) => "freeze_postgres";
+    Self::HangPostgres(_) => "hang_postgres";
+    Self::FillData(_) => "fill_data";
+    Self::KillBackend(_) => "kill_backend";
+    Self::DeafSession(_) => "deaf_session";
+    Self::StopByHand(_) => "stop_by_hand";
+    Self::RestartByHand(_) => "restart_by_hand";
+    Self::PromoteByHand(_) => "promote_by_hand";
+    Self::Isolate(_) => "isolate";
+    Self::CutStore(_) => "cut_store";
+    Self::CutToStore(_) => "cut_to_store";
+    Self::CutFromStore(_) => "cut_from_store";
+    Self::CutAgents(_) => "cut_agents";
+    Self::CutFromAgents(_) => "cut_from_agents";
+    Self::CutToAgents(_) => "cut_to_agents";
+    Self::CutReplication(_) => "cut_replication";
+    Self::CutFromReplication(_) => "cut_from_replication";
+    Self::CutToReplication(_) => "cut_to_replication";
+    Self::CutClients(_) => "cut_clients";
+    Self::CutFromClients(_) => "cut_from_clients";
+    Self::CutToClients(_) => "cut_to_clients";
+    Self::CutPair(..) => "cut_pair";
+    Self::CutFromMember(..) => "cut_from_member";
+    Self::CutStoreMember(_) => "cut_store_member";
+    Self::StopStoreMember(_) => "stop_store_member";
+    Self::FreezeStoreMember(_) => "freeze_store_member";
+    Self::StopStore => "stop_store";
+    Self::LoseKey => "lose_key";
+    Self::LoseLease => "lose_lease";
+    Self::DeleteKey(_) => "delete_key";
+    Self::DeleteAllKeys => "delete_all_keys";
+    Self::GarbleKey(_) => "garble_key";
+    Self::RestoreStore(_) => "restore_store";
+    Self::ChangeConfig { .. } => "change_config";
+    Self::SlowNetwork(_) => "slow_network";
+    Self::LossyNetwork(_) => "lossy_network";
+    Self::SilenceWatches(_) => "silence_watches";
+    Self::FillDisk(_) => "fill_disk";
+    Self::HideData(_) => "hide_data";
+    Self::PauseReplay(_) => "pause_replay";
+    Self::RemoveData(_) => "remove_data";
+    Self::Switchover(_) => "switchover";
+    Self::Failover(_) => "failover";
+    Self::ScheduleSwitchover(_) => "schedule_switchover";
+    Self::ScheduleRestart(_) => "schedule_restart";
+    Self::Restart(_) => "restart";
+    Self::Reinitialize(_) => "reinitialize";
+    Self::HangStart(_) => "hang_start";
+    Self::FailTools(_) => "fail_tools";
+    Self::ForeignData(_) => "foreign_data";
+    Self::AskUnsupported => "ask_unsupported";
+    Self::Pause => "pause";
+}
 
 impl What {
-    /// Its name, without where and how.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::KillPostmaster(..) => "kill_postmaster",
-            Self::KillPostgres(_) => "kill_postgres",
-            Self::KillAgent(_) => "kill_agent",
-            Self::FreezeAgent(_) => "freeze_agent",
-            Self::StopAgent(_) => "stop_agent",
-            Self::KillGuard(_) => "kill_guard",
-            Self::CrashHost(_) => "crash_host",
-            Self::TearFiles(_) => "tear_files",
-            Self::SuspendHost(_) => "suspend_host",
-            Self::SetWallClock(..) => "set_wall_clock",
-            Self::FreezePostgres(_) => "freeze_postgres",
-            Self::HangPostgres(_) => "hang_postgres",
-            Self::FillData(_) => "fill_data",
-            Self::KillBackend(_) => "kill_backend",
-            Self::DeafSession(_) => "deaf_session",
-            Self::StopByHand(_) => "stop_by_hand",
-            Self::RestartByHand(_) => "restart_by_hand",
-            Self::PromoteByHand(_) => "promote_by_hand",
-            Self::Isolate(_) => "isolate",
-            Self::CutStore(_) => "cut_store",
-            Self::CutToStore(_) => "cut_to_store",
-            Self::CutFromStore(_) => "cut_from_store",
-            Self::CutAgents(_) => "cut_agents",
-            Self::CutFromAgents(_) => "cut_from_agents",
-            Self::CutToAgents(_) => "cut_to_agents",
-            Self::CutReplication(_) => "cut_replication",
-            Self::CutFromReplication(_) => "cut_from_replication",
-            Self::CutToReplication(_) => "cut_to_replication",
-            Self::CutClients(_) => "cut_clients",
-            Self::CutFromClients(_) => "cut_from_clients",
-            Self::CutToClients(_) => "cut_to_clients",
-            Self::CutPair(..) => "cut_pair",
-            Self::CutFromMember(..) => "cut_from_member",
-            Self::CutStoreMember(_) => "cut_store_member",
-            Self::StopStoreMember(_) => "stop_store_member",
-            Self::FreezeStoreMember(_) => "freeze_store_member",
-            Self::StopStore => "stop_store",
-            Self::LoseKey => "lose_key",
-            Self::LoseLease => "lose_lease",
-            Self::DeleteKey(_) => "delete_key",
-            Self::DeleteAllKeys => "delete_all_keys",
-            Self::GarbleKey(_) => "garble_key",
-            Self::RestoreStore(_) => "restore_store",
-            Self::ChangeConfig { .. } => "change_config",
-            Self::SlowNetwork(_) => "slow_network",
-            Self::LossyNetwork(_) => "lossy_network",
-            Self::SilenceWatches(_) => "silence_watches",
-            Self::FillDisk(_) => "fill_disk",
-            Self::HideData(_) => "hide_data",
-            Self::PauseReplay(_) => "pause_replay",
-            Self::RemoveData(_) => "remove_data",
-            Self::Switchover(_) => "switchover",
-            Self::Failover(_) => "failover",
-            Self::ScheduleSwitchover(_) => "schedule_switchover",
-            Self::ScheduleRestart(_) => "schedule_restart",
-            Self::Restart(_) => "restart",
-            Self::Reinitialize(_) => "reinitialize",
-            Self::HangStart(_) => "hang_start",
-            Self::FailTools(_) => "fail_tools",
-            Self::ForeignData(_) => "foreign_data",
-            Self::AskUnsupported => "ask_unsupported",
-            Self::Pause => "pause",
-        }
-    }
-
     /// Where it strikes, if it may strike anywhere.
     pub fn place(mut self) -> Option<Where> {
         self.place_mut().copied()

@@ -44,6 +44,26 @@ pub struct Backup {
 }
 
 impl Store {
+    /// The key is there, or one of its kind.
+    pub fn holds(&self, key: Key) -> bool {
+        let keys = &self.keys;
+        match key {
+            Key::Members => !keys.members.is_empty(),
+            Key::Status => keys.status.is_some(),
+            Key::History => keys.history.revision != Revision(0),
+            Key::Config => keys.config_revision != Revision(0),
+            Key::Initialize => keys.initialize.is_some(),
+            Key::Failover => keys.failover_revision != Revision(0),
+            Key::Record => keys.epoch.is_some(),
+        }
+    }
+
+    /// Nonsense in it is a change: where there is no member no key has a name, and a configuration that cannot be read is
+    /// as good as none.
+    pub fn can_be_garbled(&self, key: Key) -> bool {
+        !matches!(key, Key::Members | Key::Config) || self.holds(key)
+    }
+
     /// `etcdctl del`.
     pub fn delete(&mut self, key: Key) {
         let next = self.next();
@@ -165,6 +185,9 @@ mod tests {
             assert_ne!(garbled.keys().system_id().is_some(), key == Key::Initialize, "{key:?}");
             assert!(garbled.keys().epoch.is_some() && garbled.keys().leader.is_some(), "{key:?}");
             assert_eq!(deleted.keys().members.is_empty(), key == Key::Members, "{key:?}");
+            assert!(!deleted.holds(key), "{key:?}");
+            assert_eq!(garbled.holds(key), key != Key::Config, "{key:?}");
+            assert_eq!(deleted.can_be_garbled(key), !matches!(key, Key::Members | Key::Config), "{key:?}");
         }
     }
 
