@@ -47,7 +47,6 @@ impl World {
         match action {
             PostgresAction::Initdb => self.nodes[node.0].server.disk = Disk::Unfinished,
             PostgresAction::Clone(upstream) if self.may_clone(node, &upstream) => {
-                self.check_wipe(node, &upstream.member);
                 self.check_replaced(node, &upstream.member, Tool::Clone);
                 self.nodes[node.0].server.disk = Disk::Unfinished;
             }

@@ -28,6 +28,7 @@ mod servers;
 pub mod settings;
 pub mod shrink;
 mod slots;
+mod spoil;
 pub mod store;
 mod streams;
 pub mod time;

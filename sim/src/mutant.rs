@@ -4,10 +4,8 @@
 use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
 use matriarch_core::id::{Lsn, Revision};
 use matriarch_core::op::{Outcome, Refusal};
-use matriarch_core::state::{Ops, State};
-use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
-use matriarch_core::view::postgres::DataDir;
+use matriarch_core::view::postgres::{DataDir, Process};
 use matriarch_core::view::store::{ClusterView, FailoverKey, LeaderKey};
 
 use crate::fault::Plan;
@@ -133,11 +131,13 @@ pub enum Mutant {
     ModeUnheard,
     /// Another cluster's data are taken for this one's.
     ForeignDataOurs,
+    /// Who sees no leader has itself cloned from a member that has no data, as if that led.
+    ClonedFromTheEmpty,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -195,6 +195,7 @@ impl Mutant {
         Self::RestlessLeader,
         Self::ModeUnheard,
         Self::ForeignDataOurs,
+        Self::ClonedFromTheEmpty,
     ];
 
     /// The invariants that it is meant to break, and that have been seen to find it first: another that does may be a chance.
@@ -243,38 +244,7 @@ impl Mutant {
             Self::RefusedIsWritten => &["S3"],
             Self::ModeUnheard => &["M6"],
             Self::ForeignDataOurs => &["M7"],
-        }
-    }
-
-    /// What becomes of core's own state, before each step, where a bug of core's is planted; `kept` outlives the step.
-    pub fn spoil(self, steps: u64, state: &mut State, kept: &mut Option<Seen<ClusterView>>) {
-        match self {
-            Self::StaleSnapshotAccepted if steps.is_multiple_of(300) => kept.clone_from(&state.store.cluster),
-            Self::StaleSnapshotAccepted if steps.is_multiple_of(50) => {
-                let mine = |seen: &Seen<ClusterView>| {
-                    let known = state.store.cluster.as_ref();
-                    known.is_some_and(|known| known.value.store == seen.value.store)
-                };
-                if let Some(before) = kept.take_if(|seen| mine(seen)) {
-                    state.store.cluster = Some(before);
-                }
-            }
-            Self::PledgeForgotten => {
-                let pledged = state.pledge.is_some_and(|pledge| pledge.frozen && pledge.on_disk);
-                let told = pledged && state.position_asked.is_empty();
-                let Some(known) = &mut state.store.cluster else { return };
-                let before = kept.as_ref().and_then(|kept| kept.value.leader.as_ref());
-                if known.value.leader.is_some() {
-                    if known.value.leader.as_ref() != before {
-                        *kept = Some(known.clone());
-                    }
-                } else if told && before.is_some() {
-                    known.value.leader = before.cloned();
-                    state.pledge = None;
-                }
-            }
-            Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
-            _ => {}
+            Self::ClonedFromTheEmpty => &["S17"],
         }
     }
 
@@ -312,7 +282,7 @@ impl Mutant {
                 Event::Peer(PeerEvent::Answered { op, member, outcome, asked })
             }
             Event::Postgres(PostgresEvent::ProcessSeen(process))
-                if self == Self::DeathUnseen && process == matriarch_core::view::postgres::Process::Absent =>
+                if self == Self::DeathUnseen && process == Process::Absent =>
             {
                 return None;
             }

@@ -174,6 +174,7 @@ fn planted_bugs_are_found() {
         (Mutant::RestlessLeader, 20),
         (Mutant::ModeUnheard, 200),
         (Mutant::ForeignDataOurs, 200),
+        (Mutant::ClonedFromTheEmpty, 60),
     ];
     for (mutant, seeds) in planted {
         let found = (1..=seeds).filter_map(|seed| mutant.found_with(seed)).any(|by| mutant.breaks().contains(&by));

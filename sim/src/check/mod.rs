@@ -268,6 +268,7 @@ impl World {
         self.check_hold(node, order);
         self.check_observer(node, order);
         self.check_foreign(node, order);
+        self.check_last_copy(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
                 let hands_over = matches!(order.because, Reason::HandingOver { .. });
