@@ -136,6 +136,7 @@ impl World {
         self.note_keys_seen(node, &event);
         let Some(event) = self.bent(node, event) else { return };
         self.trace.heard(self.now, node, &event);
+        self.note_found(node, &event);
         let ended = ended_by(node, boot, &event);
         if let Some(Given::Operation(.., op)) = ended {
             self.note_ended(node, op);

@@ -133,11 +133,13 @@ pub enum Mutant {
     ForeignDataOurs,
     /// Who sees no leader has itself cloned from a member that has no data, as if that led.
     ClonedFromTheEmpty,
+    /// What was found out of one leader is believed of the next, as if it had just been found.
+    FoundOfAnother,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -196,6 +198,7 @@ impl Mutant {
         Self::ModeUnheard,
         Self::ForeignDataOurs,
         Self::ClonedFromTheEmpty,
+        Self::FoundOfAnother,
     ];
 
     /// The invariants that it is meant to break, and that have been seen to find it first: another that does may be a chance.
@@ -210,7 +213,8 @@ impl Mutant {
             Self::UnknownIsDone => &["S30", CRASH],
             Self::UnknownRenewalIsRefused | Self::RestlessLeader => &["L6"],
             Self::WallClock => &["L5", CRASH],
-            Self::GuardNeverFires | Self::OrphansLive | Self::ReleasedAlive => &["S7"],
+            Self::GuardNeverFires | Self::ReleasedAlive => &["S7"],
+            Self::OrphansLive => &["S7", "M2"],
             Self::GuardLate => &["S5", "S7"],
             Self::GuardAcknowledgesMore => &[CRASH],
             Self::HoldHoldsNothing => &["S31"],
@@ -245,6 +249,7 @@ impl Mutant {
             Self::ModeUnheard => &["M6"],
             Self::ForeignDataOurs => &["M7"],
             Self::ClonedFromTheEmpty => &["S17"],
+            Self::FoundOfAnother => &["M5"],
         }
     }
 

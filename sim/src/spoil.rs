@@ -37,6 +37,7 @@ impl Mutant {
                 }
             }
             Self::ClonedFromTheEmpty => takes_the_empty_for_a_leader(state),
+            Self::FoundOfAnother => believes_it_of_the_next(state),
             Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
             _ => {}
         }
@@ -56,4 +57,17 @@ fn takes_the_empty_for_a_leader(state: &mut State) {
     known.value.leader =
         Some(LeaderKey { member: member.clone(), lease: key.lease, created: revision, modified: revision });
     state.memory.reinit = true;
+}
+
+/// What a comparison and a rewind have told of one leader is put down to whoever leads.
+fn believes_it_of_the_next(state: &mut State) {
+    let leader = state.store.cluster.as_ref().and_then(|known| known.value.leader.as_ref());
+    let Some(leads) = leader.map(|leader| leader.created) else { return };
+    let memory = &mut state.memory;
+    if let Some((of, _)) = &mut memory.rewind_failed {
+        *of = leads;
+    }
+    if let Some((of, _)) = memory.compared.as_mut().filter(|(of, parts)| *of != leads && parts.is_some()) {
+        (*of, memory.compared_at) = (leads, Some(state.wall.0));
+    }
 }

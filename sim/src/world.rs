@@ -10,7 +10,7 @@ use matriarch_core::id::{Lsn, Member, OpId, Pid, Revision};
 use matriarch_core::time::{Duration, Instant, Seen};
 use matriarch_core::view::store::ClusterView;
 
-use crate::check::{Checks, Violation};
+use crate::check::{Checks, INVARIANTS, Violation};
 use crate::client::{Client, Ledger, Said};
 use crate::coverage::Coverage;
 use crate::fault::{Dynamic, Plan, Watching, host_of};
@@ -586,6 +586,7 @@ impl World {
 
     /// Names a violation, if it is the first.
     pub fn violated(&mut self, invariant: &'static str, what: String) {
+        assert!(INVARIANTS.contains(&invariant), "{invariant} has no column in the kill matrix");
         let violation = Violation { invariant, at: self.now, what };
         if self.violation.is_none() && !(self.safety_alone && violation.class() == Class::Liveness) {
             self.violation = Some(violation);

@@ -9,7 +9,10 @@ mod l06_needless;
 mod l08_silent_watches;
 mod l10_outages;
 mod l11_gives_up;
+mod m02_alive;
+mod m03_settled;
 mod m04_pledge;
+mod m05_of_that_leader;
 mod m06_observes;
 mod m07_foreign_data;
 mod s02_bounded_loss;
@@ -57,6 +60,7 @@ use crate::world::World;
 
 pub use l01_serves::Outage;
 pub use l06_needless::Errands;
+pub use m05_of_that_leader::Found;
 pub(crate) use s06_belief::gives_back;
 pub use s12_eligible::Told;
 use s16_nothing_destroyed::Elected;
@@ -67,10 +71,10 @@ pub use s26_one_order_a_lane::Lanes;
 pub use s31_isolated::Isolation;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
-pub const INVARIANTS: [&str; 36] = [
+pub const INVARIANTS: [&str; 39] = [
     "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S22",
-    "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M4", "M6", "M7", "L1", "L2", "L4", "L5", "L6", "L8", "L10",
-    "L11", CRASH,
+    "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M2", "M3", "M4", "M5", "M6", "M7", "L1", "L2", "L4", "L5", "L6",
+    "L8", "L10", "L11", CRASH,
 ];
 
 /// An invariant did not hold.
@@ -114,6 +118,10 @@ pub struct Checks {
     pub taken_up: [bool; NODES_MAX],
     /// When an operator last stopped its server behind its agent's back.
     pub stopped_by_hand: [Option<Time>; NODES_MAX],
+    /// When an operator last started its server behind its agent's back.
+    pub started_by_hand: [Option<Time>; NODES_MAX],
+    /// What each agent has found out of leaders.
+    found: [Found; NODES_MAX],
     /// Where branches begin that an operator began by hand.
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
@@ -269,6 +277,9 @@ impl World {
         self.check_observer(node, order);
         self.check_foreign(node, order);
         self.check_last_copy(node, order);
+        self.check_beside_living(node, order);
+        self.check_settled(node, order);
+        self.check_found(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
                 let hands_over = matches!(order.because, Reason::HandingOver { .. });

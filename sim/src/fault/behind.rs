@@ -27,6 +27,7 @@ impl World {
         let Some(on_disk) = server.cluster().filter(|on_disk| free && on_disk.tainted.is_none()) else { return };
         let as_standby = on_disk.standby.then_some(on_disk.upstream);
         self.coverage.count("start by hand");
+        self.checks.started_by_hand[node.0] = Some(self.now);
         self.fork(node, as_standby);
         if as_standby.is_none() {
             self.checks.by_hand[node.0] = Some(self.now);
