@@ -133,13 +133,15 @@ pub enum Mutant {
     ForeignDataOurs,
     /// Who sees no leader has itself cloned from a member that has no data, as if that led.
     ClonedFromTheEmpty,
+    /// The end of a pause is heard by the leader only.
+    ResumeHeardByTheLeader,
     /// What was found out of one leader is believed of the next, as if it had just been found.
     FoundOfAnother,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 60] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -198,6 +200,7 @@ impl Mutant {
         Self::ModeUnheard,
         Self::ForeignDataOurs,
         Self::ClonedFromTheEmpty,
+        Self::ResumeHeardByTheLeader,
         Self::FoundOfAnother,
     ];
 
@@ -249,6 +252,7 @@ impl Mutant {
             Self::ModeUnheard => &["M6"],
             Self::ForeignDataOurs => &["M7"],
             Self::ClonedFromTheEmpty => &["S17"],
+            Self::ResumeHeardByTheLeader => &["L1", "L2", "L9"],
             Self::FoundOfAnother => &["M5"],
         }
     }
@@ -384,6 +388,12 @@ impl Mutant {
             Self::PauseHeardByTheLeader => {
                 let leads = view.leader.as_ref().is_some_and(|leader| leader.member == world.names[node.0]);
                 view.paused = view.paused.map(|paused| paused && leads);
+            }
+            Self::ResumeHeardByTheLeader => {
+                let known = world.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.store.cluster.as_ref());
+                let paused = known.is_some_and(|seen| seen.value.paused == Some(true));
+                let leads = view.leader.as_ref().is_some_and(|leader| leader.member == world.names[node.0]);
+                view.paused = view.paused.map(|now| now || (paused && !leads));
             }
             // As others see the record; its own node believes what it has written.
             Self::LetGoUntold => {

@@ -53,6 +53,7 @@ fn two_thousand_seeds_break_nothing() {
         "key lost early",
         "resume",
         "rows given up",
+        "serves after a pause",
         "wind-down",
     ]) {
         assert!(sum.coverage.of(what) >= 10, "{what} was seen {} times", sum.coverage.of(what));

@@ -21,6 +21,13 @@ pub struct Outage {
     pub served: Option<Time>,
 }
 
+impl Outage {
+    /// Since when nobody serves; `None`: somebody does.
+    pub(super) fn since(&self) -> Option<Time> {
+        self.since
+    }
+}
+
 impl World {
     /// Whether anybody serves now.
     pub(super) fn note_service(&mut self) {

@@ -10,8 +10,15 @@ use crate::world::World;
 impl World {
     /// L2: every other member streams from the leader and holds what it holds.
     pub(super) fn check_members(&mut self) {
-        let Some(leading) = self.leading() else { return };
-        let Some(theirs) = self.nodes[leading.0].place() else { return };
+        if let Some(what) = self.who_does_not_follow() {
+            self.violated(self.liveness("L2"), what);
+        }
+    }
+
+    /// A member that does not, in words.
+    pub(super) fn who_does_not_follow(&mut self) -> Option<String> {
+        let leading = self.leading()?;
+        let theirs = self.nodes[leading.0].place()?;
         for index in (0..self.nodes.len()).filter(|index| *index != leading.0) {
             let node = &self.nodes[index];
             if self.checks.left_out == Some(NodeId(index)) {
@@ -23,9 +30,7 @@ impl World {
                 continue;
             }
             if node.agent.is_none() {
-                let what = format!("the agent of {} has left and did not come back", self.names[index]);
-                self.violated(self.liveness("L2"), what);
-                return;
+                return Some(format!("the agent of {} has left and did not come back", self.names[index]));
             }
             // Nothing brings it anything: there is no archive here.
             if self.settings.nostream == Some(index) {
@@ -46,11 +51,10 @@ impl World {
             if !streams || !holds {
                 let reason =
                     node.agent.as_ref().and_then(|agent| agent.state.decision.as_ref()).map(|d| d.reason.to_string());
-                let what = format!("{} does not follow {}: {reason:?}", self.names[index], self.names[leading.0]);
-                self.violated(self.liveness("L2"), what);
-                return;
+                return Some(format!("{} does not follow {}: {reason:?}", self.names[index], self.names[leading.0]));
             }
         }
+        None
     }
 
     /// Its data are of the cluster that was there before the one that the store names. Others' data are removed in the end.

@@ -7,6 +7,7 @@ mod l04_ends;
 mod l05_calm;
 mod l06_needless;
 mod l08_silent_watches;
+mod l09_resumed;
 mod l10_outages;
 mod l11_gives_up;
 mod m02_alive;
@@ -60,6 +61,7 @@ use crate::world::World;
 
 pub use l01_serves::Outage;
 pub use l06_needless::Errands;
+pub use l09_resumed::Resumed;
 pub use m05_of_that_leader::Found;
 pub(crate) use s06_belief::gives_back;
 pub use s12_eligible::Told;
@@ -71,10 +73,10 @@ pub use s26_one_order_a_lane::Lanes;
 pub use s31_isolated::Isolation;
 
 /// Every invariant that is looked at, and what a failed assertion is told as.
-pub const INVARIANTS: [&str; 39] = [
+pub const INVARIANTS: [&str; 40] = [
     "S2", "S3", "S5", "S6", "S7", "S8", "S9", "S12", "S13", "S14", "S15", "S16", "S17", "S18", "S19", "S20", "S22",
     "S24", "S25", "S26", "S27", "S28", "S30", "S31", "M2", "M3", "M4", "M5", "M6", "M7", "L1", "L2", "L4", "L5", "L6",
-    "L8", "L10", "L11", CRASH,
+    "L8", "L9", "L10", "L11", CRASH,
 ];
 
 /// An invariant did not hold.
@@ -122,6 +124,8 @@ pub struct Checks {
     pub started_by_hand: [Option<Time>; NODES_MAX],
     /// What each agent has found out of leaders.
     found: [Found; NODES_MAX],
+    /// The pause that ended last, until it was seen what came of its end.
+    resumed: Option<Resumed>,
     /// Where branches begin that an operator began by hand.
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
@@ -245,6 +249,7 @@ impl World {
         self.check_fences();
         self.check_keys_of_writers();
         self.note_service();
+        self.check_resumed();
         self.check_gives_up();
     }
 

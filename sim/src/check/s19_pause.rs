@@ -46,6 +46,7 @@ impl World {
         self.checks.pauses.since = on.then_some(self.now);
         self.checks.lone = None;
         self.note_unrest();
+        self.note_resumed(on);
     }
 
     /// The cluster is paused.
