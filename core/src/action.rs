@@ -140,11 +140,18 @@ pub enum StoreAction {
         newest_timeline: Timeline,
         /// PostgreSQL may write without the tenure, since the cluster is paused.
         unguarded: bool,
+        /// `mod_revision` of `config`, which tells whether it is; 0: it is not compared.
+        ///
+        /// The race: the pause is over, and the word that it is guarded again is on its way through a member of the store
+        /// that stands still. In the next pause it is let go, and then that word arrives.
+        config: Revision,
     },
     /// Write the record of our last tenure anew: nothing of it writes any more, although it was let go.
     Vouch {
         /// The record as it is.
         record: EpochRecord,
+        /// `mod_revision` of `config`, as above.
+        config: Revision,
     },
     /// Write the history, and in the same transaction where its leader is.
     ///

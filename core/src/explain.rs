@@ -69,7 +69,7 @@ impl fmt::Display for StoreAction {
                 let how = if *unguarded { ", without a guard" } else { "" };
                 write!(f, "reserve timeline {newest_timeline}{how}")
             }
-            Self::Vouch { record } => write!(f, "nothing writes under epoch {} any more", record.epoch),
+            Self::Vouch { record, .. } => write!(f, "nothing writes under epoch {} any more", record.epoch),
             Self::PutHistory { lines, status, .. } => {
                 let (count, plural) = (lines.len(), if lines.len() == 1 { "" } else { "s" });
                 write!(f, "publish {count} line{plural} of history and position {}", status.position)

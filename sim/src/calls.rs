@@ -74,6 +74,7 @@ impl World {
         let known = Known {
             member: agent.mirror.members.get(&from).map_or(Revision(0), |key| key.revision),
             config: agent.mirror.config_revision,
+            status: agent.mirror.status.as_ref().map_or(Revision(0), |status| status.revision),
         };
         let request = match &call.action {
             StoreAction::Renew { lease, .. } if call.kept.is_none() => Request::KeepAlive(*lease),

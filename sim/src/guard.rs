@@ -103,7 +103,7 @@ impl Guard {
         if at <= now {
             return Err("the instant is past");
         }
-        if self.fired == Some(tenure) {
+        if tenure != LeaseId(0) && self.fired == Some(tenure) {
             return Err("the tenure is spent");
         }
         let armed = match self.armed {

@@ -11,7 +11,9 @@ use matriarch_core::event::StoreDone;
 use matriarch_core::id::{LeaseId, Member, Revision, StoreId};
 use matriarch_core::op::Refusal;
 use matriarch_core::time::Duration;
-use matriarch_core::view::store::{ClusterView, EpochRecord, FailoverKey, Initialize, LeaderKey, MemberKey, StatusKey};
+use matriarch_core::view::store::{
+    ClusterView, EpochRecord, FailoverKey, HistoryKey, Initialize, LeaderKey, MemberKey, StatusKey,
+};
 use serde::Serialize;
 
 use crate::time::Time;
@@ -46,6 +48,8 @@ pub struct Known {
     pub member: Revision,
     /// Of `config`.
     pub config: Revision,
+    /// Of `status`.
+    pub status: Revision,
 }
 
 /// What the store answers.
@@ -337,7 +341,9 @@ impl Store {
         };
         if !unguarded && !self.allows(action, from, known) {
             return match action {
-                StoreAction::PutMember { .. } => Reply::Instead(Rc::clone(&self.shared)),
+                StoreAction::PutMember { .. } | StoreAction::PutStatus { .. } => {
+                    Reply::Instead(Rc::clone(&self.shared))
+                }
                 _ => Reply::Refused(Refusal::Conflict),
             };
         }
@@ -351,7 +357,7 @@ impl Store {
                 }
                 let (optime, timeline) = (*position, *timeline);
                 if let Some(lines) = history {
-                    (keys.history.revision, keys.history.lines) = (next, lines.clone());
+                    keys.history = HistoryKey { revision: next, lines: lines.clone(), unreadable: false };
                 }
                 let before = keys.status.take().unwrap_or_default();
                 keys.status = Some(StatusKey { revision: next, optime, timeline, ..before });
@@ -383,7 +389,7 @@ impl Store {
                 }
             }
             StoreAction::PutStatus { status, .. } => keys.status = Some(status_key(next, status)),
-            StoreAction::Vouch { record } => {
+            StoreAction::Vouch { record, .. } => {
                 keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record.clone() });
             }
             StoreAction::Reserve { epoch, timeline, position, newest_timeline, unguarded, .. } => {
@@ -399,7 +405,7 @@ impl Store {
                 });
             }
             StoreAction::PutHistory { lines, status, .. } => {
-                (keys.history.revision, keys.history.lines) = (next, lines.clone());
+                keys.history = HistoryKey { revision: next, lines: lines.clone(), unreadable: false };
                 keys.status = Some(status_key(next, status));
             }
             StoreAction::PutFailover { leader, candidate, scheduled_at, .. } => {
@@ -422,6 +428,7 @@ impl Store {
         let keys = &self.keys;
         let leads = |epoch: &Revision| keys.leader.as_ref().is_some_and(|leader| leader.created == *epoch);
         let initialize = keys.initialize.map_or(Revision(0), |initialize| initialize.revision);
+        let as_configured = |config: &Revision| *config == Revision(0) || keys.config_revision == *config;
         match action {
             StoreAction::Release { lease, epoch, .. } => {
                 leads(epoch) && keys.leader.as_ref().is_some_and(|leader| leader.lease == *lease)
@@ -434,11 +441,16 @@ impl Store {
             StoreAction::CompleteInitialize { epoch, initialize: mine, .. } => {
                 leads(epoch) && initialize == *mine && keys.config_revision == known.config
             }
-            StoreAction::PutStatus { epoch, .. } => leads(epoch),
-            StoreAction::Reserve { epoch, record, .. } => {
-                leads(epoch) && keys.epoch.as_ref().map_or(Revision(0), |known| known.revision) == *record
+            StoreAction::PutStatus { epoch, .. } => {
+                leads(epoch) && keys.status.as_ref().map_or(Revision(0), |status| status.revision) == known.status
             }
-            StoreAction::Vouch { record } => keys.epoch.as_ref().is_some_and(|known| known.revision == record.revision),
+            StoreAction::Reserve { epoch, record, config, .. } => {
+                let known = keys.epoch.as_ref().map_or(Revision(0), |known| known.revision);
+                leads(epoch) && known == *record && as_configured(config)
+            }
+            StoreAction::Vouch { record, config } => {
+                keys.epoch.as_ref().is_some_and(|known| known.revision == record.revision) && as_configured(config)
+            }
             StoreAction::PutHistory { epoch, revision, .. } => leads(epoch) && keys.history.revision == *revision,
             StoreAction::PutFailover { revision, epoch, .. } => {
                 let led = keys.leader.as_ref().map_or(Revision(0), |leader| leader.created);

@@ -92,6 +92,8 @@ async fn keys_are_guarded_and_live_under_leases() {
     let seen = on_both!(scripts::keys, 1);
     told(&seen, "a takes the leader key: @");
     told(&seen, "b takes it too: Conflict");
+    told(&seen, "a publishes another and knows nothing of the first: Conflict");
+    told(&seen, "a publishes another, and knows it by now: Written");
     told(&seen, "a puts its record under a lease that is gone, knowing the keys: LeaseGone");
 }
 

@@ -19,7 +19,7 @@ enum Order {
 }
 
 fn orders() -> impl Strategy<Value = Vec<Order>> {
-    let tenure = || 1..4_i64;
+    let tenure = || 0..4_i64;
     let order = prop_oneof![
         6 => (tenure(), 0..40_u64, prop::option::of(tenure()))
             .prop_map(|(tenure, at, instead_of)| Order::Arm { tenure, at, instead_of }),

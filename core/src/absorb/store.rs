@@ -153,7 +153,10 @@ fn store_refused(state: &mut State, at: Instant, action: &StoreAction, refusal: 
                 // until it is seen, authority is over and a reversible fence bridges.
                 suspend_or_spend(state, at);
             }
-            if matches!(state.tenure, Tenure::Adopting { .. }) {
+            // The race: it is of a tenure that is over, and its key is gone: another is looked for by now.
+            let leader = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
+            let sought = leader.is_some_and(|key| key.lease == *lease);
+            if sought && matches!(state.tenure, Tenure::Adopting { .. }) {
                 state.tenure = Tenure::None;
             }
         }

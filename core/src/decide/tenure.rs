@@ -177,7 +177,8 @@ fn tell_guarded(view: &View<'_>) -> Option<(Action, Reason)> {
     // Not before the pause is over: until then the operator may start it as a primary again, beside an agent that is cut
     // off and can neither take the key nor take this word back.
     let over = matches!(view.state.tenure, Tenure::None) && !paused && is_over(view);
-    over.then(|| (Action::Store(StoreAction::Vouch { record: ours.clone() }), Reason::NothingWrites))
+    let vouch = || StoreAction::Vouch { record: ours.clone(), config: view.config_revision() };
+    over.then(|| (Action::Store(vouch()), Reason::NothingWrites))
 }
 
 /// PostgreSQL is dead, or runs as a standby.

@@ -42,8 +42,8 @@ fn write_record(view: &View<'_>, held: &Held, newest_timeline: Timeline) -> Acti
     let began = record.filter(|record| record.epoch == held.epoch).map(|record| (record.timeline, record.position));
     let (timeline, position) = began.unwrap_or_else(now);
     let (epoch, record) = (held.epoch, record.map(|record| record.revision).unwrap_or_default());
-    let unguarded = view.paused();
-    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded })
+    let (unguarded, config) = (view.paused(), view.config_revision());
+    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded, config })
 }
 
 /// The greatest number that anything tells of: our directory, reservations, the history, what members are on and answer.

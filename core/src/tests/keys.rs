@@ -317,6 +317,7 @@ fn what_a_write_left_behind_is_looked_at_where_the_keys_decide() {
     assert_eq!(failing(StoreAction::ClearFailover { revision: Revision(1) }, written()), since);
     let reserve = || StoreAction::Reserve {
         unguarded: false,
+        config: Revision(0),
         epoch,
         record: EPOCH,
         timeline: crate::id::Timeline(1),
@@ -397,6 +398,10 @@ fn a_renewal_prolongs_the_tenure_that_it_is_of_and_ends_no_other() {
     }
     let searching = ended(adopting(Node::primary()), renew(OURS, EPOCH), lease_gone());
     assert_eq!(searching.tenure, Tenure::None);
+    // The bug: it was of the tenure before, whose key was gone, and a primary that looked for its next one was killed.
+    let late =
+        ended(adopting(Node::primary()).cluster(|cluster| cluster.leader = None), renew(OURS, EPOCH), lease_gone());
+    assert!(matches!(late.tenure, Tenure::Adopting { .. }));
 }
 
 /// The bug: a store refuses all of a release whose record has no lease any more, and it counted as done: nobody heard where

@@ -180,7 +180,7 @@ fn in_the_store(node: &mut Node, action: &StoreAction) {
         StoreAction::Reserve { epoch, unguarded, .. } => {
             cluster.value.epoch = Some(EpochRecord { unguarded: *unguarded, ..epoch_record("a", *epoch) });
         }
-        StoreAction::Vouch { record } => {
+        StoreAction::Vouch { record, .. } => {
             cluster.value.epoch = Some(EpochRecord { unguarded: false, ..record.clone() });
         }
         other => panic!("no reconciler orders {other:?}"),

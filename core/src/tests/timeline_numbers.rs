@@ -32,7 +32,15 @@ fn reserves(node: Node) -> Timeline {
 /// The order to reserve up to `newest`, where the record has this revision.
 fn reserve_of(record: Revision, newest: u32) -> Action {
     let (epoch, timeline, position, newest_timeline) = (EPOCH, Timeline(1), HERE, Timeline(newest));
-    Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded: false })
+    Action::Store(StoreAction::Reserve {
+        epoch,
+        record,
+        timeline,
+        position,
+        newest_timeline,
+        unguarded: false,
+        config: Revision(6),
+    })
 }
 
 #[test]
@@ -43,14 +51,15 @@ fn the_number_that_is_reserved_with_the_key_is_beyond_all_that_anything_tells_of
     });
     assert_eq!(reserves(of_a_tenure_before), Timeline(3));
     let of_a_history = Node::racing().cluster(|cluster| {
-        let line = HistoryLine {
-            timeline: Timeline(4),
-            end: Lsn(1),
+        let line = |timeline| HistoryLine {
+            timeline: Timeline(timeline),
+            end: HERE,
             reason: "no recovery target specified".into(),
             timestamp: None,
             leader: None,
         };
-        cluster.history = HistoryKey { revision: Revision(9), lines: [line].into(), ..HistoryKey::default() };
+        let lines = [line(1), line(4)].into();
+        cluster.history = HistoryKey { revision: Revision(9), lines, ..HistoryKey::default() };
     });
     assert_eq!(reserves(of_a_history), Timeline(6));
     let of_a_member = Node::racing().cluster(|cluster| {

@@ -420,6 +420,11 @@ impl<'a> View<'a> {
         self.state.memory.leaderless.map_or(self.at, |leaderless| leaderless.since)
     }
 
+    /// `mod_revision` of the configuration that is gone by, where the store has one that can be understood; 0 otherwise.
+    pub fn config_revision(&self) -> Revision {
+        self.cluster().map_or(Revision(0), |cluster| cluster.config_revision)
+    }
+
     /// The operator's request, if it is due and not stale. What is scheduled waits for the end of a pause, during which a
     /// candidate has to be named.
     pub fn due_failover(&self) -> Option<&'a FailoverKey> {

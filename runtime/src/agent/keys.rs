@@ -107,6 +107,7 @@ impl Keys {
                 self.release(lease, epoch, operations, deadline).await.map(|_| StoreDone::Released)
             }
             StoreAction::PutMember { lease, record } => self.put_member(lease, &record, deadline).await,
+            StoreAction::PutStatus { epoch, status } => self.put_status(epoch, &status, deadline).await,
             other => self.write(self.transaction(other), deadline).await,
         };
         (outcome, asked)
@@ -269,14 +270,27 @@ impl Keys {
 
     /// Guarded by what is known of our own key: another node that writes it under our name is noticed.
     async fn put_member(&self, lease: LeaseId, record: &MemberRecord, deadline: Duration) -> Outcome<StoreDone> {
-        let name = key::member(self.me.as_str());
-        let known = self.mirror.text(&name).map_or(Revision(0), |(_, revision)| Revision(revision));
-        let transaction = Transaction {
-            guards: vec![Guard::ModRevision(self.key(&name), known)],
-            operations: vec![self.member_operation(lease, record)],
-            on_refusal_read: Some(self.base.clone()),
-            then_read: None,
-        };
+        let guard = self.as_known(&key::member(self.me.as_str()));
+        self.write_or_read(vec![guard], self.member_operation(lease, record), deadline).await
+    }
+
+    /// Guarded by what is known of the key as well as by the tenure. The race: one that was told stands still in a member of
+    /// the store, a later one is done through another, and then the first arrives: it would take the position back.
+    async fn put_status(&self, epoch: Revision, status: &Status, deadline: Duration) -> Outcome<StoreDone> {
+        let guards = vec![Guard::CreateRevision(self.key(key::LEADER), epoch), self.as_known(key::STATUS)];
+        self.write_or_read(guards, self.put(key::STATUS, wire::status_json(status)), deadline).await
+    }
+
+    /// The key is as it was when it was last heard of.
+    fn as_known(&self, name: &str) -> Guard {
+        let known = self.mirror.text(name).map_or(Revision(0), |(_, revision)| Revision(revision));
+        Guard::ModRevision(self.key(name), known)
+    }
+
+    /// Where a guard fails the keys are taken in as they are: the next attempt knows them.
+    async fn write_or_read(&self, guards: Vec<Guard>, put: Operation, deadline: Duration) -> Outcome<StoreDone> {
+        let transaction =
+            Transaction { guards, operations: vec![put], on_refusal_read: Some(self.base.clone()), then_read: None };
         let transacted = self.store.transact(transaction, deadline).await;
         if let Some(snapshot) = &transacted.seen_instead {
             self.mirror.apply(snapshot);
@@ -294,6 +308,8 @@ impl Keys {
         };
         let unchanged = |name: &str, revision: Revision| Guard::ModRevision(self.key(name), revision);
         let as_leader = |epoch: Revision| Guard::CreateRevision(self.key(key::LEADER), epoch);
+        // A configuration that cannot be used has no revision.
+        let as_configured = |config: Revision| (config != Revision(0)).then(|| unchanged(key::CONFIG, config));
         match action {
             StoreAction::RaceInitialize { lease } => guarded(
                 vec![Guard::Absent(self.key(key::INITIALIZE)), Guard::Absent(self.key(key::LEADER))],
@@ -318,17 +334,16 @@ impl Keys {
                 let keys = [unchanged(key::INITIALIZE, initialize), unchanged(key::CONFIG, known)];
                 guarded([as_leader(epoch)].into_iter().chain(keys).collect(), operations)
             }
-            StoreAction::PutStatus { epoch, status } => {
-                guarded(vec![as_leader(epoch)], vec![self.put(key::STATUS, wire::status_json(&status))])
-            }
-            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded } => {
+            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded, config } => {
                 let written = EpochRecord { epoch, timeline, position, newest_timeline, unguarded, ..self.record() };
-                let guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
+                let mut guards = vec![as_leader(epoch), unchanged(key::MATRIARCH, record)];
+                guards.extend(as_configured(config));
                 guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
             }
             // Whoever took the key since has written a record of his own.
-            StoreAction::Vouch { record } => {
-                let guards = vec![unchanged(key::MATRIARCH, record.revision)];
+            StoreAction::Vouch { record, config } => {
+                let mut guards = vec![unchanged(key::MATRIARCH, record.revision)];
+                guards.extend(as_configured(config));
                 let written = EpochRecord { unguarded: false, ..record };
                 guarded(guards, vec![self.put(key::MATRIARCH, wire::epoch_json(&written))])
             }
@@ -355,7 +370,8 @@ impl Keys {
             | StoreAction::Revoke { .. }
             | StoreAction::GrantSession { .. }
             | StoreAction::KeepSession { .. }
-            | StoreAction::PutMember { .. } => unreachable!("executed by a function of its own"),
+            | StoreAction::PutMember { .. }
+            | StoreAction::PutStatus { .. } => unreachable!("executed by a function of its own"),
         }
     }
 }

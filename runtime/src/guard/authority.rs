@@ -57,7 +57,8 @@ impl Authority {
         if at <= now {
             return Err(format!("{at} is past, it is {now}: ask the store again"));
         }
-        if self.fired.is_some_and(|fired| fired.tenure == Some(tenure)) {
+        // 0 is no tenure: whoever looks for one is armed with it, again and again.
+        if tenure != LeaseId(0) && self.fired.is_some_and(|fired| fired.tenure == Some(tenure)) {
             return Err(format!("tenure {tenure} has fired and is spent: win another"));
         }
         let in_force = match self.armed {
@@ -175,6 +176,15 @@ mod tests {
         assert!(!authority.is_held() && !authority.is_due(Instant(1_000)));
         assert!(authority.arm(A, Instant(300), None, Instant(200)).is_err());
         authority.arm(B, Instant(300), None, Instant(200)).unwrap();
+    }
+
+    /// The bug: an agent's first search for a tenure had come to nothing, and no later one was armed.
+    #[test]
+    fn who_looks_for_a_tenure_is_armed_again_after_a_search_that_fired() {
+        let mut authority = Authority::default();
+        authority.arm(LeaseId(0), Instant(100), None, Instant(1)).unwrap();
+        authority.fire(Instant(101), 3);
+        authority.arm(LeaseId(0), Instant(300), None, Instant(200)).unwrap();
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl World {
         let known = Known {
             member: keys.and_then(|keys| keys.members.get(&from)).map_or(Revision(0), |key| key.revision),
             config: keys.map_or(Revision(0), |keys| keys.config_revision),
+            status: keys.and_then(|keys| keys.status.as_ref()).map_or(Revision(0), |status| status.revision),
         };
         match action {
             StoreAction::Renew { lease, epoch, .. } => Ask::Renew { lease, epoch },

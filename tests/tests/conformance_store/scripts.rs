@@ -242,6 +242,8 @@ async fn leaders_keys<S: Store>(s: &mut Script<S>) {
     };
     let publish = |epoch| StoreAction::PutStatus { epoch, status: status(0x0100_0000, 1) };
     s.order("a publishes its position", A, publish(epoch)).await;
+    s.order("a publishes another and knows nothing of the first", A, publish(epoch)).await;
+    s.order("a publishes another, and knows it by now", A, publish(epoch)).await;
     s.order("a tenure that is none publishes one", B, publish(Revision(epoch.0 + 1))).await;
     let line = HistoryLine {
         timeline: Timeline(1),

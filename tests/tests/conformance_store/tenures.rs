@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use matriarch_core::action::StoreAction;
-use matriarch_core::id::{Lsn, Revision, Timeline};
+use matriarch_core::id::{Lsn, Revision, SystemId, Timeline};
 use matriarch_core::view::store::{ClusterView, EpochRecord};
 
 use crate::scripts::{Script, acquire, epoch};
@@ -18,11 +18,24 @@ fn reserve(epoch: Revision, record: Revision, newest: u32, unguarded: bool) -> S
         position: Lsn(7),
         newest_timeline: Timeline(newest),
         unguarded,
+        config: Revision(0),
     }
 }
 
 fn vouch(record: &EpochRecord) -> StoreAction {
-    StoreAction::Vouch { record: record.clone() }
+    StoreAction::Vouch { record: record.clone(), config: Revision(0) }
+}
+
+/// The same, decided on when this was the configuration.
+fn on(order: StoreAction, configured: Revision) -> StoreAction {
+    match order {
+        StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded, .. } => {
+            let config = configured;
+            StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded, config }
+        }
+        StoreAction::Vouch { record, .. } => StoreAction::Vouch { record, config: configured },
+        other => other,
+    }
 }
 
 fn record(view: &ClusterView) -> EpochRecord {
@@ -36,7 +49,17 @@ pub(crate) async fn reservations<S: Store>(s: &mut Script<S>) {
     s.order("a takes the leader key", A, acquire(a, &seen)).await;
     let seen = s.look().await;
     let (tenure, first) = (epoch(&seen), record(&seen));
-    s.order("a reserves a number", A, reserve(tenure, first.revision, 3, true)).await;
+    let complete = StoreAction::CompleteInitialize {
+        epoch: tenure,
+        system_id: SystemId(7_000_000_000_000_000_000),
+        initialize: Revision(0),
+        config: Revision(0),
+    };
+    s.order("a completes the cluster and writes its configuration", A, complete).await;
+    let configured = s.look().await.config_revision;
+    let before = Revision(configured.0 - 1);
+    s.order("a reserves on another configuration", A, on(reserve(tenure, first.revision, 3, true), before)).await;
+    s.order("a reserves a number", A, on(reserve(tenure, first.revision, 3, true), configured)).await;
     let seen = s.look().await;
     s.order("a reserves another and knows nothing of the first", A, reserve(tenure, first.revision, 4, false)).await;
     let second = record(&seen);
@@ -53,7 +76,8 @@ pub(crate) async fn reservations<S: Store>(s: &mut Script<S>) {
     s.order("a lets go", A, StoreAction::Revoke { lease: a }).await;
     let seen = s.look().await;
     s.order("a reserves after its tenure", A, reserve(tenure, record(&seen).revision, 6, false)).await;
-    s.order("a vouches for its record", A, vouch(&record(&seen))).await;
+    s.order("a vouches on another configuration", A, on(vouch(&record(&seen)), before)).await;
+    s.order("a vouches for its record", A, on(vouch(&record(&seen)), configured)).await;
     s.look().await;
     s.order("a vouches again and knows nothing of the first", A, vouch(&record(&seen))).await;
     let seen = s.look().await;

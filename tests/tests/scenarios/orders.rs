@@ -170,7 +170,7 @@ impl World {
                     unguarded,
                 });
             }
-            StoreAction::Vouch { record } => {
+            StoreAction::Vouch { record, .. } => {
                 self.keys.epoch = Some(EpochRecord { revision: next, unguarded: false, ..record });
             }
             StoreAction::PutHistory { lines, status, .. } => {

@@ -32,9 +32,11 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if let Some(left) = view.vetoed_for() {
         return Some(Verdict::wait(Reason::PromotionVetoed { left_ms: ms(left) }));
     }
-    // A cluster that was never completed has one node with data: the one that initialised it.
+    // A cluster that was never completed has one node with data: the one that initialised it. Where no key tells so it may
+    // have been another that led.
     if view.unfinished_bootstrap() && view.dead() {
-        return Some(campaign(view));
+        let unknown = unknown_cluster(view, cluster).filter(|_| !view.initialising());
+        return unknown.or_else(|| Some(campaign(view)));
     }
     if view.phase() != Some(Phase::Ready) {
         return None;
@@ -201,17 +203,14 @@ fn contest(view: &View<'_>, cluster: &ClusterView, wish: Wish, mine: &Position, 
     {
         return Some(reason);
     }
-    if let Some(who) = primary_without_record(view, cluster) {
+    // Whatever keeps one from taking over does not keep it from being the primary that it is.
+    if let Some(who) = last_told_primary(view) {
         return Some(Reason::PrimaryAlive { who });
     }
     // What one has answered counts also when its record was garbled since.
     for (name, record) in others(view) {
         let now = told(view, name, began);
         let Some(answer) = now.or_else(|| told_before(view, name, began)) else { continue };
-        // Whatever keeps it from taking over does not keep it from being the primary that it is.
-        if answer.primary && now.is_some() {
-            return Some(Reason::PrimaryAlive { who: name.clone() });
-        }
         // Whose record has ended does not reach the store, and could not take the key.
         if answer.barred || !cluster.members.contains_key(name) {
             continue;
@@ -321,8 +320,10 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
     // began where it went another way.
     let mut leaders = told.clone().map(|(timeline, _)| timeline).chain(status.map(|status| status.timeline));
     let foreign = leaders.find(|timeline| mine.history.end_of(*timeline).is_none());
-    let parted =
-        foreign.and_then(|foreign| told.clone().rev().find(|(timeline, _)| *timeline < foreign)).map(|(_, end)| end);
+    let parted = foreign.and_then(|foreign| {
+        let before = told.clone().rev().find(|(timeline, _)| *timeline < foreign).map(|(_, end)| end);
+        before.or_else(|| parted_untold(mine))
+    });
     // The leader's timeline began, here, beyond what the leader told of it: this is another of that number.
     let twin = status.and_then(|status| {
         let began = mine.history.begin_of(status.timeline).filter(|began| *began > status.optime)?;
@@ -335,16 +336,25 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
     left.min().filter(|at| *at < mine.flushed)
 }
 
-/// Who answered as a running primary since there is no leader, and has no member record any more to be asked again by
-/// (or none that tells how): what it has renewed before it answered ends within a ttl.
-fn primary_without_record(view: &View<'_>, cluster: &ClusterView) -> Option<Member> {
+/// The lines begin later than where this node and the leaders parted (`max_timelines_history`): all of its own timeline may
+/// be beside theirs. What a Patroni member is on says nothing of where that began.
+fn parted_untold(mine: &Position) -> Option<Lsn> {
+    let told_whole = mine.history.timeline == Timeline(1) || !mine.history.ancestors.is_empty();
+    mine.history.begin_of(mine.history.timeline).filter(|_| told_whole)
+}
+
+/// Who answered as a running primary since there is no leader, and nothing else since: what it has renewed before it
+/// answered ends within a ttl.
+///
+/// The race: the key went before its time, and its holder hears nothing of the store. It says that it is the primary, and its
+/// next answer is lost, or it has no record any more to be asked again by: it would be overtaken while it writes.
+fn last_told_primary(view: &View<'_>) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {
         seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + view.config().ttl
     };
     let mut answers = view.state.peers.answers.iter();
-    let alive = answers.find(|(name, seen)| !cluster.can_be_asked(name) && counts(seen));
-    alive.map(|(name, _)| name.clone())
+    answers.find(|(_, seen)| counts(seen)).map(|(name, _)| name.clone())
 }
 
 /// Among equals: the higher priority, then the name that sorts first. Only an order that all agree on, so that they do

@@ -79,10 +79,6 @@ fn holds_what_was_released(view: &View<'_>, cluster: &ClusterView, leader: &Memb
 /// The race: it has decided to release the key to the candidate of the request before, and the operator names another that
 /// it would have refused.
 fn has_released_since<'a>(view: &View<'a>, cluster: &'a ClusterView, asked: Revision) -> Option<&'a Member> {
-    // In a pause nobody races unasked: his word is all there is.
-    if view.paused() {
-        return None;
-    }
     let vanished = view.state.store.vanished.as_ref().map(|vanished| &vanished.who);
     let last = vanished.or(cluster.epoch.as_ref().map(|record| &record.member))?;
     released(view, cluster, last).is_some_and(|status| asked < status.revision).then_some(last)

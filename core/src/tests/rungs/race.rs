@@ -107,7 +107,8 @@ fn who_said_that_it_is_ahead_goes_first_also_while_it_cannot_say_it_again() {
     assert_eq!(silent(told_ms_ago(1_000, ahead, false)), "behind_peer");
     assert_eq!(silent(told_ms_ago(1_001, ahead, false)), "asking_lease", "somebody led since");
     assert_eq!(silent(told_ms_ago(1_000, HERE, false)), "asking_lease");
-    assert_eq!(silent(told_ms_ago(1_000, HERE, true)), "asking_lease", "its tenure is over");
+    // The bug: it was the primary, said so, and was overtaken when its next answer was lost.
+    assert_eq!(silent(told_ms_ago(1_000, HERE, true)), "primary_alive");
     let ahead_and = |change: fn(&mut crate::state::State)| silent(told_ms_ago(1_000, ahead, false).with(change));
     assert_eq!(ahead_and(|state| state.peers.unreachable.extend([(Member::new("c"), at(0))])), "asking_lease");
     assert_eq!(ahead_and(|state| state.memory.leaderless = leaderless_since(at(0).back(seconds(5)))), "asking_lease");
@@ -303,6 +304,29 @@ fn who_is_on_another_timeline_of_that_number_left_where_its_own_began() {
     });
     let reason = node.decide().1.reason;
     assert_eq!(reason, crate::reason::Reason::BranchAwaited { at: began, left_ms: 5_000 });
+}
+
+/// The bug: with `max_timelines_history` the lines begin later than where a node left, and it won by its bare position.
+#[test]
+fn who_left_before_the_oldest_line_that_is_kept_has_left_with_its_whole_timeline() {
+    let node = |history: History, flushed: u64| {
+        let mut node = Node::racing().dir(Cluster { history, ..standby_dir() }).cluster(|cluster| {
+            let timeline = crate::id::Timeline(2);
+            let line =
+                HistoryLine { timeline, end: Lsn(HERE.0 - 8), reason: String::new(), timestamp: None, leader: None };
+            cluster.history = HistoryKey { revision: Revision(50), lines: vec![line], ..HistoryKey::default() };
+            let (optime, timeline) = (HERE, crate::id::Timeline(3));
+            cluster.status = Some(StatusKey { optime, timeline, ..StatusKey::default() });
+        });
+        node.state.postgres.sql.as_mut().expect("it has answered").value.flushed = Lsn(flushed);
+        node.concludes().1
+    };
+    assert_eq!(node(History::first(crate::id::Timeline(1)), HERE.0 + 8), "branch_left");
+    assert_ne!(
+        node(branch(Lsn(HERE.0 - 0x40)), HERE.0 - 8),
+        "branch_left",
+        "it is on the branch that the line tells of"
+    );
 }
 
 /// A branch that somebody began by hand has the greatest number, and holds nothing that the leader wrote since.
@@ -642,6 +666,9 @@ fn a_primary_that_left_no_record_bars_for_a_ttl() {
     assert_eq!(node(now, true).concludes().1, "primary_alive");
     assert_ne!(node(now, false).concludes().1, "primary_alive", "a standby without a record bars nobody");
     assert_ne!(node(now.back(seconds(1)), true).concludes().1, "primary_alive", "told while there was a leader");
+    let later = |ms| granted(node(now, true).later(ms)).decide().1.reason.code();
+    assert_eq!(later(29_999), "primary_alive");
+    assert_ne!(later(30_000), "primary_alive", "what it held is over");
     // The bug: a record that somebody had overwritten with nonsense was one, and nobody was asked by it.
     let garbled = node(now, true).cluster(|cluster| {
         let key = crate::view::store::MemberKey {

@@ -3,7 +3,7 @@
 use super::pause::{hears, pause, paused, unguarded};
 use super::*;
 use crate::action::StoreAction;
-use crate::config::RETRY_PAUSE;
+use crate::config::{RACE_WINDOW, RETRY_PAUSE};
 use crate::decide;
 use crate::view::peers::PeerAnswer;
 use crate::view::store::ClusterView;
@@ -55,6 +55,8 @@ fn takes_over(request: Revision, released: bool) -> bool {
         node.state.postgres.sql = Some(Seen::new(standby_sql(None), node.now, node.now));
         // Keys that were written since, of no interest here.
         orders.extend(hears(&mut node, keys(101 + 2 * i64::from(round))));
+        orders.extend(actions(&node.tick()));
+        node.now = node.now + RACE_WINDOW;
         orders.extend(actions(&node.tick()));
     }
     orders.iter().any(|order| matches!(order, Action::Store(StoreAction::GrantTenure { .. })))
