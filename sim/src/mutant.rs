@@ -109,6 +109,8 @@ pub enum Mutant {
     StaleSnapshotAccepted,
     /// Whoever has pledged forgets it while nobody leads, and goes by the leader that was there before.
     PledgeForgotten,
+    /// Whoever could take over has always been there: nobody is asked before writes are held.
+    HeirsAtOnce,
     /// Core forgets what is under way, and which numbers it has given.
     OperationsForgotten,
     /// Nothing ends a request to the store that gets no answer: neither the executor's limit nor a timer of core's.
@@ -141,7 +143,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -199,6 +201,7 @@ impl Mutant {
         Self::RestlessLeader,
         Self::ModeUnheard,
         Self::ForeignDataOurs,
+        Self::HeirsAtOnce,
         Self::ClonedFromTheEmpty,
         Self::ResumeHeardByTheLeader,
         Self::FoundOfAnother,
@@ -214,7 +217,7 @@ impl Mutant {
             | Self::LetGoUntold => &["S30"],
             Self::RefusedRenewalIsUnknown | Self::LockUnconfirmed => &["S6"],
             Self::UnknownIsDone => &["S30", CRASH],
-            Self::UnknownRenewalIsRefused | Self::RestlessLeader => &["L6"],
+            Self::UnknownRenewalIsRefused | Self::RestlessLeader | Self::HeirsAtOnce => &["L6"],
             Self::WallClock => &["L5", CRASH],
             Self::GuardNeverFires | Self::ReleasedAlive => &["S7"],
             Self::OrphansLive => &["S7", "M2"],

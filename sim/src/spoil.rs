@@ -2,7 +2,7 @@
 //! orders is bent in `mutant.rs`.
 
 use matriarch_core::state::{Ops, State};
-use matriarch_core::time::Seen;
+use matriarch_core::time::{Instant, Seen};
 use matriarch_core::view::postgres::DataDir;
 use matriarch_core::view::store::{ClusterView, LeaderKey};
 
@@ -38,6 +38,7 @@ impl Mutant {
             }
             Self::ClonedFromTheEmpty => takes_the_empty_for_a_leader(state),
             Self::FoundOfAnother => believes_it_of_the_next(state),
+            Self::HeirsAtOnce => state.memory.heirs_since = Some(Instant::default()),
             Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use matriarch_sim::coverage::{Coverage, EVIDENCE};
-use matriarch_sim::fault::{KINDS, Plan};
+use matriarch_sim::fault::{Fault, KINDS, Plan, When};
 use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::{quiet_assertions, run};
 use matriarch_sim::trace::Trace;
@@ -96,6 +96,9 @@ fn plans_that_broke_something_once_do_not_any_more() {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(!plan.story.is_empty() && plan.broke.is_some(), "{} tells no story", path.display());
         assert!(!plan.reaches.is_empty(), "{} does not say what its story cannot be told without", path.display());
+        // Where the order does not come the fault would strike later, and have nothing to do with it.
+        let waits = |fault: &Fault| matches!(fault.when, When::Order { or_at_ms: Some(_), .. });
+        assert!(!plan.faults.iter().any(waits), "{}: a fault strikes without its order", path.display());
         let planned = plan.faults.len();
         let ran = run(plan.clone(), None, Trace::hash_only());
         assert_eq!(ran.violation, None, "{}", path.display());

@@ -1,4 +1,4 @@
-//! L4: every operation ends by its deadline, and every request of an operator is answered.
+//! L4: every operation ends by its deadline, and every request of an operator is answered; whom he stops leaves.
 
 use std::time::Duration;
 
@@ -8,10 +8,20 @@ use crate::node::NodeId;
 use crate::time::ms;
 use crate::world::World;
 
+/// Not a number of a request, of which an agent is asked a few.
+const LEAVE: RequestId = RequestId(u64::MAX);
+
 impl World {
     /// An operator asks an agent.
     pub fn note_asked(&mut self, node: NodeId, boot: u32, request: RequestId) {
         self.checks.asked.insert((node, boot, request), self.now);
+    }
+
+    /// An operator stops an agent: it leaves, as it would answer.
+    pub fn note_asked_to_leave(&mut self, node: NodeId) {
+        if let Some(boot) = self.nodes[node.0].agent.as_ref().map(|agent| agent.boot) {
+            self.checks.asked.entry((node, boot, LEAVE)).or_insert(self.now);
+        }
     }
 
     /// The operator is answered.
@@ -82,6 +92,22 @@ mod tests {
         assert_eq!(asked(1, false), Some("L4"));
         assert_eq!(asked(1, true), None);
         assert_eq!(asked(7, false), None, "that agent is gone");
+        let stays = |is_there: bool| {
+            broken(move |world| {
+                let node = leader(world);
+                world.now = Time(0);
+                world.note_asked_to_leave(node);
+                world.now = Time::from_ms(600_000);
+                for node in &mut world.nodes {
+                    node.agent.as_mut().unwrap().state.ops = Ops::default();
+                }
+                if !is_there {
+                    world.nodes[node.0].agent = None;
+                }
+                world.check_ends();
+            })
+        };
+        assert_eq!((stays(true), stays(false)), (Some("L4"), None));
     }
 
     #[test]

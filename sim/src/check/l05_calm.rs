@@ -13,9 +13,8 @@ use crate::world::World;
 /// So many orders of one kind a node gives in a second at most, or to one peer.
 const A_SECOND_MAX: u32 = 60;
 
-/// So often a node concludes something else in the last minute of a calm world at most: a switchover that was scheduled begins,
-/// asks its candidate, has a checkpoint written, finds that the candidate lacks something, and is over.
-const DECISIONS_MAX: u32 = 5;
+/// So often a node concludes something else in the last minute of a calm world at most.
+const DECISIONS_MAX: u32 = 2;
 
 impl World {
     /// Every order counts in its second, and two minutes after the faults ended in all.
@@ -35,15 +34,23 @@ impl World {
             // all take part in.
             let races = self.serving().is_none();
             self.checks.calm_orders += if races { 0 } else { effects.orders.len() as u64 };
-            let asked = races || self.is_on_an_errand();
+            let asked = races || self.is_on_an_errand() || self.is_asked_to_move(node);
             let settled = !started && self.checks.left_out != Some(node) && !asked;
             self.checks.calm_decisions[node.0] += u32::from(settled && effects.decision.is_some());
         }
     }
 
-    /// An operator's errand begins: what led to it was no restlessness.
-    pub(super) fn forgive_decisions(&mut self) {
-        self.checks.calm_decisions.fill(0);
+    /// An operator's errand begins there: what led to it was no restlessness.
+    pub(super) fn forgive_decisions(&mut self, node: NodeId) {
+        self.checks.calm_decisions[node.0] = 0;
+    }
+
+    /// The time of an operator's request has come, by the node's clock: its candidates are asked, a checkpoint is written, it
+    /// is found that one lacks something, and the request is over.
+    fn is_asked_to_move(&self, node: NodeId) -> bool {
+        let wall = self.nodes[node.0].clock.wall(self.now);
+        let request = self.store.keys().failover.as_ref();
+        request.is_some_and(|request| request.scheduled_at.is_none_or(|at| at <= wall))
     }
 
     fn count_busy(&mut self, node: NodeId, kinds: impl Iterator<Item = (&'static str, u32)>) {
@@ -150,7 +157,7 @@ mod tests {
         world.now = Time::from_ms(131_000);
         world.count_orders(standby, &news(true));
         assert_eq!(world.checks.calm_decisions[standby.0], 1, "that is over");
-        world.forgive_decisions();
+        world.forgive_decisions(standby);
         assert_eq!(world.checks.calm_decisions[standby.0], 0, "another errand begins, and this led to it");
     }
 

@@ -72,7 +72,7 @@ impl World {
         };
         if begins {
             self.checks.errands.since = Some(self.now);
-            self.forgive_decisions();
+            self.forgive_decisions(node);
         }
     }
 
@@ -162,13 +162,13 @@ impl World {
     }
 
     /// The store has gone back: its keys are not believed for as long as a tenure may last.
-    fn is_disbelieved(&self) -> bool {
+    pub(super) fn is_disbelieved(&self) -> bool {
         let ttl = ms(2 * self.settings.ttl_ms);
         self.checks.restored.is_some_and(|at| self.now.since(at) < ttl)
     }
 
     /// The store has answered the node for a while, at once. One that takes its time is no key that is there.
-    fn hears_the_store(&self, node: NodeId) -> bool {
+    pub(super) fn hears_the_store(&self, node: NodeId) -> bool {
         let quiet = self.is_quiet(node, self.settings.retry_timeout_ms + 2000);
         quiet && self.was_prompt() && self.store_answers(node)
     }

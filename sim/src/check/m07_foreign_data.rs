@@ -20,18 +20,27 @@ impl World {
         if !touches || !self.is_foreign(node) {
             return;
         }
-        // It has looked at the directory since, and the keys tell which cluster this is; where an operator has deleted
-        // `initialize`, whoever leads writes it again, and others hear of it a moment later. What a dead server may have left
-        // behind is ended before anything is known.
+        // It has looked at the directory since. What a dead server may have left behind is ended before anything is known.
         let runs = self.now.since(self.nodes[node.0].booted) >= ms(1000);
         let seen = runs && self.is_quiet(node, 1000) && !self.nodes[node.0].files.hidden;
-        let heard = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.mirror.system_id());
-        let told = [self.store.keys().system_id(), heard];
-        let known = self.checks.system.is_some() && told.iter().all(|told| *told == self.checks.system);
-        if seen && known {
+        if seen && self.knows_the_cluster(node) {
             let (what, why) = (crate::coverage::kind(&order.action), order.because.code());
             self.violated("M7", format!("{} has another cluster's data and does {what} ({why})", self.names[node.0]));
         }
+    }
+}
+
+impl World {
+    /// Its agent was told which cluster this is, also where an operator has deleted `initialize` since; or its disk tells that
+    /// it has led this one, and the record of who led last is there.
+    fn knows_the_cluster(&self, node: NodeId) -> bool {
+        let Some(ours) = self.checks.system else { return false };
+        let host = &self.nodes[node.0];
+        let (boot, told) = self.checks.told_system[node.0];
+        let told = host.agent.as_ref().is_some_and(|agent| agent.boot == boot && told == Some(ours));
+        let keys = self.store.keys();
+        let led = host.files.epoch.is_some_and(|file| file.system_id == ours && file.store == keys.store);
+        told || (led && keys.epoch.is_some())
     }
 }
 
@@ -64,13 +73,17 @@ mod tests {
         assert_eq!(does(start(), just_now), None, "it has not looked yet");
         let began = |world: &mut World, node: NodeId| world.nodes[node.0].booted = world.now;
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), began), None, "it has only just started");
-        let unknown = |world: &mut World, _: NodeId| world.store.forge(|keys| keys.initialize = None);
-        assert_eq!(does(start(), unknown), None, "nothing tells which cluster this is");
-        let unheard = |world: &mut World, node: NodeId| {
-            let agent = world.nodes[node.0].agent.as_mut().unwrap();
-            std::rc::Rc::make_mut(&mut agent.mirror).initialize = None;
-        };
+        let deleted = |world: &mut World, _: NodeId| world.store.forge(|keys| keys.initialize = None);
+        assert_eq!(does(start(), deleted), Some("M7"), "it was told which cluster this is");
+        let unheard = |world: &mut World, node: NodeId| world.checks.told_system[node.0].1 = None;
         assert_eq!(does(start(), unheard), None, "it is told only now");
+        let of_another_agent = |world: &mut World, node: NodeId| world.checks.told_system[node.0].0 += 1;
+        assert_eq!(does(start(), of_another_agent), None);
+        let led = |world: &mut World, node: NodeId| {
+            world.checks.told_system[node.0].1 = None;
+            world.nodes[node.0].files.epoch = world.nodes[leader(world).0].files.epoch;
+        };
+        assert_eq!(does(start(), led), Some("M7"), "its disk tells");
         let system = |world: &mut World, node: NodeId| {
             let ours = world.checks.system.unwrap();
             world.nodes[node.0].server.initdb(&mut world.wal, ours);

@@ -160,12 +160,16 @@ pub struct Checks {
     limit_lost: bool,
     /// What a leader last published of its position.
     published: Option<Place>,
+    /// `history` is gone, and no leader has published anything since: nobody can know which branch that was on.
+    branches_untold: bool,
     /// When the store lost a tenure of which not all had heard: whoever had not may begin another beside it.
     pub unaware: Option<Time>,
     /// When the store was restored from a backup last.
     restored: Option<Time>,
     /// The system identifier of the cluster.
     system: Option<SystemId>,
+    /// The system identifier that each agent was told last, by its boot.
+    told_system: [(u32, Option<SystemId>); NODES_MAX],
     /// The right to initialise, or that it was used.
     initialize: Option<Initialize>,
     /// The newest revision that each agent has decided on, by its boot.

@@ -117,6 +117,7 @@ impl World {
         let own = timeline == Timeline(0) || timeline == self.wal.timeline(end);
         if own && self.wal.lsn(end) >= position {
             self.checks.published = Some(self.wal.back_to(end, position));
+            self.checks.branches_untold = false;
         }
     }
 

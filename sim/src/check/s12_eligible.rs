@@ -29,6 +29,8 @@ pub struct Told {
     heard: Instant,
     /// The answer, and where in the WAL that is.
     answer: Option<(PeerAnswer, Option<Place>)>,
+    /// When it was asked last what it answered as a running primary, and has not taken back since.
+    primary: Option<Instant>,
 }
 
 impl World {
@@ -39,7 +41,11 @@ impl World {
             Outcome::Done(answer) => Some((answer.clone(), self.place_of(from, answer))),
             Outcome::Refused(_) | Outcome::Unknown(_) => None,
         };
-        self.checks.told[node.0].insert(from, Told { asked, heard, answer });
+        let primary = match &answer {
+            Some((answer, _)) => answer.primary.then_some(asked),
+            None => self.checks.told[node.0].get(&from).and_then(|before| before.primary),
+        };
+        self.checks.told[node.0].insert(from, Told { asked, heard, answer, primary });
     }
 
     /// The host has booted: what its agent was told before is dated by a clock that is no more.
@@ -79,12 +85,15 @@ impl World {
         let wished = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(&self.names[node.0]));
         let patient = view.at < view.leaderless_since() + AHEAD_PATIENCE;
         let mine = self.nodes[node.0].place()?;
+        // What it renewed before it said so ends within a ttl.
+        let ttl = agent.state.config.ttl;
+        let serves = |told: &Told| told.primary.is_some_and(|at| at >= view.leaderless_since() && view.at < at + ttl);
+        if let Some((primary, _)) = self.checks.told[node.0].iter().find(|(_, told)| serves(told)) {
+            return Some(format!("beside the primary {}, which has answered", self.names[primary.0]));
+        }
         for (from, told) in self.checks.told[node.0].iter().filter(|(_, told)| told.asked >= began) {
             let Some((answer, place)) = &told.answer else { continue };
             let who = &self.names[from.0];
-            if answer.primary {
-                return Some(format!("beside the primary {who}, which has answered"));
-            }
             // Whose record has ended does not reach the store, and could not take the key.
             if answer.barred || wished || !cluster.members.contains_key(who) {
                 continue;
@@ -122,7 +131,8 @@ impl World {
         let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline >= branch);
         let newer = told && branch > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
-        let published = self.checks.released.or(self.checks.published)?;
+        let published = self.checks.published.filter(|_| !self.checks.branches_untold);
+        let published = self.checks.released.or(published)?;
         // As it seems to whoever compares numbers and positions, where an operator's timeline has the number of a leader's.
         let kept = |place| {
             let twins = self.are_twins_by_hand(place, published);
@@ -156,7 +166,11 @@ impl World {
         if failover && request.map(|request| request.revision) > told {
             self.checks.handed_over = None;
         }
-        self.checks.by_word = failover && self.checks.handed_over.is_none();
+        // Nor is what was asked of a leader that has stopped cleanly and given its key away since, whomever for.
+        let last = self.checks.last_leader.and_then(|last| self.store.keys().members.get(&self.names[last.0]));
+        let gave_it_away = self.checks.released.is_some() && last.map(|key| key.revision) == told;
+        let before = gave_it_away && request.map(|request| request.revision) < told;
+        self.checks.by_word = failover && self.checks.handed_over.is_none() && !before;
         if wished {
             self.note_wish(node);
         }
@@ -260,6 +274,26 @@ mod tests {
         assert_eq!(races(0, |_| ()), None, "as far as the other");
         assert_eq!(races(2, |answer| answer.barred = true), None, "who is barred need not be waited for");
         assert_eq!(races(0, |answer| answer.primary = true), Some("S12"));
+        let then_silent = |later_ms: u64| {
+            broken(move |world| {
+                let (node, peer) = (standby(world), other_standby(world));
+                let at = world.clock(node);
+                let told = world.nodes[peer.0].agent.as_ref().unwrap();
+                let answer = PeerAnswer { primary: true, ..View { at, state: &told.state }.own_answer() };
+                world.note_told(node, peer, at, &Outcome::Done(answer));
+                world.now = world.now + ms(later_ms);
+                let (since, at) = (at, world.clock(node));
+                for other in [peer, leader(world)] {
+                    world.note_told(node, other, at, &Outcome::Unknown("lost".into()));
+                }
+                let agent = world.nodes[node.0].agent.as_mut().unwrap();
+                agent.state.memory.race = Some((Revision(1), at));
+                agent.state.memory.leaderless = Some(Leaderless { since, revision: Revision(1) });
+                world.check_campaign(node);
+            })
+        };
+        assert_eq!(then_silent(1000), Some("S12"), "its next answer was lost");
+        assert_eq!(then_silent(30_000), None, "what it held is over");
         let receives = |answer: &mut PeerAnswer| (answer.receives, answer.pledge) = (true, None);
         assert_eq!(races(0, receives), Some("S12"), "more may come to it");
     }

@@ -10,6 +10,7 @@ impl World {
     /// all of it.
     pub fn note_history_lost(&mut self) {
         self.checks.history = self.store.keys().history.revision;
+        self.checks.branches_untold = true;
     }
 
     /// The keys have changed.

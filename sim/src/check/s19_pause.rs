@@ -70,6 +70,8 @@ impl World {
         if known_boot == boot && keys.revision < revision {
             return;
         }
+        let (of, known) = self.checks.told_system[node.0];
+        self.checks.told_system[node.0] = (boot, keys.system_id().or(known.filter(|_| of == boot)));
         let record = keys.epoch.as_ref();
         let told = record.is_some_and(|record| record.unguarded && record.member == self.names[node.0]);
         self.checks.pauses.told[node.0] = told;
@@ -185,9 +187,10 @@ impl World {
         let since = since.max(self.checks.quiet_since[node.0]);
         let let_go = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.state.memory.let_go);
         // And what was made a primary before the pause, beside whoever leads, is no wish of this pause: one that was away and
-        // has not known it then ends that, unless it has let it go.
+        // has not known it then ends that at once, unless it has let it go.
         let beside = self.leading().is_some_and(|leading| leading != node) && !let_go;
-        let wished = |at: &Time| !beside || self.checks.pauses.since.is_none_or(|paused| *at >= paused);
+        let fresh = self.now.since(since.max(self.nodes[node.0].booted)) < LET_GO_WITHIN;
+        let wished = |at: &Time| !(beside && fresh) || self.checks.pauses.since.is_none_or(|paused| *at >= paused);
         let by_hand = self.checks.by_hand[node.0].as_ref().is_some_and(wished) && !led;
         let reads = !let_go && self.now.since(since) < LET_GO_WITHIN;
         if stops && !recovers && !by_hand && (begun || reads || !self.checks.pauses.told[node.0]) {
@@ -318,19 +321,23 @@ mod tests {
         };
         assert_eq!(does(Action::Guard(GuardAction::Fire), leader, stood_still), None, "it had not");
         assert_eq!(does(Action::Guard(GuardAction::KillOrphans), leader, |_, _| ()), None, "they are no PostgreSQL");
-        let by_hand = |at: fn(&World) -> Time, let_go: bool| {
+        let by_hand = |at: fn(&World) -> Time, let_go: bool, seen_now: bool| {
             broken(move |world| {
                 paused(world);
                 let node = standby(world);
                 world.nodes[node.0].server.postmaster.as_mut().unwrap().in_recovery = false;
                 world.checks.by_hand[node.0] = Some(at(world));
                 world.nodes[node.0].agent.as_mut().unwrap().state.memory.let_go = let_go;
+                if seen_now {
+                    world.checks.pauses.seen[node.0].2 = Some(world.now);
+                }
                 world.check_paused_order(node, &order(stop()));
             })
         };
-        assert_eq!(by_hand(|world| world.now, false), Some("S19"), "an operator has promoted it in the pause");
-        assert_eq!(by_hand(|_| Time(0), false), None, "it ran beside the leader before");
-        assert_eq!(by_hand(|_| Time(0), true), Some("S19"), "and was let go");
+        assert_eq!(by_hand(|world| world.now, false, true), Some("S19"), "an operator has promoted it in the pause");
+        assert_eq!(by_hand(|_| Time(0), false, true), None, "it ran beside the leader before");
+        assert_eq!(by_hand(|_| Time(0), false, false), Some("S19"), "and was left alone for a minute");
+        assert_eq!(by_hand(|_| Time(0), true, true), Some("S19"), "and was let go");
     }
 
     #[test]

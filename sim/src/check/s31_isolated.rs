@@ -32,7 +32,7 @@ impl World {
             // Backends without a postmaster cannot be held by core's order: the guard kills them instead.
             let writes = !observes && self.writes_by_rule(node.id) && node.server.orphans.is_none();
             // An agent that was started meanwhile knows of nobody: the guard ends what it does not find the tenure of.
-            let known = |heir: &&NodeId| self.was_told_of(NodeId(index), **heir);
+            let known = |heir: &&NodeId| node.booted <= since || self.was_told_of(node.id, **heir);
             let mut heirs = isolation.heirs.iter().filter(known);
             if writes && self.was_prompt() && heirs.any(|heir| self.may_take_over(*heir)) {
                 let what = format!("{} hears nobody since {since} and acknowledges commits", self.names[index]);
@@ -180,9 +180,15 @@ mod tests {
             None,
             "their records had ended when it last heard of the store"
         );
+        let forgotten = |world: &mut World, node: NodeId| {
+            let agent = world.nodes[node.0].agent.as_mut().unwrap();
+            std::rc::Rc::make_mut(&mut agent.mirror).members.clear();
+        };
+        assert_eq!(alone(&[What::Isolate], false, forgotten), Some("S31"), "it knew of them once");
         let started = |world: &mut World, node: NodeId| {
             let agent = world.nodes[node.0].agent.as_mut().unwrap();
             std::rc::Rc::make_mut(&mut agent.mirror).members.clear();
+            world.nodes[node.0].booted = world.now + ms(1);
         };
         assert_eq!(
             alone(&[What::Isolate], false, started),

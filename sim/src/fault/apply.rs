@@ -180,6 +180,7 @@ impl World {
                 self.later(ms(for_ms), Due::StartAgent(node));
             }
             What::StopAgent(_) => {
+                self.note_asked_to_leave(node);
                 self.tell(node, ms(1), Message::event(Event::ShutdownAsked));
                 self.later(ms(for_ms), Due::StartAgent(node));
             }
