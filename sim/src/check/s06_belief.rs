@@ -41,11 +41,13 @@ impl World {
         }
     }
 
-    /// Where the key went early its holder has to hear of it: by a watch, or by the next renewal.
+    /// Where the key went early its holder has to hear of it: by a watch, or by the next renewal; or, where it hears nothing of
+    /// the store, its tenure ends.
     pub(super) fn may_not_have_heard(&self, node: NodeId, lease: LeaseId, ttl: Duration) -> bool {
         let quiet = self.now.since(self.checks.quiet_since[node.0]) > heard_within(ttl);
+        let limit = if self.store_answers(node) { heard_within(ttl) } else { ttl };
         let early = self.checks.early.get(&lease);
-        early.is_some_and(|early| !quiet || self.now.since(*early) <= heard_within(ttl))
+        early.is_some_and(|early| !quiet || self.now.since(*early) <= limit)
     }
 
     /// The same, of a lease of which nobody knows any more for how long it was granted: for no longer than was ever asked.

@@ -126,6 +126,21 @@ mod tests {
             world.became_writable(node);
         });
         assert_eq!(long_ago, Some("S8"), "it has heard of that by now");
+        let alone = |for_ms: u64| {
+            broken(move |world| {
+                let (node, lease) = (leader(world), key(world).lease);
+                world.store_leader = None;
+                world.checks.early.insert(lease, world.now);
+                world.store.end(lease, Gone::Early);
+                world.now = world.now + ms(for_ms);
+                world.became_writable(node);
+            })
+        };
+        assert_eq!(
+            [29_999, 30_001].map(alone),
+            [None, Some("S8")],
+            "it hears nothing of the store until its tenure ends"
+        );
         let without_a_guard = |paused: bool, gone: fn(&mut World, NodeId)| {
             broken(move |world| {
                 if paused {
