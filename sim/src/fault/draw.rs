@@ -95,10 +95,31 @@ pub(super) fn plan(seed: u64) -> Plan {
             When::AtMs(at)
         };
         let fault = Fault { when, what, for_ms: length(&mut random, &settings, what) };
+        if let What::LoseKey | What::LoseLease = what {
+            faults.extend(unheard(&mut random, &settings, &kinds, at));
+        }
         at = next(&mut random, at, Some(&fault), gap_ms, calm_ms);
         faults.push(fault);
     }
     Plan { seed, story: String::new(), broke: None, reaches: Vec::new(), settings, faults }
+}
+
+/// A key that goes before its time is missed at once, and taken back, unless its holder hears nothing of the store just then;
+/// what it tells its peers may be lost as well, a moment later.
+fn unheard(random: &mut Stream, settings: &Settings, kinds: &[What], at: u64) -> Vec<Fault> {
+    let has = |what: &What| kinds.iter().any(|kind| kind.kind() == what.kind());
+    let silent = [What::CutStore(Where::Leader), What::CutFromStore(Where::Leader)];
+    let other = random.below(settings.nodes as u64) as usize;
+    let deaf = [What::CutFromAgents(Where::Node(other)), What::CutToAgents(Where::Node(other))];
+    let mut faults = Vec::new();
+    let Some(what) = silent.into_iter().find(has).filter(|_| random.chance(40)) else { return faults };
+    let when = When::AtMs(at.saturating_sub(random.between(0, 2000)));
+    faults.push(Fault { when, what, for_ms: random.magnitude(3000, settings.ttl_ms + 10_000) });
+    if let Some(what) = deaf.into_iter().find(has).filter(|_| random.chance(50)) {
+        let when = When::AtMs(at + random.between(100, 4000));
+        faults.push(Fault { when, what, for_ms: random.magnitude(500, 20_000) });
+    }
+    faults
 }
 
 /// When the next fault may begin: after a gap, and not before the last one is over and `calm_ms` have passed in calm.
