@@ -280,15 +280,7 @@ impl World {
             What::FreezePostgres(_) | What::HangPostgres(_) => self.processes_go_on(node),
             What::HangStart(_) => host.server.hangs = on,
             What::FailTools(_) => host.files.tools_fail = on,
-            What::AskUnsupported => {
-                // Whoever has observed may have much to make up for.
-                self.checks.disturbed(None, self.now);
-                for node in 0..self.nodes.len() {
-                    self.configured(NodeId(node), |config| {
-                        config.unsupported = on.then(|| "synchronous mode".into());
-                    });
-                }
-            }
+            What::AskUnsupported => self.unsupported_asked(on),
             What::Pause => self.cluster_paused(on),
             What::PauseReplay(_) if on => {
                 host.server.replay_paused = host.server.postmaster.as_ref().is_some_and(|pm| pm.in_recovery);
@@ -325,14 +317,6 @@ impl World {
             self.nodes[node.0].server.disk = Disk::Empty;
         }
         self.later(ms(500), Due::StartAgent(node));
-    }
-
-    /// The agent's configuration changes, now and for the agents to come.
-    fn configured(&mut self, node: NodeId, change: impl Fn(&mut matriarch_core::config::Config)) {
-        let config = &mut self.nodes[node.0].config;
-        change(config);
-        let event = Event::Configured(config.clone());
-        self.tell(node, ms(1), Message::event(event));
     }
 
     /// The leader that can be asked to hand over: with an agent that hears it.

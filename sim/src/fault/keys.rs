@@ -22,6 +22,8 @@ pub struct Dynamic {
     loop_wait_ms: u64,
     retry_timeout_ms: u64,
     maximum_lag_bytes: u64,
+    /// It asks for a mode that is not supported.
+    unsupported: bool,
 }
 
 impl World {
@@ -142,31 +144,53 @@ impl World {
         let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else {
             return false;
         };
-        let wanted = Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes };
         let there = self.store.holds(Key::Config);
-        there && self.dynamic.last_key_value().is_some_and(|(_, dynamic)| *dynamic == wanted)
+        let is_wanted = |dynamic: &Dynamic| {
+            *dynamic == Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes, ..*dynamic }
+        };
+        there && self.dynamic.last_key_value().is_some_and(|(_, dynamic)| is_wanted(dynamic))
+    }
+
+    /// What the dynamic configuration says.
+    fn dynamic(&mut self) -> Dynamic {
+        let settings = &self.settings;
+        self.dynamic.entry(Revision(0)).or_insert(Dynamic {
+            ttl_ms: settings.ttl_ms,
+            loop_wait_ms: settings.loop_wait_ms,
+            retry_timeout_ms: settings.retry_timeout_ms,
+            maximum_lag_bytes: settings.maximum_lag_bytes,
+            unsupported: false,
+        });
+        self.dynamic.last_key_value().map(|(_, dynamic)| *dynamic).expect("it was put there")
+    }
+
+    /// An operator writes another dynamic configuration.
+    fn configured(&mut self, dynamic: Dynamic) {
+        self.store.configure();
+        self.dynamic.insert(self.store.keys().config_revision, dynamic);
+        self.store_changed();
+    }
+
+    /// He asks for a mode that is not supported, or not any more: agents hear of it as of anything that `config` tells.
+    pub(super) fn unsupported_asked(&mut self, on: bool) {
+        // Whoever has observed may have much to make up for.
+        self.checks.disturbed(None, self.now);
+        let dynamic = Dynamic { unsupported: on, ..self.dynamic() };
+        self.configured(dynamic);
     }
 
     /// The dynamic configuration is another from now on. What is checked goes by the longest times that were ever allowed, and
     /// by the loss that is.
     pub(super) fn configuration_changes(&mut self, what: What) {
         let What::ChangeConfig { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes } = what else { return };
+        let dynamic = Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes, ..self.dynamic() };
         let bounds = &mut self.settings;
-        self.dynamic.entry(Revision(0)).or_insert(Dynamic {
-            ttl_ms: bounds.ttl_ms,
-            loop_wait_ms: bounds.loop_wait_ms,
-            retry_timeout_ms: bounds.retry_timeout_ms,
-            maximum_lag_bytes: bounds.maximum_lag_bytes,
-        });
         bounds.ttl_ms = bounds.ttl_ms.max(ttl_ms);
         bounds.loop_wait_ms = bounds.loop_wait_ms.max(loop_wait_ms);
         bounds.retry_timeout_ms = bounds.retry_timeout_ms.max(retry_timeout_ms);
         self.note_lag_limit(maximum_lag_bytes);
         self.coverage.count("configuration changed");
-        self.store.configure();
-        let since = self.store.keys().config_revision;
-        self.dynamic.insert(since, Dynamic { ttl_ms, loop_wait_ms, retry_timeout_ms, maximum_lag_bytes });
-        self.store_changed();
+        self.configured(dynamic);
     }
 
     /// An agent that has seen another `config` than it goes by takes it up.
@@ -184,6 +208,7 @@ impl World {
         config.loop_wait = ms(new.loop_wait_ms);
         config.retry_timeout = ms(new.retry_timeout_ms);
         config.maximum_lag_on_failover_bytes = new.maximum_lag_bytes;
+        config.unsupported = new.unsupported.then(|| "synchronous mode".into());
         agent.horizon.allow_tenure(config.ttl);
         if agent.state.config != *config {
             let event = Event::Configured(config.clone());
