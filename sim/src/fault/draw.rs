@@ -25,7 +25,7 @@ const EDGES: [&str; 15] = [
 ];
 
 /// Faults that do most where they strike one order, and seldom meet it by chance.
-const AIMED: [(&str, Phase, What); 27] = [
+const AIMED: [(&str, Phase, What); 28] = [
     ("start_primary", Phase::After, What::FreezeAgent(Where::Orderer)),
     ("start_primary", Phase::Before, What::FreezeAgent(Where::Orderer)),
     ("promote", Phase::After, What::FreezeAgent(Where::Orderer)),
@@ -43,6 +43,7 @@ const AIMED: [(&str, Phase, What); 27] = [
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
     ("start_primary", Phase::Before, What::HangStart(Where::Orderer)),
     ("stop", Phase::Before, What::DeafSession(Where::Orderer)),
+    ("stop", Phase::Before, What::CutReplication(Where::Orderer)),
     ("acquire", Phase::Applied, What::CrashHost(Where::Orderer)),
     ("acquire", Phase::Applied, What::CutFromStore(Where::Orderer)),
     ("write_epoch", Phase::Applied, What::CrashHost(Where::Orderer)),
