@@ -34,6 +34,26 @@ async fn a_replica_whose_data_directory_is_removed_comes_back() {
     assert_eq!(verdict.reigns.len(), 1, "the service was interrupted: {verdict}");
 }
 
+/// The bug: it was not found by its files any more, after ten seconds its tenure was let lapse and its guard disarmed, and it went
+/// on acknowledging beside the next leader. PostgreSQL itself does not notice.
+#[tokio::test]
+async fn a_primary_whose_data_directory_is_moved_away_writes_beside_nobody() {
+    let cluster = Cluster::start(Plan::default()).await;
+    let ledger = Ledger::start(&cluster).await;
+    let primary = cluster.healed(HEAL_LIMIT).await;
+    let old = &cluster.nodes[primary];
+    let postmaster = old.postmaster().expect("the primary runs");
+    let fault = Mark::now();
+    fs::rename(old.data_dir(), old.data_dir().with_extension("moved")).unwrap();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(postmaster.is_alive() && cluster.primaries().await == [primary], "it leads as before");
+    postmaster.kill();
+    cluster.primary_but(&[primary], HEAL_LIMIT).await;
+    cluster.healed(HEAL_LIMIT).await;
+    let verdict = ledger.verdict(&cluster, fault).await;
+    verdict.must_be_clean("data directory of the primary moved away", Allowance::Unreplicated);
+}
+
 #[tokio::test]
 async fn a_second_node_of_one_name_refuses_to_start() {
     let mut cluster = Cluster::start(Plan { nodes: 2, ..Plan::default() }).await;

@@ -12,7 +12,7 @@ use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::time::Duration;
 use crate::view::View;
-use crate::view::postgres::{ControlState, Process};
+use crate::view::postgres::ControlState;
 use crate::view::store::HistoryLine;
 
 /// An announced hand-over is expected for so long.
@@ -77,9 +77,9 @@ fn guard(view: &View<'_>, reason: &Reason) -> Option<(Action, Reason)> {
         Tenure::None if view.foreign() && view.armed_for_nobody() => {
             Some((Action::Guard(GuardAction::Disarm), reason.clone()))
         }
-        Tenure::None if armed.is_some() && view.state.postgres.process != Process::Unknown && harmless(view) => {
-            Some((Action::Guard(GuardAction::Disarm), reason.clone()))
-        }
+        // Not before it is known that nothing of it is left. The race: its directory is moved away, and it is not found by its
+        // files any more.
+        Tenure::None if armed.is_some() && is_over(view) => Some((Action::Guard(GuardAction::Disarm), reason.clone())),
         Tenure::None | Tenure::Adopting { .. } | Tenure::Suspended { .. } => None,
     }
 }

@@ -222,6 +222,27 @@ fn a_primary_that_answered_is_not_forgotten_with_its_member_record() {
     assert!(campaigns(&node.later(1)), "no tenure lasts longer");
 }
 
+/// The bug: it was being promoted, or came up again, heard nothing of the store, and its key went before its time: it told nothing
+/// in time, or that it is no primary, and was overtaken while it held its tenure.
+#[test]
+fn who_holds_the_key_says_at_once_that_it_is_the_primary_whatever_its_server_does() {
+    let promoting = Node::standby().with(|state| {
+        (state.tenure, state.memory.promotion) = (Node::primary().state.tenure, true);
+    });
+    let process = |phase| {
+        move |state: &mut State| {
+            state.postgres.process = Process::Alive { pid: crate::id::Pid(7), phase };
+            state.postgres.sql = None;
+        }
+    };
+    let comes_up = Node::primary().with(process(crate::view::postgres::Phase::Starting));
+    let stops = Node::primary().with(process(crate::view::postgres::Phase::Stopping));
+    for mut holder in [promoting, comes_up, stops, Node::primary().dead()] {
+        assert_eq!(told(&holder.step(asked(999))).map(|answer| answer.primary), Some(true));
+    }
+    assert_eq!(told(&Node::racing().step(asked(999))).map(|answer| answer.primary), None, "a standby looks first");
+}
+
 /// What is not known is not "no".
 #[test]
 fn a_server_that_has_not_answered_yet_may_receive() {

@@ -90,6 +90,12 @@ fn a_guard_is_disarmed_only_when_nothing_may_write_or_is_about_to() {
     let for_nobody = Some(Armed { tenure: LeaseId(0), at: at(9_000) });
     let writes = Node::primary().with(|state| (state.tenure, state.guard.armed) = (Tenure::None, for_nobody));
     assert!(!orders(writes, disarm));
+    // The bug: its directory had been moved away, so that it was not found, and the guard had nothing to end any more.
+    let lost = |orphans: Option<u32>| {
+        let node = Node::primary().dead().with(|state| (state.tenure, state.guard.armed) = (Tenure::None, armed));
+        orders(node.with(|state| state.postgres.orphans = orphans), disarm)
+    };
+    assert_eq!([None, Some(1), Some(0)].map(lost), [false, false, true]);
 }
 
 #[test]

@@ -156,6 +156,11 @@ fn beside_nothing_alive(view: &View<'_>, action: &Action) {
             let ours = view.may_write() && !view.foreign();
             assert!(view.state.memory.let_go || !ours, "disarmed while PostgreSQL may write");
             assert!(!coming_up, "disarmed while PostgreSQL is being started as a primary");
+            let over = view.state.postgres.process != Process::Absent || view.state.postgres.orphans == Some(0);
+            assert!(
+                view.state.memory.let_go || view.foreign() || over,
+                "disarmed, and it is not known that all are dead"
+            );
         }
         _ => {}
     }

@@ -208,7 +208,7 @@ fn who_may_not_lead_says_so_to_who_asks() {
 #[test]
 fn a_primary_that_was_let_go_is_one_until_it_has_stopped() {
     let primary = |let_go: bool, state: ControlState| {
-        let node = Node::primary().with(|state| state.memory.let_go = let_go);
+        let node = Node::primary().with(|state| (state.memory.let_go, state.tenure) = (let_go, Tenure::None));
         let process = Process::Alive { pid: Pid(7), phase: Phase::Stopping };
         node.dir(primary_dir(state)).with(|state| state.postgres.process = process).view().own_answer().primary
     };
@@ -271,6 +271,14 @@ fn a_birth_that_was_not_completed_shows_by_all_that_it_has_not_come_to() {
     };
     assert!(!unfinished(parted, &|_| ()), "it was promoted and has written no checkpoint since");
     assert!(!unfinished(|_| (), &|node| node.state.memory.knew = Some(SYSTEM)));
+    // The bug: it was cut off for longer than a ttl, and another had the right to initialise by then.
+    let right = |lease: i64| {
+        unfinished(|_| (), &|node: &mut Node| {
+            let initialize = Initialize { revision: Revision(100), lease: LeaseId(lease), system_id: None };
+            *node = node.clone().cluster(|cluster| cluster.initialize = Some(initialize));
+        })
+    };
+    assert!(!right(77) && right(0));
     let initialised = |node: &mut Node| node.set_cluster(cluster(100));
     assert!(!unfinished(|_| (), &initialised));
     let beside_data = |node: &mut Node| {

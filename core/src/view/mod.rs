@@ -137,8 +137,13 @@ impl<'a> View<'a> {
         let never_led =
             self.state.epoch_file.is_none_or(|file| self.held().is_some_and(|held| held.epoch == file.epoch));
         let alone = || !self.others().any(|(_, key)| key.record.was_born());
+        // The race: it was cut off while it initialised, its right to that ended, and another has it by now.
+        let anothers = || {
+            let empty = self.cluster().and_then(|cluster| cluster.initialize);
+            empty.is_some_and(|key| key.lease != LeaseId(0))
+        };
         let never_complete =
-            || first && never_led && self.state.memory.knew.is_none() && alone() && !self.another_led();
+            || first && never_led && self.state.memory.knew.is_none() && alone() && !self.another_led() && !anothers();
         !dir.standby_signal && (self.initialising() || never_complete())
     }
 
@@ -267,8 +272,12 @@ impl<'a> View<'a> {
         // writing, and no guard ends what was let go.
         let lingers =
             self.state.memory.let_go && self.phase() == Some(Phase::Stopping) && self.may_write() && !self.drained();
+        // Who holds the key may begin to write at any moment, whatever its server does just now, unless that is the operator's.
+        //
+        // The race: it is being promoted, or recovers, and hears nothing of the store; the key goes before its time.
+        let leads = self.held().is_some() && !self.releasing() && !self.state.memory.let_go;
         PeerAnswer {
-            primary: self.is_primary() || lingers,
+            primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
                 || self.vetoed_for().is_some()

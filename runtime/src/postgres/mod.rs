@@ -52,7 +52,7 @@ use matriarch_core::id::{Lsn, Pid, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::time::Seen;
 use matriarch_core::timeline::History;
-use matriarch_core::view::postgres::{ControlState, DataDir, Process, Sql, StartAs, StopMode, Upstream};
+use matriarch_core::view::postgres::{ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
@@ -65,6 +65,7 @@ pub use sql::SqlFailure;
 pub use watch::Changed;
 
 use crate::aside::{Changes, look};
+use crate::processes;
 use conf::{Recovery, Written};
 use control_data::ControlData;
 use prepare::{check, for_role, is_standby, known_major, prepare_start};
@@ -94,6 +95,8 @@ pub struct Postgres {
     monitor: Monitor,
     vetting: Vetting,
     changes: Changes,
+    /// The postmaster that was found last, and its phase.
+    postmaster: Mutex<Option<(processes::Process, Phase)>>,
     /// Files were written, or may have been, and no operation that tells of it has come to its end.
     untold: Arc<AtomicBool>,
 }
@@ -107,6 +110,7 @@ impl Postgres {
             monitor: Monitor::default(),
             vetting: Vetting::default(),
             changes: Changes::default(),
+            postmaster: Mutex::default(),
             untold: Arc::default(),
         }
     }
@@ -171,9 +175,17 @@ impl Postgres {
         self.look(|settings| proc::observe(&settings.data_dir)).await
     }
 
-    /// Looks for the postmaster, as [`proc::observe_postmaster`].
+    /// Looks for the postmaster, as [`proc::observe_postmaster`]. One that was found is there until it is dead, whatever has
+    /// become of its files: it goes on where they are moved away.
     pub async fn observe_postmaster(&self) -> Process {
-        self.look(|settings| proc::observe_postmaster(&settings.data_dir)).await
+        let found = self.look(|settings| proc::observe_postmaster(&settings.data_dir)).await;
+        let mut known = locked(&self.postmaster);
+        if let Process::Alive { pid, phase } = found {
+            *known = processes::Process::find(pid.0).ok().flatten().map(|process| (process, phase));
+            return found;
+        }
+        *known = known.filter(|(process, _)| process.is_alive());
+        known.map_or(found, |(process, phase)| Process::Alive { pid: Pid(process.pid), phase })
     }
 
     /// The living processes of a dead postmaster, as [`proc::orphans`].

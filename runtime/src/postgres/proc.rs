@@ -132,12 +132,16 @@ fn started_at_s(pid: i32) -> Option<i64> {
 /// lives.
 ///
 /// # Errors
-/// `/proc` cannot be listed, as with no descriptor left: that is no word about orphans.
+/// `/proc` cannot be listed, as with no descriptor left, or the directory cannot be reached: that is no word about orphans.
 pub fn orphans(data_dir: &Path) -> io::Result<Vec<i32>> {
     if !matches!(observe(data_dir), Process::Absent) {
         return Ok(Vec::new());
     }
-    let Ok(data_dir) = fs::canonicalize(data_dir) else { return Ok(Vec::new()) };
+    let data_dir = match fs::canonicalize(data_dir) {
+        Ok(data_dir) => data_dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let works_in = |pid: i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd: PathBuf| cwd == data_dir);
     Ok(pids()?.into_iter().filter(|pid| works_in(*pid) && is_postgres(*pid) && is_alive(*pid)).collect())
 }
