@@ -378,13 +378,22 @@ fn what_a_record_tells_later_is_believed_and_not_what_streamed_before() {
 
 #[test]
 fn the_last_contact_is_the_latest_of_all() {
-    let sender = |age_ms: Option<u64>| Sender { reply_age: age_ms.map(millis), ..Sender::default() };
-    let contact = |ages: &[Option<u64>]| {
-        let node = Node::primary().sql(Sql { senders: ages.iter().copied().map(sender).collect(), ..primary_sql() });
+    let contact = |name: &str, ages: &[Option<u64>]| {
+        let sender = |age_ms: &Option<u64>| Sender {
+            application_name: Member::new(name),
+            reply_age: age_ms.map(millis),
+            ..Sender::default()
+        };
+        let node = Node::primary().sql(Sql { senders: ages.iter().map(sender).collect(), ..primary_sql() });
         node.view().last_contact()
     };
-    assert_eq!(contact(&[]).walsender, Instant::ZERO);
-    assert_eq!(contact(&[Some(30), None, Some(20)]).walsender, at(0).back(millis(20)));
+    assert_eq!(contact("b", &[]).walsender, Instant::ZERO);
+    assert_eq!(contact("b", &[Some(30), None, Some(20)]).walsender, at(0).back(millis(20)));
+    assert_eq!(
+        contact("pg_receivewal", &[Some(20)]).walsender,
+        Instant::ZERO,
+        "it is no member, and here it may be at home"
+    );
     for (store, peer, walsender) in [(3, 2, 1), (1, 3, 2), (2, 1, 3)] {
         let contact = crate::view::Contact { store: at(store), peer: at(peer), walsender: at(walsender) };
         assert_eq!(contact.latest(), at(3));

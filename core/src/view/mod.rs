@@ -415,10 +415,13 @@ impl<'a> View<'a> {
         self.others().filter(move |(name, key)| may(name, key)).map(|(name, key)| (name, &key.record))
     }
 
-    /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender.
+    /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender. Who takes WAL and is
+    /// no member (an archiver on this very host, a subscriber) could not take over, and says nothing of those who could.
     pub fn last_contact(&self) -> Contact {
         let walsender = self.state.postgres.sql.as_ref().map_or(Instant::ZERO, |seen| {
-            let ages = seen.value.senders.iter().filter_map(|sender| sender.reply_age);
+            let is_member = |name: &Member| self.others().any(|(member, _)| member == name);
+            let standbys = seen.value.senders.iter().filter(|sender| is_member(&sender.application_name));
+            let ages = standbys.filter_map(|sender| sender.reply_age);
             ages.min().map_or(Instant::ZERO, |age| seen.asked.back(age))
         });
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }

@@ -182,7 +182,8 @@ fn any_contact_ends_isolation_and_a_primary_without_heirs_is_never_isolated() {
     let store = Node::primary().with(|state| state.store.answered = contact).later(3_500);
     let peer = Node::primary().with(|state| state.peers.answered = contact).later(3_500);
     let mut sql = primary_sql();
-    sql.senders = vec![Sender { reply_age: Some(millis(500)), ..Default::default() }];
+    let (application_name, reply_age) = (Member::new("b"), Some(millis(500)));
+    sql.senders = vec![Sender { application_name, reply_age, ..Default::default() }];
     let walsender =
         Node::primary().with(|state| state.postgres.sql = Some(Seen::new(sql, at(1_500), at(1_500)))).later(3_500);
     let alone = Node::primary().cluster(|cluster| cluster.members.retain(|name, _| name.as_str() == "a")).later(9_000);
