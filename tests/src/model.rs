@@ -30,14 +30,12 @@ impl Model {
     /// Empty nodes beside an empty store. The members of the store answer, and whoever asks gives up after
     /// `retry_timeout_ms`.
     pub fn new(seed: u64, nodes: usize, store_members: usize, retry_timeout_ms: u64) -> Self {
-        let settings = Settings {
-            nodes,
-            store_members,
-            retry_timeout_ms,
-            commit_ms: NEVER_MS,
-            faults_ms: NEVER_MS,
-            ..Settings::usual()
-        };
+        Self::with(seed, Settings { nodes, store_members, retry_timeout_ms, ..Settings::usual() })
+    }
+
+    /// The same with other settings; nobody commits, and no fault comes by itself.
+    pub fn with(seed: u64, settings: Settings) -> Self {
+        let settings = Settings { commit_ms: NEVER_MS, faults_ms: NEVER_MS, ..settings };
         let mut world = World::new(Plan::calm(seed, settings), None, Trace::hash_only());
         world.scripted = Some(Vec::new());
         let mut model = Self { world, orders: 0, heard: Vec::new() };

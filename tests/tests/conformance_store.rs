@@ -9,6 +9,8 @@ mod etcd;
 mod members;
 #[path = "conformance_store/model.rs"]
 mod model;
+#[path = "conformance_store/restores.rs"]
+mod restores;
 #[path = "conformance_store/scripts.rs"]
 mod scripts;
 #[path = "store_conformance/servers.rs"]
@@ -31,6 +33,8 @@ use scripts::Script;
 
 /// Whoever asks gives up after so long.
 const GIVE_UP: Duration = Duration::from_millis(1500);
+/// How long a tenure may last, as far as they know: a store that went back is believed only after that.
+const TENURE: Duration = Duration::from_secs(4);
 
 /// Members of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +76,10 @@ trait Store {
     async fn kill(&mut self, which: Members);
     /// Those that were killed are started again, and answer.
     async fn start_again(&mut self);
+    /// A backup of it is taken.
+    async fn backup(&mut self);
+    /// It is stopped, restored from the backup, and started again under its old identity.
+    async fn restore(&mut self);
 }
 
 /// Runs a script on both; what it observed.
@@ -156,4 +164,34 @@ async fn a_leader_without_most_of_its_members_keeps_leases_and_steps_down() {
     let seen = on_both!(members::lonely, 3);
     told(&seen, "a writes in vain: unknown");
     told(&seen, "the key outlived the time of its lease: true");
+}
+
+#[tokio::test]
+async fn a_restored_store_has_the_keys_and_leases_of_then_and_is_believed_after_a_tenure() {
+    let seen = on_both!(restores::lost_future, 1);
+    told(&seen, "a keeps a lease of the lost future: LeaseGone");
+    told(&seen, "b keeps one that it revoked there: SessionKept");
+    told(&seen, "b puts its record, which is there again: unknown");
+    told(&seen, "A believed it not before a tenure was over: true");
+    told(&seen, "the tenure of then ended not before its ttl from the start: true");
+}
+
+#[tokio::test]
+async fn a_restored_store_of_three_is_as_one_is() {
+    let seen = on_both!(restores::lost_future, 3);
+    told(&seen, "a keeps a lease of the lost future: LeaseGone");
+}
+
+#[tokio::test]
+async fn the_raft_term_of_a_restored_store_begins_anew() {
+    let seen = on_both!(restores::elections, 1);
+    told(&seen, "a renews, and an election is undone: unknown");
+    told(&seen, "a renews, and believes it: Renewed");
+    told(&seen, "a renews, and none is undone: Renewed");
+}
+
+#[tokio::test]
+async fn a_restored_store_that_lost_nothing_is_as_it_was() {
+    let seen = on_both!(restores::nothing, 1);
+    told(&seen, "a renews, and nothing is undone: Renewed");
 }

@@ -43,7 +43,8 @@ impl World {
         self.backups.get(self.backups.len().saturating_sub(back + 1)).cloned()
     }
 
-    /// The store comes back as it was. Its raft term begins anew, as after `etcdctl snapshot restore`.
+    /// The store comes back as it was. Its raft term begins anew, as after `etcdctl snapshot restore`: with the election
+    /// that is to come it is what it was when the store was new.
     pub(super) fn store_restored(&mut self, ago_ms: u64) {
         let Some(backup) = self.backup_of(ago_ms) else { return };
         let now = self.now;
@@ -72,7 +73,9 @@ impl World {
         if lost && self.nodes.iter().filter_map(heard).any(|known| known <= back_to) {
             self.checks.unaware = Some(now);
         }
-        self.term = 1;
+        self.term = 0;
+        // Whoever was elected meanwhile has led another store.
+        (self.store_leader, self.lonely) = (None, None);
         self.coverage.count("store restored");
         self.checks.restored(now);
         self.forget_reserved();

@@ -1,6 +1,8 @@
 //! A real etcd, asked as the agent asks it.
 
 use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -14,11 +16,12 @@ use matriarch_core::event::StoreDone;
 use matriarch_core::id::Member;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::store::ClusterView;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::servers::{PATIENCE, Server, connect};
-use crate::{Members, Store, Who};
+use crate::{Members, Store, TENURE, Who};
 
 /// Where the keys are.
 const BASE: &str = "/service/conformance/";
@@ -28,11 +31,13 @@ pub(crate) struct Etcd {
     /// First the one that leads first.
     servers: Vec<Server>,
     killed: Vec<usize>,
-    /// Each with a copy of the keys of its own.
+    /// Each with a copy of the keys of its own; the last one's is that of the watch.
     asking: Vec<Keys>,
     fed: mpsc::Receiver<Fed>,
     told: Vec<ClusterView>,
     begun: Instant,
+    /// What is restored.
+    backup: Option<TempDir>,
 }
 
 impl Etcd {
@@ -49,17 +54,27 @@ impl Etcd {
         let store = |who: Who| {
             let mut hosts = hosts.clone();
             hosts.rotate_left(who as usize % members);
-            EtcdStore::new(hosts, None, Connector::tcp(Duration::from_secs(1)))
+            let store = EtcdStore::new(hosts, None, Connector::tcp(Duration::from_secs(1)));
+            store.allow_tenure(TENURE);
+            store
         };
-        let keys = |(who, name): (Who, &str)| {
+        let keys = |store: EtcdStore, mirror: Mirror, name: &str| {
             let extras = Extras { tags: serde_json::Map::new(), database: "postgres".into(), proxy_address: None };
-            Keys::new(store(who), Mirror::new(BASE), BASE, Member::new(name), extras)
+            Keys::new(store, mirror, BASE, Member::new(name), extras)
         };
         let (out, mut fed) = mpsc::channel(16);
-        tokio::spawn(feed::run(store(Who::Watcher), Mirror::new(BASE), out));
+        let (watching, mirror) = (store(Who::Watcher), Mirror::new(BASE));
+        tokio::spawn(feed::run(watching.clone(), mirror.clone(), out));
         let Some(Fed::View(first)) = fed.recv().await else { panic!("the watch does not begin") };
-        let (asking, told) = ([(Who::A, "a"), (Who::B, "b")].map(keys).into(), vec![first.value]);
-        Self { servers, killed: Vec::new(), asking, fed, told, begun: Instant::now() }
+        let writers = [(Who::A, "a"), (Who::B, "b")].map(|(who, name)| keys(store(who), Mirror::new(BASE), name));
+        let asking = writers.into_iter().chain([keys(watching, mirror, "watcher")]).collect();
+        Self { servers, killed: Vec::new(), asking, fed, told: vec![first.value], begun: Instant::now(), backup: None }
+    }
+
+    /// Where the backup is.
+    fn snapshot(&self) -> String {
+        let path: PathBuf = self.backup.as_ref().expect("a backup was taken").path().join("snapshot");
+        path.to_str().expect("text").to_owned()
     }
 
     fn members(&self, which: Members) -> Range<usize> {
@@ -70,6 +85,19 @@ impl Etcd {
             Members::Of(who) => who as usize..who as usize + 1,
         }
     }
+}
+
+/// What a server is started with as this flag.
+fn flag(server: &Server, name: &str) -> String {
+    let mut rest = server.command.get_args().skip_while(|argument| *argument != name);
+    rest.nth(1).expect("a flag that every server has").to_str().expect("text").to_owned()
+}
+
+fn etcdctl(arguments: &[&str]) {
+    // What 3.4 speaks unasked depends on who built it.
+    let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run etcdctl ({error}); tests/run installs it"));
+    assert!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 async fn leads(server: &Server) -> bool {
@@ -132,5 +160,26 @@ impl Store for Etcd {
         for server in &self.servers {
             connect([server.host.as_str()]).await;
         }
+    }
+
+    async fn backup(&mut self) {
+        self.backup = Some(tempfile::tempdir().unwrap());
+        etcdctl(&["--endpoints", &self.servers[0].host, "snapshot", "save", &self.snapshot()]);
+    }
+
+    async fn restore(&mut self) {
+        self.kill(Members::All).await;
+        let snapshot = self.snapshot();
+        for server in &self.servers {
+            let flag = |name| flag(server, name);
+            let (name, peer, data) = (flag("--name"), flag("--initial-advertise-peer-urls"), flag("--data-dir"));
+            // It restores into a new directory only.
+            std::fs::remove_dir_all(&data).unwrap();
+            let mut arguments = vec!["snapshot", "restore", &snapshot, "--name", &name, "--data-dir", &data];
+            let cluster = flag("--initial-cluster");
+            arguments.extend(["--initial-cluster", &cluster, "--initial-advertise-peer-urls", &peer]);
+            etcdctl(&arguments);
+        }
+        self.start_again().await;
     }
 }

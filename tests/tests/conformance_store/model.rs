@@ -7,10 +7,11 @@ use matriarch_core::event::StoreDone;
 use matriarch_core::op::Outcome;
 use matriarch_core::view::store::ClusterView;
 use matriarch_sim::fault::{What, Where};
+use matriarch_sim::settings::Settings;
 use matriarch_sim::store::hands::Key;
 use matriarch_tests::Model;
 
-use crate::{GIVE_UP, Members, Store, Who};
+use crate::{GIVE_UP, Members, Store, TENURE, Who};
 
 /// The model, and the faults that go on.
 pub(crate) struct ModelStore {
@@ -20,7 +21,9 @@ pub(crate) struct ModelStore {
 
 impl ModelStore {
     pub(crate) fn new(members: usize) -> Self {
-        let mut model = Model::new(1, 3, members, GIVE_UP.as_millis() as u64);
+        let (ttl_ms, retry_timeout_ms) = (TENURE.as_millis() as u64, GIVE_UP.as_millis() as u64);
+        let settings = Settings { nodes: 3, store_members: members, ttl_ms, retry_timeout_ms, ..Settings::usual() };
+        let mut model = Model::with(1, settings);
         for who in [Who::A, Who::B] {
             model.strikes(What::SilenceWatches(Where::Node(who as usize)));
         }
@@ -89,5 +92,15 @@ impl Store for ModelStore {
 
     async fn start_again(&mut self) {
         self.ends();
+    }
+
+    async fn backup(&mut self) {
+        let backup = self.model.world.store.backup();
+        self.model.world.backups = [backup].into();
+    }
+
+    async fn restore(&mut self) {
+        let restored = self.model.strikes(What::RestoreStore(0));
+        self.model.ends(restored);
     }
 }

@@ -29,13 +29,13 @@ pub(crate) struct Script<S> {
     pub(crate) told: Vec<String>,
     /// In the order in which they were granted.
     leases: Vec<LeaseId>,
-    /// The newest revision that the watch has told of.
-    newest: Revision,
+    /// The newest revision that the watch has told of, and how often the store had gone back by then.
+    newest: (u64, Revision),
 }
 
 impl<S: Store> Script<S> {
     pub(crate) fn new(store: S) -> Self {
-        Self { store, told: Vec::new(), leases: Vec::new(), newest: Revision(0) }
+        Self { store, told: Vec::new(), leases: Vec::new(), newest: (0, Revision(0)) }
     }
 
     pub(crate) fn note(&mut self, what: &str, seen: impl std::fmt::Display) {
@@ -75,7 +75,11 @@ impl<S: Store> Script<S> {
 
     /// The keys as whoever asks reads them.
     pub(crate) async fn read(&mut self, who: Who) -> Option<ClusterView> {
-        match self.store.order(who, StoreAction::Read, GIVE_UP).await {
+        self.read_within(GIVE_UP, who).await
+    }
+
+    pub(crate) async fn read_within(&mut self, limit: Duration, who: Who) -> Option<ClusterView> {
+        match self.store.order(who, StoreAction::Read, limit).await {
             Outcome::Done(StoreDone::Read(view)) => Some(view),
             _ => None,
         }
@@ -91,13 +95,13 @@ impl<S: Store> Script<S> {
         for _ in 0..250 {
             // A watch that is begun anew tells what is known first.
             for seen in self.store.watched().await {
-                if seen.revision > self.newest {
-                    self.newest = seen.revision;
+                if (seen.rollbacks, seen.revision) > self.newest {
+                    self.newest = (seen.rollbacks, seen.revision);
                     told.push(seen.revision.0);
                     last = Some(seen);
                 }
             }
-            if self.newest >= view.revision {
+            if self.newest >= (view.rollbacks, view.revision) {
                 break;
             }
             self.store.pass(PAUSE).await;

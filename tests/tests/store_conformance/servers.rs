@@ -22,7 +22,7 @@ pub(crate) fn free_port() -> u16 {
 /// A server process with its data directory.
 pub(crate) struct Server {
     pub(crate) host: String,
-    command: Command,
+    pub(crate) command: Command,
     child: Child,
     /// Deleted when the server is gone.
     dir: Option<TempDir>,
