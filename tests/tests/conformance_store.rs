@@ -68,6 +68,10 @@ trait Store {
     async fn watched(&mut self) -> Vec<ClusterView>;
     /// An operator deletes a key: `leader` or `matriarch`.
     async fn delete(&mut self, key: &str);
+    /// He deletes all of them.
+    async fn delete_all(&mut self);
+    /// He revokes the lease of the leader key.
+    async fn revoke_tenure(&mut self);
     /// SIGSTOP to members.
     async fn freeze(&mut self, which: Members);
     /// SIGCONT to them.
@@ -144,6 +148,15 @@ async fn a_record_is_written_anew_by_whom_it_is_of() {
     told(&seen, "a reserves a number: Written");
     told(&seen, "b reserves one of another tenure: Conflict");
     told(&seen, "a vouches for its record: Written");
+}
+
+#[tokio::test]
+async fn a_tenure_is_ended_by_hand() {
+    let seen = on_both!(tenures::by_hand, 1);
+    told(&seen, "a renews by a lease that was revoked: LeaseGone");
+    told(&seen, "a renews what was deleted: Conflict");
+    told(&seen, "a's lease lives: SessionKept");
+    told(&seen, "a takes the leader key again under the lease that it has: @");
 }
 
 #[tokio::test]

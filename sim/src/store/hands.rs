@@ -67,6 +67,11 @@ impl Store {
     /// `etcdctl del`.
     pub fn delete(&mut self, key: Key) {
         let next = self.next();
+        self.remove(key);
+        self.publish(next);
+    }
+
+    fn remove(&mut self, key: Key) {
         let keys = &mut self.keys;
         match key {
             Key::Members => keys.members.clear(),
@@ -77,15 +82,16 @@ impl Store {
             Key::Failover => (keys.failover, keys.failover_revision) = (None, Revision(0)),
             Key::Record => keys.epoch = None,
         }
-        self.publish(next);
     }
 
-    /// `etcdctl del --prefix`.
+    /// `etcdctl del --prefix`: one revision.
     pub fn delete_all(&mut self) {
+        let next = self.next();
         for key in KEYS {
-            self.delete(key);
+            self.remove(key);
         }
-        self.delete_leader();
+        self.drop_leader(Gone::Early, None, |_| true);
+        self.publish(next);
     }
 
     /// `etcdctl put KEY nonsense`: what the runtime reads of it (`runtime/src/wire`).

@@ -77,6 +77,11 @@ impl Etcd {
         path.to_str().expect("text").to_owned()
     }
 
+    /// An operator's client.
+    async fn raw(&self) -> etcd_client::Client {
+        etcd_client::Client::connect([&self.servers[0].host], None).await.unwrap()
+    }
+
     fn members(&self, which: Members) -> Range<usize> {
         match which {
             Members::All => 0..self.servers.len(),
@@ -130,8 +135,18 @@ impl Store for Etcd {
     }
 
     async fn delete(&mut self, key: &str) {
-        let mut raw = etcd_client::Client::connect([&self.servers[0].host], None).await.unwrap();
-        raw.delete(format!("{BASE}{key}"), None).await.unwrap();
+        self.raw().await.delete(format!("{BASE}{key}"), None).await.unwrap();
+    }
+
+    async fn delete_all(&mut self) {
+        let all = etcd_client::DeleteOptions::new().with_prefix();
+        self.raw().await.delete(BASE, Some(all)).await.unwrap();
+    }
+
+    async fn revoke_tenure(&mut self) {
+        let mut raw = self.raw().await;
+        let leader = raw.get(format!("{BASE}leader"), None).await.unwrap();
+        raw.lease_revoke(leader.kvs().first().expect("a leader key").lease()).await.unwrap();
     }
 
     async fn freeze(&mut self, which: Members) {

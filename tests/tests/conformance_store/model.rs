@@ -74,6 +74,14 @@ impl Store for ModelStore {
         });
     }
 
+    async fn delete_all(&mut self) {
+        self.model.strikes(What::DeleteAllKeys);
+    }
+
+    async fn revoke_tenure(&mut self) {
+        self.model.strikes(What::LoseLease);
+    }
+
     async fn freeze(&mut self, which: Members) {
         for member in self.members(which) {
             self.faults.push(self.model.strikes(What::FreezeStoreMember(member)));

@@ -1,12 +1,12 @@
-//! The record of a tenure: numbers that are reserved in it, and what is vouched for afterwards.
+//! The record of a tenure: numbers that are reserved in it, and what is vouched for afterwards. How an operator ends one.
 
 use std::time::Duration;
 
-use matriarch_core::action::StoreAction;
-use matriarch_core::id::{Lsn, Revision, SystemId, Timeline};
+use matriarch_core::action::{Status, StoreAction};
+use matriarch_core::id::{LeaseId, Lsn, Revision, SystemId, Timeline};
 use matriarch_core::view::store::{ClusterView, EpochRecord};
 
-use crate::scripts::{Script, acquire, epoch};
+use crate::scripts::{Script, acquire, epoch, put, renew};
 use crate::{Store, Who};
 use Who::{A, B};
 
@@ -89,5 +89,76 @@ pub(crate) async fn reservations<S: Store>(s: &mut Script<S>) {
     s.order("b reserves and knows of one that is gone", B, reserve(epoch(&seen), record(&seen).revision, 7, false))
         .await;
     s.order("b reserves a number", B, reserve(epoch(&seen), Revision(0), 7, false)).await;
+    s.look().await;
+}
+
+fn release(lease: LeaseId, epoch: Revision, session: LeaseId) -> StoreAction {
+    StoreAction::Release {
+        lease,
+        epoch,
+        position: Lsn(7),
+        timeline: Timeline(1),
+        history: None,
+        record: Box::default(),
+        session: Some(session),
+    }
+}
+
+/// What a holder finds whose tenure is over: it writes nothing any more.
+async fn over<S: Store>(s: &mut Script<S>, lease: LeaseId, session: LeaseId, tenure: Revision) {
+    let status = Status { position: Lsn(7), timeline: Timeline(1), slots: Vec::new(), retain: Vec::new() };
+    s.order("a publishes its position after its tenure", A, StoreAction::PutStatus { epoch: tenure, status }).await;
+    s.order("a releases what it has no more", A, release(lease, tenure, session)).await;
+    let seen = s.look().await;
+    s.order("a reserves a number after its tenure", A, reserve(tenure, record(&seen).revision, 3, false)).await;
+    s.order("a keeps the lease of its record", A, StoreAction::KeepSession { lease: session }).await;
+    s.look().await;
+}
+
+/// An operator ends a tenure early: by its lease, by its key, and with all other keys.
+pub(crate) async fn by_hand<S: Store>(s: &mut Script<S>) {
+    let long = Duration::from_secs(40);
+    let (session, first) = (s.grant(A, long).await, s.grant(A, long).await);
+    s.order("a puts its record", A, put(session)).await;
+    let seen = s.look().await;
+    s.order("a takes the leader key", A, acquire(first, &seen)).await;
+    let tenure = epoch(&s.look().await);
+    s.store.revoke_tenure().await;
+    s.look().await;
+    s.order("a renews by a lease that was revoked", A, renew(first, tenure)).await;
+    s.order("a keeps it", A, StoreAction::KeepSession { lease: first }).await;
+    over(s, first, session, tenure).await;
+    s.order("a revokes it as well", A, StoreAction::Revoke { lease: first }).await;
+    let seen = s.look().await;
+    s.order("a takes the leader key under it again", A, acquire(first, &seen)).await;
+
+    let second = s.grant(A, long).await;
+    s.order("a takes the leader key under another", A, acquire(second, &seen)).await;
+    let tenure = epoch(&s.look().await);
+    s.store.delete("leader").await;
+    s.look().await;
+    s.store.delete("leader").await;
+    s.order("a renews what was deleted", A, renew(second, tenure)).await;
+    s.order("a's lease lives", A, StoreAction::KeepSession { lease: second }).await;
+    over(s, second, session, tenure).await;
+    let seen = s.look().await;
+    s.order("a takes the leader key again under the lease that it has", A, acquire(second, &seen)).await;
+    let tenure = epoch(&s.look().await);
+
+    // All that hangs on a lease goes with it at once.
+    s.order("a puts its record under the same lease", A, put(second)).await;
+    s.look().await;
+    s.store.revoke_tenure().await;
+    s.look().await;
+    s.order("a renews by the lease of both", A, renew(second, tenure)).await;
+    s.order("a puts its record", A, put(session)).await;
+    let (third, seen) = (s.grant(A, long).await, s.look().await);
+    s.order("a takes the leader key once more", A, acquire(third, &seen)).await;
+    let tenure = epoch(&s.look().await);
+    s.store.delete_all().await;
+    s.look().await;
+    s.order("a renews where nothing is left", A, renew(third, tenure)).await;
+    s.order("a puts its record where nothing is left", A, put(session)).await;
+    s.order("a takes the leader key where nothing is left", A, acquire(third, &seen)).await;
     s.look().await;
 }
