@@ -181,7 +181,10 @@ impl Postgres {
         let found = self.look(|settings| proc::observe_postmaster(&settings.data_dir)).await;
         let mut known = locked(&self.postmaster);
         if let Process::Alive { pid, phase } = found {
-            *known = processes::Process::find(pid.0).ok().flatten().map(|process| (process, phase));
+            // With no descriptor left it is not told which process this is: the one that was found before is not gone for that.
+            if let Ok(process) = processes::Process::find(pid.0) {
+                *known = process.map(|process| (process, phase));
+            }
             return found;
         }
         *known = known.filter(|(process, _)| process.is_alive());
