@@ -15,7 +15,7 @@ use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
 use crate::view::peers::PeerFacts;
 use crate::view::postgres::{PostgresFacts, Upstream};
-use crate::view::store::{HistoryLine, MemberRecord, StoreFacts};
+use crate::view::store::{HistoryLine, MemberRecord, StatusKey, StoreFacts};
 
 /// The state of one agent.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -144,6 +144,10 @@ pub struct Memory {
     /// The lines of `history`, or what they were when it was deleted.
     #[cfg_attr(feature = "serde", serde(default))]
     pub told_history: Vec<HistoryLine>,
+    /// The position of `status` and its timeline, or what they were when it was deleted or overwritten with nonsense; without
+    /// the slots.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub told_status: Option<StatusKey>,
     /// The last initdb failed: somebody else may try.
     pub initdb_failed: bool,
     /// When leadership was last given up because this node could not serve.

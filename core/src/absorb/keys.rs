@@ -8,7 +8,7 @@ use crate::state::{Leaderless, Memory, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::postgres::{DataDir, Process};
-use crate::view::store::{ClusterView, MemberRecord, Vanished};
+use crate::view::store::{ClusterView, MemberRecord, StatusKey, Vanished};
 
 /// The keys as of a revision. An older one than is known says nothing new.
 pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
@@ -116,6 +116,15 @@ fn remember_cluster(memory: &mut Memory, keys: &ClusterView) {
     if !lost && memory.told_history != keys.history.lines {
         memory.told_history.clone_from(&keys.history.lines);
     }
+    let told = keys.status.as_ref().filter(|status| status.tells());
+    if told.is_some() || gone || another {
+        memory.told_status = told.map(|status| StatusKey {
+            revision: status.revision,
+            optime: status.optime,
+            timeline: status.timeline,
+            ..StatusKey::default()
+        });
+    }
 }
 
 /// The keys and the directory are of one cluster, and what the disk tells is of another that lived here before: that this node
@@ -144,6 +153,7 @@ fn went_back(state: &mut State) {
     let memory = &mut state.memory;
     (memory.race, memory.leaderless, memory.compared, memory.rewind_failed) = (None, None, None, None);
     memory.told_history.clear();
+    memory.told_status = None;
     memory.given_up = None;
     memory.written = Revision(0);
 }

@@ -10,7 +10,7 @@ use crate::state::{Granted, Leaderless, Pledge, State};
 use crate::testing::*;
 use crate::time::Instant;
 use crate::view::postgres::{DataDir, Process, StartAs};
-use crate::view::store::{ClusterView, EpochRecord, HistoryKey, HistoryLine, LeaderKey, Vanished};
+use crate::view::store::{ClusterView, EpochRecord, HistoryKey, HistoryLine, LeaderKey, StatusKey, Vanished};
 
 /// The lease of a campaign.
 const NEXT: LeaseId = LeaseId(9);
@@ -481,6 +481,30 @@ fn who_led_unseen_was_the_last_leader() {
     assert_eq!(seen(led("c", 140)), same(130), "no revision of this store yet");
     let other = led("c", 110).map(|record| EpochRecord { store: StoreId(2), ..record });
     assert_eq!(seen(other), same(130), "copied from another store");
+}
+
+/// The same of `status`: one that lagged won where whoever had led, and whoever had all of it, were lost together.
+#[test]
+fn what_the_status_has_told_outlives_its_key() {
+    let told = |change: fn(&mut ClusterView)| {
+        let mut before = keys(101, None);
+        before.epoch = Some(epoch_record("b", THEIR_EPOCH));
+        let optime = crate::id::Lsn(HERE.0 + (2 << 20));
+        before.status = Some(StatusKey { optime, ..StatusKey::default() });
+        let mut node = Node::racing();
+        node.step(watched(&node, before.clone()));
+        let mut after = ClusterView { revision: Revision(102), ..before };
+        change(&mut after);
+        node.step(watched(&node, after));
+        let cluster = node.view().cluster().expect("the keys are known");
+        node.view().told_status(cluster).is_some_and(|status| status.optime == optime)
+    };
+    assert!(told(|_| ()) && told(|keys| keys.status = None));
+    assert!(told(|keys| keys.status = Some(StatusKey { revision: Revision(102), ..StatusKey::default() })));
+    let lower = |keys: &mut ClusterView| keys.status.as_mut().expect("it is told").optime = HERE;
+    assert!(!told(lower), "an operator's candidate has led since");
+    assert!(!told(|keys| (keys.status, keys.epoch, keys.initialize) = (None, None, None)));
+    assert!(!told(|keys| (keys.status, keys.rollbacks) = (None, keys.rollbacks + 1)));
 }
 
 /// The bug: an operator deleted `history` while nobody led, and who had left the leaders' branch won by its bare position.

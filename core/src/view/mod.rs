@@ -17,7 +17,7 @@ use crate::timeline::History;
 use guard::Armed;
 use peers::PeerAnswer;
 use postgres::{Cluster, ControlState, DataDir, Phase, Process, Sql, StartAs, StopMode, Upstream};
-use store::{ClusterView, FailoverKey, HistoryLine, LeaderKey, MemberKey, MemberRecord};
+use store::{ClusterView, FailoverKey, HistoryLine, LeaderKey, MemberKey, MemberRecord, StatusKey};
 
 /// All facts at one instant, read together. Deciders see this and nothing else.
 #[derive(Clone, Copy)]
@@ -166,6 +166,14 @@ impl<'a> View<'a> {
     /// The race: an operator does so while nobody leads, and whoever had left wins by a bare position.
     pub fn told_history(&self, cluster: &'a ClusterView) -> &'a [HistoryLine] {
         if cluster.history.tells() { &cluster.history.lines } else { &self.state.memory.told_history }
+    }
+
+    /// What `status` tells of a position, or has told until it was deleted or overwritten with nonsense.
+    ///
+    /// The race: an operator does so, whoever led and whoever had all of it are lost together, and one that lags wins, since
+    /// nothing says that it does.
+    pub fn told_status(&self, cluster: &'a ClusterView) -> Option<&'a StatusKey> {
+        cluster.status.as_ref().filter(|status| status.tells()).or(self.state.memory.told_status.as_ref())
     }
 
     /// The cluster that this node has led as its disk tells, where the store has keys of it. Where all are gone, whoever has

@@ -215,6 +215,13 @@ pub struct StatusKey {
     pub retain: Vec<String>,
 }
 
+impl StatusKey {
+    /// One that cannot be understood tells no position.
+    pub fn tells(&self) -> bool {
+        self.optime > Lsn(0)
+    }
+}
+
 /// `history`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -47,7 +47,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use matriarch_core::action::{Action, StoreAction};
 use matriarch_core::effects::{Effects, Order};
-use matriarch_core::id::{LeaseId, RequestId, Revision, SystemId, Timeline};
+use matriarch_core::id::{LeaseId, Lsn, RequestId, Revision, SystemId, Timeline};
 use matriarch_core::reason::Reason;
 use matriarch_core::time::Instant;
 use matriarch_core::view::store::Initialize;
@@ -160,6 +160,10 @@ pub struct Checks {
     limit_lost: bool,
     /// What a leader last published of its position.
     published: Option<Place>,
+    /// `status` is gone, and no leader has published anything since.
+    pub status_lost: bool,
+    /// The last position that each agent has seen in `status`, by its boot.
+    told_status: [(u32, Lsn); NODES_MAX],
     /// `history` is gone, and no leader has published anything since: nobody can know which branch that was on.
     branches_untold: bool,
     /// When the store lost a tenure of which not all had heard: whoever had not may begin another beside it.

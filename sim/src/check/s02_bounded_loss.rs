@@ -11,7 +11,7 @@ use crate::world::World;
 impl World {
     /// Another server serves: what was published is there, or as much of it as must be.
     pub(super) fn check_loss(&mut self, node: NodeId, mine: Place) {
-        if let Some(place) = self.checks.published {
+        if let Some(place) = self.checks.published.filter(|place| self.knows_published(node, *place)) {
             let shared = self.wal.lsn(self.wal.shared(mine, place));
             if self.wal.lsn(place) > shared {
                 self.coverage.count("failover with loss");
@@ -26,6 +26,13 @@ impl World {
                 self.violated("S2", what);
             }
         }
+    }
+
+    /// What was published is there to be read; or its agent was told of it, before an operator deleted it.
+    fn knows_published(&self, node: NodeId, published: Place) -> bool {
+        let (boot, told) = self.checks.told_status[node.0];
+        let knows = self.nodes[node.0].agent.as_ref().is_some_and(|agent| agent.boot == boot);
+        !self.checks.status_lost || (knows && told >= self.wal.lsn(published))
     }
 
     /// The operator allows so much from now on.
@@ -117,7 +124,7 @@ impl World {
         let own = timeline == Timeline(0) || timeline == self.wal.timeline(end);
         if own && self.wal.lsn(end) >= position {
             self.checks.published = Some(self.wal.back_to(end, position));
-            self.checks.branches_untold = false;
+            (self.checks.branches_untold, self.checks.status_lost) = (false, false);
         }
     }
 
@@ -157,6 +164,26 @@ mod tests {
         };
         assert_eq!(loses(0), Some("S2"));
         assert_eq!(loses(1 << 20), None);
+    }
+
+    #[test]
+    fn a_failover_that_gives_up_what_was_published_in_a_key_that_is_gone() {
+        let loses = |told: fn(&World, Place) -> (u32, Lsn)| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                world.settings.maximum_lag_bytes = 0;
+                let end = on_disk(world, old).end;
+                (world.checks.published, world.checks.status_lost) = (Some(end), true);
+                world.checks.told_status[new.0] = told(world, end);
+                let behind = on_disk(world, new);
+                behind.end = Place { depth: behind.end.depth - 2, ..behind.end };
+                let mine = on_disk(world, new).end;
+                world.check_loss(new, mine);
+            })
+        };
+        assert_eq!(loses(|world, end| (1, world.wal.lsn(end))), Some("S2"), "it was told before");
+        assert_eq!(loses(|world, end| (1, Lsn(world.wal.lsn(end).0 - 1))), None, "of less than that");
+        assert_eq!(loses(|world, end| (7, world.wal.lsn(end))), None, "another agent was");
     }
 
     const MUCH: u64 = 1 << 20;

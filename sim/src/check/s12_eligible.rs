@@ -131,7 +131,7 @@ impl World {
         let told = self.store.keys().status.as_ref().is_some_and(|status| status.timeline >= branch);
         let newer = told && branch > self.wal.timeline(mine);
         // What is published with a release is where the shutdown checkpoint begins, and it holds that as well.
-        let published = self.checks.published.filter(|_| !self.checks.branches_untold);
+        let published = self.checks.published.filter(|_| !self.checks.branches_untold && !self.checks.status_lost);
         let published = self.checks.released.or(published)?;
         // As it seems to whoever compares numbers and positions, where an operator's timeline has the number of a leader's.
         let kept = |place| {

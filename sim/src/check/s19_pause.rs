@@ -8,7 +8,7 @@ use std::time::Duration;
 use matriarch_core::action::{Action, GuardAction, PostgresAction};
 use matriarch_core::effects::Order;
 use matriarch_core::event::{Event, Request, StoreDone, StoreEvent};
-use matriarch_core::id::Revision;
+use matriarch_core::id::{Lsn, Revision};
 use matriarch_core::op::Outcome;
 use matriarch_core::reason::Reason;
 use matriarch_core::view::store::{ClusterView, FailoverKey};
@@ -72,6 +72,10 @@ impl World {
         }
         let (of, known) = self.checks.told_system[node.0];
         self.checks.told_system[node.0] = (boot, keys.system_id().or(known.filter(|_| of == boot)));
+        let published = keys.status.as_ref().map_or(Lsn(0), |status| status.optime);
+        if published > Lsn(0) {
+            self.checks.told_status[node.0] = (boot, published);
+        }
         let record = keys.epoch.as_ref();
         let told = record.is_some_and(|record| record.unguarded && record.member == self.names[node.0]);
         self.checks.pauses.told[node.0] = told;

@@ -97,9 +97,9 @@ impl World {
         if key == Key::Initialize {
             self.note_initialize_gone();
         }
-        // Nobody can know what was published there.
+        // Whoever has seen what was published there knows it, and nobody else.
         if key == Key::Status {
-            self.checks.forget_published();
+            self.checks.status_lost = true;
         }
         if key == Key::Config {
             self.note_lag_limit_lost();

@@ -286,7 +286,7 @@ fn ahead_patience(view: &View<'_>) -> Instant {
 /// The leader's last known position is too far ahead of this node: of what both share, if this node is on a branch that
 /// the leader had left. Whoever is on the leader's branch and cannot be asked gets the time to come back.
 fn lags(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Reason> {
-    let optime = cluster.status.as_ref().map_or(Lsn(0), |status| status.optime);
+    let optime = view.told_status(cluster).map_or(Lsn(0), |status| status.optime);
     let limit_bytes = view.config().maximum_lag_on_failover_bytes;
     let Some(at) = left_at(view, cluster, mine) else {
         let by_bytes = optime.bytes_ahead_of(mine.flushed);
@@ -308,7 +308,7 @@ fn left_at(view: &View<'_>, cluster: &ClusterView, mine: &Position) -> Option<Ls
         Some(own) => (own != end).then_some(own.min(end)),
         None => Some(end),
     });
-    let status = cluster.status.as_ref().filter(|status| status.timeline != Timeline(0));
+    let status = view.told_status(cluster).filter(|status| status.timeline != Timeline(0));
     // It ended the leader's timeline before what the leader wrote on it: it was promoted by hand, or took over with no more
     // than that. What is published with the release is where the shutdown checkpoint begins.
     let published = status.and_then(|status| {

@@ -406,6 +406,12 @@ fn who_is_too_far_behind_the_last_known_position_does_not_race() {
     };
     assert_eq!(behind((1 << 20) + 1).concludes().1, "lag_too_large");
     assert_eq!(behind(1 << 20).concludes().1, "asking_lease");
+    // What it was is known where the key is deleted.
+    let lost = behind((1 << 20) + 1).with(|state| {
+        let known = state.store.cluster.as_mut().expect("the keys are known");
+        state.memory.told_status = known.value.status.take();
+    });
+    assert_eq!(lost.concludes().1, "lag_too_large");
 }
 
 #[test]
