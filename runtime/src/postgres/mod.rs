@@ -28,6 +28,7 @@ pub mod proc;
 mod process;
 mod promote;
 mod replica;
+mod replies;
 mod roles;
 mod server;
 mod settings;

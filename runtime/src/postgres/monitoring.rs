@@ -1,6 +1,7 @@
 //! The monitoring query: everything that core wants to know of a running server, in one round trip. The functions and
 //! columns are the same in PostgreSQL 13 to 18.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use matriarch_core::id::{Lsn, Member, Timeline};
@@ -29,9 +30,9 @@ SELECT r.in_recovery,
        w.latest_end_lsn AS receiver_end, w.sender_host || ':' || w.sender_port AS receiver_upstream,
        (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint AS replayed_at,
        current_setting('primary_conninfo') <> '' AS upstream_set, current_setting('restore_command') <> '' AS restores,
-       (SELECT json_agg(json_build_object('n', application_name, 'u', usename, 'a', host(client_addr), 's', state,
+       (SELECT json_agg(json_build_object('i', pid, 'n', application_name, 'u', usename, 'a', host(client_addr), 's', state,
                'y', sync_state, 'p', sync_priority, 'f', flush_lsn,
-               'g', (extract(epoch FROM clock_timestamp() - reply_time) * 1000000)::bigint))
+               'g', (extract(epoch FROM reply_time) * 1000000)::bigint))
           FROM pg_stat_replication) AS senders,
        (SELECT json_agg(json_build_object('n', slot_name, 'p', slot_type = 'physical', 'd', database,
                'u', plugin, 'a', active, 'r', restart_lsn, 'l', coalesce(wal_status = 'lost', false),
@@ -50,11 +51,15 @@ SELECT r.in_recovery,
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r, pg_stat_get_wal_receiver() w";
 
 /// Understands the row, of which `column` tells the texts by their columns' names: `None` where there is no such column,
-/// `Some(None)` for NULL.
+/// `Some(None)` for NULL. `ages` tells of WAL senders, by their process and what their standby's clock showed at its last answer
+/// (microseconds since the epoch), how long ago that was.
 ///
 /// # Errors
 /// The name of the column that is not as expected.
-pub(super) fn parse<'a>(column: impl Fn(&str) -> Option<Option<&'a str>>) -> Result<Sql, String> {
+pub(super) fn parse<'a>(
+    column: impl Fn(&str) -> Option<Option<&'a str>>,
+    ages: impl FnOnce(&[(i64, i64)]) -> BTreeMap<i64, Duration>,
+) -> Result<Sql, String> {
     let text = |name: &str| column(name).ok_or_else(|| format!("no column {name}"));
     let flag = |name: &str| Ok::<_, String>(text(name)? == Some("t"));
     let lsn = |name: &str| lsn_or_zero(text(name)?, name);
@@ -71,6 +76,10 @@ pub(super) fn parse<'a>(column: impl Fn(&str) -> Option<Option<&'a str>>) -> Res
     let list = |name: &str| -> Result<Vec<Value>, String> {
         text(name)?.map_or(Ok(Vec::new()), |t| serde_json::from_str(t).map_err(|_| format!("an unreadable {name}")))
     };
+    let senders = list("senders")?;
+    let replies =
+        senders.iter().filter_map(|sender| Some((process(sender)?, sender.get("g").and_then(Value::as_i64)?)));
+    let ages = ages(&replies.collect::<Vec<_>>());
     Ok(Sql {
         in_recovery: flag("in_recovery")?,
         timeline: Timeline(number(text("timeline")?, "timeline")?),
@@ -84,7 +93,7 @@ pub(super) fn parse<'a>(column: impl Fn(&str) -> Option<Option<&'a str>>) -> Res
         replayed_at: text("replayed_at")?.and_then(|t| t.parse().ok()),
         upstream_set: flag("upstream_set")?,
         restores: flag("restores")?,
-        senders: list("senders")?.iter().map(sender).collect::<Result<_, _>>()?,
+        senders: senders.iter().map(|value| sender(value, &ages)).collect::<Result<_, _>>()?,
         slots: list("slots")?.iter().map(slot).collect::<Result<_, _>>()?,
         server_version: number(text("version")?, "version")?,
         postmaster_start_us: number(text("started_us")?, "started_us")?,
@@ -104,8 +113,11 @@ fn word(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn sender(value: &Value) -> Result<Sender, String> {
-    let age_us = value.get("g").and_then(Value::as_i64);
+fn process(sender: &Value) -> Option<i64> {
+    sender.get("i").and_then(Value::as_i64)
+}
+
+fn sender(value: &Value, ages: &BTreeMap<i64, Duration>) -> Result<Sender, String> {
     Ok(Sender {
         application_name: Member(word(value, "n")),
         user: word(value, "u"),
@@ -114,8 +126,7 @@ fn sender(value: &Value) -> Result<Sender, String> {
         sync_state: word(value, "y"),
         sync_priority: value.get("p").and_then(Value::as_i64).and_then(|p| p.try_into().ok()).unwrap_or(0),
         flushed: lsn_or_zero(value.get("f").and_then(Value::as_str), "flush_lsn")?,
-        // The two ends of the connection have two clocks: an answer "from the future" is of just now.
-        reply_age: age_us.map(|us| Duration::from_micros(us.max(0).unsigned_abs())),
+        reply_age: process(value).and_then(|process| ages.get(&process).copied()),
     })
 }
 

@@ -19,6 +19,7 @@ use super::encryption::{Mode, encrypt};
 use super::maxima;
 use super::monitoring;
 use super::proc::PidFile;
+use super::replies::Replies;
 use super::settings::{LocalConnection, Settings};
 use super::tools;
 use crate::aside::look;
@@ -75,6 +76,7 @@ pub(super) struct Monitor {
     client: Mutex<Option<Arc<Client>>>,
     /// The refusal that the log has. It repeats with every question, and is told once.
     told: std::sync::Mutex<Option<SqlFailure>>,
+    replies: Replies,
 }
 
 impl Monitor {
@@ -118,7 +120,8 @@ impl Monitor {
         let heard = clock::now();
         let row = rows.first().ok_or_else(|| bad_answer("no row"))?;
         let column = |name: &str| row.try_get(name).ok();
-        let mut sql = monitoring::parse(column).map_err(|why| bad_answer(&why))?;
+        let ages = |told: &[(i64, i64)]| self.replies.ages(asked, told);
+        let mut sql = monitoring::parse(column, ages).map_err(|why| bad_answer(&why))?;
         let running = column(maxima::COLUMN).flatten().unwrap_or_default();
         maxima::pending(settings, running, &mut sql.pending_restart);
         if sql.in_recovery && sql.replay_paused {

@@ -1,6 +1,8 @@
 //! What must hold of whatever a server answers to the monitoring query (`fuzz/`).
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::time::Duration;
 
 use matriarch_core::id::Lsn;
 use matriarch_core::view::postgres::{Sender, Slot, Sql};
@@ -17,11 +19,12 @@ pub fn monitoring_row(columns: &[(&str, Option<&str>)]) -> String {
     let least = [100, 8, 10, 0, 64];
     let told = running.split(',').map(|word| word.parse::<i32>().unwrap_or(i32::MAX));
     assert_eq!(maxima::outgrown(running, least), told.zip(least).any(|(told, least)| told < least), "{running}");
-    match parse(column) {
+    match parse(column, as_they_are) {
         Ok(sql) => {
             counted(&sql, column);
             let row = told_again(&sql);
-            let again = parse(|wanted| row.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text.as_deref()));
+            let column = |wanted: &str| row.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text.as_deref());
+            let again = parse(column, as_they_are);
             assert_eq!(again.as_ref(), Ok(&sql), "{row:?}");
             let role = if sql.in_recovery { "a standby" } else { "a primary" };
             let (senders, slots) = (sql.senders.len(), sql.slots.len());
@@ -33,6 +36,11 @@ pub fn monitoring_row(columns: &[(&str, Option<&str>)]) -> String {
             why
         }
     }
+}
+
+/// What a standby's clock showed stands for how long ago that was.
+fn as_they_are(told: &[(i64, i64)]) -> BTreeMap<i64, Duration> {
+    told.iter().map(|(process, us)| (*process, Duration::from_micros((*us).max(0).unsigned_abs()))).collect()
 }
 
 /// Nothing is lost or made up.
@@ -74,7 +82,7 @@ fn told_again(sql: &Sql) -> Vec<(&'static str, Option<String>)> {
         ("replayed_at", sql.replayed_at.map(|at| at.to_string())),
         ("upstream_set", flag(sql.upstream_set)),
         ("restores", flag(sql.restores)),
-        ("senders", list(sql.senders.iter().map(sender).collect())),
+        ("senders", list(sql.senders.iter().enumerate().map(sender).collect())),
         ("slots", list(sql.slots.iter().map(slot).collect())),
         ("version", text(&sql.server_version)),
         ("started_us", text(&sql.postmaster_start_us)),
@@ -82,10 +90,10 @@ fn told_again(sql: &Sql) -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-fn sender(sender: &Sender) -> Value {
+fn sender((number, sender): (usize, &Sender)) -> Value {
     let age_us = sender.reply_age.map(|age| i64::try_from(age.as_micros()).expect("what was told was one"));
     json!({
-        "n": sender.application_name.0, "u": sender.user, "a": sender.address, "s": sender.state,
+        "i": number, "n": sender.application_name.0, "u": sender.user, "a": sender.address, "s": sender.state,
         "y": sender.sync_state, "p": sender.sync_priority, "f": sender.flushed.to_string(), "g": age_us,
     })
 }
