@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::http::{self, Client, HttpError};
-use crate::wire::lenient::truthy;
+use crate::wire::lenient::{percent_encoded, truthy};
 
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
@@ -26,71 +26,86 @@ const TRANSIT: Duration = Duration::from_millis(250);
 /// How much of an answer that is no position is told: whatever listens at a member's address may send megabytes.
 const TOLD_CHARS: usize = 300;
 
-/// Asks how a member is: `GET api_url`, Matriarch or Patroni. Only the lease protects from a member asked this way: the
-/// answer carries no pledge, and the history is the bare timeline.
-pub async fn ask_status(client: &Client, api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
-    match client.request(Method::GET, api_url, None, None, deadline).await {
-        Ok((_, body)) => understood(api_url, &body, from_status),
-        Err(error) => unanswered(&error),
-    }
+/// Who asks the members of a cluster.
+#[derive(Clone)]
+pub struct Peers {
+    client: Client,
+    scope: String,
 }
 
-/// Asks a member for its position and, if it can (`pledges`), to stop receiving WAL first because the leader key is
-/// absent at `absent_at`. A Patroni member only tells its status.
-pub async fn ask_position(
-    client: &Client,
-    api_url: &str,
-    pledges: bool,
-    absent_at: Revision,
-    deadline: Duration,
-) -> Outcome<PeerAnswer> {
-    if !pledges {
-        return ask_status(client, api_url, deadline).await;
+impl Peers {
+    /// To ask the members of `scope`. What listens at a member's old address by now may be of another cluster.
+    pub fn new(client: Client, scope: &str) -> Self {
+        Self { client, scope: scope.to_owned() }
     }
-    let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
-    let body = json!({ "absent_at": absent_at.0 }).to_string();
-    let url = format!("{base}/matriarch/position");
-    match client.request(Method::POST, &url, None, Some(body), deadline).await {
-        Ok((200, body)) => understood(api_url, &body, from_position),
-        Ok((status, body)) => no_position(&url, status, &body),
-        Err(error) => unanswered(&error),
-    }
-}
 
-/// Waits until a member has replayed beyond a position, or `deadline` is over; the answer is the last that it told, so
-/// the caller compares. A Patroni member is asked again and again, ours waits itself and answers at once then.
-pub async fn await_replay(
-    client: &Client,
-    api_url: &str,
-    pledges: bool,
-    beyond: Lsn,
-    deadline: Duration,
-) -> Outcome<PeerAnswer> {
-    if !pledges {
-        return ask_until_replayed(client, api_url, beyond, deadline).await;
-    }
-    let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
-    let url = format!("{base}/matriarch/replayed?beyond={beyond}&deadline_ms={}", deadline.as_millis());
-    match client.request(Method::GET, &url, None, None, deadline + TRANSIT).await {
-        Ok((200, body)) => understood(api_url, &body, from_position),
-        Ok((status, body)) => no_position(&url, status, &body),
-        Err(error) => unanswered(&error),
-    }
-}
-
-async fn ask_until_replayed(client: &Client, api_url: &str, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
-    let end = Instant::now() + deadline;
-    let mut last = Outcome::Unknown(format!("{api_url} was not asked"));
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return last;
+    /// Asks how a member is: `GET api_url`, Matriarch or Patroni. Only the lease protects from a member asked this way: the
+    /// answer carries no pledge, and the history is the bare timeline.
+    pub async fn ask_status(&self, api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
+        match self.client.request(Method::GET, api_url, None, None, deadline).await {
+            Ok((_, body)) => understood(api_url, &body, |document| from_status(document, &self.scope)),
+            Err(error) => unanswered(&error),
         }
-        last = ask_status(client, api_url, left).await;
-        if matches!(&last, Outcome::Done(answer) if answer.replayed > beyond) {
-            return last;
+    }
+
+    /// Asks a member for its position and, if it can (`pledges`), to stop receiving WAL first because the leader key is
+    /// absent at `absent_at`. A Patroni member only tells its status.
+    pub async fn ask_position(
+        &self,
+        api_url: &str,
+        pledges: bool,
+        absent_at: Revision,
+        deadline: Duration,
+    ) -> Outcome<PeerAnswer> {
+        if !pledges {
+            return self.ask_status(api_url, deadline).await;
         }
-        tokio::time::sleep(PATRONI_PAUSE.min(left)).await;
+        let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
+        let body = json!({ "absent_at": absent_at.0, "scope": self.scope }).to_string();
+        let url = format!("{base}/matriarch/position");
+        match self.client.request(Method::POST, &url, None, Some(body), deadline).await {
+            Ok((200, body)) => understood(api_url, &body, from_position),
+            Ok((status, body)) => no_position(&url, status, &body),
+            Err(error) => unanswered(&error),
+        }
+    }
+
+    /// Waits until a member has replayed beyond a position, or `deadline` is over; the answer is the last that it told, so
+    /// the caller compares. A Patroni member is asked again and again, ours waits itself and answers at once then.
+    pub async fn await_replay(
+        &self,
+        api_url: &str,
+        pledges: bool,
+        beyond: Lsn,
+        deadline: Duration,
+    ) -> Outcome<PeerAnswer> {
+        if !pledges {
+            return self.ask_until_replayed(api_url, beyond, deadline).await;
+        }
+        let Some(base) = http::base_url(api_url) else { return unusable(api_url) };
+        let (scope, deadline_ms) = (percent_encoded(&self.scope), deadline.as_millis());
+        let url = format!("{base}/matriarch/replayed?beyond={beyond}&deadline_ms={deadline_ms}&scope={scope}");
+        match self.client.request(Method::GET, &url, None, None, deadline + TRANSIT).await {
+            Ok((200, body)) => understood(api_url, &body, from_position),
+            Ok((status, body)) => no_position(&url, status, &body),
+            Err(error) => unanswered(&error),
+        }
+    }
+
+    async fn ask_until_replayed(&self, api_url: &str, beyond: Lsn, deadline: Duration) -> Outcome<PeerAnswer> {
+        let end = Instant::now() + deadline;
+        let mut last = Outcome::Unknown(format!("{api_url} was not asked"));
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return last;
+            }
+            last = self.ask_status(api_url, left).await;
+            if matches!(&last, Outcome::Done(answer) if answer.replayed > beyond) {
+                return last;
+            }
+            tokio::time::sleep(PATRONI_PAUSE.min(left)).await;
+        }
     }
 }
 
@@ -143,7 +158,13 @@ fn in_order(history: History) -> Option<History> {
 
 /// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable; a primary is
 /// known by a position that is not 0, or by its role.
-fn from_status(document: &Map<String, Value>) -> Option<PeerAnswer> {
+///
+/// `None` as well where it is of another cluster: an address is given to somebody else.
+fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer> {
+    let told = document.get("patroni").and_then(|patroni| patroni.get("scope")).and_then(Value::as_str);
+    if told.is_some_and(|told| told != scope) {
+        return None;
+    }
     let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
     let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
     let location = lsn("location");
@@ -200,7 +221,7 @@ mod tests {
     use super::*;
 
     fn status(text: &str) -> Option<PeerAnswer> {
-        understood("http://n/patroni", text, from_status).done()
+        understood("http://n/patroni", text, |document| from_status(document, "demo")).done()
     }
 
     #[test]
@@ -220,6 +241,10 @@ mod tests {
         assert_eq!((replica.flushed, replica.history), (Lsn(9), History::first(Timeline(0))));
         let failed = status(r#"{"role": "replica", "xlog": {"replayed_location": 9}, "watchdog_failed": true}"#);
         assert!(failed.is_some_and(|p| p.barred));
+        let of = |scope: &str| {
+            status(&format!(r#"{{"role": "primary", "xlog": {{"location": 5}}, "patroni": {{"scope": "{scope}"}}}}"#))
+        };
+        assert!(of("demo").is_some() && of("another").is_none());
         for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
             assert_eq!(status(silent), None, "{silent}");
         }

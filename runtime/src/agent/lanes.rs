@@ -22,8 +22,7 @@ use super::promises::Promises;
 use super::repeats::Repeats;
 use super::surroundings::Surroundings;
 use crate::clock::Clock;
-use crate::http::Client;
-use crate::peers;
+use crate::peers::Peers;
 use crate::postgres::{Allowance, Server};
 
 /// How long the monitoring query may take.
@@ -42,7 +41,7 @@ pub(super) struct Lanes {
     promises: Arc<dyn Promises>,
     clock: Arc<dyn Clock>,
     /// To the other agents.
-    peers: Client,
+    peers: Peers,
     events: mpsc::UnboundedSender<Event>,
     running: BTreeMap<OpId, Running>,
     looks: Arc<Mutex<Looks>>,
@@ -61,7 +60,7 @@ impl Lanes {
     pub(super) fn new(
         keys: Arc<Keys>,
         around: &Surroundings,
-        peers: Client,
+        peers: Peers,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
@@ -208,15 +207,15 @@ impl Lanes {
             let asked = clock.now();
             let (member, outcome) = match action {
                 PeerAction::AskPosition { member, api_url, pledges, absent_at } => {
-                    let outcome = peers::ask_position(&peers, &api_url, pledges, absent_at, POSITION_DEADLINE).await;
+                    let outcome = peers.ask_position(&api_url, pledges, absent_at, POSITION_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AskStatus { member, api_url } => {
-                    let outcome = peers::ask_status(&peers, &api_url, STATUS_DEADLINE).await;
+                    let outcome = peers.ask_status(&api_url, STATUS_DEADLINE).await;
                     (member, outcome)
                 }
                 PeerAction::AwaitReplay { member, api_url, pledges, beyond, deadline } => {
-                    let outcome = peers::await_replay(&peers, &api_url, pledges, beyond, deadline).await;
+                    let outcome = peers.await_replay(&api_url, pledges, beyond, deadline).await;
                     (member, outcome)
                 }
             };

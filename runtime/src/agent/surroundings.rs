@@ -30,6 +30,7 @@ use crate::guard::{Finder, Guard, Hello};
 use crate::hooks::callbacks::{Callers, Teller};
 use crate::http::Client;
 use crate::net::{Connector, Listener};
+use crate::peers::Peers;
 use crate::postgres::Server;
 use crate::recorder::Recorder;
 use crate::service::ServiceManager;
@@ -104,7 +105,7 @@ pub async fn live(
     let (fed, fed_out) = mpsc::channel(VIEWS_MAX);
     let (messages, messages_out) = mpsc::channel(MESSAGES_MAX);
     let (died, died_out) = mpsc::unbounded_channel();
-    let lanes = Lanes::new(Arc::new(keys), &around, peers.clone(), events);
+    let lanes = Lanes::new(Arc::new(keys), &around, Peers::new(peers.clone(), &local.scope), events);
     let mut sources = Sources {
         events: events_out,
         fed: fed_out,

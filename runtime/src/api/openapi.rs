@@ -95,6 +95,7 @@ fn parameters() -> Value {
         "mode": named("mode", false, "Whether what is replayed counts, or what is received", json!({"enum": ["apply", "write"]})),
         "node": named("node", false, "The member that is asked in this one's place", json!({"type": "string"})),
         "beyond": named("beyond", true, "A position", position()),
+        "scope": named("scope", false, "The cluster whose member is meant: one of another refuses", json!({"type": "string"})),
         "deadline_ms": named("deadline_ms", true, "Milliseconds; a minute at most is waited", json!({"type": "integer", "minimum": 0})),
     })
 }
@@ -133,7 +134,7 @@ fn schemas() -> Value {
         "PositionAsked": {
             "type": "object",
             "required": ["absent_at"],
-            "properties": {"absent_at": {"type": "integer", "format": "int64"}},
+            "properties": {"absent_at": {"type": "integer", "format": "int64"}, "scope": {"type": "string"}},
         },
         "Move": {
             "type": "object",

@@ -30,6 +30,9 @@ pub(super) async fn position(api: &Api, call: &Call, body: Incoming) -> Reply {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    if let Some(refusal) = of_another_cluster(api, body.get("scope").and_then(Value::as_str)) {
+        return refusal;
+    }
     let Some(absent_at) = body.get("absent_at").and_then(Value::as_i64) else {
         return Reply::text(400, "absent_at must be the revision at which the leader key was absent");
     };
@@ -44,6 +47,9 @@ pub(super) async fn position(api: &Api, call: &Call, body: Incoming) -> Reply {
 /// `GET /matriarch/replayed?beyond=LSN&deadline_ms=N`: answers as soon as PostgreSQL has replayed beyond the position,
 /// or with what it has when the time is over.
 pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
+    if let Some(refusal) = of_another_cluster(api, call.query.get("scope")) {
+        return refusal;
+    }
     let beyond = call.query.get("beyond").and_then(Lsn::parse);
     let limit = call.query.get("deadline_ms").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
     let (Some(beyond), Some(limit)) = (beyond, limit) else {
@@ -60,6 +66,14 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
         }
         tokio::time::sleep(REPLAY_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
     }
+}
+
+/// Whoever asks means a member of another cluster, which had this address. The race: that one is gone, and what is told here of
+/// another cluster's primary would keep the rest of it from leading. An agent of before this was asked says nothing of it.
+fn of_another_cluster(api: &Api, scope: Option<&str>) -> Option<Reply> {
+    let meant = scope?;
+    let ours = api.with_facts(|facts| facts.shared.scope.clone());
+    (meant != ours).then(|| Reply::text(409, format!("this is a member of {ours}, and not of {meant}")))
 }
 
 /// Where this node is now, without any promise.

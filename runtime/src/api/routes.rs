@@ -164,8 +164,8 @@ pub(super) const ROUTES: &[Route] = &[
         "/matriarch/replayed",
         Endpoint::Replayed,
         "Between agents: answers as soon as more is replayed than a position, or when the time is over",
-        &["beyond", "deadline_ms"],
-        &[(200, Json("Position")), (400, Text)],
+        &["beyond", "deadline_ms", "scope"],
+        &[(200, Json("Position")), (400, Text), (409, Text)],
     ),
     look(namesake::PATH, Endpoint::Instance, "Between agents: which process this is", &[], &[(200, Text)]),
     order(

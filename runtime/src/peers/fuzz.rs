@@ -23,7 +23,7 @@ pub fn peer_answer(body: &str) -> &'static str {
     if let Outcome::Done(answer) = &position {
         position_of(answer, &document);
     }
-    let status = understood("http://n", body, from_status);
+    let status = understood("http://n", body, |document| from_status(document, "demo"));
     if let Outcome::Done(answer) = &status {
         status_of(answer, &document);
     }

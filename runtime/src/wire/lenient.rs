@@ -50,6 +50,12 @@ pub(super) fn switched_on(value: &Value) -> bool {
     }
 }
 
+/// What [`percent_decoded`] reads back, for a part of a URL.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// `%2F` and the like, and `+` for a blank, as in the query of a URL. Any other `%` stands for itself, and what is not
 /// UTF-8 afterwards is replaced.
 pub(crate) fn percent_decoded(text: &str) -> String {

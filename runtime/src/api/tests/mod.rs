@@ -31,11 +31,15 @@ use crate::clock;
 use crate::config::{Credentials, Secret};
 use crate::http::{Client, request};
 use crate::net::{Connector, Listener};
-use crate::peers;
+use crate::peers::Peers;
 use node::*;
 
 fn client() -> Client {
     Client::new(Connector::tcp(LIMIT))
+}
+
+fn asker() -> Peers {
+    Peers::new(client(), "demo")
 }
 
 #[tokio::test]
@@ -404,16 +408,16 @@ async fn peers_read_a_matriarch_node() {
     let node = serve_node(node(standby()), None).await;
     let api_url = format!("{}/patroni", node.base);
     let pledge = Revision(77);
-    let position = peers::ask_position(&client(), &api_url, true, pledge, LIMIT).await;
+    let position = asker().ask_position(&api_url, true, pledge, LIMIT).await;
     assert_eq!(position, Outcome::Done(pledged(pledge)));
     assert_eq!(node.told(), ["PositionAsked(77)"]);
 
-    let Outcome::Done(status) = peers::ask_status(&client(), &api_url, LIMIT).await else { panic!("no status") };
+    let Outcome::Done(status) = asker().ask_status(&api_url, LIMIT).await else { panic!("no status") };
     assert!(!status.primary && !status.barred && status.pledge.is_none());
     assert_eq!((status.flushed, status.history), (Lsn(67_417_552), History::first(Timeline(2))));
 
     // Replay goes on by 512 bytes an observation, so the third one is beyond.
-    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, true, Lsn(67_417_600), LIMIT).await else {
+    let Outcome::Done(answer) = asker().await_replay(&api_url, true, Lsn(67_417_600), LIMIT).await else {
         panic!("no answer")
     };
     assert_eq!(answer.replayed, Lsn(67_416_528 + 3 * 512));
@@ -422,11 +426,22 @@ async fn peers_read_a_matriarch_node() {
 
     // A position out of reach: the answer comes with the deadline and tells how far it is.
     let short = Duration::from_millis(20);
-    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, true, Lsn(u64::MAX), short).await else {
+    let Outcome::Done(answer) = asker().await_replay(&api_url, true, Lsn(u64::MAX), short).await else {
         panic!("no answer")
     };
     assert!(answer.replayed < Lsn(u64::MAX));
     assert_eq!(node.get("/matriarch/replayed?beyond=x&deadline_ms=1").await.0, 400);
+    // Whoever means a member of another cluster, which had this address, hears of none.
+    let stranger = Peers::new(client(), "an other/cluster");
+    let heard = node.told().len();
+    for answer in [
+        stranger.ask_position(&api_url, true, pledge, LIMIT).await,
+        stranger.await_replay(&api_url, true, Lsn(0), LIMIT).await,
+        stranger.ask_status(&api_url, LIMIT).await,
+    ] {
+        assert!(matches!(answer, Outcome::Refused(_)), "{answer:?}");
+    }
+    assert_eq!(node.told().len(), heard);
     assert_eq!(node.ask(Method::POST, "/matriarch/position", Some("{\"absent_at\": \"x\"}")).await.0, 400);
 }
 
@@ -440,18 +455,18 @@ async fn peers_read_a_patroni_node() {
     }
     let replica = serve_node(shared, None).await;
     let api_url = format!("{}/patroni", replica.base);
-    let Outcome::Done(position) = peers::ask_position(&client(), &api_url, false, Revision(77), LIMIT).await else {
+    let Outcome::Done(position) = asker().ask_position(&api_url, false, Revision(77), LIMIT).await else {
         panic!("no position")
     };
     assert!(position.barred && position.pledge.is_none());
     assert_eq!(position.history, History::first(Timeline(2)));
-    let Outcome::Done(answer) = peers::await_replay(&client(), &api_url, false, Lsn(67_417_000), LIMIT).await else {
+    let Outcome::Done(answer) = asker().await_replay(&api_url, false, Lsn(67_417_000), LIMIT).await else {
         panic!("no answer")
     };
     assert_eq!(answer.replayed, Lsn(67_416_528 + 512));
 
     let primary = serve_node(leading(Duration::from_secs(20)), None).await;
-    let Outcome::Done(answer) = peers::ask_status(&client(), &format!("{}/patroni", primary.base), LIMIT).await else {
+    let Outcome::Done(answer) = asker().ask_status(&format!("{}/patroni", primary.base), LIMIT).await else {
         panic!("no status")
     };
     assert!(answer.primary && answer.flushed == Lsn(67_416_760));
@@ -459,10 +474,10 @@ async fn peers_read_a_patroni_node() {
     // Without a position a member counts as unreachable; so does one that is not there.
     primary.shared.lock().unwrap().core.postgres.process = Process::Absent;
     let api_url = format!("{}/patroni", primary.base);
-    assert!(matches!(peers::ask_status(&client(), &api_url, LIMIT).await, Outcome::Refused(_)));
+    assert!(matches!(asker().ask_status(&api_url, LIMIT).await, Outcome::Refused(_)));
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api_url = format!("http://{}/patroni", nobody.local_addr().unwrap());
-    assert!(matches!(peers::ask_status(&client(), &api_url, Duration::from_millis(50)).await, Outcome::Unknown(_)));
+    assert!(matches!(asker().ask_status(&api_url, Duration::from_millis(50)).await, Outcome::Unknown(_)));
     drop(nobody);
-    assert!(matches!(peers::ask_status(&client(), &api_url, LIMIT).await, Outcome::Refused(_)));
+    assert!(matches!(asker().ask_status(&api_url, LIMIT).await, Outcome::Refused(_)));
 }

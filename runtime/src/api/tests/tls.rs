@@ -65,13 +65,13 @@ async fn agents_ask_each_other_over_tls() {
     let url = format!("{}/patroni", node.base);
     let agent = with(files.client(Trust::Chain, "ca.pem", Some("client")));
     let absent_at = Revision(7);
-    let answer = peers::ask_position(&agent, &url, true, absent_at, LIMIT).await;
+    let answer = Peers::new(agent.clone(), "demo").ask_position(&url, true, absent_at, LIMIT).await;
     assert_eq!(answer, Outcome::Done(pledged(absent_at)));
-    let beyond = peers::await_replay(&agent, &url, true, Lsn(1), LIMIT).await;
+    let beyond = Peers::new(agent.clone(), "demo").await_replay(&url, true, Lsn(1), LIMIT).await;
     assert!(beyond.done().is_some());
     // Whoever is turned away was not heard.
     let stranger = with(files.client(Trust::Anyone, "ca.pem", None));
-    let answer = peers::ask_position(&stranger, &url, true, absent_at, LIMIT).await;
+    let answer = Peers::new(stranger.clone(), "demo").ask_position(&url, true, absent_at, LIMIT).await;
     assert!(!matches!(answer, Outcome::Done(_)), "{answer:?}");
     assert_eq!(node.told().iter().filter(|told| told.starts_with("PositionAsked")).count(), 1);
 }
