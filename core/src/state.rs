@@ -210,6 +210,12 @@ pub struct Memory {
     /// A promotion of the running postmaster was ordered and is not known to be refused: it may become a primary at any
     /// moment, whatever became of the order.
     pub promotion: bool,
+    /// The agent before this one may have ordered one: the guard was armed for its tenure, and the postmaster is the same.
+    ///
+    /// The race: an agent is started anew while what was received is still being replayed, and its key goes before its time. What
+    /// was taken for a standby, and its guard disarmed, would become a primary beside the next leader.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub promotion_inherited: bool,
     /// An order to promote the running postmaster has ended, and nobody knows what came of it: that a later one is
     /// refused does not take it back.
     pub promotion_in_doubt: bool,

@@ -2,6 +2,7 @@
 
 use super::postgres::process_seen;
 use crate::event::GuardEvent;
+use crate::id::LeaseId;
 use crate::lease::Tenure;
 use crate::state::State;
 use crate::time::Instant;
@@ -22,6 +23,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             // What the last agent promised bounds how long its PostgreSQL may go on.
             if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
                 *deadline = armed.at;
+                state.memory.promotion_inherited |= armed.tenure != LeaseId(0);
             }
         }
         GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
@@ -99,13 +101,13 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
 
 /// The guard fired while nobody listened: the tenure is spent, even if its key is still there. The guard arms it never
 /// again, so that adopting it would mean to lead for ever and never serve.
-fn spent_by_guard(state: &mut State, tenure: crate::id::LeaseId) {
+fn spent_by_guard(state: &mut State, tenure: LeaseId) {
     if state.tenure.held().is_some_and(|held| held.lease == tenure) {
         state.spend_tenure();
     }
     let key = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
     let other = key.is_some_and(|leader| leader.lease != tenure);
-    if matches!(state.tenure, Tenure::Adopting { .. }) && tenure != crate::id::LeaseId(0) && !other {
+    if matches!(state.tenure, Tenure::Adopting { .. }) && tenure != LeaseId(0) && !other {
         state.spent = Some(tenure);
         state.tenure = Tenure::None;
     }

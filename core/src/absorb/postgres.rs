@@ -107,6 +107,7 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
             }
             state.memory.starting_since = None;
             (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
+            state.memory.promotion_inherited = false;
             state.memory.as_standby = false;
             state.memory.needs_restart = false;
         }
@@ -117,6 +118,8 @@ pub(super) fn process_seen(state: &mut State, at: Instant, process: Process) {
                 // What is held is what lived then: nobody has stopped a newborn.
                 state.guard.hold_in_doubt |= state.guard.held;
                 (state.memory.promotion, state.memory.promotion_in_doubt) = (false, false);
+                // The first that this agent sees may be the one that the last agent had promoted.
+                state.memory.promotion_inherited &= before == Process::Unknown;
                 state.memory.needs_restart = false;
             }
             state.postgres.orphans = None;
@@ -150,6 +153,7 @@ fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
     }
     if !seen.value.in_recovery {
         state.memory.streamed_from = None;
+        state.memory.promotion_inherited = false;
     }
     // A promotion first replays what was received, and that may take its time.
     let before = state.postgres.sql.as_ref().map_or(Lsn(0), |known| known.value.replayed);

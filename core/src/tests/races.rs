@@ -5,7 +5,7 @@ use crate::decide::{Fate, Rung};
 use crate::event::{
     Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
 };
-use crate::id::{LeaseId, Lsn, Member, RequestId, Revision};
+use crate::id::{LeaseId, Lsn, Member, Pid, RequestId, Revision};
 use crate::lease::Tenure;
 use crate::op::{Outcome, Refusal};
 use crate::state::{Granted, Pledge};
@@ -184,6 +184,30 @@ fn a_tenure_that_the_guard_fired_while_nobody_listened_is_not_adopted() {
     let mut node = Node::primary().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
     node.step(Event::Guard(GuardEvent::Connected { armed: None, held: false, fired: Some(LeaseId(3)) }));
     assert!(matches!(node.state.tenure, Tenure::Adopting { .. }));
+}
+
+/// The bug: an agent was started anew in the middle of a promotion, whose key went before its time; the guard was disarmed, and
+/// what it had taken for a standby became a primary.
+#[test]
+fn a_promotion_that_the_last_agent_ordered_may_still_come_to_pass() {
+    let connected = |armed: LeaseId, change: fn(&mut Node)| {
+        let mut node = Node::standby().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+        node.state.guard.present = false;
+        let armed = Some(Armed { tenure: armed, at: at(8_000) });
+        node.step(Event::Guard(GuardEvent::Connected { armed, held: false, fired: None }));
+        change(&mut node);
+        node.view().may_write()
+    };
+    assert!(connected(OURS, |_| ()) && !connected(LeaseId(0), |_| ()));
+    let dead = |node: &mut Node| {
+        node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
+    };
+    assert!(!connected(OURS, dead));
+    let another = |node: &mut Node| {
+        let process = Process::Alive { pid: Pid(77), phase: Phase::Ready };
+        node.step(Event::Postgres(PostgresEvent::ProcessSeen(process)));
+    };
+    assert!(!connected(OURS, another), "it was promoted, and is dead");
 }
 
 #[test]

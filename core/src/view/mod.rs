@@ -317,8 +317,10 @@ impl<'a> View<'a> {
             return self.starting_primary();
         }
         // A promotion that was ordered may still come to pass, whatever became of the order.
-        let promoting =
-            self.state.memory.promotion || matches!(self.controlling(), Some(PostgresAction::Promote { .. }));
+        let memory = &self.state.memory;
+        let promoting = memory.promotion
+            || memory.promotion_inherited
+            || matches!(self.controlling(), Some(PostgresAction::Promote { .. }));
         let recovering = self.sql().is_none_or(|sql| sql.in_recovery);
         // The postmaster may be seen before the signal file that was written for it.
         let standby = standby || self.state.memory.as_standby;
