@@ -249,6 +249,9 @@ pub struct Memory {
     pub replaced_grant: Option<LeaseId>,
     /// Leadership is being given up because this node cannot serve.
     pub giving_up: bool,
+    /// Since when the tenure is to be released for that, and PostgreSQL does not die.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub unending_since: Option<Instant>,
     /// Since when the postmaster has written its shutdown checkpoint and still lives.
     pub drained_since: Option<Instant>,
     /// The request for a hand-over whose stop sessions took no notice of, by its revision: it is not begun again.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, GuardAction, Lane, PeerAction, PostgresAction, StoreAction};
-use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUSE, VANISH_GRACE};
+use crate::config::{FIRE_LIMIT, GUARD_LIMIT, HOLD_LIMIT, RACE_WINDOW, RETRY_PAUSE, STOP_LIMIT, VANISH_GRACE};
 use crate::decide::{self, Fate, Verdict};
 use crate::effects::{Decision, Effects, ORDERS_MAX, Order, Wake};
 use crate::event::Event;
@@ -39,7 +39,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     decide::pause::remember(state, at);
     end_pledge(state, at);
     procedure::restart::forget_void(state, at);
-    let (rung, verdict) = decide::decide(&View { at, state });
+    let (rung, mut verdict) = decide::decide(&View { at, state });
     let unserving = matches!(verdict.reason, Reason::CannotServe { .. } | Reason::RecoveryTooLong { .. });
     let unguarded = matches!(verdict.reason, Reason::GuardSilent { .. } | Reason::GuardMissing { .. });
     if verdict.fate != Fate::Keep && (unserving || unguarded) {
@@ -47,6 +47,11 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     }
     // What was stopped for it would otherwise be started again before the key is released.
     state.memory.giving_up |= verdict.fate == Fate::Release && unserving && state.tenure.held().is_some();
+    if unserving {
+        end_what_does_not_end(state, at, &mut verdict);
+    } else {
+        state.memory.unending_since = None;
+    }
     let lapses = verdict.fate == Fate::LetLapse && state.tenure != Tenure::None;
     if lapses {
         state.spend_tenure();
@@ -70,6 +75,17 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     state.decision = Some(decision.clone());
     state.check();
     Effects { orders, cancelled, wake, decision: news.then_some(decision) }
+}
+
+/// A tenure that is to be released once PostgreSQL is dead lapses where that does not die. What not even SIGKILL ends, since its
+/// disk does not answer, acknowledges nothing, and would keep the key for as long as the store answers.
+fn end_what_does_not_end(state: &mut State, at: Instant, verdict: &mut Verdict) {
+    let view = View { at, state };
+    let waits = verdict.fate == Fate::Release && view.held().is_some() && !decide::tenure::is_over(&view);
+    state.memory.unending_since = waits.then(|| state.memory.unending_since.unwrap_or(at));
+    if state.memory.unending_since.is_some_and(|since| at.since(since) >= STOP_LIMIT) {
+        verdict.fate = Fate::LetLapse;
+    }
 }
 
 /// How far this node is from serving under its tenure.
@@ -397,6 +413,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(vanished.heard + VANISH_GRACE, "the grace for the last leader");
         soonest.offer(vanished.heard + Duration::from_secs(1), "the wait for the next leader");
     }
+    if let Some(unending) = memory.unending_since {
+        soonest.offer(unending + STOP_LIMIT, "a stop that does not end");
+    }
     if let Some(dead) = memory.dead_since {
         for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
             soonest.offer(dead + patience, "a hand-over");
@@ -408,7 +427,7 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(lingering) = memory.lingering_since {
         let ordered = view.state.ops.in_lane(&Lane::PgControl).map(|in_flight| in_flight.since);
         for since in [Some(lingering), ordered].into_iter().flatten() {
-            soonest.offer(since + crate::config::STOP_LIMIT, "a stop that sessions take no notice of");
+            soonest.offer(since + STOP_LIMIT, "a stop that sessions take no notice of");
             soonest.offer(since + crate::config::CHECKPOINT_LIMIT, "a stop that sessions take no notice of");
         }
     }

@@ -182,7 +182,7 @@ fn tell_guarded(view: &View<'_>) -> Option<(Action, Reason)> {
 }
 
 /// PostgreSQL is dead, or runs as a standby.
-fn is_over(view: &View<'_>) -> bool {
+pub(crate) fn is_over(view: &View<'_>) -> bool {
     view.dead() || (view.phase().is_some() && harmless(view))
 }
 

@@ -5,7 +5,7 @@ use crate::action::{Action, GuardAction, HostAction, Lane, PostgresAction, Store
 use crate::decide::{Fate, Rung};
 use crate::event::{Event, GuardEvent, HostEvent, PostgresDone, PostgresEvent};
 use crate::id::{Lsn, Member, SystemId};
-use crate::lease::Tenure;
+use crate::lease::{Held, Tenure};
 use crate::op::{Outcome, Refusal};
 use crate::testing::*;
 use crate::view::guard::Armed;
@@ -252,4 +252,24 @@ fn an_agent_that_finds_the_data_of_another_cluster_takes_the_guard_off_it_before
     let ours = Node::primary().cluster(|cluster| cluster.initialize.as_mut().unwrap().system_id = Some(SystemId(1)));
     let mut ours = ours.with(|state| state.tenure = Tenure::None);
     assert!(!actions(&ours.tick()).contains(&disarm));
+}
+
+/// The bug: PostgreSQL hung on a disk that does not answer, so that not even SIGKILL ended it, and its key was renewed for ever.
+#[test]
+fn the_key_of_a_server_that_nothing_ends_lapses_after_a_minute() {
+    let mut node = Node::primary().phase(Phase::Starting);
+    node.state.memory.starting_since = Some(at(0).back(seconds(300)));
+    node.state.postgres.sql = None;
+    let hangs = |node: &mut Node, after_ms: u64| {
+        node.now = at(after_ms);
+        node.state.store.answered = node.now;
+        let renewed = Held { confirmed: node.now, ..*node.state.tenure.held().expect("it leads") };
+        node.state.tenure = Tenure::Held(renewed);
+        node.state.guard.armed = Some(Armed { tenure: renewed.lease, at: node.now + seconds(20) });
+        node.tick();
+        node.state.tenure.held().is_some()
+    };
+    assert!(hangs(&mut node, 0) && hangs(&mut node, 59_999));
+    assert!(!hangs(&mut node, 60_000));
+    assert!(node.state.memory.gave_up.is_some(), "and it lets others try");
 }
