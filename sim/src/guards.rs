@@ -223,6 +223,7 @@ impl World {
         } else if !guard.winding_down {
             guard.winding_down = true;
             self.coverage.count("wind-down");
+            self.checks.wound_down[node.0] = Some(now);
             self.stop(node, matriarch_core::view::postgres::StopMode::Fast);
         }
     }

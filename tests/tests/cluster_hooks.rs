@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use matriarch_tests::scripts::{callbacks, file, lines, shell};
-use matriarch_tests::{Cluster, Ended, Node, Plan, eventually};
+use matriarch_tests::{Answer, Cluster, Ended, Node, Plan, eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -27,8 +27,13 @@ async fn started(plan: Plan, extra: impl Fn(&Node) -> Value) -> (Cluster, usize)
     (cluster, primary)
 }
 
-async fn switch(from: &Node, to: &Node) -> u16 {
-    from.post("/switchover", &json!({"leader": from.name, "candidate": to.name})).await.status
+async fn switch(from: &Node, to: &Node) -> Answer {
+    from.post("/switchover", &json!({"leader": from.name, "candidate": to.name})).await
+}
+
+async fn switched(from: &Node, to: &Node) {
+    let answer = switch(from, to).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 /// What a node's callbacks were called with, reloads aside, once there is that much.
@@ -55,7 +60,7 @@ async fn callbacks_are_called_as_patroni_calls_them() {
         called(&cluster.nodes[other], &["on_start replica test"]).await;
     }
 
-    assert_eq!(switch(&cluster.nodes[first], &cluster.nodes[second]).await, 200);
+    switched(&cluster.nodes[first], &cluster.nodes[second]).await;
     assert_eq!(cluster.healed(HEAL_LIMIT).await, second);
     let stepped_down = ["on_start primary test", "on_stop primary test", "on_role_change replica test"];
     called(&cluster.nodes[first], &stepped_down).await;
@@ -119,7 +124,7 @@ async fn a_pre_promote_that_says_no_leaves_the_lead_to_others() {
     fs::remove_file(file(node, "refuse")).unwrap();
     // Longer than its ttl.
     tokio::time::sleep(2 * cluster.ttl()).await;
-    assert_eq!(switch(&cluster.nodes[leads], node).await, 200);
+    switched(&cluster.nodes[leads], node).await;
     assert_eq!(cluster.healed(HEAL_LIMIT).await, refuses);
     assert_eq!(lines(node, "asked").len(), 2);
 }

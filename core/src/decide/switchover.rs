@@ -83,8 +83,17 @@ fn clear(view: &View<'_>) -> Option<Action> {
     Some(Action::Store(StoreAction::ClearFailover { revision: request.revision }))
 }
 
+/// Those that may take over: who runs, or the operator's candidate, whatever its record told last.
+///
+/// The race: a standby has just come up, and says so to whoever asks it; here its record is not read yet.
 fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {
-    view.electable_others().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).collect()
+    match wanted {
+        None => view.electable_others().collect(),
+        Some(wanted) => {
+            let named = view.others().filter(|(name, key)| *name == wanted && key.record.may_be_elected());
+            named.map(|(name, key)| (name, &key.record)).collect()
+        }
+    }
 }
 
 /// A primary: look at the candidates, write a checkpoint so that the stop is short, stop.
@@ -101,7 +110,10 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
         !answered && !silent
     });
     let asks: Vec<Action> = unasked.map(|(name, record)| ask_status(name, record)).collect();
-    let good = candidates.iter().any(|(name, _)| fresh_answer(view, name, since).is_some_and(|a| good(view, a)));
+    let good = |(name, record): &(&Member, &MemberRecord)| {
+        fresh_answer(view, name, since).is_some_and(|answer| good(view, record, answer))
+    };
+    let good = candidates.iter().any(good);
     if !good && !asks.is_empty() {
         return Verdict::orders(Reason::AskingCandidates, asks);
     }
@@ -159,13 +171,14 @@ fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'
     view.state.peers.answers.get(name).filter(|seen| seen.asked >= since).map(|seen| &seen.value)
 }
 
-fn good(view: &View<'_>, answer: &PeerAnswer) -> bool {
-    able(answer) && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+fn good(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
+    able(record, answer) && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
 }
 
 /// But for its lag. One that does not replay would be waited for with PostgreSQL stopped, until it has replayed everything.
-fn able(answer: &PeerAnswer) -> bool {
-    !answer.barred && !answer.primary && !answer.replay_paused
+fn able(record: &MemberRecord, answer: &PeerAnswer) -> bool {
+    let runs = record.is_electable() || answer.replayed > Lsn(0);
+    runs && !answer.barred && !answer.primary && !answer.replay_paused
 }
 
 fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
@@ -174,10 +187,12 @@ fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
 
 /// The one that comes closest, if it is the lag that keeps everybody from taking over.
 fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Option<Reason> {
-    let told = candidates.iter().filter_map(|(name, _)| Some((*name, fresh_answer(view, name, since)?)));
-    let lags = told.filter(|(_, answer)| able(answer));
-    let (by_bytes, who) = lags.map(|(name, answer)| (lag_bytes(view, answer), name)).min()?;
-    Some(Reason::CandidateLagging { who: who.clone(), by_bytes })
+    let lag = |(name, record): &(&Member, &MemberRecord)| {
+        let answer = fresh_answer(view, name, since).filter(|answer| able(record, answer))?;
+        Some((lag_bytes(view, answer), (*name).clone()))
+    };
+    let (by_bytes, who) = candidates.iter().filter_map(lag).min()?;
+    Some(Reason::CandidateLagging { who, by_bytes })
 }
 
 /// Nobody good: the request is cleared and the primary stays.

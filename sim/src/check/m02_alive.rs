@@ -50,11 +50,13 @@ impl World {
         primary || server.orphans.is_some_and(|orphans| orphans.write)
     }
 
-    /// An operator has started, stopped or promoted the server so lately that its agent need not have seen it.
+    /// An operator has started, stopped or promoted the server, or the guard has stopped it in the moment in which an agent came
+    /// back, so lately that the agent need not have seen it.
     pub(super) fn hides_a_deed(&self, node: NodeId) -> bool {
         let checks = &self.checks;
-        let deeds = [checks.by_hand[node.0], checks.stopped_by_hand[node.0], checks.started_by_hand[node.0]];
-        let deed: Option<Time> = deeds.into_iter().flatten().max();
+        let by_hand = [checks.by_hand[node.0], checks.stopped_by_hand[node.0], checks.started_by_hand[node.0]];
+        let deeds = by_hand.into_iter().chain([checks.wound_down[node.0]]);
+        let deed: Option<Time> = deeds.flatten().max();
         deed.is_some_and(|at| self.now.since(at.max(checks.quiet_since[node.0])) < ms(SEEN_WITHIN_MS))
     }
 }

@@ -77,6 +77,15 @@ mod tests {
             world.checks.stopped_by_hand[node.0] = Some(world.now);
         };
         assert_eq!(changed(configure(), by_hand), None, "an operator stops it in this moment");
+        let by_guard = |world: &mut World, node: NodeId| {
+            world.nodes[node.0].server.postmaster.as_mut().unwrap().stopping = Some(StopMode::Fast);
+            world.checks.wound_down[node.0] = Some(world.now);
+        };
+        assert_eq!(
+            changed(configure(), by_guard),
+            None,
+            "an agent comes back, and the guard has just stopped waiting for it"
+        );
         assert_eq!(changed(PostgresAction::Checkpoint, promoted), None, "that changes nothing");
     }
 }

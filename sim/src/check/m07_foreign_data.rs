@@ -32,7 +32,7 @@ impl World {
 
 impl World {
     /// Its agent was told which cluster this is, also where an operator has deleted `initialize` since; or its disk tells that
-    /// it has led this one, and the record of who led last is there.
+    /// it has led this one, and the record of who led last is there, and was read.
     fn knows_the_cluster(&self, node: NodeId) -> bool {
         let Some(ours) = self.checks.system else { return false };
         let host = &self.nodes[node.0];
@@ -40,7 +40,8 @@ impl World {
         let told = host.agent.as_ref().is_some_and(|agent| agent.boot == boot && told == Some(ours));
         let keys = self.store.keys();
         let led = host.files.epoch.is_some_and(|file| file.system_id == ours && file.store == keys.store);
-        told || (led && keys.epoch.is_some())
+        let has_read = host.agent.as_ref().is_some_and(|agent| agent.state.store.cluster.is_some());
+        told || (led && has_read && keys.epoch.is_some())
     }
 }
 
@@ -84,6 +85,12 @@ mod tests {
             world.nodes[node.0].files.epoch = world.nodes[leader(world).0].files.epoch;
         };
         assert_eq!(does(start(), led), Some("M7"), "its disk tells");
+        let reads_nothing = |world: &mut World, node: NodeId| {
+            world.checks.told_system[node.0].1 = None;
+            world.nodes[node.0].files.epoch = world.nodes[leader(world).0].files.epoch;
+            world.nodes[node.0].agent.as_mut().unwrap().state.store.cluster = None;
+        };
+        assert_eq!(does(Action::Guard(GuardAction::KillOrphans), reads_nothing), None, "who led last is in the store");
         let system = |world: &mut World, node: NodeId| {
             let ours = world.checks.system.unwrap();
             world.nodes[node.0].server.initdb(&mut world.wal, ours);

@@ -122,6 +122,8 @@ pub struct Checks {
     pub stopped_by_hand: [Option<Time>; NODES_MAX],
     /// When an operator last started its server behind its agent's back.
     pub started_by_hand: [Option<Time>; NODES_MAX],
+    /// When a guard last stopped a server whose agent was away.
+    pub wound_down: [Option<Time>; NODES_MAX],
     /// What each agent has found out of leaders.
     found: [Found; NODES_MAX],
     /// The pause that ended last, until it was seen what came of its end.
@@ -319,6 +321,7 @@ impl World {
                 self.end_pledges(leader.created);
                 if let Some(holder) = self.named(&leader.member) {
                     self.note_taken_by_hand(holder);
+                    self.accept_loss_by_hand(holder);
                     self.checks.last_lease[holder.0] = Some(leader.lease);
                     self.checks.pauses.taken = now;
                 }

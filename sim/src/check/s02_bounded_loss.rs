@@ -76,6 +76,15 @@ impl World {
         accepted
     }
 
+    /// An operator's primary takes the key: what he gave up by its promotion nobody has to answer for when it serves again.
+    pub(super) fn accept_loss_by_hand(&mut self, holder: NodeId) {
+        let server = &self.nodes[holder.0].server;
+        let Some(mine) = server.cluster().map(|on_disk| on_disk.end).filter(|_| server.is_primary()) else { return };
+        if self.checks.hand_made.iter().any(|made| made.branch == mine.branch) {
+            self.checks.published = self.checks.published.map(|place| self.wal.shared(mine, place));
+        }
+    }
+
     /// Whoever decides can know what it lacks: it is behind on the same branch, or the store tells which timeline
     /// the published position is on and where that began. A leader that dies before it has written that leaves no trace
     /// of its branch.
@@ -236,6 +245,30 @@ mod tests {
                         world.check_loss(new, mine);
                     }
                 }
+            })
+        };
+        assert_eq!(loses(false), Some("S2"));
+        assert_eq!(loses(true), None);
+    }
+
+    /// The bug: an operator promoted one in a pause, it took the key and crashed, and was judged when it served again.
+    #[test]
+    fn a_promotion_by_hand_that_gives_up_more() {
+        let loses = |by_hand: bool| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                world.settings.maximum_lag_bytes = 0;
+                world.checks.published = Some(on_disk(world, old).end);
+                let end = on_disk(world, new).end;
+                let made = world.wal.fork(Place { depth: end.depth - 2, ..end }, Timeline(2));
+                on_disk(world, new).end = made;
+                let pm = world.nodes[new.0].server.postmaster.as_mut().unwrap();
+                pm.in_recovery = false;
+                if by_hand {
+                    world.checks.hand_made.push(made);
+                }
+                world.accept_loss_by_hand(new);
+                world.check_loss(new, made);
             })
         };
         assert_eq!(loses(false), Some("S2"));

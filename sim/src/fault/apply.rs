@@ -397,6 +397,7 @@ impl World {
         for index in lasting {
             self.fault_ends(index);
         }
+        self.take_back_unsupported();
         self.watching.clear();
         self.silence_watches();
         self.leave_out();

@@ -227,3 +227,16 @@ fn a_world_that_heals_in_part_serves_without_what_is_left_out() {
         }
     }
 }
+
+/// The bug: what had asked for it came back with the keys of a backup, and the healed world observed for ever.
+#[test]
+fn a_world_that_heals_asks_for_no_unsupported_mode() {
+    let mut world = world(Vec::new(), Settings { faults_ms: 60_000, ..Settings::usual() });
+    until(&mut world, 30_000);
+    world.unsupported_asked(true);
+    until(&mut world, 59_000);
+    assert!(world.nodes.iter().all(|node| node.config.unsupported.is_some()));
+    world.run();
+    assert_eq!(world.violation, None);
+    assert!(world.nodes.iter().all(|node| node.config.unsupported.is_none()));
+}

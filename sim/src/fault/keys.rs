@@ -182,6 +182,13 @@ impl World {
         self.configured(dynamic);
     }
 
+    /// What asks for an unsupported mode again came back with the keys of a backup: whoever heals the world sees to that.
+    pub(super) fn take_back_unsupported(&mut self) {
+        if self.dynamic().unsupported {
+            self.unsupported_asked(false);
+        }
+    }
+
     /// The dynamic configuration is another from now on. What is checked goes by the longest times that were ever allowed, and
     /// by the loss that is.
     pub(super) fn configuration_changes(&mut self, what: What) {

@@ -113,6 +113,27 @@ fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     assert_eq!(silent(5_001).concludes().1, "asking_candidates");
 }
 
+/// The bug: a standby had just come up and streamed, and a switchover to it was refused at once, since its record still said
+/// `starting` where the leader read it.
+#[test]
+fn a_candidate_is_asked_whatever_its_record_told_last() {
+    let comes_up = || {
+        moving().cluster(|cluster| {
+            let b = cluster.members.get_mut(&Member::new("b")).expect("it is a member");
+            b.record.state = "starting".into();
+        })
+    };
+    assert_eq!(comes_up().concludes().1, "asking_candidates");
+    assert_eq!(b_answers(comes_up(), |_| ()).concludes().1, "stopping_for_handover", "it replays what is written here");
+    let stopped = b_answers(comes_up(), |answer| answer.replayed = Lsn(0));
+    assert_eq!(stopped.concludes().1, "no_good_candidate");
+    let anybody = comes_up().cluster(|cluster| {
+        cluster.failover = Some(failover(Some("a"), None));
+        cluster.members.remove(&Member::new("c"));
+    });
+    assert_eq!(anybody.concludes().1, "no_good_candidate", "who is not named is not asked before it runs");
+}
+
 /// The bug: a candidate did not take the key that was released to it, and whoever won it in its stead stopped for it again.
 #[test]
 fn what_was_asked_of_a_leader_before_this_one_is_over() {
