@@ -297,8 +297,11 @@ impl World {
         self.check_found(node, order);
         match &order.action {
             Action::Store(StoreAction::Release { .. }) => {
-                let hands_over = matches!(order.because, Reason::HandingOver { .. });
-                self.checks.hands_over[node.0] = hands_over.then_some(self.now);
+                let to = if let Reason::HandingOver { to } = &order.because { Some(to) } else { None };
+                self.checks.hands_over[node.0] = to.map(|_| self.now);
+                if let Some(to) = to.and_then(|to| self.named(to)) {
+                    self.check_vouched(node, to);
+                }
             }
             Action::Store(StoreAction::Acquire(_)) if matches!(order.because, Reason::Campaigning { .. }) => {
                 self.check_campaign(node);

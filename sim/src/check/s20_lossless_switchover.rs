@@ -21,6 +21,16 @@ impl World {
         }
     }
 
+    /// A leader releases the key, since this candidate holds everything: so it does.
+    pub(super) fn check_vouched(&mut self, holder: NodeId, candidate: NodeId) {
+        let end = |node: NodeId| self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end);
+        let Some((had, has)) = end(holder).zip(end(candidate)) else { return };
+        if !self.wal.contains(has, had) {
+            let (who, to) = (&self.names[holder.0], &self.names[candidate.0]);
+            self.violated("S20", format!("{who} hands over to {to}, which does not hold everything"));
+        }
+    }
+
     /// Another server serves: what was handed over is there.
     pub(super) fn check_handover(&mut self, node: NodeId, mine: Place) {
         self.checks.released = None;
@@ -50,7 +60,37 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::postgres::wal::Serial;
-    use matriarch_core::id::Timeline;
+    use matriarch_core::action::{Action, StoreAction};
+    use matriarch_core::effects::Order;
+    use matriarch_core::id::{LeaseId, Lsn, Member, OpId, Revision, Timeline};
+    use matriarch_core::reason::Reason;
+
+    #[test]
+    fn a_candidate_that_is_believed() {
+        let hands_over = |behind: u64, because: fn(Member) -> Reason| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                world.gone(old);
+                let end = on_disk(world, old).end;
+                on_disk(world, new).end = Place { depth: end.depth - behind, ..end };
+                let release = StoreAction::Release {
+                    lease: LeaseId(1),
+                    epoch: Revision(1),
+                    position: Lsn(1),
+                    timeline: Timeline(1),
+                    history: None,
+                    record: Box::default(),
+                    session: None,
+                };
+                let because = because(world.names[new.0].clone());
+                world.check_order(old, &Order { op: OpId(1), action: Action::Store(release), because, under: None });
+            })
+        };
+        let to = |member: Member| Reason::HandingOver { to: member };
+        assert_eq!(hands_over(1, to), Some("S20"));
+        assert_eq!(hands_over(0, to), None);
+        assert_eq!(hands_over(1, |_| Reason::ReleasingToNobody), None, "nobody is told to hold anything");
+    }
 
     #[test]
     fn a_switchover_that_loses() {
