@@ -10,10 +10,10 @@ use crate::node::NodeId;
 use crate::world::World;
 
 impl World {
-    /// S17: a clone is ordered of a directory only while another holds the cluster.
+    /// S17: a clone is ordered of a directory only while another holds the cluster. Of another cluster's data M7 tells.
     pub(super) fn check_last_copy(&mut self, node: NodeId, order: &Order) {
         let Action::Postgres(PostgresAction::Clone(from)) = &order.action else { return };
-        let Some(system) = self.whole_copy(node) else { return };
+        let Some(system) = self.whole_copy(node).filter(|_| !self.is_foreign(node)) else { return };
         let others = (0..self.nodes.len()).map(NodeId).filter(|other| *other != node);
         if others.filter(|other| self.whole_copy(*other) == Some(system)).count() == 0 {
             let (me, from, why) = (&self.names[node.0], &from.member, order.because.code());
@@ -76,6 +76,10 @@ mod tests {
             on_disk(world, b).end = world.wal.begin(FOREIGN);
         };
         assert_eq!(clone(foreign), Some("S17"), "another cluster's data are none");
+        let foreign_itself = |world: &mut World, [a, _, _]: [NodeId; 3]| {
+            on_disk(world, a).end = world.wal.begin(FOREIGN);
+        };
+        assert_eq!(clone(foreign_itself), None, "they were put there in this moment: that is M7's");
         let rewind = ordered(PostgresAction::Rewind, |world, [_, b, c]| wiped(world, &[b, c]));
         assert_eq!(rewind, None, "it does nothing without what it reads");
     }
