@@ -141,6 +141,9 @@ pub struct Memory {
     /// Since when the tenure is held, PostgreSQL may write, and another could take over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub heirs_since: Option<Instant>,
+    /// When a standby last answered through its WAL sender, also one that has gone since.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub standby_answered: Instant,
     /// The lines of `history`, or what they were when it was deleted.
     #[cfg_attr(feature = "serde", serde(default))]
     pub told_history: Vec<HistoryLine>,

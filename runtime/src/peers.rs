@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::http::{self, Client, HttpError};
+use crate::wire::keys::is_same_scope;
 use crate::wire::lenient::{percent_encoded, truthy};
 
 #[cfg(feature = "fuzz")]
@@ -162,7 +163,7 @@ fn in_order(history: History) -> Option<History> {
 /// `None` as well where it is of another cluster: an address is given to somebody else.
 fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer> {
     let told = document.get("patroni").and_then(|patroni| patroni.get("scope")).and_then(Value::as_str);
-    if told.is_some_and(|told| told != scope) {
+    if told.is_some_and(|told| !is_same_scope(told, scope)) {
         return None;
     }
     let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;

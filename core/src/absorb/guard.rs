@@ -2,7 +2,7 @@
 
 use super::postgres::process_seen;
 use crate::event::GuardEvent;
-use crate::id::LeaseId;
+use crate::id::{LeaseId, Revision};
 use crate::lease::Tenure;
 use crate::state::State;
 use crate::time::Instant;
@@ -23,7 +23,9 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             // What the last agent promised bounds how long its PostgreSQL may go on.
             if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
                 *deadline = armed.at;
-                state.memory.promotion_inherited |= armed.tenure != LeaseId(0);
+                // Nothing is promoted before its epoch is on disk.
+                let was_promoted = state.epoch_file.is_some_and(|file| file.epoch != Revision(0));
+                state.memory.promotion_inherited |= armed.tenure != LeaseId(0) && was_promoted;
             }
         }
         GuardEvent::Armed(armed) => state.guard.armed = Some(armed),

@@ -21,7 +21,11 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
                     {
                         failed(state, at, &in_flight.action);
                     }
-                    state.peers.answered = state.peers.answered.max(asked);
+                    // The race: this node held its writes, alone, another was elected meanwhile, and that one is the first to
+                    // answer. Who leads is nobody that this one may go on for.
+                    if !answer.primary {
+                        state.peers.answered = state.peers.answered.max(asked);
+                    }
                     state.peers.unreachable.remove(&member);
                     let older = state.peers.answers.get(&member).is_some_and(|known| known.asked > asked);
                     if !older {

@@ -95,7 +95,8 @@ fn may_let_go(view: &View<'_>) -> bool {
         Tenure::Held(held) | Tenure::Suspended { was: held, .. } => {
             let record = view.cluster().and_then(|cluster| cluster.epoch.as_ref());
             // What comes up, or is promoted, stays under its guard until it is up, however long that takes.
-            let promoted = view.state.memory.promotion && !view.is_primary();
+            let ordered = view.state.memory.promotion || view.state.memory.promotion_inherited;
+            let promoted = ordered && !view.is_primary();
             let comes_up = promoted || view.starting_primary() || view.phase() == Some(Phase::Starting);
             // The race: the pause is over, the record is being corrected, and another pause is heard.
             let leads = view.state.ops.in_lane(&Lane::Lead).map(|in_flight| &in_flight.action);

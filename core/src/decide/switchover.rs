@@ -83,14 +83,17 @@ fn clear(view: &View<'_>) -> Option<Action> {
     Some(Action::Store(StoreAction::ClearFailover { revision: request.revision }))
 }
 
-/// Those that may take over: who runs, or the operator's candidate, whatever its record told last.
+/// Those that may take over: who runs, or the operator's candidate, also if its record told last that it starts.
 ///
 /// The race: a standby has just come up, and says so to whoever asks it; here its record is not read yet.
 fn candidates<'a>(view: &View<'a>, wanted: Option<&Member>) -> Vec<(&'a Member, &'a MemberRecord)> {
     match wanted {
         None => view.electable_others().collect(),
         Some(wanted) => {
-            let named = view.others().filter(|(name, key)| *name == wanted && key.record.may_be_elected());
+            let may = |record: &MemberRecord| {
+                record.may_be_elected() && matches!(record.state.as_str(), "running" | "starting")
+            };
+            let named = view.others().filter(|(name, key)| *name == wanted && may(&key.record));
             named.map(|(name, key)| (name, &key.record)).collect()
         }
     }

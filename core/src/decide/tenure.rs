@@ -134,7 +134,8 @@ fn release(view: &View<'_>, verdict: &Verdict) -> Option<(Action, Reason)> {
 /// not tell of them.
 fn last_words(view: &View<'_>) -> (Lsn, Timeline, Option<Vec<HistoryLine>>) {
     let checkpoint = view.dir().map_or(Lsn(0), |dir| dir.checkpoint);
-    let status = view.cluster().and_then(|cluster| cluster.status.as_ref());
+    // The race: an operator deletes `status` while this primary cannot serve, and what it says last is what is remembered.
+    let status = view.cluster().and_then(|cluster| view.told_status(cluster));
     let published = status.map_or((Lsn(0), Timeline(0), None), |status| (status.optime, status.timeline, None));
     // A cluster that was never completed has nothing to publish: others would wait for it.
     if view.system_id().is_none() {

@@ -192,7 +192,7 @@ fn answer_peers(out: &mut Outbox<'_>) {
 /// puts that on disk; who asked has given up by the end of [`POSITION_PATIENCE`], and is told how things are.
 fn answerable(view: &View<'_>, asked: &PositionAsked) -> bool {
     // One that has not been asked yet may be a standby that receives. Who holds the key stands by for nobody.
-    let standby = view.held().is_none() && !view.dead() && view.sql().is_none_or(|sql| sql.in_recovery);
+    let standby = !view.may_lead() && !view.dead() && view.sql().is_none_or(|sql| sql.in_recovery);
     let observes = view.config().unsupported.is_some() || (view.paused() && view.due_failover().is_none());
     if !standby || observes || view.at >= asked.since + POSITION_PATIENCE {
         return true;

@@ -3,7 +3,7 @@
 use crate::action::{Action, Answer, GuardAction, Lane, PostgresAction, StoreAction};
 use crate::decide::{Fate, Rung};
 use crate::event::{
-    Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
+    EpochFile, Event, GuardEvent, HostEvent, PeerEvent, PostgresDone, PostgresEvent, Request, StoreDone, StoreEvent,
 };
 use crate::id::{LeaseId, Lsn, Member, Pid, RequestId, Revision};
 use crate::lease::Tenure;
@@ -190,15 +190,20 @@ fn a_tenure_that_the_guard_fired_while_nobody_listened_is_not_adopted() {
 /// what it had taken for a standby became a primary.
 #[test]
 fn a_promotion_that_the_last_agent_ordered_may_still_come_to_pass() {
-    let connected = |armed: LeaseId, change: fn(&mut Node)| {
+    let begun = |file: Option<EpochFile>, armed: LeaseId, change: fn(&mut Node)| {
         let mut node = Node::standby().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
         node.state.guard.present = false;
+        node.state.epoch_file = file;
+        node.state.store.cluster = None;
         let armed = Some(Armed { tenure: armed, at: at(8_000) });
         node.step(Event::Guard(GuardEvent::Connected { armed, held: false, fired: None }));
         change(&mut node);
+        assert_eq!(node.view().own_answer().primary, node.view().may_write(), "nobody is to overtake it");
         node.view().may_write()
     };
+    let connected = |armed, change| begun(Some(epoch_file()), armed, change);
     assert!(connected(OURS, |_| ()) && !connected(LeaseId(0), |_| ()));
+    assert!(!begun(None, OURS, |_| ()), "nothing is promoted before its epoch is on disk");
     let dead = |node: &mut Node| {
         node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
     };
@@ -419,20 +424,27 @@ fn a_hold_that_the_guard_did_not_live_to_report_is_let_go() {
 #[test]
 fn a_release_after_a_crash_does_not_lower_the_published_position() {
     let optime = Lsn(HERE.0 + 1_000_000);
-    let published = |cluster: &mut ClusterView| {
-        cluster.status = Some(crate::view::store::StatusKey { optime, ..Default::default() });
+    let status = crate::view::store::StatusKey { optime, ..Default::default() };
+    let releases = |change: &dyn Fn(&mut Node)| {
+        let crashed = Node::primary().dead().with(forgotten).with(|state| state.memory.start_failures = 3);
+        let mut crashed = crashed.dir(primary_dir(crate::view::postgres::ControlState::InProduction));
+        change(&mut crashed);
+        let ordered = actions(&crashed.tick());
+        ordered.iter().find_map(|order| match order {
+            Action::Store(StoreAction::Release { position, .. }) => Some(*position),
+            _ => None,
+        })
     };
-    let crashed = Node::primary().dead().cluster(published).with(forgotten).with(|state| {
-        state.memory.start_failures = 3;
-    });
-    let dir = primary_dir(crate::view::postgres::ControlState::InProduction);
-    let mut crashed = crashed.dir(dir);
-    let ordered = actions(&crashed.tick());
-    let told = ordered.iter().find_map(|order| match order {
-        Action::Store(StoreAction::Release { position, .. }) => Some(*position),
-        _ => None,
-    });
-    assert_eq!(told, Some(optime), "{ordered:?}");
+    let published = |node: &mut Node| {
+        node.state.store.cluster.as_mut().expect("it has read").value.status = Some(status.clone());
+    };
+    assert_eq!(releases(&published), Some(optime));
+    // The bug: an operator had deleted it meanwhile.
+    let deleted = |node: &mut Node| {
+        node.state.store.cluster.as_mut().expect("it has read").value.status = None;
+        node.state.memory.told_status = Some(status.clone());
+    };
+    assert_eq!(releases(&deleted), Some(optime));
 }
 
 /// A first start that fails publishes nothing: whoever tried again would wait for a cluster that never was.

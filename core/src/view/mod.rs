@@ -10,7 +10,7 @@ use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CHECKPOINT_LIMIT, Config, STOP_LIMIT};
 use crate::event::EpochFile;
 use crate::id::{LeaseId, Lsn, Member, Revision, SystemId, Timeline};
-use crate::lease::Held;
+use crate::lease::{Held, Tenure};
 use crate::state::State;
 use crate::time::{Duration, Instant, WallMillis};
 use crate::timeline::History;
@@ -283,7 +283,7 @@ impl<'a> View<'a> {
         // Who holds the key may begin to write at any moment, whatever its server does just now, unless that is the operator's.
         //
         // The race: it is being promoted, or recovers, and hears nothing of the store; the key goes before its time.
-        let leads = self.held().is_some() && !self.releasing() && !self.state.memory.let_go;
+        let leads = self.may_lead() && !self.releasing() && !self.state.memory.let_go;
         PeerAnswer {
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
@@ -299,6 +299,12 @@ impl<'a> View<'a> {
             // No leader was seen since the pledge was given, up to here: it would have ended it.
             pledge: self.cluster().filter(|c| self.has_pledged() && c.leader.is_none()).map(|c| c.revision),
         }
+    }
+
+    /// It holds the key; or looks for its tenure beside a PostgreSQL that may write, or that the agent before has promoted.
+    pub(crate) fn may_lead(&self) -> bool {
+        let adopts = matches!(self.state.tenure, Tenure::Adopting { .. }) && self.dir().is_some() && self.may_write();
+        self.held().is_some() || adopts
     }
 
     /// What this standby has replayed of the present leader's WAL; 0 unless it was seen to stream under that leader. Two
@@ -428,12 +434,13 @@ impl<'a> View<'a> {
     /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender. Who takes WAL and is
     /// no member (an archiver on this very host, a subscriber) could not take over, and says nothing of those who could.
     pub fn last_contact(&self) -> Contact {
-        let walsender = self.state.postgres.sql.as_ref().map_or(Instant::ZERO, |seen| {
+        let now = self.state.postgres.sql.as_ref().map_or(Instant::ZERO, |seen| {
             let is_member = |name: &Member| self.others().any(|(member, _)| member == name);
             let standbys = seen.value.senders.iter().filter(|sender| is_member(&sender.application_name));
             let ages = standbys.filter_map(|sender| sender.reply_age);
             ages.min().map_or(Instant::ZERO, |age| seen.asked.back(age))
         });
+        let walsender = now.max(self.state.memory.standby_answered);
         Contact { store: self.state.store.answered, peer: self.state.peers.answered, walsender }
     }
 

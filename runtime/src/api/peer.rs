@@ -16,6 +16,7 @@ use super::reply::Reply;
 use super::{Api, Call};
 use crate::agent::handle::Message;
 use crate::peers::position_document;
+use crate::wire::keys::is_same_scope;
 
 /// How long this node may take to freeze and to put its pledge on disk. The asker gives up earlier; it is no vote then.
 const PLEDGE_LIMIT: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ pub(super) async fn replayed(api: &Api, call: &Call) -> Reply {
 fn of_another_cluster(api: &Api, scope: Option<&str>) -> Option<Reply> {
     let meant = scope?;
     let ours = api.with_facts(|facts| facts.shared.scope.clone());
-    (meant != ours).then(|| Reply::text(409, format!("this is a member of {ours}, and not of {meant}")))
+    (!is_same_scope(meant, &ours)).then(|| Reply::text(409, format!("this is a member of {ours}, and not of {meant}")))
 }
 
 /// Where this node is now, without any promise.

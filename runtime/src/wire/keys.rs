@@ -29,6 +29,11 @@ pub fn base(namespace: &str, scope: &str) -> String {
     parts.fold(String::new(), |path, part| path + "/" + part)
 }
 
+/// Whether two scopes are one, however their slashes are spelled: they name the same keys.
+pub fn is_same_scope(one: &str, other: &str) -> bool {
+    base("", one) == base("", other)
+}
+
 /// The key of a member.
 pub fn member(name: &str) -> String {
     format!("{MEMBERS}{name}")
@@ -51,6 +56,7 @@ mod tests {
         assert_eq!(base("a//b", "demo"), "/a/b/demo");
         for none in ["", "/"] {
             assert_eq!(base(none, "demo"), "/demo");
+            assert!(is_same_scope("demo", &format!("{none}demo{none}")) && !is_same_scope("demo", "demo2"));
         }
     }
 

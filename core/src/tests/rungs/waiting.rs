@@ -176,6 +176,31 @@ fn an_heir_that_appears_leaves_time_for_a_question() {
     assert_eq!((node.state.memory.heirs_since, node.concludes().1), (Some(at(4_000)), "tenure_held"));
 }
 
+/// The bug: the standby that had answered last went away, and with its WAL sender what that had told: writes were held in that
+/// very step.
+#[test]
+fn a_standby_that_has_gone_has_answered_all_the_same() {
+    let sender = Sender { application_name: Member::new("b"), reply_age: Some(millis(0)), ..Sender::default() };
+    let mut node = Node::primary().later(2_000).sql(Sql { senders: vec![sender], ..primary_sql() });
+    node.tick();
+    let gone = |ms: u64| node.clone().later(ms).sql(primary_sql()).concludes().1;
+    assert_eq!((gone(2_999), gone(3_000)), ("tenure_held", "alone"));
+}
+
+/// The bug: it held its writes, alone, another was elected, and that one was the first to answer: it went on beside it.
+#[test]
+fn who_leads_is_no_contact() {
+    let answered = |primary: bool| {
+        let mut node = Node::primary().later(3_500);
+        let told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
+        let (op, asked, member) = (crate::id::OpId::UNASKED, node.now, Member::new("b"));
+        let outcome = crate::op::Outcome::Done(told);
+        node.step(Event::Peer(crate::event::PeerEvent::Answered { op, member, outcome, asked }));
+        node.concludes().1
+    };
+    assert_eq!((answered(true), answered(false)), ("alone", "tenure_held"));
+}
+
 #[test]
 fn any_contact_ends_isolation_and_a_primary_without_heirs_is_never_isolated() {
     let contact = at(1_000);
