@@ -113,7 +113,7 @@ impl World {
             self.check_writer(action, from, before.leader.as_ref());
             match &**action {
                 StoreAction::AbandonInitialize { .. } => self.note_initialize_abandoned(node),
-                StoreAction::Release { position, timeline, .. } => self.note_published(node, *position, *timeline),
+                StoreAction::Release { position, timeline, .. } => self.note_last_words(node, *position, *timeline),
                 StoreAction::PutStatus { status, .. } | StoreAction::PutHistory { status, .. } => {
                     self.note_published(node, status.position, status.timeline);
                 }

@@ -111,6 +111,8 @@ pub enum Mutant {
     PledgeForgotten,
     /// Whoever could take over has always been there: nobody is asked before writes are held.
     HeirsAtOnce,
+    /// A primary that said so is forgotten when its next answer is lost.
+    SaidSoForgotten,
     /// Core forgets what is under way, and which numbers it has given.
     OperationsForgotten,
     /// Nothing ends a request to the store that gets no answer: neither the executor's limit nor a timer of core's.
@@ -143,7 +145,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::LeaseDatedFromTheAnswer,
         Self::RefusedRenewalIsUnknown,
         Self::UnknownIsDone,
@@ -202,6 +204,7 @@ impl Mutant {
         Self::ModeUnheard,
         Self::ForeignDataOurs,
         Self::HeirsAtOnce,
+        Self::SaidSoForgotten,
         Self::ClonedFromTheEmpty,
         Self::ResumeHeardByTheLeader,
         Self::FoundOfAnother,
@@ -219,6 +222,7 @@ impl Mutant {
             Self::UnknownIsDone => &["S30", CRASH],
             Self::UnknownRenewalIsRefused | Self::RestlessLeader | Self::HeirsAtOnce => &["L6"],
             Self::WallClock => &["L5", CRASH],
+            Self::SaidSoForgotten => &["S5", "S12"],
             Self::GuardNeverFires | Self::ReleasedAlive => &["S7"],
             Self::OrphansLive => &["S7", "M2"],
             Self::GuardLate => &["S5", "S7"],

@@ -39,6 +39,10 @@ impl Mutant {
             Self::ClonedFromTheEmpty => takes_the_empty_for_a_leader(state),
             Self::FoundOfAnother => believes_it_of_the_next(state),
             Self::HeirsAtOnce => state.memory.heirs_since = Some(Instant::default()),
+            Self::SaidSoForgotten => {
+                let unreachable = &state.peers.unreachable;
+                state.peers.answers.retain(|member, _| !unreachable.contains_key(member));
+            }
             Self::OperationsForgotten if steps.is_multiple_of(500) => state.ops = Ops::default(),
             _ => {}
         }

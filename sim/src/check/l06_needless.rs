@@ -84,12 +84,12 @@ impl World {
             Action::Guard(what) => matches!(what, GuardAction::Fire | GuardAction::Hold),
             Action::Peer(_) | Action::Host(_) | Action::Answer(..) => false,
         };
-        if !ends || self.leading() != Some(node) || self.healed.is_none() {
+        if !ends || self.healed.is_none() {
             return;
         }
-        // One that begins just before there is to be peace takes its moment all the same.
+        // One that begins just before there is to be peace takes its moment all the same; and a standby's is one as well (L5).
         self.note_errand(node, &order.action);
-        if !self.is_at_peace() {
+        if self.leading() != Some(node) || !self.is_at_peace() {
             return;
         }
         if self.nodes[node.0].server.serves() && !self.is_on_an_errand() {

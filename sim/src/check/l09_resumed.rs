@@ -1,10 +1,11 @@
 //! L9: once a pause is over the cluster does what L1 and L2 ask of a healed one. It has as long from there, or from whatever
-//! else went wrong last: where it stays calm after a pause somebody serves within that time, and in twice that everybody
-//! follows. Of a pause that ends with the faults L1 and L2 tell.
+//! else went wrong last: where it stays calm after a pause somebody serves within that time, and in twice that and
+//! `wal_receiver_timeout` everybody follows. Of a pause that ends with the faults L1 and L2 tell.
 
 use std::time::Duration;
 
 use crate::node::NodeId;
+use crate::postgres::RECEIVER_TIMEOUT;
 use crate::time::{Time, ms};
 use crate::world::World;
 
@@ -27,7 +28,9 @@ impl World {
     pub(super) fn check_resumed(&mut self) {
         let Some(resumed) = self.checks.resumed.filter(|_| self.healed.is_none()) else { return };
         let since = self.calm_since(resumed.at);
-        let bound = ms(self.settings.serving_bound_ms()) * if resumed.served { 2 } else { 1 };
+        // A standby may wait for the word of a host whose power has failed.
+        let bound = ms(self.settings.serving_bound_ms());
+        let bound = if resumed.served { 2 * bound + RECEIVER_TIMEOUT } else { bound };
         if self.now.since(since) <= bound || !self.is_undisturbed(bound) {
             return;
         }
@@ -105,8 +108,9 @@ mod tests {
         let bound = Settings::usual().serving_bound_ms();
         assert_eq!(after(bound + 1, fences), Some("L9"));
         assert_eq!(after(bound, fences), None, "it has so long");
-        assert_eq!(after(2 * bound + 1, does_not_stream), Some("L9"));
-        assert_eq!(after(2 * bound, does_not_stream), None, "that takes longer");
+        let longer = 2 * bound + RECEIVER_TIMEOUT.as_millis() as u64;
+        assert_eq!(after(longer + 1, does_not_stream), Some("L9"));
+        assert_eq!(after(longer, does_not_stream), None, "that takes longer");
         let struck = |world: &mut World, node: NodeId| {
             fences(world, node);
             world.checks.struck.insert(0, node);

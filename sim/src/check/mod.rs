@@ -146,6 +146,8 @@ pub struct Checks {
     leaderless: Option<Time>,
     /// Who took the leader key last.
     last_leader: Option<NodeId>,
+    /// Who had it before, and may write on: nobody could tell him, and he could tell nobody.
+    overtaken_unheard: Option<NodeId>,
     /// What it held when it was elected.
     elected: Option<Elected>,
     /// The lease of the leader key that each node took last.
@@ -323,6 +325,7 @@ impl World {
                 self.check_winner(leader);
                 self.end_pledges(leader.created);
                 if let Some(holder) = self.named(&leader.member) {
+                    self.note_overtaken(holder);
                     self.note_taken_by_hand(holder);
                     self.accept_loss_by_hand(holder);
                     self.checks.last_lease[holder.0] = Some(leader.lease);

@@ -2,6 +2,7 @@
 
 use matriarch_core::id::{Lsn, Revision, Timeline};
 use matriarch_core::timeline::Relation;
+use matriarch_core::view::postgres::ControlState;
 
 use crate::node::{Node, NodeId};
 use crate::postgres::wal::Place;
@@ -134,6 +135,18 @@ impl World {
         if own && self.wal.lsn(end) >= position {
             self.checks.published = Some(self.wal.back_to(end, position));
             (self.checks.branches_untold, self.checks.status_lost) = (false, false);
+        }
+    }
+
+    /// A leader gives the key back and says where it ended. One that did not stop cleanly cannot know that, and takes back nothing
+    /// of what it knows to be published.
+    pub fn note_last_words(&mut self, node: NodeId, position: Lsn, timeline: Timeline) {
+        let clean = self.nodes[node.0].server.cluster().is_some_and(|dir| dir.state == ControlState::ShutDown);
+        let beyond = self.checks.published.filter(|place| self.wal.lsn(*place) > position);
+        if beyond.is_some_and(|place| !clean && self.knows_published(node, place)) {
+            self.checks.status_lost = false;
+        } else {
+            self.note_published(node, position, timeline);
         }
     }
 
@@ -347,6 +360,26 @@ mod tests {
         let later = Twin { by_hand: false, later_by_hand: true, ..by_hand };
         assert_eq!(loses(later), Some("S2"), "what an operator began is none of the two");
         assert_eq!(loses(Twin { later_by_hand: true, ..by_hand }), None);
+    }
+
+    /// The bug: `status` was deleted while a primary could not serve, and what it gave the key back with was its last checkpoint.
+    #[test]
+    fn last_words_that_take_back_what_was_published() {
+        let kept = |clean: bool, heard: bool| {
+            let mut world = steady();
+            let old = leader(&world);
+            let end = on_disk(&mut world, old).end;
+            (world.checks.published, world.checks.status_lost) = (Some(end), true);
+            world.checks.told_status[old.0].1 = if heard { world.wal.lsn(end) } else { Lsn(0) };
+            if clean {
+                on_disk(&mut world, old).state = ControlState::ShutDown;
+            }
+            let before = world.wal.lsn(Place { depth: end.depth - 2, ..end });
+            world.note_last_words(old, before, Timeline(0));
+            world.checks.published == Some(end)
+        };
+        assert!(kept(false, true) && !kept(true, true), "a clean stop knows where it ended");
+        assert!(!kept(false, false), "its agent has not heard of it");
     }
 
     #[test]

@@ -11,11 +11,33 @@ impl World {
         if self.checks.unaware.is_some_and(|at| self.now.since(at) < ms(2 * self.settings.ttl_ms)) {
             return;
         }
-        let mut writers = self.nodes.iter().filter(|node| self.writes_by_rule(node.id));
+        let mut writers =
+            self.nodes.iter().filter(|node| self.writes_by_rule(node.id) && !self.is_overtaken_unheard(node.id));
         if let (Some(one), Some(other)) = (writers.next(), writers.next()) {
             let what = format!("{} and {} can both acknowledge commits", self.names[one.id.0], self.names[other.id.0]);
             self.violated("S5", what);
         }
+    }
+
+    /// The leader key was taken. Whoever had it before may write on if it went before its time, he hears nothing of the store,
+    /// and whoever takes it has not heard from him that he is the primary: the one hole that no clock closes (docs/time.md).
+    pub(super) fn note_overtaken(&mut self, taker: NodeId) {
+        let deaf = |last: NodeId| {
+            let early = self.checks.last_lease[last.0].is_some_and(|lease| self.was_lost_lately(last, lease));
+            early && !self.store_answers(last) && !self.has_heard_primary(taker, last)
+        };
+        // Whoever takes back what he has lost takes it from nobody else.
+        if let Some(last) = self.checks.last_leader.filter(|last| *last != taker) {
+            self.checks.overtaken_unheard = deaf(last).then_some(last);
+        }
+    }
+
+    /// It was, and the store has not told it so yet.
+    fn is_overtaken_unheard(&self, node: NodeId) -> bool {
+        let tells = self.store_answers(node) && self.now.since(self.checks.quiet_since[node.0]) > ms(1000);
+        let lease = self.checks.last_lease[node.0];
+        let lately = lease.is_some_and(|lease| self.was_lost_lately(node, lease));
+        self.checks.overtaken_unheard == Some(node) && !tells && lately
     }
 
     /// A commit can be acknowledged there, and Matriarch answers for it: not in the moment that a guard needs to wake
@@ -62,12 +84,15 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use matriarch_core::op::Outcome;
     use matriarch_core::time::Instant;
+    use matriarch_core::view::View;
     use matriarch_core::view::guard::Armed;
     use matriarch_core::view::postgres::Phase;
 
     use super::super::testing::*;
     use super::*;
+    use crate::net::{End, Plane};
 
     #[test]
     fn two_that_can_acknowledge() {
@@ -82,6 +107,37 @@ mod tests {
         };
         assert_eq!(second(false), Some("S5"));
         assert_eq!(second(true), None, "what is held acknowledges nothing");
+    }
+
+    /// A key goes early while its holder hears nothing of the store, and another takes it.
+    #[test]
+    fn two_that_can_acknowledge_after_an_early_loss() {
+        let overtaken = |deaf: bool, told: bool, later_ms: u64| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                let lost = key(world);
+                if deaf {
+                    world.net.cut((Plane::Store, End::Store(0), End::Node(old)));
+                }
+                world.store.forge(|keys| keys.leader = None);
+                world.checks.early.insert(lost.lease, world.now);
+                world.checks.last_leader = Some(old);
+                if told {
+                    let asked = world.clock(new);
+                    let state = &world.nodes[old.0].agent.as_ref().unwrap().state;
+                    let answer = View { at: world.clock(old), state }.own_answer();
+                    world.note_told(new, old, asked, &Outcome::Done(answer));
+                }
+                world.note_overtaken(new);
+                world.now = world.now + ms(later_ms);
+                leaves_recovery(world, new);
+                world.check_writers();
+            })
+        };
+        assert_eq!(overtaken(true, false, 100), None, "nobody could know");
+        assert_eq!(overtaken(false, false, 100), Some("S5"), "it hears the store");
+        assert_eq!(overtaken(true, true, 100), Some("S5"), "whoever took it was told");
+        assert_eq!(overtaken(true, false, 60_000), Some("S5"), "its tenure is over");
     }
 
     /// The leader key was the node's for a moment.

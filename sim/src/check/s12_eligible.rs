@@ -85,10 +85,8 @@ impl World {
         let wished = view.due_failover().is_some_and(|request| request.candidate.as_ref() == Some(&self.names[node.0]));
         let patient = view.at < view.leaderless_since() + AHEAD_PATIENCE;
         let mine = self.nodes[node.0].place()?;
-        // What it renewed before it said so ends within a ttl.
-        let ttl = agent.state.config.ttl;
-        let serves = |told: &Told| told.primary.is_some_and(|at| at >= view.leaderless_since() && view.at < at + ttl);
-        if let Some((primary, _)) = self.checks.told[node.0].iter().find(|(_, told)| serves(told)) {
+        if let Some(primary) = (0..self.nodes.len()).map(NodeId).find(|primary| self.has_heard_primary(node, *primary))
+        {
             return Some(format!("beside the primary {}, which has answered", self.names[primary.0]));
         }
         for (from, told) in self.checks.told[node.0].iter().filter(|(_, told)| told.asked >= began) {
@@ -112,6 +110,15 @@ impl World {
             })
         });
         unheard.filter(|_| early).map(|rival| format!("and {} has told nothing final", self.names[rival.0]))
+    }
+
+    /// Its agent was told by the other, since nobody leads, that it is a running primary; and has not been told otherwise since.
+    /// What that one renewed before it said so ends within a ttl.
+    pub(super) fn has_heard_primary(&self, node: NodeId, primary: NodeId) -> bool {
+        let told = self.checks.told[node.0].get(&primary).and_then(|told| told.primary);
+        let Some((agent, at)) = self.nodes[node.0].agent.as_ref().zip(told) else { return false };
+        let view = View { at: self.clock(node), state: &agent.state };
+        at >= view.leaderless_since() && view.at < at + agent.state.config.ttl
     }
 
     /// What a campaign with `mine` would give up of a peer's WAL that it must not; while the peer goes first (`patient`)

@@ -214,6 +214,10 @@ impl World {
         }
         agent.config_seen = seen;
         let config = &mut host.config;
+        // Who hears late that it may do more than observe begins late to make up for it.
+        if config.unsupported.is_some() != new.unsupported {
+            self.checks.disturbed(Some(node), self.now);
+        }
         config.ttl = ms(new.ttl_ms);
         config.loop_wait = ms(new.loop_wait_ms);
         config.retry_timeout = ms(new.retry_timeout_ms);
