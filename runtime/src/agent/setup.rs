@@ -65,7 +65,7 @@ pub fn effective(
     warnings.extend(parameters.warnings);
     let own = &local.postgresql;
     let published = own.connect_address.clone();
-    let host = own.listen_hosts.first().cloned().unwrap_or_else(|| "localhost".to_owned());
+    let host = local_host(local);
     let settings = Settings {
         member: local.name.clone(),
         scope: local.scope.clone(),
@@ -122,7 +122,7 @@ pub fn effective(
         use_pg_rewind: shared.use_pg_rewind,
         clone_when_diverged: shared.remove_data_directory_on_diverged_timelines,
         clone_when_rewind_fails: shared.remove_data_directory_on_rewind_failure,
-        may_bootstrap: local.bootstrap.dcs.is_object(),
+        may_bootstrap: local.bootstrap.given,
         restores_alone: own.hooks.restores_alone(),
         unsupported: dynamic.unsupported().map(str::to_owned),
         paused_before: false,
@@ -213,11 +213,14 @@ fn local_connection(local: &LocalConfig, parameters: &std::collections::BTreeMap
             return LocalConnection::Socket(PathBuf::from(directory));
         }
     }
-    match own.listen_hosts.first().map(String::as_str) {
-        None | Some("*" | "localhost" | "0.0.0.0" | "127.0.0.1" | "::") => {
-            LocalConnection::Host("localhost".to_owned())
-        }
-        Some(host) => LocalConnection::Host(host.to_owned()),
+    LocalConnection::Host(local_host(local))
+}
+
+/// Where PostgreSQL is to be found on this host; without a `connect_address` that is published as well, as by Patroni.
+fn local_host(local: &LocalConfig) -> String {
+    match local.postgresql.listen_hosts.first().map(String::as_str) {
+        None | Some("*" | "localhost" | "0.0.0.0" | "127.0.0.1" | "::") => "localhost".to_owned(),
+        Some(host) => host.to_owned(),
     }
 }
 
@@ -231,16 +234,43 @@ fn options(pairs: &[(String, Option<String>)]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn local() -> LocalConfig {
-        let text = json!({
+        local_with("h:5432", json!({}))
+    }
+
+    fn local_with(listen: &str, more: Value) -> LocalConfig {
+        let mut text = json!({
             "scope": "herd", "name": "a", "restapi": {"listen": "h:1"}, "etcd3": {"host": "h:1"},
-            "postgresql": {"listen": "h:5432", "data_dir": "/d", "authentication": {"replication": {"username": "r"}}}
+            "postgresql": {"listen": listen, "data_dir": "/d", "authentication": {"replication": {"username": "r"}}}
         });
+        text.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         crate::config::load(None, [("PATRONI_CONFIGURATION".to_owned(), text.to_string())]).unwrap().config
+    }
+
+    fn core_config(local: &LocalConfig) -> Config {
+        let (dynamic, warnings) = DynamicConfig::from_json(&json!({})).unwrap();
+        effective(local, &dynamic, warnings, 15).core
+    }
+
+    /// The bug: one that was only to join ran initdb where its scope was mistyped.
+    #[test]
+    fn only_a_node_with_a_section_bootstrap_makes_a_cluster() {
+        let makes = |more: Value| core_config(&local_with("h:5432", more)).may_bootstrap;
+        assert!(!makes(json!({})));
+        assert!(makes(json!({"bootstrap": {"dcs": {"ttl": 30}}})));
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_published_as_patroni_does() {
+        let published = |listen: &str| core_config(&local_with(listen, json!({}))).published.host;
+        for everywhere in ["*:5432", "0.0.0.0:5432", "127.0.0.1,10.0.0.1:5432"] {
+            assert_eq!(published(everywhere), "localhost");
+        }
+        assert_eq!(published("10.0.0.1,127.0.0.1:5432"), "10.0.0.1");
     }
 
     #[test]

@@ -316,11 +316,11 @@ fn fits(value: &Value, kind: Kind) -> bool {
     }
 }
 
-/// A whole number, in quotes or not.
+/// A whole number; in quotes, or from the environment, it may be octal or hexadecimal.
 pub fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Int(i) => Some(*i),
-        Value::Str(s) => s.trim().parse().ok(),
+        Value::Str(s) => parse_int(s, None),
         _ => None,
     }
 }

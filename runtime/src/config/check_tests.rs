@@ -198,3 +198,12 @@ fn secrets_on_a_shown_line_are_blanked_and_the_caret_moves_with_them() {
         "error: a.b: wrong\n  --> f.yml:1:27\n  |\n1 | a: {password: ***, b: x}\n  |                       ^\n"
     );
 }
+
+/// The bug: the environment's `0640` was read as six hundred and forty, and kept the agent from starting.
+#[test]
+fn whole_numbers_of_the_environment_are_patronis() {
+    for (text, number) in [("0640", Some(416)), ("0x1A0", Some(416)), (" 416 ", Some(416)), ("many", None), ("", None)]
+    {
+        assert_eq!(whole(&Value::Str(text.to_owned())), number, "{text}");
+    }
+}

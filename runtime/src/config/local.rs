@@ -272,6 +272,8 @@ pub struct Account {
 /// Section `bootstrap`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
+    /// The section is there: only such a node may make a cluster, as with Patroni.
+    pub given: bool,
     /// The first dynamic configuration of a new cluster.
     pub dcs: Value,
     /// Options of initdb.

@@ -23,8 +23,8 @@ use matriarch_sim::trace::Trace;
 /// Drives the agent's own decisions through a simulated world of partitions, wrong clocks, frozen agents, crashes and
 /// lost replies, and checks after every event what must hold.
 ///
-/// Exit codes: 0 nothing was found; 1 the command makes no sense; 10 a safety invariant was broken, 11 a liveness bound,
-/// 12 an assertion failed; 13 too little happened for the run to be evidence.
+/// Exit codes: 0 nothing was found; 1 a file cannot be read; 2 an option is wrong; 10 a safety invariant was broken, 11 a liveness
+/// bound, 12 an assertion failed; 13 too little happened for the swarm to be evidence, or a planted bug was not found.
 #[derive(Parser)]
 #[command(name = "matriarch-sim", version, max_term_width = 100)]
 struct Cli {

@@ -20,6 +20,7 @@ impl Build<'_, '_> {
         self.bootstrap_dcs();
         self.bootstrap_parameters();
         Bootstrap {
+            given: self.at("bootstrap").is_some(),
             dcs: self.at("bootstrap.dcs").map_or_else(|| Json::Object(serde_json::Map::new()), Node::to_json),
             initdb: self.tool_options("bootstrap.initdb", INITDB_FORBIDDEN),
             pg_hba: self.lines("bootstrap.pg_hba").unwrap_or_default(),
