@@ -71,10 +71,9 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
     }
     state.memory.standbys_seen = streamed;
     let view = View { at, state };
+    let heirs = held && view.may_write() && view.possible_heirs().next().is_some();
     // The race: the standby that answered last has gone, and with its WAL sender what that told.
     state.memory.standby_answered = view.last_contact().walsender;
-    let view = View { at, state };
-    let heirs = held && view.may_write() && view.possible_heirs().next().is_some();
     state.memory.heirs_since = heirs.then(|| state.memory.heirs_since.unwrap_or(at));
 }
 

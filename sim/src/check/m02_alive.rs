@@ -54,9 +54,8 @@ impl World {
     /// back, so lately that the agent need not have seen it.
     pub(super) fn hides_a_deed(&self, node: NodeId) -> bool {
         let checks = &self.checks;
-        let by_hand = [checks.by_hand[node.0], checks.stopped_by_hand[node.0], checks.started_by_hand[node.0]];
-        let deeds = by_hand.into_iter().chain([checks.wound_down[node.0]]);
-        let deed: Option<Time> = deeds.flatten().max();
+        let deeds = [&checks.by_hand, &checks.stopped_by_hand, &checks.started_by_hand, &checks.wound_down];
+        let deed: Option<Time> = deeds.into_iter().filter_map(|deeds| deeds[node.0]).max();
         deed.is_some_and(|at| self.now.since(at.max(checks.quiet_since[node.0])) < ms(SEEN_WITHIN_MS))
     }
 }
