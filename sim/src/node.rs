@@ -16,6 +16,7 @@ use matriarch_core::view::peers::PeerAnswer;
 use matriarch_core::view::postgres::{Process, Sql};
 use matriarch_core::view::store::ClusterView;
 
+use crate::fault::Dynamic;
 use crate::guard::Guard;
 use crate::postgres::Server;
 use crate::postgres::wal::Place;
@@ -124,8 +125,8 @@ pub struct Agent {
     pub requests: u64,
     /// The keys as this agent knows them.
     pub mirror: Rc<ClusterView>,
-    /// The revision of the configuration that it goes by.
-    pub config_seen: Revision,
+    /// The configuration that it goes by, once there was one.
+    pub config_seen: Option<Dynamic>,
     /// How far it knows the store to have come.
     pub horizon: Horizon<usize>,
     /// The member of the store that is asked first.
@@ -396,7 +397,7 @@ impl Agent {
         Self {
             boot,
             horizon,
-            config_seen: Revision(0),
+            config_seen: None,
             state: State::new(config, at),
             wake: 0,
             frozen: false,

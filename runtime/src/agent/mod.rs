@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use matriarch_core::action::{Action, Answer, GuardAction, HostAction};
 use matriarch_core::effects::{Effects, Order};
 use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
-use matriarch_core::id::{Pid, RequestId, Revision};
+use matriarch_core::id::{Pid, RequestId};
 use matriarch_core::op::Outcome;
 use matriarch_core::state::State;
 use matriarch_core::view::postgres::{DataDir, Process};
@@ -105,7 +105,8 @@ pub struct Agent {
     watched: Option<Pid>,
     answers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
-    config_seen: Option<Revision>,
+    /// The text of `config`, or that there is none, once it was looked at.
+    config_seen: Option<Option<String>>,
     /// The last dynamic configuration of the store that could be used.
     configured: Option<serde_json::Value>,
     kept: Kept,
@@ -163,11 +164,11 @@ impl Agent {
             Some(event) = sources.events.recv() => {
                 self.follow_postmaster(&event);
                 if let Event::Store(StoreEvent::Completed {
-                    outcome: Outcome::Done(StoreDone::Read(view) | StoreDone::Acquired(view)),
+                    outcome: Outcome::Done(StoreDone::Read(_) | StoreDone::Acquired(_)),
                     ..
                 }) = &event
                 {
-                    self.configure_if_new(view.config_revision);
+                    self.configure_if_new();
                 }
                 Some(self.step(event))
             }
@@ -396,7 +397,7 @@ impl Agent {
                     tracing::info!("the store answers again after {seconds} s");
                 }
                 self.shared().store_last_seen_s = self.clock.wall().0 / 1000;
-                self.configure_if_new(seen.value.config_revision);
+                self.configure_if_new();
                 self.namesake.seen(&seen.value, &self.shared.lock().unwrap_or_else(PoisonError::into_inner).core);
                 Some(self.step(Event::Store(StoreEvent::Watched(*seen))))
             }
@@ -414,12 +415,13 @@ impl Agent {
     }
 
     /// What the cluster is configured to do is known before anything is decided on its keys: nothing is begun in a
-    /// cluster that asks to be left alone.
-    fn configure_if_new(&mut self, revision: Revision) {
-        if self.config_seen == Some(revision) {
+    /// cluster that asks to be left alone. It is known by its text: a store that was restored mints its revision again.
+    fn configure_if_new(&mut self) {
+        let text = self.mirror.text(wire::keys::CONFIG).map(|(text, _)| text);
+        if self.config_seen.as_ref() == Some(&text) {
             return;
         }
-        self.config_seen = Some(revision);
+        self.config_seen = Some(text);
         if let Some(effects) = self.configure() {
             self.hand_out(effects);
         }

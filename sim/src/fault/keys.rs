@@ -182,9 +182,11 @@ impl World {
         self.configured(dynamic);
     }
 
-    /// What asks for an unsupported mode again came back with the keys of a backup: whoever heals the world sees to that.
+    /// What asks for an unsupported mode again came back with the keys of a backup, or was deleted before who goes by it heard
+    /// of its end: whoever heals the world sees to that.
     pub(super) fn take_back_unsupported(&mut self) {
-        if self.dynamic().unsupported {
+        let observes = self.nodes.iter().any(|node| node.config.unsupported.is_some());
+        if observes || self.dynamic().unsupported {
             self.unsupported_asked(false);
         }
     }
@@ -203,16 +205,19 @@ impl World {
         self.configured(dynamic);
     }
 
-    /// An agent that has seen another `config` than it goes by takes it up.
+    /// An agent that has seen another `config` than it goes by takes it up. Its revision tells nothing: a store that was restored
+    /// mints it again.
     pub fn follow_configuration(&mut self, node: NodeId) {
         let host = &mut self.nodes[node.0];
         let Some(agent) = host.agent.as_mut().filter(|agent| !agent.left) else { return };
-        let (seen, known) = (agent.mirror.config_revision, agent.config_seen);
+        let seen = agent.mirror.config_revision;
         let Some((_, new)) = self.dynamic.range(..=seen).next_back() else { return };
-        if seen == known || seen.0 == 0 {
+        // What was there in a past that is lost says nothing of what is there now.
+        let lost = seen > self.store.keys().revision;
+        if agent.config_seen == Some(*new) || seen.0 == 0 || lost {
             return;
         }
-        agent.config_seen = seen;
+        agent.config_seen = Some(*new);
         let config = &mut host.config;
         // Who hears late that it may do more than observe begins late to make up for it.
         if config.unsupported.is_some() != new.unsupported {

@@ -271,3 +271,29 @@ fn a_changed_configuration_reaches_every_agent() {
         assert_eq!((config.ttl, config.maximum_lag_on_failover_bytes), (ms(10_000), 600));
     }
 }
+
+/// The bug (seed 14012533): a configuration was known by its revision alone, and a store that was restored minted it again.
+#[test]
+fn a_configuration_whose_revision_is_minted_again_is_followed() {
+    let (mut world, ..) = steady();
+    let limit = |maximum_lag_bytes| What::ChangeConfig {
+        ttl_ms: 30_000,
+        loop_wait_ms: 10_000,
+        retry_timeout_ms: 10_000,
+        maximum_lag_bytes,
+    };
+    let revision = |world: &World| world.keys().config_revision;
+    world.take_backup();
+    world.configuration_changes(limit(600));
+    let first = revision(&world);
+    until(&mut world, 65_000);
+    world.store_restored(300_000);
+    world.store_settles();
+    world.configuration_changes(limit(700));
+    assert_eq!(revision(&world), first, "minted again");
+    until(&mut world, 200_000);
+    for node in &world.nodes {
+        let config = &node.agent.as_ref().unwrap().state.config;
+        assert_eq!(config.maximum_lag_on_failover_bytes, 700);
+    }
+}
