@@ -123,16 +123,20 @@ fn is_the_operators(view: &View<'_>) -> bool {
     let free = guard.armed.is_none() || view.armed_for_nobody();
     let coming_up = view.starting_primary() || view.state.memory.promotion;
     let falling = view.state.guard_asked.fire.is_some() || view.state.spent.is_some() || coming_up;
+    guard_is_known(view) && free && !falling && !is_beside_another(view)
+}
+
+/// Another leads, and no agent before this one was told of the pause: it cannot vouch for what runs here.
+fn is_beside_another(view: &View<'_>) -> bool {
     let another = view.leader().is_some_and(|leader| leader.member != view.config().me);
-    let beside_another = another && !view.config().paused_before;
-    guard_is_known(view) && free && !falling && !beside_another
+    another && !view.config().paused_before
 }
 
 /// An agent starts in a pause beside what may be the operator's primary, and does not know yet whether the guard is armed
 /// for that.
 pub(super) fn waits_for_guard(view: &View<'_>) -> bool {
     let led = view.state.spent.is_some() || matches!(view.state.tenure, Tenure::Held(_) | Tenure::Suspended { .. });
-    view.paused() && view.config().paused_before && !led && !guard_is_known(view)
+    view.paused() && !is_beside_another(view) && !led && !guard_is_known(view)
 }
 
 /// The guard has told what it is armed for, or there is none.

@@ -180,7 +180,8 @@ fn writes_are_stopped(view: &View<'_>, verdict: &Verdict, effects: &Effects) {
     // As long as an agent that starts waits for it (`GUARD_LIMIT`).
     let unknown =
         !guard.present && guard.gone.is_none_or(|gone| view.at.since(gone) < crate::time::Duration::from_secs(1));
-    let awaits_guard = view.paused() && view.config().paused_before && !leads && unknown;
+    let another = view.leader().is_some_and(|leader| leader.member != view.config().me);
+    let awaits_guard = view.paused() && (view.config().paused_before || !another) && !leads && unknown;
     let let_go = view.state.memory.let_go || awaits_guard;
     if !view.may_write() || halts || observes || let_go {
         return;

@@ -77,6 +77,12 @@ fn who_is_being_fenced_is_not_let_go() {
     let gone = |state: &mut crate::state::State| state.guard.gone = Some(at(0).back(seconds(1)));
     assert_eq!(beside(gone), "leader_is_other");
     assert_eq!(beside(|state| state.config.paused_before = false), "leader_is_other");
+    // The bug (seed 14007385): where nobody led it was stopped in the moment before its guard had told anything.
+    let alone = |state: &mut crate::state::State| {
+        state.config.paused_before = false;
+        state.store.cluster.as_mut().unwrap().value.leader = None;
+    };
+    assert_eq!(beside(alone), "paused");
 }
 
 /// The guard is armed first, and only then the store is told.
