@@ -62,6 +62,10 @@ pub const RARE: &[(&str, &str)] = &[
     ("reason cluster_known", KEYS),
     ("reason cluster_published", KEYS),
     ("reason member_has_data", KEYS),
+    (
+        "reason unmanaged_upstream",
+        "all keys are deleted, and a standby's agent starts before its primary's tells anything again",
+    ),
     ("abandon_initialize refused", BIRTH),
     ("abandon_initialize unknown", BIRTH),
     ("race_initialize unknown", BIRTH),

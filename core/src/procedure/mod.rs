@@ -88,6 +88,8 @@ fn may_pledge(view: &View<'_>) -> bool {
     view.cluster().is_some_and(|cluster| cluster.leader.is_none())
         && view.sql().is_some_and(|sql| sql.in_recovery)
         && view.config().unsupported.is_none()
+        // Nobody is to be promoted beside what it streams from.
+        && view.unmanaged_upstream().is_none()
         // While the cluster is paused nobody races but the operator's candidate.
         && (!view.paused() || view.due_failover().is_some())
 }

@@ -263,6 +263,25 @@ fn a_server_that_has_not_answered_yet_may_receive() {
     assert!(!answer.barred && !answer.is_final(Revision(101)), "it may hold the most of all");
 }
 
+/// The bug (seed 14012382): its directory could not be looked at for want of descriptors, and a standby told its position on
+/// the history of long ago, pledged.
+#[test]
+fn who_cannot_see_the_history_of_its_timeline_tells_no_position() {
+    let told = |doubt: bool, ahead: bool| {
+        let node = Node::racing().with(|state| {
+            state.memory.data_in_doubt = doubt.then(|| at(0));
+            let absent_at = Revision(101);
+            state.pledge = Some(Pledge { absent_at, since: at(0), frozen: true, on_disk: true });
+            let sql = &mut state.postgres.sql.as_mut().unwrap().value;
+            sql.timeline.0 += u32::from(ahead);
+        });
+        let answer = node.view().own_answer();
+        (node.view().position().is_some(), answer.pledge.is_some())
+    };
+    assert_eq!(told(true, true), (false, false));
+    assert_eq!([told(true, false), told(false, true), told(false, false)], [(true, true); 3]);
+}
+
 /// Two nodes that began timelines of one number at one position tell the same history. Only one of them has streamed
 /// from the leader.
 #[test]

@@ -6,6 +6,8 @@ pub mod peers;
 pub mod postgres;
 pub mod store;
 
+use alloc::format;
+
 use crate::action::{Action, Lane, PostgresAction, StoreAction};
 use crate::config::{AHEAD_PATIENCE, CHECKPOINT_LIMIT, Config, STOP_LIMIT};
 use crate::event::EpochFile;
@@ -256,6 +258,20 @@ impl<'a> View<'a> {
         !self.dead() && self.fresh_sql().is_none_or(|sql| sql.receiver.is_some())
     }
 
+    /// Where the WAL comes from that streams into this node, if no agent has told of that server, nor of any cluster.
+    ///
+    /// The race: a pair made by hand is taken over, and the agent of its standby is started first. It finds nobody to ask, and
+    /// would be promoted beside the primary that it streams from.
+    pub fn unmanaged_upstream(&self) -> Option<&'a str> {
+        if self.system_id().is_some() || self.cluster()?.epoch.is_some() {
+            return None;
+        }
+        let receiver = self.sql()?.receiver.as_ref().filter(|receiver| receiver.streaming)?;
+        let address = |record: &MemberRecord| format!("{}:{}", record.host, record.port);
+        let has_told = self.others().any(|(_, key)| address(&key.record) == receiver.upstream);
+        (!has_told).then_some(receiver.upstream.as_str())
+    }
+
     /// This node gave leadership, or the right to initialise, back since it could not serve: for how long it lets others try.
     pub fn gave_up_for(&self) -> Option<Duration> {
         let end = self.state.memory.gave_up? + self.config().loop_wait;
@@ -284,6 +300,8 @@ impl<'a> View<'a> {
         //
         // The race: it is being promoted, or recovers, and hears nothing of the store; the key goes before its time.
         let leads = self.may_lead() && !self.releasing() && !self.state.memory.let_go;
+        // Where the position cannot be told, nothing is pledged with it.
+        let pledged = self.has_pledged() && !self.history_in_doubt();
         PeerAnswer {
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
@@ -297,7 +315,7 @@ impl<'a> View<'a> {
             replayed: self.replayed_from_leader(),
             replay_paused: self.sql().is_some_and(|sql| sql.replay_paused),
             // No leader was seen since the pledge was given, up to here: it would have ended it.
-            pledge: self.cluster().filter(|c| self.has_pledged() && c.leader.is_none()).map(|c| c.revision),
+            pledge: self.cluster().filter(|c| pledged && c.leader.is_none()).map(|c| c.revision),
         }
     }
 
@@ -394,7 +412,7 @@ impl<'a> View<'a> {
 
     /// Where this node is.
     pub fn position(&self) -> Option<Position> {
-        let dir = self.complete_dir()?;
+        let dir = self.complete_dir().filter(|_| !self.history_in_doubt())?;
         let flushed = match self.sql() {
             Some(sql) if sql.in_recovery => sql.received.max(sql.replayed),
             Some(sql) => sql.flushed,
@@ -402,6 +420,14 @@ impl<'a> View<'a> {
             None => dir.checkpoint.max(dir.min_recovery),
         };
         (flushed > Lsn(0)).then(|| Position { history: dir.history.clone(), flushed })
+    }
+
+    /// The server has gone on to a timeline whose history was not seen, and its directory cannot be looked at.
+    ///
+    /// The race: descriptors run out while a new leader is followed. The position would be told on the history of long ago.
+    fn history_in_doubt(&self) -> bool {
+        let seen = self.complete_dir().map_or(Timeline(0), |dir| dir.history.timeline);
+        self.state.memory.data_in_doubt.is_some() && self.sql().is_some_and(|sql| sql.timeline > seen)
     }
 
     /// The other members.

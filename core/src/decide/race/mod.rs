@@ -91,6 +91,9 @@ fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     if view.system_id().is_some() || cluster.epoch.is_some() {
         return None;
     }
+    if let Some(upstream) = view.unmanaged_upstream() {
+        return Some(Verdict::wait(Reason::UnmanagedUpstream { upstream: upstream.into() }));
+    }
     let left_ms = ms(view.at.until(view.leaderless_since() + view.config().ttl));
     (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
 }

@@ -499,6 +499,34 @@ fn who_starts_beside_a_store_that_knows_of_no_cluster_waits_for_whoever_may_have
     assert_ne!(recorded.concludes().1, "cluster_unknown");
 }
 
+/// A pair made by hand is taken over, and the agent of its standby is started first.
+#[test]
+fn who_streams_from_a_primary_that_no_agent_has_told_of_is_not_promoted_beside_it() {
+    let node = |upstream: Option<&str>| {
+        let emptied = |cluster: &mut crate::view::store::ClusterView| {
+            (cluster.initialize, cluster.epoch, cluster.status) = (None, None, None);
+            cluster.members.retain(|name, _| *name != Member::new("b"));
+        };
+        let node = Node::racing().sql(standby_sql(upstream)).cluster(emptied);
+        node.with(|state| {
+            (state.memory.knew, state.epoch_file, state.pledge) = (None, None, None);
+            state.memory.leaderless = leaderless_since(at(0));
+        })
+    };
+    let later = |upstream: Option<&str>| node(upstream).later(30_000);
+    concludes(&later(Some("b")), Rung::Race, "unmanaged_upstream", Fate::Keep, &[]);
+    assert_ne!(later(None).concludes().1, "unmanaged_upstream", "it streams from nobody");
+    assert_ne!(later(Some("c")).concludes().1, "unmanaged_upstream", "its agent has told of itself: it is none");
+    let knows = later(Some("b")).with(|state| state.memory.knew = Some(SYSTEM));
+    assert_ne!(knows.concludes().1, "unmanaged_upstream");
+    let recorded = later(Some("b")).cluster(|cluster| cluster.epoch = Some(epoch_record("b", THEIR_EPOCH)));
+    assert_ne!(recorded.concludes().1, "unmanaged_upstream");
+    // Nor does it stop what it receives, for whoever asks.
+    let mut asked = later(Some("b"));
+    let question = crate::event::PeerEvent::PositionAsked { request: RequestId(5), absent_at: Revision(101) };
+    assert!(!actions(&asked.step(Event::Peer(question))).contains(&Action::Postgres(PostgresAction::Freeze)));
+}
+
 /// The bug: the window was over when its patience with the operator's candidate was, and it took the key without having
 /// asked anybody. So did a node whose PostgreSQL was ready late in a round.
 #[test]
