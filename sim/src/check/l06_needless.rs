@@ -100,7 +100,8 @@ impl World {
 
     /// L6: a primary that hears the store holds no writes for want of an answer: it could have asked.
     pub(super) fn check_hold(&mut self, node: NodeId, order: &Order) {
-        let holds = order.action == Action::Guard(GuardAction::Hold);
+        // Nor does it count what a store told that has gone back since.
+        let holds = order.action == Action::Guard(GuardAction::Hold) && !self.is_disbelieved();
         // Where a member of the store was just away, or the node was, the answer may be on its way.
         let long = self.now.since(self.nodes[node.0].booted) >= ms(self.settings.retry_timeout_ms + 2000);
         if holds && matches!(order.because, Reason::AloneFor { .. }) && long && self.hears_the_store(node) {

@@ -3,7 +3,7 @@
 use matriarch_core::id::Revision;
 
 use crate::node::NodeId;
-use crate::time::ms;
+use crate::time::{Time, ms};
 use crate::world::World;
 
 impl World {
@@ -14,7 +14,7 @@ impl World {
         }
         // One that was outlived before it was told: who took the key since was not heard of yet, and will be followed.
         self.checks.pledged[node.0] = pledge.filter(|told| *told >= self.checks.led_since);
-        self.checks.pledged_in[node.0] = self.rollbacks(node);
+        self.checks.pledged_in[node.0] = self.knows(node);
         if self.nodes[node.0].server.postmaster.as_ref().is_some_and(|pm| pm.stream.is_some()) {
             self.violated("M4", format!("{} pledges and receives WAL", self.names[node.0]));
         }
@@ -45,15 +45,21 @@ impl World {
     /// leader was there for a while that is older by those revisions.
     fn may_end_pledge(&self, node: NodeId) -> bool {
         let ended = self.nodes[node.0].agent.as_ref().is_none_or(|agent| agent.state.pledge.is_none());
+        let ((booted, rollbacks), (pledged_by, counted)) = (self.knows(node), self.checks.pledged_in[node.0]);
         // A store that is restored several times may be disbelieved for long.
-        let heard = self.checks.restored.is_some() && self.rollbacks(node) > self.checks.pledged_in[node.0];
-        ended && (heard || self.went_back_lately(ms(self.settings.ttl_ms)))
+        let heard = self.checks.restored.is_some() && booted == pledged_by && rollbacks > counted;
+        // An agent that was started since counts anew, and finds a pledge at a revision that does not exist: whoever leads by
+        // then is followed.
+        let told = self.checks.pledged[node.0];
+        let lost = self.checks.restored.is_some() && told.is_some_and(|told| told > self.store.keys().revision);
+        (booted > pledged_by && lost) || (ended && (heard || self.went_back_lately(ms(self.settings.ttl_ms))))
     }
 
-    /// How often the store went back, as the agent there has heard.
-    fn rollbacks(&self, node: NodeId) -> u64 {
-        let known = self.nodes[node.0].agent.as_ref().and_then(|agent| agent.state.store.cluster.as_ref());
-        known.map_or(0, |seen| seen.value.rollbacks)
+    /// When the agent there was started, and how often the store has gone back since, as it has heard.
+    fn knows(&self, node: NodeId) -> (Time, u64) {
+        let node = &self.nodes[node.0];
+        let known = node.agent.as_ref().and_then(|agent| agent.state.store.cluster.as_ref());
+        (node.booted, known.map_or(0, |seen| seen.value.rollbacks))
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
         let receives = |change: fn(&mut World, NodeId)| {
             broken(move |world| {
                 let (node, told) = (standby(world), Revision(1_000_000));
-                world.checks.pledged[node.0] = Some(told);
+                (world.checks.pledged[node.0], world.checks.pledged_in[node.0]) = (Some(told), world.knows(node));
                 change(world, node);
                 world.check_pledge(node);
             })
@@ -102,16 +108,22 @@ mod tests {
         };
         assert_eq!(receives(restored), None, "what it told of is of a past that is lost");
         let long_ago = |world: &mut World, _: NodeId| {
-            world.checks.restored = Some(crate::time::Time(0));
+            world.checks.restored = Some(Time(0));
             world.now = world.now + ms(600_000);
         };
         assert_eq!(receives(long_ago), Some("M4"), "it has heard of that and has pledged since");
         let heard_late = |world: &mut World, node: NodeId| {
-            world.checks.restored = Some(crate::time::Time(0));
+            world.checks.restored = Some(Time(0));
             world.now = world.now + ms(600_000);
             world.nodes[node.0].agent.as_mut().unwrap().state.store.cluster.as_mut().unwrap().value.rollbacks += 1;
         };
         assert_eq!(receives(heard_late), None, "it hears of that only now");
+        let starts = |world: &mut World, node: NodeId| {
+            world.checks.restored = Some(Time(0));
+            world.now = world.now + ms(600_000);
+            world.nodes[node.0].booted = world.now;
+        };
+        assert_eq!(receives(starts), None, "an agent that has started since knows of no such revision");
     }
 
     #[test]

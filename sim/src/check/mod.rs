@@ -133,7 +133,7 @@ pub struct Checks {
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
     /// How often the store had gone back for whom has told that it is pledged.
-    pledged_in: [u64; NODES_MAX],
+    pledged_in: [(Time, u64); NODES_MAX],
     /// `create_revision` of the leader key that was taken last, in the store as it is.
     led_since: Revision,
     /// Leases that ended before their time, and when.
