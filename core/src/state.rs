@@ -428,6 +428,11 @@ impl Ops {
 }
 
 impl State {
+    /// Writes are held, or may be.
+    pub(crate) fn holds(&self) -> bool {
+        self.guard.held || self.guard.hold_in_doubt || self.guard_asked.hold
+    }
+
     /// The state of an agent that has not seen anything yet.
     pub fn new(config: Config, at: Instant) -> Self {
         let deadline = at + config.ttl.min(config.retry_timeout);

@@ -7,6 +7,16 @@ use crate::id::{Member, Revision};
 use crate::op::Outcome;
 use crate::state::{PositionAsked, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
+use crate::view::View;
+use crate::view::peers::PeerAnswer;
+
+/// It leads, or follows somebody on a timeline that began after ours: nobody that this node may go on for.
+///
+/// The race: this node held its writes, alone, another was elected meanwhile, and that one, or who follows it, is the first to
+/// answer.
+fn tells_of_another(state: &State, at: Instant, answer: &PeerAnswer) -> bool {
+    answer.primary || answer.history.timeline > View { at, state }.own_timeline()
+}
 
 pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
     match event {
@@ -21,9 +31,7 @@ pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {
                     {
                         failed(state, at, &in_flight.action);
                     }
-                    // The race: this node held its writes, alone, another was elected meanwhile, and that one is the first to
-                    // answer. Who leads is nobody that this one may go on for.
-                    if !answer.primary {
+                    if !tells_of_another(state, at, &answer) {
                         state.peers.answered = state.peers.answered.max(asked);
                     }
                     state.peers.unreachable.remove(&member);

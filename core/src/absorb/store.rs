@@ -19,7 +19,7 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
         StoreEvent::Completed { op, outcome, asked } => {
             let Some(in_flight) = state.ops.end(op) else { return };
             let Action::Store(action) = in_flight.action.clone() else { return };
-            if !matches!(outcome, Outcome::Unknown(_)) {
+            if is_contact(state, &outcome) {
                 state.store.answered = state.store.answered.max(asked);
             }
             match outcome {
@@ -35,6 +35,19 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
             }
         }
     }
+}
+
+/// An answer by which this node is not alone. Writes that are held go on only for one that tells whose the leader key is.
+///
+/// The race (seed 15006323): the key went before its time while its holder was alone, another was elected, and the first answer of
+/// the store was that of another question.
+fn is_contact(state: &State, outcome: &Outcome<StoreDone>) -> bool {
+    let tells_of_the_key = || {
+        let told =
+            |done: &StoreDone| matches!(done, StoreDone::Read(_) | StoreDone::Acquired(_) | StoreDone::Renewed { .. });
+        matches!(outcome, Outcome::Done(done) if told(done))
+    };
+    !matches!(outcome, Outcome::Unknown(_)) && (!state.holds() || tells_of_the_key())
 }
 
 /// What was done, ordered while the keys were known as of a revision.

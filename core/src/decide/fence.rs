@@ -306,7 +306,8 @@ fn orphans(view: &View<'_>) -> Option<Verdict> {
     let possible = postgres.process == Process::Absent && postgres.orphans != Some(0);
     // What is being started is no orphan: between its two halves a restart has no postmaster.
     let starting = matches!(view.controlling(), Some(PostgresAction::Start(_) | PostgresAction::Restart));
-    if !possible || starting || matches!(postgres.data, DataDir::Unknown) {
+    // Nor is what was left behind on another cluster's data one of ours.
+    if !possible || starting || matches!(postgres.data, DataDir::Unknown) || view.foreign() {
         return None;
     }
     let verdict = Verdict::order(Reason::OrphansAlive, Action::Guard(GuardAction::KillOrphans));

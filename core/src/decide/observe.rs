@@ -54,7 +54,8 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let waits_on = |lane| view.state.ops.in_lane(&lane).filter(|question| view.at.since(question.since) < patience);
     let asked = waits_on(Lane::Renew).or(waits_on(Lane::Publish).filter(|question| keeps_session(&question.action)));
     let alone = lonely && asked.is_none();
-    let question = session_question(view).filter(|_| alone);
+    // What is held goes on for an answer that tells of the key.
+    let question = session_question(view).filter(|_| alone && !view.state.holds());
     if read_due || view.state.memory.store_doubt.is_some() || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }

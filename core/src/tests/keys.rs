@@ -216,6 +216,26 @@ fn only_an_answer_of_the_store_is_an_answer() {
     assert_eq!([done, refused, nothing].map(|state| state.store.answered), [at(0), at(0), Instant::ZERO]);
 }
 
+/// The bug (seed 15006323): writes that were held went on as the session's lease was answered for, and another led by then.
+#[test]
+fn what_is_held_goes_on_for_an_answer_that_tells_of_the_key() {
+    let holds: [fn(&mut State); 3] = [
+        |state| state.guard.held = true,
+        |state| state.guard.hold_in_doubt = true,
+        |state| state.guard_asked.hold = true,
+    ];
+    for hold in holds {
+        let node = || Node::primary().with(|state| state.store.answered = Instant::ZERO).with(hold);
+        let counts = |action, outcome| ended(node(), action, outcome).store.answered == at(0);
+        assert!(!counts(keep(), Outcome::Done(StoreDone::SessionKept)) && !counts(keep(), conflict()));
+        assert!(counts(StoreAction::Read, Outcome::Done(StoreDone::Read(cluster(101)))));
+        // It is what is asked then.
+        let asks = |change: fn(&mut State)| actions(&node().later(2_500).with(change).tick());
+        assert!(asks(|_| ()).contains(&Action::Store(StoreAction::Read)));
+        assert!(!asks(|_| ()).contains(&Action::Store(StoreAction::KeepSession { lease: LeaseId(100) })));
+    }
+}
+
 fn keep() -> StoreAction {
     StoreAction::KeepSession { lease: LeaseId(100) }
 }

@@ -422,6 +422,12 @@ impl<'a> View<'a> {
         (flushed > Lsn(0)).then(|| Position { history: dir.history.clone(), flushed })
     }
 
+    /// The newest timeline that this node's data are on; 0 without any.
+    pub(crate) fn own_timeline(&self) -> Timeline {
+        let seen = self.complete_dir().map_or(Timeline(0), |dir| dir.history.timeline);
+        seen.max(self.sql().map_or(Timeline(0), |sql| sql.timeline))
+    }
+
     /// The server has gone on to a timeline whose history was not seen, and its directory cannot be looked at.
     ///
     /// The race: descriptors run out while a new leader is followed. The position would be told on the history of long ago.

@@ -20,7 +20,7 @@ impl World {
         if !touches || !self.is_foreign(node) {
             return;
         }
-        // It has looked at the directory since. What a dead server may have left behind is ended before anything is known.
+        // It has looked at the directory since.
         let runs = self.now.since(self.nodes[node.0].booted) >= ms(1000);
         let seen = runs && self.is_quiet(node, 1000) && !self.nodes[node.0].files.hidden;
         if seen && self.knows_the_cluster(node) {

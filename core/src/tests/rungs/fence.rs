@@ -126,6 +126,9 @@ fn a_primary_of_another_cluster_is_not_killed_unless_this_agent_is_starting_it()
     let dir = Cluster { system_id: SystemId(1), ..primary_dir(ControlState::InProduction) };
     let other = Node::primary().with(|state| (state.tenure, state.guard.armed) = (Tenure::None, None)).dir(dir);
     assert_eq!(other.concludes().0, Rung::Identity);
+    // Nor is what a dead one has left there (seed 15005182).
+    let left = other.clone().dead().with(|state| state.postgres.orphans = None);
+    assert_eq!(left.concludes().0, Rung::Identity);
     let starting = other.dead().doing(Action::Postgres(PostgresAction::Start(StartAs::Primary)), 10);
     assert_eq!(starting.concludes().1, "no_tenure");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::EpochFile;
-use crate::id::Member;
+use crate::id::{Member, Timeline};
 use crate::view::postgres::{Sender, Sql};
 
 #[test]
@@ -189,16 +189,18 @@ fn a_standby_that_has_gone_has_answered_all_the_same() {
 
 /// The bug: it held its writes, alone, another was elected, and that one was the first to answer: it went on beside it.
 #[test]
-fn who_leads_is_no_contact() {
-    let answered = |primary: bool| {
+fn who_leads_or_follows_another_is_no_contact() {
+    let answered = |primary: bool, ahead: u32| {
         let mut node = Node::primary().later(3_500);
-        let told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
+        let mut told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
+        told.history.timeline = Timeline(node.view().own_timeline().0 + ahead);
         let (op, asked, member) = (crate::id::OpId::UNASKED, node.now, Member::new("b"));
         let outcome = crate::op::Outcome::Done(told);
         node.step(Event::Peer(crate::event::PeerEvent::Answered { op, member, outcome, asked }));
         node.concludes().1
     };
-    assert_eq!((answered(true), answered(false)), ("alone", "tenure_held"));
+    assert_eq!((answered(true, 0), answered(false, 0)), ("alone", "tenure_held"));
+    assert_eq!(answered(false, 1), "alone", "it follows who was elected meanwhile");
 }
 
 #[test]
