@@ -74,7 +74,11 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
     let heirs = held && view.may_write() && view.possible_heirs().next().is_some();
     // The race: the standby that answered last has gone, and with its WAL sender what that told.
     state.memory.standby_answered = view.last_contact().walsender;
-    state.memory.heirs_since = heirs.then(|| state.memory.heirs_since.unwrap_or(at));
+    let known = state.memory.heirs_since;
+    // The race: its PostgreSQL dies while it is alone, and comes up again. It would serve until it is found to be alone anew.
+    let isolated =
+        held && known.is_some() && at.since(silent_since(&View { at, state })) >= state.config.isolation_timeout;
+    state.memory.heirs_since = if heirs { Some(known.unwrap_or(at)) } else { known.filter(|_| isolated) };
 }
 
 fn is_standby(record: &MemberRecord) -> bool {

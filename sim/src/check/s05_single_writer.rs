@@ -33,7 +33,7 @@ impl World {
     }
 
     /// It was, and the store has not told it so yet.
-    fn is_overtaken_unheard(&self, node: NodeId) -> bool {
+    pub(super) fn is_overtaken_unheard(&self, node: NodeId) -> bool {
         let tells = self.store_answers(node) && self.now.since(self.checks.quiet_since[node.0]) > ms(1000);
         let lease = self.checks.last_lease[node.0];
         let lately = lease.is_some_and(|lease| self.was_lost_lately(node, lease));
@@ -138,6 +138,26 @@ mod tests {
         assert_eq!(overtaken(false, false, 100), Some("S5"), "it hears the store");
         assert_eq!(overtaken(true, true, 100), Some("S5"), "whoever took it was told");
         assert_eq!(overtaken(true, false, 60_000), Some("S5"), "its tenure is over");
+        // Nor does that holder take anything from whoever took its key.
+        let goes_on = |deaf: bool| {
+            broken(move |world| {
+                let (old, new) = (leader(world), standby(world));
+                let lost = key(world);
+                if deaf {
+                    world.net.cut((Plane::Store, End::Store(0), End::Node(old)));
+                }
+                world.store.forge(|keys| keys.leader = None);
+                world.checks.early.insert(lost.lease, world.now);
+                world.checks.last_leader = Some(old);
+                world.note_overtaken(new);
+                world.settings.maximum_lag_bytes = 0;
+                let end = on_disk(world, old).end;
+                world.checks.published = Some(end);
+                on_disk(world, old).end = crate::postgres::wal::Place { depth: end.depth - 2, ..end };
+                world.became_writable(old);
+            })
+        };
+        assert_eq!((goes_on(true), goes_on(false)), (None, Some("S2")));
     }
 
     /// The leader key was the node's for a moment.

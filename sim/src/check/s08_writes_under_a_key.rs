@@ -47,7 +47,9 @@ impl World {
             let what = format!("{} accepts writes and does not hold the leader key", self.names[node.0]);
             self.violated("S8", what);
         }
+        // Nor does it take anything from anybody that goes on where it was overtaken unheard.
         if let Some(mine) = self.nodes[node.0].server.cluster().map(|on_disk| on_disk.end)
+            && !self.is_overtaken_unheard(node)
             && !self.accept_loss(mine)
         {
             self.check_handover(node, mine);

@@ -187,6 +187,21 @@ fn a_standby_that_has_gone_has_answered_all_the_same() {
     assert_eq!((gone(2_999), gone(3_000)), ("tenure_held", "alone"));
 }
 
+/// It would serve for a moment beside whoever was elected meanwhile.
+#[test]
+fn who_was_alone_when_its_postgres_died_is_alone_when_that_is_up_again() {
+    let comes_up = |after_ms: u64| {
+        let mut node = Node::primary().later(after_ms);
+        node.tick();
+        let mut node = node.dead().later(50);
+        node.tick();
+        let mut node = node.later(50).phase(Phase::Ready).sql(primary_sql());
+        node.tick();
+        node.concludes().1
+    };
+    assert_eq!((comes_up(2_500), comes_up(3_000)), ("tenure_held", "alone"));
+}
+
 /// The bug: it held its writes, alone, another was elected, and that one was the first to answer: it went on beside it.
 #[test]
 fn who_leads_or_follows_another_is_no_contact() {
