@@ -1,5 +1,5 @@
-//! Health checks while PostgreSQL is out of connections, stands still, starts or is stopped: no answer is wrong, and
-//! none is late.
+//! Health checks while PostgreSQL is out of connections, stands still, starts or is stopped, and while the store is silent or
+//! gone: no answer is wrong, and none is late.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ const MEDIAN_MAX: Duration = Duration::from_millis(50);
 const WORST_MAX: Duration = Duration::from_millis(400);
 /// For so long a silent PostgreSQL may pass for one that runs: it is asked each second, and is silent after three.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// For so long the store is away: longer than an agent waits for its answer, shorter than a tenure lasts.
+const STORE_AWAY: Duration = Duration::from_secs(12);
 
 /// What is asked, and what may be answered.
 type Expected = [(&'static str, &'static [u16])];
@@ -173,6 +176,14 @@ async fn is_stopped(node: &Node) {
     times.must_be_short("stopped");
 }
 
+/// The primary leads until its tenure ends, and that is longer; both say so at once.
+async fn beside_no_store(primary: &Node, standby: &Node, state: &str) {
+    let (mut led, mut followed) = (Times::default(), Times::default());
+    tokio::join!(led.take(primary, PRIMARY, STORE_AWAY), followed.take(standby, STANDBY, STORE_AWAY));
+    led.must_be_short(&format!("{state}, primary"));
+    followed.must_be_short(&format!("{state}, standby"));
+}
+
 async fn pause(cluster: &Cluster, on: bool) {
     let store = Store::connect(&cluster.stores);
     let read = store.read_key("/service/test/config", SERVICE_LIMIT).await.done().expect("the store answers");
@@ -193,13 +204,13 @@ async fn pause(cluster: &Cluster, on: bool) {
 }
 
 #[tokio::test]
-async fn no_health_check_is_wrong_or_late_whatever_postgresql_does() {
+async fn no_health_check_is_wrong_or_late_whatever_postgresql_or_the_store_does() {
     // The usual timing: the agent itself asks PostgreSQL every ten seconds only.
     let extra = json!({
         "bootstrap": {"dcs": {"loop_wait": 10, "retry_timeout": 10}},
         "postgresql": {"recovery_conf": {"restore_command": "while test -e ../hold; do sleep 0.1; done; false"}},
     });
-    let cluster = Cluster::start(Plan { nodes: 2, ttl: 30, extra, ..Plan::default() }).await;
+    let mut cluster = Cluster::start(Plan { nodes: 2, ttl: 30, extra, ..Plan::default() }).await;
     let primary = cluster.healed(HEAL_LIMIT).await;
     let (primary, standby) = (&cluster.nodes[primary], &cluster.nodes[1 - primary]);
     for (node, expected) in [(primary, PRIMARY), (standby, STANDBY)] {
@@ -212,6 +223,14 @@ async fn no_health_check_is_wrong_or_late_whatever_postgresql_does() {
     stands_still(standby, STANDBY, NEITHER).await;
     stands_still(primary, PRIMARY, SILENT_PRIMARY).await;
     becomes(standby, STANDBY).await;
+    cluster.stores[0].process().freeze();
+    beside_no_store(primary, standby, "the store is silent").await;
+    cluster.stores[0].process().thaw();
+    cluster.healed(HEAL_LIMIT).await;
+    cluster.stores[0].kill();
+    beside_no_store(primary, standby, "the store is gone").await;
+    cluster.stores[0].start_again();
+    cluster.healed(HEAL_LIMIT).await;
     starts(standby).await;
     pause(&cluster, true).await;
     is_stopped(standby).await;
