@@ -205,8 +205,9 @@ reasons! {
     PrimaryAlive { who: Member } => "primary_alive", "{who} answers as a running primary: this node stands back";
     /// The last leader may write yet.
     UnguardedPrimary { who: Member } => "unguarded_primary", "{who} led without a guard while the cluster was paused, and has not told since that it has one again or writes nothing: this node stands back; if {who} is certainly down, ask for a failover to a named candidate (again, if that was asked for while it led)";
-    /// Nobody knows whom to ask.
+    /// Its primary is nobody's yet.
     UnmanagedUpstream { upstream: String } => "unmanaged_upstream", "the store knows of no cluster, and WAL streams from {upstream}, of which no agent has told: start the agent of that primary, or stop it";
+    /// Nobody knows whom to ask.
     ClusterUnknown { left_ms: u64 } => "cluster_unknown", "the store knows of no cluster, and this agent has just started: who led before its keys were gone may write for another {left_ms} ms";
     /// The position is unknown.
     PositionUnknown => "position_unknown", "this node does not know its own position yet";

@@ -197,6 +197,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         replayed: flushed,
         replay_paused: false,
         pledge,
+        leader_epoch: Revision(0),
     }
 }
 

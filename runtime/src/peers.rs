@@ -41,7 +41,7 @@ impl Peers {
     }
 
     /// Asks how a member is: `GET api_url`, Matriarch or Patroni. Only the lease protects from a member asked this way: the
-    /// answer carries no pledge, and the history is the bare timeline.
+    /// answer carries no pledge, and the history of a Patroni member is the bare timeline.
     pub async fn ask_status(&self, api_url: &str, deadline: Duration) -> Outcome<PeerAnswer> {
         match self.client.request(Method::GET, api_url, None, None, deadline).await {
             Ok((_, body)) => understood(api_url, &body, |document| from_status(document, &self.scope)),
@@ -124,6 +124,7 @@ pub fn position_document(answer: &PeerAnswer) -> Value {
         "replayed": answer.replayed.to_string(),
         "replay_paused": answer.replay_paused,
         "pledge": answer.pledge.map(|revision| revision.0),
+        "leader_epoch": answer.leader_epoch.0,
     })
 }
 
@@ -147,6 +148,7 @@ fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
         // An agent of before this was told says nothing of it.
         replay_paused: document.get("replay_paused").and_then(Value::as_bool).unwrap_or(false),
         pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
+        leader_epoch: Revision(document.get("leader_epoch").and_then(Value::as_i64).unwrap_or(0)),
     })
 }
 
@@ -166,6 +168,10 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
     if told.is_some_and(|told| !is_same_scope(told, scope)) {
         return None;
     }
+    // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet.
+    if let Some(own) = document.get("matriarch") {
+        return own.as_object().and_then(from_position).map(|answer| PeerAnswer { pledge: None, ..answer });
+    }
     let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
     let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
     let location = lsn("location");
@@ -183,6 +189,7 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
         replayed,
         replay_paused: xlog.get("paused").is_some_and(truthy),
         pledge: None,
+        leader_epoch: Revision(0),
     })
 }
 
@@ -287,10 +294,11 @@ mod tests {
             History { ancestors: ancestors.collect(), timeline: Timeline(timeline) }
         });
         let pledge = proptest::option::of(any::<i64>().prop_map(Revision));
-        (any::<(bool, bool, bool, bool, u64, u64)>(), history, pledge).prop_map(|(told, history, pledge)| {
-            let (primary, barred, receives, replay_paused, flushed, replayed) = told;
+        (any::<(bool, bool, bool, bool, u64, u64, u32)>(), history, pledge).prop_map(|(told, history, pledge)| {
+            let (primary, barred, receives, replay_paused, flushed, replayed, epoch) = told;
             let (flushed, replayed) = (Lsn(flushed), Lsn(replayed));
-            PeerAnswer { primary, barred, history, receives, flushed, replayed, replay_paused, pledge }
+            let leader_epoch = Revision(i64::from(epoch));
+            PeerAnswer { primary, barred, history, receives, flushed, replayed, replay_paused, pledge, leader_epoch }
         })
     }
 

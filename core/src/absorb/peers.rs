@@ -10,12 +10,14 @@ use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::peers::PeerAnswer;
 
-/// It leads, or follows somebody on a timeline that began after ours: nobody that this node may go on for.
+/// It leads, or sees the key of a leader since, or is on a timeline that began after ours: nobody that this node may go on for.
 ///
-/// The race: this node held its writes, alone, another was elected meanwhile, and that one, or who follows it, is the first to
+/// The race: this node held its writes, alone, another was elected meanwhile, and that one, or who knows of it, is the first to
 /// answer.
 fn tells_of_another(state: &State, at: Instant, answer: &PeerAnswer) -> bool {
-    answer.primary || answer.history.timeline > View { at, state }.own_timeline()
+    let view = View { at, state };
+    let sees_another = view.held().is_some_and(|held| answer.leader_epoch > held.epoch);
+    answer.primary || sees_another || answer.history.timeline > view.own_timeline()
 }
 
 pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {

@@ -3,6 +3,7 @@
 use super::failed;
 use super::keys::{suspend_or_spend, view_seen};
 use crate::action::{Action, StoreAction};
+use crate::decide::isolated;
 use crate::event::{StoreDone, StoreEvent};
 use crate::id::Revision;
 use crate::lease::{Held, Tenure};
@@ -19,7 +20,7 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
         StoreEvent::Completed { op, outcome, asked } => {
             let Some(in_flight) = state.ops.end(op) else { return };
             let Action::Store(action) = in_flight.action.clone() else { return };
-            if is_contact(state, &outcome) {
+            if is_contact(state, at, &outcome) {
                 state.store.answered = state.store.answered.max(asked);
             }
             match outcome {
@@ -41,13 +42,13 @@ pub(super) fn store(state: &mut State, at: Instant, event: StoreEvent) {
 ///
 /// The race (seed 15006323): the key went before its time while its holder was alone, another was elected, and the first answer of
 /// the store was that of another question.
-fn is_contact(state: &State, outcome: &Outcome<StoreDone>) -> bool {
+fn is_contact(state: &State, at: Instant, outcome: &Outcome<StoreDone>) -> bool {
     let tells_of_the_key = || {
         let told =
             |done: &StoreDone| matches!(done, StoreDone::Read(_) | StoreDone::Acquired(_) | StoreDone::Renewed { .. });
         matches!(outcome, Outcome::Done(done) if told(done))
     };
-    !matches!(outcome, Outcome::Unknown(_)) && (!state.holds() || tells_of_the_key())
+    !matches!(outcome, Outcome::Unknown(_)) && (!isolated::asks_for_the_key(state, at) || tells_of_the_key())
 }
 
 /// What was done, ordered while the keys were known as of a revision.

@@ -76,9 +76,19 @@ pub(crate) fn remember(state: &mut State, at: Instant) {
     state.memory.standby_answered = view.last_contact().walsender;
     let known = state.memory.heirs_since;
     // The race: its PostgreSQL dies while it is alone, and comes up again. It would serve until it is found to be alone anew.
-    let isolated =
-        held && known.is_some() && at.since(silent_since(&View { at, state })) >= state.config.isolation_timeout;
-    state.memory.heirs_since = if heirs { Some(known.unwrap_or(at)) } else { known.filter(|_| isolated) };
+    let known = known.filter(|_| heirs || (held && was_alone(state, at)));
+    state.memory.heirs_since = known.or(heirs.then_some(at));
+}
+
+/// Nobody has answered for too long, also where PostgreSQL has died since.
+fn was_alone(state: &State, at: Instant) -> bool {
+    let silent = at.since(silent_since(&View { at, state }));
+    state.memory.heirs_since.is_some() && silent >= state.config.isolation_timeout
+}
+
+/// Writes are held, or would be if PostgreSQL ran: what lets them go on has to tell whose the leader key is.
+pub(crate) fn asks_for_the_key(state: &State, at: Instant) -> bool {
+    state.holds() || was_alone(state, at)
 }
 
 fn is_standby(record: &MemberRecord) -> bool {

@@ -55,7 +55,7 @@ pub(crate) fn orders(view: &View<'_>, steady: bool) -> Vec<(Action, Reason)> {
     let asked = waits_on(Lane::Renew).or(waits_on(Lane::Publish).filter(|question| keeps_session(&question.action)));
     let alone = lonely && asked.is_none();
     // What is held goes on for an answer that tells of the key.
-    let question = session_question(view).filter(|_| alone && !view.state.holds());
+    let question = session_question(view).filter(|_| alone && !isolated::asks_for_the_key(view.state, view.at));
     if read_due || view.state.memory.store_doubt.is_some() || (alone && question.is_none()) {
         orders.push((Action::Store(StoreAction::Read), Reason::ObservationDue));
     }

@@ -276,10 +276,14 @@ fn who_cannot_see_the_history_of_its_timeline_tells_no_position() {
             sql.timeline.0 += u32::from(ahead);
         });
         let answer = node.view().own_answer();
-        (node.view().position().is_some(), answer.pledge.is_some())
+        let is_final = answer.is_final(Revision(101));
+        (node.view().position().is_some(), answer.pledge.is_some(), is_final, answer.history.ancestors.is_empty())
     };
-    assert_eq!(told(true, true), (false, false));
-    assert_eq!([told(true, false), told(false, true), told(false, false)], [(true, true); 3]);
+    assert_eq!(told(true, true), (false, false, false, true), "but where it is on the bare timeline");
+    for (doubt, ahead) in [(true, false), (false, true), (false, false)] {
+        let (known, pledged, is_final, _) = told(doubt, ahead);
+        assert!(known && pledged && is_final);
+    }
 }
 
 /// Two nodes that began timelines of one number at one position tell the same history. Only one of them has streamed

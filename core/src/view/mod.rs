@@ -291,7 +291,7 @@ impl<'a> View<'a> {
 
     /// What we tell a peer of ourselves.
     pub fn own_answer(&self) -> PeerAnswer {
-        let position = self.position();
+        let position = self.position().or_else(|| self.bare_position());
         // The race: the cluster is paused, and an operator stops this primary as soon as its sessions have gone. They go on
         // writing, and no guard ends what was let go.
         let lingers =
@@ -303,13 +303,15 @@ impl<'a> View<'a> {
         // Where the position cannot be told, nothing is pledged with it.
         let pledged = self.has_pledged() && !self.history_in_doubt();
         PeerAnswer {
+            leader_epoch: self.leader().map(|leader| leader.created).unwrap_or_default(),
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
                 || self.vetoed_for().is_some()
                 || self.state.guard.gone.is_some_and(|gone| self.at.since(gone) >= AHEAD_PATIENCE)
                 || (self.complete_dir().is_none() && self.state.postgres.data != DataDir::Unknown),
-            receives: self.may_receive(),
+            // What is not known to the end is not final.
+            receives: self.may_receive() || self.history_in_doubt(),
             history: position.as_ref().map(|p| p.history.clone()).unwrap_or_default(),
             flushed: position.map(|p| p.flushed).unwrap_or_default(),
             replayed: self.replayed_from_leader(),
@@ -327,11 +329,11 @@ impl<'a> View<'a> {
 
     /// What this standby has replayed of the present leader's WAL; 0 unless it was seen to stream under that leader. Two
     /// nodes can begin timelines of one number at one position: nothing but having streamed tells them apart. One that
-    /// never streams is taken at its word.
+    /// never streams is taken at its word. Nothing is handed over to who cannot tell where it is.
     fn replayed_from_leader(&self) -> Lsn {
         let from = self.state.memory.streamed_from.as_ref();
         let streamed = self.leader().is_some_and(|leader| from == Some(&leader.member)) || self.config().nostream;
-        self.sql().filter(|_| streamed).map(|sql| sql.replayed).unwrap_or_default()
+        self.sql().filter(|_| streamed && !self.history_in_doubt()).map(|sql| sql.replayed).unwrap_or_default()
     }
 
     /// The postmaster lives and its clients may get commits acknowledged. In doubt: yes.
@@ -428,12 +430,21 @@ impl<'a> View<'a> {
         seen.max(self.sql().map_or(Timeline(0), |sql| sql.timeline))
     }
 
-    /// The server has gone on to a timeline whose history was not seen, and its directory cannot be looked at.
+    /// The server has gone on to a timeline whose history was not seen, and its directory cannot be looked at, or the history in
+    /// it cannot be read.
     ///
     /// The race: descriptors run out while a new leader is followed. The position would be told on the history of long ago.
     fn history_in_doubt(&self) -> bool {
         let seen = self.complete_dir().map_or(Timeline(0), |dir| dir.history.timeline);
-        self.state.memory.data_in_doubt.is_some() && self.sql().is_some_and(|sql| sql.timeline > seen)
+        let unseen = self.state.memory.data_in_doubt.is_some() || seen == Timeline(0);
+        unseen && self.sql().is_some_and(|sql| sql.timeline > seen)
+    }
+
+    /// As far as it can be told while the history is in doubt: on the bare timeline, as Patroni tells it.
+    fn bare_position(&self) -> Option<Position> {
+        let sql = self.sql().filter(|_| self.history_in_doubt())?;
+        let flushed = if sql.in_recovery { sql.received.max(sql.replayed) } else { sql.flushed };
+        Some(Position { history: History::first(sql.timeline), flushed })
     }
 
     /// The other members.

@@ -40,6 +40,9 @@ pub struct PeerAnswer {
     /// The pledge that it gave: its WAL receiver is stopped, and the newest revision at which it has seen no leader
     /// key. `None`: it has not stopped it, or cannot (Patroni).
     pub pledge: Option<Revision>,
+    /// The epoch of the leader whose key it sees (the key's `create_revision`); 0: it sees none, or does not tell (Patroni).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub leader_epoch: Revision,
 }
 
 impl PeerAnswer {

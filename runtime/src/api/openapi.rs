@@ -123,9 +123,10 @@ fn schemas() -> Value {
         "Position": {
             "type": "object",
             "required": ["primary", "barred", "timeline", "history", "receives", "flushed", "replayed", "replay_paused",
-                "pledge"],
+                "pledge", "leader_epoch"],
             "properties": {
                 "timeline": {"type": "integer"},
+                "leader_epoch": {"type": "integer"},
                 "flushed": position(),
                 "replayed": position(),
                 "pledge": {"type": ["integer", "null"]},
@@ -213,6 +214,7 @@ fn status() -> Value {
                 "required": ["version", "scope", "name", "matriarch"],
                 "additionalProperties": {"type": "string"},
             },
+            "matriarch": reference("schemas", "Position"),
             "logger_queue_size": integer(),
             "logger_records_lost": integer(),
         },

@@ -78,7 +78,7 @@ fn of_another_cluster(api: &Api, scope: Option<&str>) -> Option<Reply> {
 }
 
 /// Where this node is now, without any promise.
-fn own(facts: &Facts<'_>) -> PeerAnswer {
+pub(super) fn own(facts: &Facts<'_>) -> PeerAnswer {
     // One that does not answer any more replays nothing either, however much it had.
     let answer = facts.view.own_answer();
     let replayed = facts.sql.map(|_| answer.replayed).unwrap_or_default();

@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::facts::Facts;
+use super::peer;
 use super::reply::Reply;
 use crate::logging;
+use crate::peers::position_document;
 use crate::schedule;
 use crate::wire::PATRONI_LEVEL;
 use crate::wire::member::scheduled_restart;
@@ -16,7 +18,12 @@ use crate::wire::member::scheduled_restart;
 /// `GET /patroni`. Its position is of now: agents compare it with a leader's.
 pub(super) async fn patroni(api: &Api) -> Reply {
     api.freshen_for_comparison().await;
-    api.with_facts(|facts| Reply::json(200, &document(facts)))
+    api.with_facts(|facts| {
+        let mut document = document(facts);
+        // What agents compare: a role says nothing of who holds the key and is still to be promoted.
+        document["matriarch"] = position_document(&peer::own(facts));
+        Reply::json(200, &document)
+    })
 }
 
 /// The document, keys in Patroni's order.

@@ -264,6 +264,7 @@ impl World {
             replayed: Lsn(position.0 + 0x78),
             replay_paused: false,
             pledge: pledged.then_some(self.keys.revision),
+            leader_epoch: Revision(0),
         };
         self.peers.insert(Member::new(name), Some(answer));
     }

@@ -61,7 +61,9 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
         return Some(verdict);
     }
     let mut orders = questions(view, (absent_at, began), |_, record| wish.concerns(record));
-    if let Some(mut verdict) = grace(view, cluster).or_else(|| unknown_cluster(view, cluster)) {
+    // The operator's word is enough.
+    let unmanaged = || unmanaged_upstream(view).filter(|_| wish != Wish::Failover);
+    if let Some(mut verdict) = grace(view, cluster).or_else(unmanaged).or_else(|| unknown_cluster(view, cluster)) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
         verdict.orders = orders;
         return Some(verdict);
@@ -91,11 +93,16 @@ fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     if view.system_id().is_some() || cluster.epoch.is_some() {
         return None;
     }
-    if let Some(upstream) = view.unmanaged_upstream() {
-        return Some(Verdict::wait(Reason::UnmanagedUpstream { upstream: upstream.into() }));
-    }
-    let left_ms = ms(view.at.until(view.leaderless_since() + view.config().ttl));
+    // What streamed in until now comes from one that may only have been started again.
+    let since = view.leaderless_since().max(view.state.memory.streamed);
+    let left_ms = ms(view.at.until(since + view.config().ttl));
     (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
+}
+
+/// WAL streams in from one that no agent has told of.
+fn unmanaged_upstream(view: &View<'_>) -> Option<Verdict> {
+    let upstream = view.unmanaged_upstream()?.into();
+    Some(Verdict::wait(Reason::UnmanagedUpstream { upstream }))
 }
 
 /// The key left while its holder lives and says that it is a running primary: that is no expiry. Perhaps the store

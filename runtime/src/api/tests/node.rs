@@ -250,6 +250,7 @@ pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
         replayed: Lsn(67_416_528),
         replay_paused: false,
         pledge: Some(absent_at),
+        leader_epoch: Revision(0),
     }
 }
 
