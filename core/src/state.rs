@@ -175,6 +175,8 @@ pub struct Memory {
     pub roles_created: bool,
     /// The upstream that PostgreSQL was last started with or pointed to.
     pub followed: Option<Upstream>,
+    /// The longest ttl that was configured since the last leader took its key: for so long it may hold what it renewed.
+    pub tenure_ttl: Duration,
     /// When the standby was last seen streaming, or was pointed to its upstream.
     pub streamed: Instant,
     /// The leader that this standby was last seen to stream under; nobody once it was a primary itself.

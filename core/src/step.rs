@@ -450,10 +450,10 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
     if let Some(crate::state::Leaderless { since, .. }) = memory.leaderless {
         soonest.offer(since + crate::config::CANDIDATE_PATIENCE, "the patience with the candidate");
         soonest.offer(since + crate::config::AHEAD_PATIENCE, "the patience with who is ahead");
-        soonest.offer(since + view.config().ttl, "what a tenure of nobody knows whom may last");
+        soonest.offer(since + view.tenure_ttl(), "what a tenure of nobody knows whom may last");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
-    soonest.offer(memory.streamed + view.config().ttl, "what a tenure of nobody knows whom may last");
+    soonest.offer(memory.streamed + view.tenure_ttl(), "what a tenure of nobody knows whom may last");
     if let Some(compared) = memory.compared_at {
         soonest.offer(compared + crate::config::COMPARE_PAUSE, "the next comparison");
     }

@@ -168,11 +168,11 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
     if told.is_some_and(|told| !is_same_scope(told, scope)) {
         return None;
     }
+    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
     // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet.
     if let Some(own) = document.get("matriarch") {
         return own.as_object().and_then(from_position).map(|answer| PeerAnswer { pledge: None, ..answer });
     }
-    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
     let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
     let location = lsn("location");
     let role = document.get("role").and_then(Value::as_str).unwrap_or_default();

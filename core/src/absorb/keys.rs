@@ -33,7 +33,11 @@ pub(super) fn view_seen(state: &mut State, seen: Seen<ClusterView>) {
     let unseen = before.and_then(|before| led_unseen(before, &seen.value)).cloned();
     // Or it was deleted, with whoever may have written it since: what was answered before that says little.
     let epoch_changed = before.is_some_and(|before| before.epoch != seen.value.epoch);
-    let before = before.and_then(|before| before.leader.as_ref()).map(|leader| leader.member.clone());
+    let before = before.and_then(|before| before.leader.as_ref());
+    if seen.value.leader.as_ref().is_some_and(|leader| before.is_none_or(|before| before.created != leader.created)) {
+        state.memory.tenure_ttl = state.config.ttl;
+    }
+    let before = before.map(|leader| leader.member.clone());
     let led = unseen.clone().or(before);
     match (led, &seen.value.leader) {
         (_, Some(_)) => {

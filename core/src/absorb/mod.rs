@@ -42,6 +42,8 @@ pub(crate) fn absorb(state: &mut State, at: Instant, event: Event) {
 /// of: it looks for its tenure as after a start, instead of stopping what was somebody else's business until now.
 fn configured(state: &mut State, at: Instant, config: crate::config::Config) {
     let observed = state.config.unsupported.is_some() && config.unsupported.is_none();
+    // The ttl of a tenure is that of its lease: a shorter one is for the next.
+    state.memory.tenure_ttl = state.memory.tenure_ttl.max(state.config.ttl);
     state.config = config;
     let free = matches!(state.tenure, Tenure::None | Tenure::Adopting { .. });
     if observed && free {

@@ -492,6 +492,14 @@ impl<'a> View<'a> {
         self.state.memory.leaderless.map_or(self.at, |leaderless| leaderless.since)
     }
 
+    /// For how long whoever led last may hold what it has renewed.
+    ///
+    /// The race (seed 15025579): its key went before its time, it hears nothing of the store and says that it is the primary, and
+    /// the configuration makes the ttl shorter just then. Its lease was granted for the longer one.
+    pub fn tenure_ttl(&self) -> Duration {
+        self.state.memory.tenure_ttl.max(self.config().ttl)
+    }
+
     /// `mod_revision` of the configuration that is gone by, where the store has one that can be understood; 0 otherwise.
     pub fn config_revision(&self) -> Revision {
         self.cluster().map_or(Revision(0), |cluster| cluster.config_revision)

@@ -95,7 +95,7 @@ fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
     }
     // What streamed in until now comes from one that may only have been started again.
     let since = view.leaderless_since().max(view.state.memory.streamed);
-    let left_ms = ms(view.at.until(since + view.config().ttl));
+    let left_ms = ms(view.at.until(since + view.tenure_ttl()));
     (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
 }
 
@@ -361,7 +361,7 @@ fn parted_untold(mine: &Position) -> Option<Lsn> {
 fn last_told_primary(view: &View<'_>) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {
-        seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + view.config().ttl
+        seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + view.tenure_ttl()
     };
     let mut answers = view.state.peers.answers.iter();
     answers.find(|(_, seen)| counts(seen)).map(|(name, _)| name.clone())

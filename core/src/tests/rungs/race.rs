@@ -709,6 +709,20 @@ fn a_primary_that_left_no_record_bars_for_a_ttl() {
     let later = |ms| granted(node(now, true).later(ms)).decide().1.reason.code();
     assert_eq!(later(29_999), "primary_alive");
     assert_ne!(later(30_000), "primary_alive", "what it held is over");
+    // The bug (seed 15025579): the ttl was made shorter just then, and its lease is of the longer one.
+    let shorter = |ms: u64| {
+        let mut node = node(now, true);
+        let config = crate::config::Config { ttl: seconds(3), ..node.state.config.clone() };
+        node.step(Event::Configured(config));
+        granted(node.later(ms)).concludes().1
+    };
+    assert_eq!((shorter(3_000), shorter(29_999)), ("primary_alive", "primary_alive"));
+    assert_ne!(shorter(30_000), "primary_alive");
+    let mut elected = node(now, true);
+    elected.state.memory.tenure_ttl = seconds(30);
+    elected.state.config.ttl = seconds(3);
+    pause::hears(&mut elected, led_by("b", 102));
+    assert_eq!(elected.state.memory.tenure_ttl, seconds(3), "of the next tenure");
     // The bug: a record that somebody had overwritten with nonsense was one, and nobody was asked by it.
     let garbled = node(now, true).cluster(|cluster| {
         let key = crate::view::store::MemberKey {
