@@ -13,6 +13,7 @@ pub(crate) struct Difference {
 /// Of all questions, asked by anybody from anywhere.
 pub(crate) const OF_ANSWERS: &[Difference] = &[
     Difference { asked: &["GET /"], lines: &["+ $.patroni.matriarch: "], row: "| `GET /patroni`, health checks |" },
+    Difference { asked: &["GET /patroni"], lines: &["+ $.matriarch"], row: "| `GET /patroni` |" },
     Difference {
         asked: &["GET /metrics"],
         lines: &["+ # TYPE matriarch_", "+ help of matriarch_", "+ metric matriarch_"],
