@@ -179,6 +179,8 @@ pub struct Memory {
     pub tenure_ttl: Duration,
     /// When the standby was last seen streaming, or was pointed to its upstream.
     pub streamed: Instant,
+    /// When it was last seen to stream from a server that no agent had told of.
+    pub streamed_unmanaged: Option<Instant>,
     /// The leader that this standby was last seen to stream under; nobody once it was a primary itself.
     pub streamed_from: Option<Member>,
     /// A hand-over to this node was announced.

@@ -453,7 +453,9 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(since + view.tenure_ttl(), "what a tenure of nobody knows whom may last");
     }
     soonest.offer(memory.streamed + crate::config::STREAM_PATIENCE, "streaming");
-    soonest.offer(memory.streamed + view.tenure_ttl(), "what a tenure of nobody knows whom may last");
+    if let Some(streamed) = memory.streamed_unmanaged {
+        soonest.offer(streamed + view.tenure_ttl(), "what a tenure of nobody knows whom may last");
+    }
     if let Some(compared) = memory.compared_at {
         soonest.offer(compared + crate::config::COMPARE_PAUSE, "the next comparison");
     }

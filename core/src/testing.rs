@@ -198,6 +198,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         replay_paused: false,
         pledge,
         leader_epoch: Revision(0),
+        keys_at: Revision(0),
     }
 }
 

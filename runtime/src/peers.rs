@@ -125,6 +125,7 @@ pub fn position_document(answer: &PeerAnswer) -> Value {
         "replay_paused": answer.replay_paused,
         "pledge": answer.pledge.map(|revision| revision.0),
         "leader_epoch": answer.leader_epoch.0,
+        "keys_at": answer.keys_at.0,
     })
 }
 
@@ -149,6 +150,7 @@ fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
         replay_paused: document.get("replay_paused").and_then(Value::as_bool).unwrap_or(false),
         pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
         leader_epoch: Revision(document.get("leader_epoch").and_then(Value::as_i64).unwrap_or(0)),
+        keys_at: Revision(document.get("keys_at").and_then(Value::as_i64).unwrap_or(0)),
     })
 }
 
@@ -190,6 +192,7 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
         replay_paused: xlog.get("paused").is_some_and(truthy),
         pledge: None,
         leader_epoch: Revision(0),
+        keys_at: Revision(0),
     })
 }
 
@@ -298,7 +301,18 @@ mod tests {
             let (primary, barred, receives, replay_paused, flushed, replayed, epoch) = told;
             let (flushed, replayed) = (Lsn(flushed), Lsn(replayed));
             let leader_epoch = Revision(i64::from(epoch));
-            PeerAnswer { primary, barred, history, receives, flushed, replayed, replay_paused, pledge, leader_epoch }
+            PeerAnswer {
+                primary,
+                barred,
+                history,
+                receives,
+                flushed,
+                replayed,
+                replay_paused,
+                pledge,
+                leader_epoch,
+                keys_at: leader_epoch,
+            }
         })
     }
 

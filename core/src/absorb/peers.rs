@@ -4,20 +4,22 @@ use super::failed;
 use crate::action::{Action, PeerAction};
 use crate::event::PeerEvent;
 use crate::id::{Member, Revision};
+use crate::lease::Held;
 use crate::op::Outcome;
 use crate::state::{PositionAsked, REQUESTS_MAX, State};
 use crate::time::{Instant, Seen};
 use crate::view::View;
 use crate::view::peers::PeerAnswer;
 
-/// It leads, or sees the key of a leader since, or is on a timeline that began after ours: nobody that this node may go on for.
+/// It leads, or sees that our key has gone, or is on a timeline that began after ours: nobody that this node may go on for. What
+/// it saw before our tenure began says nothing.
 ///
-/// The race: this node held its writes, alone, another was elected meanwhile, and that one, or who knows of it, is the first to
-/// answer.
+/// The race: this node held its writes, alone, another is being elected meanwhile, and that one, or who knows of it, is the first
+/// to answer.
 fn tells_of_another(state: &State, at: Instant, answer: &PeerAnswer) -> bool {
     let view = View { at, state };
-    let sees_another = view.held().is_some_and(|held| answer.leader_epoch > held.epoch);
-    answer.primary || sees_another || answer.history.timeline > view.own_timeline()
+    let sees = |held: &Held| answer.keys_at >= held.epoch && answer.leader_epoch != held.epoch;
+    answer.primary || view.held().is_some_and(sees) || answer.history.timeline > view.own_timeline()
 }
 
 pub(super) fn peer(state: &mut State, at: Instant, event: PeerEvent) {

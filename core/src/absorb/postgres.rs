@@ -8,6 +8,7 @@ use crate::id::{Lsn, Pid};
 use crate::op::{Outcome, Refusal};
 use crate::state::{InFlight, Pledge, State};
 use crate::time::{Instant, Seen};
+use crate::view::View;
 use crate::view::postgres::{Cluster, DataDir, Phase, Process, StartAs};
 
 pub(super) fn postgres(state: &mut State, at: Instant, event: PostgresEvent) {
@@ -166,7 +167,11 @@ fn answered(state: &mut State, seen: Seen<crate::view::postgres::Sql>) {
     {
         pledge.frozen = false;
     }
+    let asked = seen.asked;
     state.postgres.sql = Some(seen);
+    if (View { at: asked, state }).unmanaged_upstream().is_some() {
+        state.memory.streamed_unmanaged = Some(asked);
+    }
 }
 
 fn control_ended(state: &mut State, at: Instant, in_flight: &InFlight, outcome: Outcome<PostgresDone>) {

@@ -304,6 +304,7 @@ impl<'a> View<'a> {
         let pledged = self.has_pledged() && !self.history_in_doubt();
         PeerAnswer {
             leader_epoch: self.leader().map(|leader| leader.created).unwrap_or_default(),
+            keys_at: self.cluster().map(|cluster| cluster.revision).unwrap_or_default(),
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover

@@ -43,6 +43,9 @@ pub struct PeerAnswer {
     /// The epoch of the leader whose key it sees (the key's `create_revision`); 0: it sees none, or does not tell (Patroni).
     #[cfg_attr(feature = "serde", serde(default))]
     pub leader_epoch: Revision,
+    /// The revision of the keys that it sees; 0: none, or it does not tell.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub keys_at: Revision,
 }
 
 impl PeerAnswer {

@@ -123,10 +123,11 @@ fn schemas() -> Value {
         "Position": {
             "type": "object",
             "required": ["primary", "barred", "timeline", "history", "receives", "flushed", "replayed", "replay_paused",
-                "pledge", "leader_epoch"],
+                "pledge", "leader_epoch", "keys_at"],
             "properties": {
                 "timeline": {"type": "integer"},
                 "leader_epoch": {"type": "integer"},
+                "keys_at": {"type": "integer"},
                 "flushed": position(),
                 "replayed": position(),
                 "pledge": {"type": ["integer", "null"]},

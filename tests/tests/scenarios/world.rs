@@ -265,6 +265,7 @@ impl World {
             replay_paused: false,
             pledge: pledged.then_some(self.keys.revision),
             leader_epoch: Revision(0),
+            keys_at: Revision(0),
         };
         self.peers.insert(Member::new(name), Some(answer));
     }

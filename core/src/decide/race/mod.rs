@@ -35,7 +35,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     // A cluster that was never completed has one node with data: the one that initialised it. Where no key tells so it may
     // have been another that led.
     if view.unfinished_bootstrap() && view.dead() {
-        let unknown = unknown_cluster(view, cluster).filter(|_| !view.initialising());
+        let unknown = unknown_cluster(view, cluster, Wish::None).filter(|_| !view.initialising());
         return unknown.or_else(|| Some(campaign(view)));
     }
     if view.phase() != Some(Phase::Ready) {
@@ -63,7 +63,8 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let mut orders = questions(view, (absent_at, began), |_, record| wish.concerns(record));
     // The operator's word is enough.
     let unmanaged = || unmanaged_upstream(view).filter(|_| wish != Wish::Failover);
-    if let Some(mut verdict) = grace(view, cluster).or_else(unmanaged).or_else(|| unknown_cluster(view, cluster)) {
+    let unknown = || unknown_cluster(view, cluster, wish);
+    if let Some(mut verdict) = grace(view, cluster).or_else(unmanaged).or_else(unknown) {
         // Positions are collected meanwhile; and a holder that is found unreachable gets no grace.
         verdict.orders = orders;
         return Some(verdict);
@@ -89,12 +90,13 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
 ///
 /// The race: an operator deletes all keys while the leader hears nothing of the store for a moment, and an agent starts.
 /// It would find nobody to ask, and be promoted beside a primary that has not heard of it yet.
-fn unknown_cluster(view: &View<'_>, cluster: &ClusterView) -> Option<Verdict> {
+fn unknown_cluster(view: &View<'_>, cluster: &ClusterView, wish: Wish) -> Option<Verdict> {
     if view.system_id().is_some() || cluster.epoch.is_some() {
         return None;
     }
     // What streamed in until now comes from one that may only have been started again.
-    let since = view.leaderless_since().max(view.state.memory.streamed);
+    let streamed = view.state.memory.streamed_unmanaged.filter(|_| wish != Wish::Failover);
+    let since = view.leaderless_since().max(streamed.unwrap_or_default());
     let left_ms = ms(view.at.until(since + view.tenure_ttl()));
     (left_ms > 0).then(|| Verdict::wait(Reason::ClusterUnknown { left_ms }))
 }

@@ -516,12 +516,17 @@ fn who_streams_from_a_primary_that_no_agent_has_told_of_is_not_promoted_beside_i
     let later = |upstream: Option<&str>| node(upstream).later(30_000);
     concludes(&later(Some("b")), Rung::Race, "unmanaged_upstream", Fate::Keep, &[]);
     // That may have been started again.
-    let reset = |ms: u64| later(None).with(|state| state.memory.streamed = at(29_000)).later(ms).concludes().1;
+    let reset =
+        |ms: u64| later(None).with(|state| state.memory.streamed_unmanaged = Some(at(29_000))).later(ms).concludes().1;
     assert_eq!(reset(28_999), "cluster_unknown");
     assert_ne!(reset(29_000), "cluster_unknown");
     assert_ne!(later(None).concludes().1, "unmanaged_upstream", "it streams from nobody");
-    let named = later(Some("b")).cluster(|cluster| cluster.failover = Some(failover(None, Some("a"))));
-    assert_ne!(named.concludes().1, "unmanaged_upstream", "the operator's word is enough");
+    let mut named = later(Some("b")).cluster(|cluster| cluster.failover = Some(failover(None, Some("a"))));
+    let (op, at) = (crate::id::OpId::UNASKED, named.now);
+    let sql = Some(Seen::new(standby_sql(Some("b")), at, at));
+    named.step(Event::Postgres(crate::event::PostgresEvent::Answered { op, sql }));
+    assert_eq!(named.state.memory.streamed_unmanaged, Some(at));
+    assert_eq!(named.concludes().1, "freezing_receiver", "the operator's word is enough");
     assert_ne!(later(Some("c")).concludes().1, "unmanaged_upstream", "its agent has told of itself: it is none");
     let knows = later(Some("b")).with(|state| state.memory.knew = Some(SYSTEM));
     assert_ne!(knows.concludes().1, "unmanaged_upstream");

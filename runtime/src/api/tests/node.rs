@@ -251,6 +251,7 @@ pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
         replay_paused: false,
         pledge: Some(absent_at),
         leader_epoch: Revision(0),
+        keys_at: Revision(0),
     }
 }
 
