@@ -22,6 +22,12 @@ impl World {
         self.checks.unrest = Some(now);
     }
 
+    /// What an operator had asked for came back with the keys of a backup, or ends: an outage is not that of one fault alone.
+    pub fn note_mode_change(&mut self) {
+        self.checks.lone = None;
+        self.note_unrest();
+    }
+
     /// A fault is over, or an outage.
     pub fn note_unrest(&mut self) {
         self.checks.unrest = Some(self.now);
@@ -114,5 +120,14 @@ mod tests {
         assert_eq!(outage(5000, false, 60_000, killed), None);
         assert_eq!(outage(100_000, true, 60_000, killed), None, "something else had just happened");
         assert_eq!(outage(100_000, false, 60_000, What::StopStore), None, "nobody leads without a store");
+        let observes = broken(|world| {
+            let what = What::KillPostgres(Where::Leader);
+            world.note_strike(&Fault { when: When::AtMs(0), what, for_ms: 0 });
+            world.note_mode_change();
+            let since = world.now;
+            world.now = world.now + ms(100_000);
+            world.check_outage(since);
+        });
+        assert_eq!(observes, None, "it only observes meanwhile");
     }
 }

@@ -219,18 +219,20 @@ impl World {
         }
         agent.config_seen = Some(*new);
         let config = &mut host.config;
-        // Who hears late that it may do more than observe begins late to make up for it.
-        if config.unsupported.is_some() != new.unsupported {
-            self.checks.disturbed(Some(node), self.now);
-        }
+        let modes_change = config.unsupported.is_some() != new.unsupported;
         config.ttl = ms(new.ttl_ms);
         config.loop_wait = ms(new.loop_wait_ms);
         config.retry_timeout = ms(new.retry_timeout_ms);
         config.maximum_lag_on_failover_bytes = new.maximum_lag_bytes;
         config.unsupported = new.unsupported.then(|| "synchronous mode".into());
         agent.horizon.allow_tenure(config.ttl);
-        if agent.state.config != *config {
-            let event = Event::Configured(config.clone());
+        let event = (agent.state.config != *config).then(|| Event::Configured(config.clone()));
+        // Who hears late that it may do more than observe begins late to make up for it.
+        if modes_change {
+            self.checks.disturbed(Some(node), self.now);
+            self.note_mode_change();
+        }
+        if let Some(event) = event {
             self.step(node, event);
         }
     }
