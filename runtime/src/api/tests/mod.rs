@@ -190,7 +190,7 @@ async fn the_status_document_has_patronis_keys_in_patronis_order() {
          \"scope\": \"demo\", \"name\": \"n1\", \"matriarch\": \"{version}\"}}, \
          \"matriarch\": {{\"primary\": true, \"barred\": false, \"timeline\": 2, \"history\": [[1, \"0/4040000\"]], \
          \"receives\": false, \"flushed\": \"0/404B2B8\", \"replayed\": \"0/0\", \"replay_paused\": false, \
-         \"pledge\": null, \"leader_epoch\": 5}}}}"
+         \"pledge\": null, \"leader_epoch\": 5, \"keys_at\": 7}}}}"
     );
     assert_eq!(body, expected);
     let node_of_standby = serve_node(node(standby()), None).await;
