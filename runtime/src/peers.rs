@@ -249,13 +249,18 @@ mod tests {
         );
         let replica = replica.unwrap();
         assert!(!replica.primary && replica.barred);
-        assert_eq!((replica.flushed, replica.history), (Lsn(9), History::first(Timeline(0))));
+        assert_eq!((replica.flushed, &replica.history), (Lsn(9), &History::first(Timeline(0))));
         let failed = status(r#"{"role": "replica", "xlog": {"replayed_location": 9}, "watchdog_failed": true}"#);
         assert!(failed.is_some_and(|p| p.barred));
         let of = |scope: &str| {
             status(&format!(r#"{{"role": "primary", "xlog": {{"location": 5}}, "patroni": {{"scope": "{scope}"}}}}"#))
         };
         assert!(of("demo").is_some() && of("another").is_none());
+        // Ours says what it holds, whatever its role: a standby that is to be promoted may write any moment.
+        let own = PeerAnswer { primary: true, pledge: Some(Revision(7)), keys_at: Revision(9), ..replica };
+        let document =
+            json!({"role": "replica", "xlog": {"received_location": 7}, "matriarch": position_document(&own)});
+        assert_eq!(status(&document.to_string()), Some(PeerAnswer { pledge: None, ..own }));
         for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
             assert_eq!(status(silent), None, "{silent}");
         }
@@ -311,7 +316,7 @@ mod tests {
                 replay_paused,
                 pledge,
                 leader_epoch,
-                keys_at: leader_epoch,
+                keys_at: Revision(i64::from(!epoch)),
             }
         })
     }

@@ -22,10 +22,10 @@ impl World {
         self.checks.unrest = Some(now);
     }
 
-    /// What an operator had asked for came back with the keys of a backup, or ends: an outage is not that of one fault alone.
-    pub fn note_mode_change(&mut self) {
-        self.checks.lone = None;
-        self.note_unrest();
+    /// An unsupported mode came back with the keys of a backup, and nobody may lead: that outage is not the restore's alone.
+    pub fn note_mode_restored(&mut self) {
+        let restored = |(kind, ..): &(&str, Time, Duration)| *kind == What::RestoreStore(0).kind();
+        self.checks.lone = self.checks.lone.filter(|lone| !restored(lone));
     }
 
     /// A fault is over, or an outage.
@@ -120,14 +120,16 @@ mod tests {
         assert_eq!(outage(5000, false, 60_000, killed), None);
         assert_eq!(outage(100_000, true, 60_000, killed), None, "something else had just happened");
         assert_eq!(outage(100_000, false, 60_000, What::StopStore), None, "nobody leads without a store");
-        let observes = broken(|world| {
-            let what = What::KillPostgres(Where::Leader);
-            world.note_strike(&Fault { when: When::AtMs(0), what, for_ms: 0 });
-            world.note_mode_change();
-            let since = world.now;
-            world.now = world.now + ms(100_000);
-            world.check_outage(since);
-        });
-        assert_eq!(observes, None, "it only observes meanwhile");
+        let observes = |what: What| {
+            broken(move |world| {
+                world.note_strike(&Fault { when: When::AtMs(0), what, for_ms: 0 });
+                world.note_mode_restored();
+                let since = world.now;
+                world.now = world.now + ms(1_000_000);
+                world.check_outage(since);
+            })
+        };
+        assert_eq!(observes(What::RestoreStore(0)), None, "it only observes meanwhile");
+        assert_eq!(observes(What::AskUnsupported), Some("L10"), "whoever leads serves on in that mode");
     }
 }

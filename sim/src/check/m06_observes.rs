@@ -34,13 +34,13 @@ impl World {
                 !leaves && ((stands_by && !led) || self.leads_well(node))
             }
             Action::Guard(GuardAction::Hold) => self.leads_well(node),
-            // What it led it brings to an end, also where it has to come up for that.
-            Action::Postgres(PostgresAction::Start(_) | PostgresAction::Promote { .. }) => !leaves,
+            Action::Postgres(PostgresAction::Start(_)) => !leaves,
             Action::Postgres(PostgresAction::Freeze | PostgresAction::Follow(_)) => true,
             Action::Postgres(
                 PostgresAction::Initdb
                 | PostgresAction::Clone(_)
                 | PostgresAction::Restart
+                | PostgresAction::Promote { .. }
                 | PostgresAction::Rewind(_)
                 | PostgresAction::RecoverSingleUser,
             ) => true,
@@ -112,7 +112,7 @@ mod tests {
             world.nodes[node.0].agent.as_mut().unwrap().state.leaving = true;
         };
         assert_eq!((does(start(), leader, as_it_is), does(start(), leader, leaving)), (Some("M6"), None));
-        assert_eq!((does(stop(), leader, leaving), does(promote(), leader, leaving)), (None, None));
+        assert_eq!((does(stop(), leader, leaving), does(promote(), leader, leaving)), (None, Some("M6")));
         assert_eq!(does(start(), standby, leaving), Some("M6"));
         let unheard = |world: &mut World, node: NodeId| world.checks.disturbed(Some(node), world.now);
         assert_eq!(does(promote(), standby, unheard), None, "it has not heard of it");

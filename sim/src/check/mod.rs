@@ -132,7 +132,7 @@ pub struct Checks {
     pub hand_made: Vec<Place>,
     /// What each standby has pledged, and told somebody of.
     pledged: [Option<Revision>; NODES_MAX],
-    /// How often the store had gone back for whom has told that it is pledged.
+    /// When the agent was started that has told so, and how often the store had gone back for it.
     pledged_in: [(Time, u64); NODES_MAX],
     /// `create_revision` of the leader key that was taken last, in the store as it is.
     led_since: Revision,

@@ -230,7 +230,7 @@ impl World {
         // Who hears late that it may do more than observe begins late to make up for it.
         if modes_change {
             self.checks.disturbed(Some(node), self.now);
-            self.note_mode_change();
+            self.note_mode_restored();
         }
         if let Some(event) = event {
             self.step(node, event);
