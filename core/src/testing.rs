@@ -199,6 +199,7 @@ pub(crate) fn answer(flushed: Lsn, pledge: Option<Revision>) -> PeerAnswer {
         pledge,
         leader_epoch: Revision(0),
         keys_at: Revision(0),
+        tenure_ttl: Duration::ZERO,
     }
 }
 

@@ -126,6 +126,7 @@ pub fn position_document(answer: &PeerAnswer) -> Value {
         "pledge": answer.pledge.map(|revision| revision.0),
         "leader_epoch": answer.leader_epoch.0,
         "keys_at": answer.keys_at.0,
+        "tenure_ttl_ms": answer.tenure_ttl.as_millis(),
     })
 }
 
@@ -151,6 +152,7 @@ fn from_position(document: &Map<String, Value>) -> Option<PeerAnswer> {
         pledge: document.get("pledge").and_then(Value::as_i64).map(Revision),
         leader_epoch: Revision(document.get("leader_epoch").and_then(Value::as_i64).unwrap_or(0)),
         keys_at: Revision(document.get("keys_at").and_then(Value::as_i64).unwrap_or(0)),
+        tenure_ttl: Duration::from_millis(document.get("tenure_ttl_ms").and_then(Value::as_u64).unwrap_or(0)),
     })
 }
 
@@ -170,11 +172,12 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
     if told.is_some_and(|told| !is_same_scope(told, scope)) {
         return None;
     }
-    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
-    // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet.
+    // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet, and one
+    // whose PostgreSQL says nothing is in no position, and may lead.
     if let Some(own) = document.get("matriarch") {
         return own.as_object().and_then(from_position).map(|answer| PeerAnswer { pledge: None, ..answer });
     }
+    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
     let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
     let location = lsn("location");
     let role = document.get("role").and_then(Value::as_str).unwrap_or_default();
@@ -193,6 +196,7 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
         pledge: None,
         leader_epoch: Revision(0),
         keys_at: Revision(0),
+        tenure_ttl: Duration::ZERO,
     })
 }
 
@@ -260,7 +264,9 @@ mod tests {
         let own = PeerAnswer { primary: true, pledge: Some(Revision(7)), keys_at: Revision(9), ..replica };
         let document =
             json!({"role": "replica", "xlog": {"received_location": 7}, "matriarch": position_document(&own)});
-        assert_eq!(status(&document.to_string()), Some(PeerAnswer { pledge: None, ..own }));
+        assert_eq!(status(&document.to_string()), Some(PeerAnswer { pledge: None, ..own.clone() }));
+        let silent = json!({"state": "starting", "role": "replica", "matriarch": position_document(&own)});
+        assert_eq!(status(&silent.to_string()), Some(PeerAnswer { pledge: None, ..own }));
         for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
             assert_eq!(status(silent), None, "{silent}");
         }
@@ -317,6 +323,7 @@ mod tests {
                 pledge,
                 leader_epoch,
                 keys_at: Revision(i64::from(!epoch)),
+                tenure_ttl: Duration::from_millis(u64::from(epoch / 2)),
             }
         })
     }

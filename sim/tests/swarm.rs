@@ -12,6 +12,10 @@ use matriarch_sim::mutant::Mutant;
 use matriarch_sim::run::{quiet_assertions, run};
 use matriarch_sim::trace::Trace;
 
+/// As the tool.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SEEDS: u64 = 2000;
 /// Every so many seeds one is run twice, and must do the same; each one, and each kept plan, where `MATRIARCH_SIM_TWICE`
 /// is set.

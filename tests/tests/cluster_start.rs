@@ -13,6 +13,8 @@ const SIZE_BYTES_MAX: u64 = 20 << 20;
 /// From the execution of the agent to the first answer, in half of the starts: in the other half something else may have
 /// had the processor.
 const FIRST_ANSWER_MAX: Duration = Duration::from_millis(50);
+/// What a build without optimisation needs is no claim: six times the size, it is read from the disk meanwhile.
+const FIRST_ANSWER_MAX_DEBUG: Duration = Duration::from_millis(250);
 const STARTS: usize = 11;
 
 #[test]
@@ -29,7 +31,8 @@ async fn health_is_served_within_50_ms_of_a_start() {
     let mut cluster = Cluster::start(Plan { nodes: 2, ..Plan::default() }).await;
     let primary = cluster.healed(LIMIT).await;
     let server = cluster.nodes[1 - primary].postmaster();
-    for program in [Some(matriarch()), released()].into_iter().flatten() {
+    let programs = [(Some(matriarch()), FIRST_ANSWER_MAX_DEBUG), (released(), FIRST_ANSWER_MAX)];
+    for (program, limit) in programs.into_iter().filter_map(|(program, limit)| Some((program?, limit))) {
         let mut times = Vec::new();
         for _ in 0..STARTS {
             let node = &mut cluster.nodes[1 - primary];
@@ -42,7 +45,7 @@ async fn health_is_served_within_50_ms_of_a_start() {
         times.sort();
         let median = times[STARTS / 2];
         eprintln!("{}: median {median:?}, of {times:?}", program.display());
-        assert!(median < FIRST_ANSWER_MAX, "{}: median {median:?}, of {times:?}", program.display());
+        assert!(median < limit, "{}: median {median:?}, of {times:?}", program.display());
     }
     assert_eq!(cluster.nodes[1 - primary].postmaster(), server, "a start leaves the server alone");
 }

@@ -1,5 +1,6 @@
 //! Rung 9: the leader key is ours. Serve, start again in place, promote, or give up.
 
+use alloc::string::String;
 use alloc::vec;
 
 use super::{Fate, Verdict, ms, timeline_number};
@@ -86,9 +87,14 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
         let (refusals, since) = (memory.promotions_refused, ms(since));
         alloc::format!("PostgreSQL was not promoted within {since} ms, and refused it {refusals} times (see its log)")
     };
+    Some(give_up(view, why))
+}
+
+/// This node does not get to serve: its tenure goes, once what may write yet is stopped.
+fn give_up(view: &View<'_>, why: String) -> Verdict {
     let stop = (view.phase().is_some() && view.may_write())
         .then_some(Action::Postgres(PostgresAction::Stop(StopMode::Immediate)));
-    Some(Verdict::orders(Reason::CannotServe { why }, stop.into_iter().collect()).fate(Fate::Release))
+    Verdict::orders(Reason::CannotServe { why }, stop.into_iter().collect()).fate(Fate::Release)
 }
 
 /// Whoever has asked it to stop: what only waits for a standby or an archiver that hangs is ended, and starts again. So is
@@ -148,7 +154,17 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         let start = Action::Postgres(PostgresAction::Start(StartAs::Primary));
         return Verdict::order(Reason::RestartInPlace { epoch: held.epoch }, start);
     }
+    if let Some(verdict) = only_ends(view) {
+        return verdict;
+    }
     Verdict::order(Reason::StartToPromote, Action::Postgres(PostgresAction::Start(StartAs::Standby(None))))
+}
+
+/// A leader leaves where the agent may only observe (rung `unsupported`): it brings to an end what it led, and promotes nothing.
+fn only_ends(view: &View<'_>) -> Option<Verdict> {
+    let mode = view.config().unsupported.as_ref()?;
+    let why = alloc::format!("this agent leaves, and promotes nothing where the cluster asks for {mode}");
+    Some(give_up(view, why))
 }
 
 /// Another epoch than that of this tenure is on its way to the disk.
@@ -178,6 +194,9 @@ fn write_epoch(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
 /// A standby under our tenure: the epoch goes to disk, then PostgreSQL is promoted.
 fn promote(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     assert!(view.authority(), "nothing is promoted without authority");
+    if let Some(verdict) = only_ends(view) {
+        return verdict;
+    }
     if !epoch_on_disk(view, held, dir) {
         return write_epoch(view, held, dir);
     }

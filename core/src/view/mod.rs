@@ -305,6 +305,7 @@ impl<'a> View<'a> {
         PeerAnswer {
             leader_epoch: self.leader().map(|leader| leader.created).unwrap_or_default(),
             keys_at: self.cluster().map(|cluster| cluster.revision).unwrap_or_default(),
+            tenure_ttl: self.state.tenure.granted().map(|held| held.ttl).unwrap_or_default(),
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use crate::id::{Lsn, Member, Revision};
-use crate::time::{Instant, Seen};
+use crate::time::{Duration, Instant, Seen};
 use crate::timeline::History;
 
 /// What is known of the other agents.
@@ -46,6 +46,9 @@ pub struct PeerAnswer {
     /// The revision of the keys that it sees; 0: none, or it does not tell.
     #[cfg_attr(feature = "serde", serde(default))]
     pub keys_at: Revision,
+    /// The ttl of the lease that it leads by; 0: it leads by none, or does not tell.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub tenure_ttl: Duration,
 }
 
 impl PeerAnswer {

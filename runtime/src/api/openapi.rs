@@ -123,11 +123,12 @@ fn schemas() -> Value {
         "Position": {
             "type": "object",
             "required": ["primary", "barred", "timeline", "history", "receives", "flushed", "replayed", "replay_paused",
-                "pledge", "leader_epoch", "keys_at"],
+                "pledge", "leader_epoch", "keys_at", "tenure_ttl_ms"],
             "properties": {
                 "timeline": {"type": "integer"},
                 "leader_epoch": {"type": "integer"},
                 "keys_at": {"type": "integer"},
+                "tenure_ttl_ms": {"type": "integer"},
                 "flushed": position(),
                 "replayed": position(),
                 "pledge": {"type": ["integer", "null"]},

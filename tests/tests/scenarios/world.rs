@@ -266,6 +266,7 @@ impl World {
             pledge: pledged.then_some(self.keys.revision),
             leader_epoch: Revision(0),
             keys_at: Revision(0),
+            tenure_ttl: Duration::ZERO,
         };
         self.peers.insert(Member::new(name), Some(answer));
     }

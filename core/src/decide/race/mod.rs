@@ -363,7 +363,8 @@ fn parted_untold(mine: &Position) -> Option<Lsn> {
 fn last_told_primary(view: &View<'_>) -> Option<Member> {
     let leaderless = view.state.memory.leaderless?;
     let counts = |seen: &Seen<PeerAnswer>| {
-        seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + view.tenure_ttl()
+        let ttl = view.tenure_ttl().max(seen.value.tenure_ttl);
+        seen.value.primary && seen.asked >= leaderless.since && view.at < seen.asked + ttl
     };
     let mut answers = view.state.peers.answers.iter();
     answers.find(|(_, seen)| counts(seen)).map(|(name, _)| name.clone())

@@ -191,6 +191,23 @@ fn a_dead_primary_starts_in_place_only_under_the_epoch_on_disk() {
     }
 }
 
+/// The bug (seed 15030461): PostgreSQL was stopped at once, the agent was asked to leave in a cluster that asks for what is
+/// not built yet, and PostgreSQL was started as a standby and promoted.
+#[test]
+fn a_leader_that_leaves_where_it_may_only_observe_promotes_nothing() {
+    let leaves = |node: Node| {
+        let node = node.config(|config| config.unsupported = Some("synchronous mode".into()));
+        node.with(|state| state.leaving = true)
+    };
+    concludes(&leaves(Node::primary().dead().dir(standby_dir())), Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    let standby =
+        || Node::primary().with(|state| state.postgres.sql = Node::standby().state.postgres.sql).dir(standby_dir());
+    assert_ne!(standby().concludes().1, "cannot_serve");
+    concludes(&leaves(standby()), Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    // What it led comes up once more to be stopped as it should.
+    assert_eq!(leaves(Node::primary().dead()).concludes().1, "restart_in_place");
+}
+
 /// What a standby received may not be all that was acknowledged, whatever became of its signal file. And who has one was
 /// to be a standby, whatever it was before.
 #[test]

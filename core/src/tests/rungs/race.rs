@@ -723,6 +723,16 @@ fn a_primary_that_left_no_record_bars_for_a_ttl() {
     };
     assert_eq!((shorter(3_000), shorter(29_999)), ("primary_alive", "primary_alive"));
     assert_ne!(shorter(30_000), "primary_alive");
+    // An agent that was started since knows the new ttl only; the holder tells of its own.
+    let told = |ms: u64| {
+        let mut node = node(now, true);
+        node.state.config.ttl = seconds(3);
+        node.state.memory.tenure_ttl = seconds(3);
+        node.state.peers.answers.get_mut(&Member::new("d")).unwrap().value.tenure_ttl = seconds(30);
+        granted(node.later(ms)).concludes().1
+    };
+    assert_eq!((told(3_000), told(29_999)), ("primary_alive", "primary_alive"));
+    assert_ne!(told(30_000), "primary_alive");
     let mut elected = node(now, true);
     elected.state.memory.tenure_ttl = seconds(30);
     elected.state.config.ttl = seconds(3);

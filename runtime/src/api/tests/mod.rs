@@ -190,7 +190,7 @@ async fn the_status_document_has_patronis_keys_in_patronis_order() {
          \"scope\": \"demo\", \"name\": \"n1\", \"matriarch\": \"{version}\"}}, \
          \"matriarch\": {{\"primary\": true, \"barred\": false, \"timeline\": 2, \"history\": [[1, \"0/4040000\"]], \
          \"receives\": false, \"flushed\": \"0/404B2B8\", \"replayed\": \"0/0\", \"replay_paused\": false, \
-         \"pledge\": null, \"leader_epoch\": 5, \"keys_at\": 7}}}}"
+         \"pledge\": null, \"leader_epoch\": 5, \"keys_at\": 7, \"tenure_ttl_ms\": 30000}}}}"
     );
     assert_eq!(body, expected);
     let node_of_standby = serve_node(node(standby()), None).await;
@@ -473,10 +473,11 @@ async fn peers_read_a_patroni_node() {
     };
     assert!(answer.primary && answer.flushed == Lsn(67_416_760));
 
-    // Without a position a member counts as unreachable; so does one that is not there.
+    // Who leads tells so also while its PostgreSQL says nothing. One that is not there is unreachable.
     primary.shared.lock().unwrap().core.postgres.process = Process::Absent;
     let api_url = format!("{}/patroni", primary.base);
-    assert!(matches!(asker().ask_status(&api_url, LIMIT).await, Outcome::Refused(_)));
+    let told = asker().ask_status(&api_url, LIMIT).await.done();
+    assert!(told.is_some_and(|answer| answer.primary && answer.replayed == Lsn(0)));
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api_url = format!("http://{}/patroni", nobody.local_addr().unwrap());
     assert!(matches!(asker().ask_status(&api_url, Duration::from_millis(50)).await, Outcome::Unknown(_)));

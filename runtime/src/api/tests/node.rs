@@ -252,6 +252,7 @@ pub(super) fn pledged(absent_at: Revision) -> PeerAnswer {
         pledge: Some(absent_at),
         leader_epoch: Revision(0),
         keys_at: Revision(0),
+        tenure_ttl: Duration::ZERO,
     }
 }
 
