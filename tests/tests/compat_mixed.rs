@@ -1,7 +1,7 @@
 //! Agents of Patroni and of ours in one cluster, on one etcd: replaced one by one under a writing client, there and back,
 //! and side by side through what a cluster lives through. What differs is in docs/compatibility.md.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use matriarch_tests::{Agent, Allowance, Clients, Cluster, Ended, Ledger, Mark, Node, Plan, Said, Verdict, eventually};
 use rustix::process::Signal;
@@ -49,6 +49,66 @@ async fn one_of_patronis_among_ours() {
     let Some((mut cluster, clients, primary)) = lives_mixed([Matriarch, Matriarch, Patroni]).await else { return };
     // One of each kind is left, and both race.
     loses(&mut cluster, &clients, primary).await;
+}
+
+/// Patroni dies and leaves its PostgreSQL behind, and the node's next agent is ours: a standby first, then the primary, while
+/// its key still lives. Nobody restarts, and nobody else leads.
+#[tokio::test]
+async fn what_a_killed_patroni_left_running_is_taken_up_as_it_runs() {
+    let mut cluster = Cluster::prepare(plan(Patroni)).await;
+    let Some(clients) = Clients::of(&cluster) else { return };
+    cluster.nodes.iter_mut().for_each(Node::start);
+    let primary = settled(&cluster, &clients).await;
+    let ledger = Ledger::start(&cluster).await;
+    let began = Mark::now();
+    ledger.goes_on(LIMIT).await;
+    let before: Vec<_> = cluster.nodes.iter().map(Node::postmaster).collect();
+    let standbys = cluster.others(primary);
+    for index in [standbys[0], primary, standbys[1]] {
+        cluster.nodes[index].agent().kill();
+        cluster.nodes[index].agent_ended(LIMIT);
+        assert_eq!(cluster.nodes[index].postmaster(), before[index], "PostgreSQL outlives Patroni");
+        cluster.nodes[index].whose = Matriarch;
+        cluster.nodes[index].start();
+        assert_eq!(settled(&cluster, &clients).await, primary);
+    }
+    ledger.goes_on(LIMIT).await;
+    let after: Vec<_> = cluster.nodes.iter().map(Node::postmaster).collect();
+    assert_eq!(after, before, "the same postmasters");
+    let verdict = ledger.verdict(&cluster, began).await;
+    verdict.must_be_clean("what a killed Patroni left was taken up", Allowance::Nothing);
+    assert_eq!(verdict.nodes(), [primary]);
+    eprintln!("taken up: {verdict}");
+}
+
+/// Here it was left for longer than its key lives: another leads, and what was left goes on acknowledging. Our agent ends it
+/// before anything else, and has it follow.
+#[tokio::test]
+async fn a_primary_that_a_killed_patroni_left_behind_is_ended_where_another_leads() {
+    let mut cluster = Cluster::prepare(plan(Patroni)).await;
+    let Some(clients) = Clients::of(&cluster) else { return };
+    cluster.nodes.iter_mut().for_each(Node::start);
+    let left = settled(&cluster, &clients).await;
+    let server = cluster.nodes[left].postmaster();
+    cluster.nodes[left].agent().kill();
+    cluster.nodes[left].agent_ended(LIMIT);
+    let next = cluster.primary_but(&[left], LIMIT).await;
+    let client = cluster.nodes[left].connect().await.expect("it still serves");
+    client.batch_execute("create table beside as select 1").await.expect("and writes beside another primary");
+    cluster.nodes[left].whose = Matriarch;
+    let started = Instant::now();
+    cluster.nodes[left].start();
+    eventually("what was left is ended", LIMIT, async || {
+        let written = client.batch_execute("insert into beside values (2)").await;
+        written.map_or(Ok(()), |()| Err("it still writes".into()))
+    })
+    .await;
+    eprintln!("ended {} ms after the agent was started", started.elapsed().as_millis());
+    assert_eq!(settled(&cluster, &clients).await, next);
+    assert_ne!(cluster.nodes[left].postmaster(), server);
+    let client = cluster.nodes[left].connect().await.expect("a client of the standby");
+    let there = client.query_one("select to_regclass('beside') is null", &[]).await.expect("an answer");
+    assert!(there.get::<_, bool>(0), "what was written beside the leader is rewound");
 }
 
 /// The first node makes the cluster, the last is of the other kind and copies it. The primary of each kind hands over

@@ -13,7 +13,7 @@ use crate::reason::Reason;
 use crate::state::PendingKind;
 use crate::time::Duration;
 use crate::view::View;
-use crate::view::postgres::{Cluster, ControlState, Phase, StartAs, StopMode};
+use crate::view::postgres::{Cluster, Phase, StartAs, StopMode};
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let held = *view.held()?;
@@ -131,15 +131,7 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         return Verdict::wait(Reason::WritingEpoch { epoch: held.epoch });
     }
     // What is being born may have been made from a standby's backup, or have died while it recovered from one.
-    let was_primary = view.unfinished_bootstrap()
-        || (!dir.standby_signal
-            && matches!(
-                dir.state,
-                ControlState::ShutDown
-                    | ControlState::ShuttingDown
-                    | ControlState::InProduction
-                    | ControlState::InCrashRecovery
-            ));
+    let was_primary = view.unfinished_bootstrap() || dir.was_primary();
     // Or the tenure was about to be handed over, and nobody took it: it was forgotten, or that is not known. A file that
     // is void names no store.
     let store = view.cluster().map(|cluster| cluster.store);

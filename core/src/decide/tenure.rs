@@ -12,7 +12,7 @@ use crate::lease::{Bounds, Tenure};
 use crate::reason::Reason;
 use crate::time::Duration;
 use crate::view::View;
-use crate::view::postgres::ControlState;
+use crate::view::postgres::{Cluster, ControlState};
 use crate::view::store::HistoryLine;
 
 /// An announced hand-over is expected for so long.
@@ -149,7 +149,8 @@ fn last_words(view: &View<'_>) -> (Lsn, Timeline, Option<Vec<HistoryLine>>) {
     let untold = stopped.and_then(|dir| Some((dir.history.timeline, super::history::untold(view, dir)?)));
     match untold {
         Some((timeline, lines)) if timeline > Timeline(0) => (checkpoint, timeline, Some(lines)),
-        _ if stopped.is_some() || checkpoint >= published.0 => {
+        // A standby that was not promoted has its checkpoint on whatever branch it is on: no leader was there.
+        _ if stopped.is_some() || (checkpoint >= published.0 && view.dir().is_some_and(Cluster::was_primary)) => {
             (checkpoint, super::cluster_keys::told_timeline(view), None)
         }
         _ => published,

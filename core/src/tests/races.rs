@@ -12,7 +12,7 @@ use crate::state::{Granted, Pledge};
 use crate::testing::*;
 use crate::time::Seen;
 use crate::view::guard::Armed;
-use crate::view::postgres::{DataDir, Phase, Process, StartAs, StopMode};
+use crate::view::postgres::{ControlState, DataDir, Phase, Process, StartAs, StopMode};
 use crate::view::store::ClusterView;
 
 const FIRE: Action = Action::Guard(GuardAction::Fire);
@@ -445,6 +445,17 @@ fn a_release_after_a_crash_does_not_lower_the_published_position() {
         node.state.memory.told_status = Some(status.clone());
     };
     assert_eq!(releases(&deleted), Some(optime));
+    // The bug (seed 16016328): it was stopped before it was promoted, on a branch that is longer than what was published, and
+    // nobody was found to have as much.
+    let checkpoint = Lsn(optime.0 + 5000);
+    let never = |dir: crate::view::postgres::Cluster| {
+        releases(&|node: &mut Node| {
+            published(node);
+            node.state.postgres.data = DataDir::Cluster(crate::view::postgres::Cluster { checkpoint, ..dir.clone() });
+        })
+    };
+    assert_eq!(never(primary_dir(ControlState::InProduction)), Some(checkpoint), "it had written so much itself");
+    assert_eq!(never(standby_dir()), Some(optime));
 }
 
 /// A first start that fails publishes nothing: whoever tried again would wait for a cluster that never was.

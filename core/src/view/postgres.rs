@@ -81,6 +81,18 @@ impl Cluster {
         let stopped = matches!(self.state, ControlState::ShutDown | ControlState::ShutDownInRecovery);
         !stopped && !self.backup_label && self.tainted.is_none()
     }
+
+    /// It was a primary to the last.
+    pub fn was_primary(&self) -> bool {
+        let ran_as_primary = matches!(
+            self.state,
+            ControlState::ShutDown
+                | ControlState::ShuttingDown
+                | ControlState::InProduction
+                | ControlState::InCrashRecovery
+        );
+        ran_as_primary && !self.standby_signal
+    }
 }
 
 /// `pg_control`'s cluster state.
