@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::lock::MachineLock;
@@ -189,6 +190,25 @@ impl Cluster {
     pub async fn nothing_runs(&self, index: usize, limit: Duration) {
         let node = &self.nodes[index];
         wait_until(&format!("nothing of {} runs", node.name), limit, async || node.processes().is_empty()).await;
+    }
+
+    /// Pauses the cluster, or ends that, until every node says so, and the guards of what is let go are armed for nothing: the
+    /// race is a store that dies between the write that tells of that and its answer, and who does not know that it is let go
+    /// is not.
+    pub async fn pause(&self, on: bool, limit: Duration) {
+        let answer = self.nodes[0].patch_config(&json!({"pause": on})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        for node in &self.nodes {
+            let what = format!("{} knows of the pause ({on}), and its guard", node.name);
+            eventually(&what, limit, async || {
+                let [status, why] = [node.get("/patroni").await.body, node.get("/why").await.body];
+                let read = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_default() };
+                let let_go = read(&why)["guard"].get("armed_for_lease").is_some_and(Value::is_null);
+                let known = (read(&status)["pause"] == true) == on;
+                if known && (let_go || !on) { Ok(()) } else { Err(format!("{status}, {why}")) }
+            })
+            .await;
+        }
     }
 
     fn print_logs(&self) {

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use matriarch::store::{Operation, Transaction};
-use matriarch_core::op::Outcome;
 use matriarch_tests::{Cluster, Node, Plan, Process, Store, eventually, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -184,25 +182,6 @@ async fn beside_no_store(primary: &Node, standby: &Node, state: &str) {
     followed.must_be_short(&format!("{state}, standby"));
 }
 
-async fn pause(cluster: &Cluster, on: bool) {
-    let store = Store::connect(&cluster.stores);
-    let read = store.read_key("/service/test/config", SERVICE_LIMIT).await.done().expect("the store answers");
-    let text = read.entry.as_ref().expect("there is a configuration").text().to_owned();
-    let mut config: Value = serde_json::from_str(&text).expect("it is JSON");
-    config["pause"] = json!(on);
-    let value = config.to_string().into_bytes();
-    let put = Operation::Put { key: "/service/test/config".to_owned(), value, lease: None };
-    let written = store.transact(Transaction { operations: vec![put], ..Transaction::default() }, SERVICE_LIMIT).await;
-    assert!(matches!(written.outcome, Outcome::Done(_)), "{written:?}");
-    for node in &cluster.nodes {
-        wait_until("the pause is known", SERVICE_LIMIT, async || {
-            let status: Value = serde_json::from_str(&node.get("/patroni").await.body).unwrap_or_default();
-            (status["pause"] == true) == on
-        })
-        .await;
-    }
-}
-
 #[tokio::test]
 async fn no_health_check_is_wrong_or_late_whatever_postgresql_or_the_store_does() {
     // The usual timing: the agent itself asks PostgreSQL every ten seconds only.
@@ -232,9 +211,9 @@ async fn no_health_check_is_wrong_or_late_whatever_postgresql_or_the_store_does(
     cluster.stores[0].start_again();
     cluster.healed(HEAL_LIMIT).await;
     starts(standby).await;
-    pause(&cluster, true).await;
+    cluster.pause(true, SERVICE_LIMIT).await;
     is_stopped(standby).await;
     is_stopped(primary).await;
-    pause(&cluster, false).await;
+    cluster.pause(false, SERVICE_LIMIT).await;
     cluster.healed(HEAL_LIMIT).await;
 }

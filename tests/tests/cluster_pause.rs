@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use matriarch::store::{EtcdStore, Operation, Transaction};
-use matriarch_core::op::Outcome;
+use matriarch::store::EtcdStore;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, Store, wait_until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -18,38 +17,15 @@ async fn key(store: &EtcdStore, name: &str) -> Option<String> {
     Some(read.entry?.text().to_owned())
 }
 
-/// Pauses the cluster, or ends that, as `PATCH /config` does; until every node says so.
+/// Until the store tells as well whether the primary has a guard.
 async fn pause(cluster: &Cluster, on: bool) {
+    cluster.pause(on, SERVICE_LIMIT).await;
     let store = Store::connect(&cluster.stores);
-    let config = key(&store, "config").await.expect("there is a configuration");
-    let mut config: Value = serde_json::from_str(&config).expect("it is JSON");
-    config["pause"] = json!(on);
-    let value = config.to_string().into_bytes();
-    let put = Operation::Put { key: "/service/test/config".to_owned(), value, lease: None };
-    let transaction = Transaction { operations: vec![put], ..Transaction::default() };
-    let written = store.transact(transaction, SERVICE_LIMIT).await.outcome;
-    assert!(matches!(written, Outcome::Done(_)), "{written:?}");
-    for node in &cluster.nodes {
-        wait_until(&format!("{} knows of the pause ({on})", node.name), SERVICE_LIMIT, async || {
-            let status: Value = serde_json::from_str(&node.get("/patroni").await.body).unwrap_or_default();
-            (status["pause"] == true) == on
-        })
-        .await;
-    }
-    // And the store tells whether the primary has a guard.
     wait_until(&format!("the primary is let go ({on})"), SERVICE_LIMIT, async || {
         let record = key(&store, "matriarch").await.unwrap_or_default();
         record.contains("unguarded") == on
     })
     .await;
-    // The race: the store dies between that write and its answer. Who does not know that it is let go is not.
-    for node in cluster.nodes.iter().filter(|_| on) {
-        wait_until(&format!("the guard of {} is armed for nothing", node.name), SERVICE_LIMIT, async || {
-            let why: Value = serde_json::from_str(&node.get("/why").await.body).unwrap_or_default();
-            why["guard"].get("armed_for_lease").is_some_and(Value::is_null)
-        })
-        .await;
-    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use matriarch::store::{Operation, Transaction};
 use matriarch_core::op::Outcome;
 use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Node, Plan, Process, Store, wait_until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::sleep;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -38,16 +38,7 @@ fn forget(node: &Node) {
 
 /// Pauses, stops the agents, and removes whatever they know: three servers that stream, as somebody has made them by hand.
 async fn is_left_unmanaged(cluster: &Cluster) {
-    let answer = cluster.nodes[0].patch_config(&json!({"pause": true})).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    for node in 0..cluster.nodes.len() {
-        wait_until("its guard is armed for nothing", SERVICE_LIMIT, async || {
-            let why = json(cluster, node, "/why").await;
-            let paused = json(cluster, node, "/patroni").await["pause"] == true;
-            paused && why["guard"].get("armed_for_lease").is_some_and(Value::is_null)
-        })
-        .await;
-    }
+    cluster.pause(true, SERVICE_LIMIT).await;
     for node in &cluster.nodes {
         node.agent().signal(Signal::TERM);
         assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(0));

@@ -109,19 +109,25 @@ mod tests {
         assert_eq!(second(true), None, "what is held acknowledges nothing");
     }
 
+    /// The leader's key goes before its time: who led, and who may lead next.
+    fn lost_early(world: &mut World, deaf: bool) -> (NodeId, NodeId) {
+        let (old, new) = (leader(world), standby(world));
+        let lost = key(world);
+        if deaf {
+            world.net.cut((Plane::Store, End::Store(0), End::Node(old)));
+        }
+        world.store.forge(|keys| keys.leader = None);
+        world.checks.early.insert(lost.lease, world.now);
+        world.checks.last_leader = Some(old);
+        (old, new)
+    }
+
     /// A key goes early while its holder hears nothing of the store, and another takes it.
     #[test]
     fn two_that_can_acknowledge_after_an_early_loss() {
         let overtaken = |deaf: bool, told: bool, later_ms: u64| {
             broken(move |world| {
-                let (old, new) = (leader(world), standby(world));
-                let lost = key(world);
-                if deaf {
-                    world.net.cut((Plane::Store, End::Store(0), End::Node(old)));
-                }
-                world.store.forge(|keys| keys.leader = None);
-                world.checks.early.insert(lost.lease, world.now);
-                world.checks.last_leader = Some(old);
+                let (old, new) = lost_early(world, deaf);
                 if told {
                     let asked = world.clock(new);
                     let state = &world.nodes[old.0].agent.as_ref().unwrap().state;
@@ -141,14 +147,7 @@ mod tests {
         // Nor does that holder take anything from whoever took its key.
         let goes_on = |deaf: bool| {
             broken(move |world| {
-                let (old, new) = (leader(world), standby(world));
-                let lost = key(world);
-                if deaf {
-                    world.net.cut((Plane::Store, End::Store(0), End::Node(old)));
-                }
-                world.store.forge(|keys| keys.leader = None);
-                world.checks.early.insert(lost.lease, world.now);
-                world.checks.last_leader = Some(old);
+                let (old, new) = lost_early(world, deaf);
                 world.note_overtaken(new);
                 world.settings.maximum_lag_bytes = 0;
                 let end = on_disk(world, old).end;

@@ -205,27 +205,24 @@ fn who_was_alone_when_its_postgres_died_is_alone_when_that_is_up_again() {
 /// The bug: it held its writes, alone, another was elected, and that one was the first to answer: it went on beside it.
 #[test]
 fn who_leads_or_follows_another_is_no_contact() {
-    let answered = |primary: bool, ahead: u32, epoch: i64| {
+    use crate::view::peers::PeerAnswer;
+    let told = |answer: PeerAnswer| {
         let mut node = Node::primary().later(3_500);
-        let mut told = crate::view::peers::PeerAnswer { primary, ..answer(HERE, None) };
-        told.history.timeline = Timeline(node.view().own_timeline().0 + ahead);
-        (told.leader_epoch, told.keys_at) = (Revision(EPOCH.0 + epoch), Revision(EPOCH.0 + epoch));
         let (op, asked, member) = (crate::id::OpId::UNASKED, node.now, Member::new("b"));
-        let outcome = crate::op::Outcome::Done(told);
+        let outcome = crate::op::Outcome::Done(answer);
         node.step(Event::Peer(crate::event::PeerEvent::Answered { op, member, outcome, asked }));
         node.concludes().1
+    };
+    let answered = |primary: bool, ahead: u32, epoch: i64| {
+        let seen = Revision(EPOCH.0 + epoch);
+        let mut answer = PeerAnswer { primary, leader_epoch: seen, keys_at: seen, ..answer(HERE, None) };
+        answer.history.timeline = Timeline(Node::primary().view().own_timeline().0 + ahead);
+        told(answer)
     };
     assert_eq!((answered(true, 0, 0), answered(false, 0, 0)), ("alone", "tenure_held"));
     assert_eq!(answered(false, 1, 0), "alone", "it follows who was elected meanwhile");
     assert_eq!((answered(false, 0, 1), answered(false, 0, -1)), ("alone", "tenure_held"), "it sees its key");
-    let sees_none = |keys_at: i64| {
-        let mut node = Node::primary().later(3_500);
-        let told = crate::view::peers::PeerAnswer { keys_at: Revision(keys_at), ..answer(HERE, None) };
-        let (op, asked, member) = (crate::id::OpId::UNASKED, node.now, Member::new("b"));
-        let outcome = crate::op::Outcome::Done(told);
-        node.step(Event::Peer(crate::event::PeerEvent::Answered { op, member, outcome, asked }));
-        node.concludes().1
-    };
+    let sees_none = |keys_at: i64| told(PeerAnswer { keys_at: Revision(keys_at), ..answer(HERE, None) });
     assert_eq!((sees_none(EPOCH.0), sees_none(EPOCH.0 - 1), sees_none(0)), ("alone", "tenure_held", "tenure_held"));
 }
 
