@@ -420,9 +420,10 @@ impl Agent {
         }
     }
 
-    /// A view goes into the copy of the keys, unless that is newer; the copy.
+    /// A view goes into the copy of the keys, unless that is newer; the copy. What was read counts at the same revision too:
+    /// a store that was restored unseen may have come to it by another write.
     pub fn mirrors(&mut self, view: ClusterView, rollbacks: u64) -> ClusterView {
-        if (rollbacks, view.revision) > (self.mirror.rollbacks, self.mirror.revision) {
+        if (rollbacks, view.revision) >= (self.mirror.rollbacks, self.mirror.revision) {
             self.mirror = Rc::new(ClusterView { rollbacks, ..view });
         }
         ClusterView::clone(&self.mirror)

@@ -151,6 +151,17 @@ mod tests {
         }
     }
 
+    /// A store that was restored unseen may have come to it by another write.
+    #[test]
+    fn what_is_read_at_the_same_revision_counts() {
+        let known = vec![vec![put("config", 1)]];
+        let another = vec![vec![put("members/a", 1)]];
+        let mut mirror = MirroredPrefix::default();
+        assert!(mirror.apply_snapshot(&snapshot(&known, 1)) && mirror.apply_snapshot(&snapshot(&another, 1)));
+        assert_eq!(mirror.entries(), &replay(&another));
+        assert!(!mirror.apply_changes(&known.concat()), "a change is no newer than that");
+    }
+
     #[test]
     fn another_store_replaces_the_copy_even_at_a_lower_revision() {
         let mut mirror = MirroredPrefix::default();

@@ -29,7 +29,8 @@ impl World {
         let Some(resumed) = self.checks.resumed.filter(|_| self.healed.is_none()) else { return };
         let since = self.calm_since(resumed.at);
         // A standby may wait for the word of a host whose power has failed.
-        let bound = ms(self.settings.serving_bound_ms());
+        // An operator may stop one by hand, whose shutdown writes a checkpoint first.
+        let bound = ms(self.settings.serving_bound_ms() + self.pace.checkpoint.1);
         let bound = if resumed.served { 2 * bound + RECEIVER_TIMEOUT } else { bound };
         if self.now.since(since) <= bound || !self.is_undisturbed(bound) {
             return;
@@ -75,6 +76,7 @@ mod tests {
     use super::*;
     use crate::fault::{Fault, Plan, What, When, Where};
     use crate::mutant::Mutant;
+    use crate::postgres::Pace;
     use crate::run::run;
     use crate::settings::Settings;
     use crate::trace::Trace;
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_pause_after_which_nobody_serves_or_somebody_does_not_follow() {
-        let bound = Settings::usual().serving_bound_ms();
+        let bound = Settings::usual().serving_bound_ms() + Pace::default().checkpoint.1;
         assert_eq!(after(bound + 1, fences), Some("L9"));
         assert_eq!(after(bound, fences), None, "it has so long");
         let longer = 2 * bound + RECEIVER_TIMEOUT.as_millis() as u64;
@@ -126,6 +128,12 @@ mod tests {
             world.note_resumed(true);
         };
         assert_eq!(after(bound + 1, again), None, "it is paused again");
+        let slow = |world: &mut World, node: NodeId| {
+            fences(world, node);
+            world.pace.checkpoint.1 = 30_000;
+        };
+        assert_eq!(after(bound + 1, slow), None, "who stops writes a checkpoint");
+        assert_eq!(after(bound + 30_000, slow), Some("L9"));
         let without_agent = |world: &mut World, node: NodeId| {
             fences(world, node);
             let away = standby(world);
