@@ -366,9 +366,7 @@ fn tenure_timers(view: &View<'_>, soonest: &mut Soonest) {
             }
             soonest.offer(view.config().bounds.arm_at(held.confirmed, held.ttl), "the tenure");
             // A guard that acknowledges nothing more is found out at the end of what it has acknowledged.
-            let acknowledged = view.state.guard.armed.filter(|armed| armed.tenure == held.lease);
-            let silent = decide::served_since(view).max(view.state.guard.since) + GUARD_LIMIT;
-            soonest.offer(acknowledged.map_or(silent, |armed| armed.at), "the guard's acknowledgement");
+            soonest.offer(decide::acknowledged_until(view, held), "the guard's acknowledgement");
         }
         Tenure::Suspended { since, .. } => soonest.offer(*since + HOLD_LIMIT, "the hold"),
         Tenure::Adopting { deadline } => soonest.offer(*deadline, "the search for a tenure"),

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -269,6 +270,14 @@ impl DataDir {
             let is_known = match executable(pid) {
                 Ok(name) if self.executables.contains(&name) && self.is_home_of(pid) => true,
                 Err(error) if !is_gone(&error) && postmaster.is_some() => false,
+                Err(error) if !is_gone(&error) && self.may_work_here(pid) => {
+                    let why = format!(
+                        "process {pid} runs PostgreSQL under the account of {}, and its executable may not \
+                        be looked at (a guard of root needs CAP_SYS_PTRACE for that): {error}",
+                        self.path.display()
+                    );
+                    return Err(io::Error::new(error.kind(), why));
+                }
                 Ok(_) | Err(_) => continue,
             };
             let Some(stat) = Stat::of_ours(pid)?.filter(|stat| !stat.is_dead()) else { continue };
@@ -278,6 +287,17 @@ impl DataDir {
             }
         }
         Ok(members)
+    }
+
+    /// By what anybody may see of a process: its name, and that its account is the directory's. Nothing that may be an orphan
+    /// of this directory is passed over for want of a right to look at it.
+    fn may_work_here(&self, pid: i32) -> bool {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let account = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.uid());
+        let here = account(&self.canonical);
+        self.executables.contains(name.trim_ascii_end())
+            && here.is_some()
+            && here == account(Path::new(&format!("/proc/{pid}")))
     }
 
     /// The server among `members`: the one that has children among them, or that never called itself a child.
@@ -358,6 +378,38 @@ mod tests {
         assert_eq!((stat.state, stat.parent, stat.threads, stat.start_ticks), (b'S', 7, 3, 12345));
         assert!(Stat::parse(b"42 (a) S 7").is_none());
         assert!(Stat::parse(b"").is_none());
+    }
+
+    /// The bug: a guard of root in a container without `CAP_SYS_PTRACE` took orphans that it could not look at for none.
+    #[test]
+    fn what_may_not_be_looked_at_is_not_taken_for_dead() {
+        use std::os::unix::fs::chown;
+        use std::os::unix::process::CommandExt;
+
+        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+        const NOBODY: u32 = 65_534;
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT TESTED: who is not root has no right to give up");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("postgres");
+        fs::copy("/bin/sleep", &server).unwrap();
+        chown(dir.path(), Some(NOBODY), None).unwrap();
+        let mut orphan = Command::new(&server).arg("600").current_dir(dir.path()).uid(NOBODY).spawn().unwrap();
+        let data_dir = DataDir::new(dir.path());
+        wait_for(|| data_dir.members(None).unwrap().len() == 1);
+        // The rights are a thread's, and this one ends with the test.
+        let all = capabilities(None).unwrap();
+        let fewer = CapabilitySets { effective: all.effective - CapabilitySet::SYS_PTRACE, ..all };
+        set_capabilities(None, fewer).unwrap();
+        let seen = data_dir.members(None);
+        set_capabilities(None, all).unwrap();
+        orphan.kill().unwrap();
+        orphan.wait().unwrap();
+        assert!(seen.unwrap_err().to_string().contains("CAP_SYS_PTRACE"));
+        assert_eq!(data_dir.members(None).unwrap(), []);
     }
 
     #[test]

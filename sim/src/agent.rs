@@ -42,6 +42,12 @@ impl World {
         let started = Started { epoch: host.files.epoch, pledge: host.files.pledge };
         self.trace.note(self.now, node, '+', || "the agent starts".into());
         self.coverage.count("boot");
+        // It looks for its guard first of all, and knows of that one before it knows its own files or any key.
+        if self.nodes[node.0].guard.is_some()
+            && let Some(event) = self.guard_greets(node)
+        {
+            self.step(node, Event::Guard(event));
+        }
         self.step(node, Event::Started(started));
         self.tell(node, Duration::ZERO, Message::Feed);
     }

@@ -24,7 +24,14 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 impl World {
     /// The agent has found its guard, or started one.
     pub fn guard_reached(&mut self, node: NodeId) {
-        let Some(boot) = self.nodes[node.0].agent.as_ref().map(|agent| agent.boot) else { return };
+        if let Some(event) = self.guard_greets(node) {
+            self.guard_says(node, event);
+        }
+    }
+
+    /// What the guard of an agent tells it first.
+    pub fn guard_greets(&mut self, node: NodeId) -> Option<GuardEvent> {
+        let boot = self.nodes[node.0].agent.as_ref()?.boot;
         let now = self.now;
         let guard = self.nodes[node.0].guard.get_or_insert_with(|| Guard { since: now, ..Guard::default() });
         guard.boot = boot;
@@ -33,12 +40,11 @@ impl World {
         }
         (guard.absent_since, guard.winding_down) = (None, false);
         self.coverage.came_to("start_guard", "done");
-        let event = GuardEvent::Connected {
+        Some(GuardEvent::Connected {
             armed: guard.armed.filter(|_| !guard.firing),
             held: guard.held,
             fired: guard.fired,
-        };
-        self.guard_says(node, event);
+        })
     }
 
     /// An order reaches the guard.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use matriarch_tests::{Cluster, Node, Plan, Process, Store, eventually, wait_until};
+use matriarch_tests::{Cluster, Node, Plan, Process, eventually, wait_until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_postgres::error::SqlState;
 
 const HEAL_LIMIT: Duration = Duration::from_secs(90);

@@ -15,17 +15,17 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
             // What an earlier guard held stays stopped: a new one knows nothing of it, but it can let it go on.
             let held = held || state.guard.held || state.guard_asked.hold;
             let hold_in_doubt = state.guard.hold_in_doubt || state.guard_asked.hold;
-            state.guard = GuardFacts { present: true, since: at, armed, held, hold_in_doubt, ..Default::default() };
+            let fired = fired.filter(|_| armed.is_none());
+            state.guard =
+                GuardFacts { present: true, since: at, armed, held, hold_in_doubt, fired, ..Default::default() };
             state.guard_asked = crate::state::GuardAsked::default();
-            if let Some(tenure) = fired.filter(|_| armed.is_none()) {
-                spent_by_guard(state, tenure);
+            if state.tenure.held().is_some_and(|held| Some(held.lease) == fired) {
+                state.spend_tenure();
             }
             // What the last agent promised bounds how long its PostgreSQL may go on.
             if let (Tenure::Adopting { deadline }, Some(armed)) = (&mut state.tenure, armed) {
                 *deadline = armed.at;
-                // Nothing is promoted before its epoch is on disk.
-                let was_promoted = state.epoch_file.is_some_and(|file| file.epoch != Revision(0));
-                state.memory.promotion_inherited |= armed.tenure != LeaseId(0) && was_promoted;
+                inherit_promotion(state);
             }
         }
         GuardEvent::Armed(armed) => state.guard.armed = Some(armed),
@@ -101,16 +101,10 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
     }
 }
 
-/// The guard fired while nobody listened: the tenure is spent, even if its key is still there. The guard arms it never
-/// again, so that adopting it would mean to lead for ever and never serve.
-fn spent_by_guard(state: &mut State, tenure: LeaseId) {
-    if state.tenure.held().is_some_and(|held| held.lease == tenure) {
-        state.spend_tenure();
-    }
-    let key = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref());
-    let other = key.is_some_and(|leader| leader.lease != tenure);
-    if matches!(state.tenure, Tenure::Adopting { .. }) && tenure != LeaseId(0) && !other {
-        state.spent = Some(tenure);
-        state.tenure = Tenure::None;
-    }
+/// What the agent before this one led may be in the middle of its promotion. Nothing is promoted before its epoch is on disk,
+/// and an agent that starts is told of its guard before it is told of its files.
+pub(super) fn inherit_promotion(state: &mut State) {
+    let led = state.guard.armed.is_some_and(|armed| armed.tenure != LeaseId(0));
+    let was_promoted = state.epoch_file.is_some_and(|file| file.epoch != Revision(0));
+    state.memory.promotion_inherited |= matches!(state.tenure, Tenure::Adopting { .. }) && led && was_promoted;
 }

@@ -228,6 +228,13 @@ pub(super) fn settle_adoption(state: &mut State, at: Instant) {
     let view = View { at, state };
     let unseen = view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
     let Some(cluster) = view.cluster() else { return };
+    // The guard fired while nobody listened: that tenure is spent, even if its key is still there. It is armed never again, so
+    // that adopting it would mean to lead for ever and never serve. Whatever runs without that key was started since.
+    let fired = cluster.leader.as_ref().map(|leader| leader.lease).filter(|lease| state.guard.fired == Some(*lease));
+    if fired.is_some() {
+        (state.spent, state.tenure) = (fired, Tenure::None);
+        return;
+    }
     let foreign = cluster.leader.as_ref().is_some_and(|leader| leader.member != view.config().me);
     if unseen && !foreign {
         return;

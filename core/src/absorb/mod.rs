@@ -24,6 +24,7 @@ pub(crate) fn absorb(state: &mut State, at: Instant, event: Event) {
             state.epoch_file = started.epoch;
             state.pledge =
                 started.pledge.map(|absent_at| Pledge { absent_at, since: at, frozen: false, on_disk: true });
+            guard::inherit_promotion(state);
         }
         Event::Ticked(wall) => state.wall = (at, wall),
         Event::Store(event) => store::store(state, at, event),

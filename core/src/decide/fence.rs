@@ -64,14 +64,10 @@ fn expired(view: &View<'_>, held: &Held) -> Option<Verdict> {
 }
 
 /// Renewals go on, but the guard does not acknowledge them: what it has acknowledged is over, and should it be frozen
-/// it stops nothing. A tenure that it was never armed for gets a moment for the first acknowledgement.
+/// it stops nothing.
 fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
-    let guard = &view.state.guard;
-    let end = match guard.armed.filter(|armed| armed.tenure == held.lease) {
-        Some(armed) => armed.at,
-        None => served_since(view).max(guard.since) + GUARD_LIMIT,
-    };
-    if !guard.present || (guard.held && !guard.hold_in_doubt) || view.at < end {
+    let end = acknowledged_until(view, held);
+    if !view.state.guard.present || view.at < end {
         return None;
     }
     let reason = Reason::GuardSilent { for_ms: ms(view.at.since(end)) };
@@ -79,8 +75,20 @@ fn unacknowledged(view: &View<'_>, held: &Held) -> Option<Verdict> {
     Some(Verdict::orders(reason, orders).fate(Fate::LetLapse))
 }
 
+/// Until when the guard is to have acknowledged another renewal. A tenure that it was never armed for gets a moment for the
+/// first acknowledgement; and so does what stands still, which can acknowledge nothing meanwhile, and is not let stand still
+/// for ever.
+pub(crate) fn acknowledged_until(view: &View<'_>, held: &Held) -> Instant {
+    let guard = &view.state.guard;
+    match guard.armed.filter(|armed| armed.tenure == held.lease) {
+        Some(armed) if guard.held && !guard.hold_in_doubt => armed.at + GUARD_LIMIT,
+        Some(armed) => armed.at,
+        None => served_since(view).max(guard.since) + GUARD_LIMIT,
+    }
+}
+
 /// Since when the guard is to stand by for this tenure: from its beginning, or from the end of a pause.
-pub(crate) fn served_since(view: &View<'_>) -> Instant {
+fn served_since(view: &View<'_>) -> Instant {
     view.state.memory.held_since.unwrap_or(view.at).max(view.state.memory.resumed)
 }
 

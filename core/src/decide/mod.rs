@@ -175,7 +175,7 @@ impl Verdict {
     }
 }
 
-pub(crate) use fence::{is_our_key, served_since};
+pub(crate) use fence::{acknowledged_until, is_our_key};
 pub(crate) use leader::promotion_limit;
 pub(crate) use switchover::{DRAIN_LIMIT, stops_shortly, wanted_candidate};
 

@@ -80,13 +80,29 @@ fn a_tenure_that_the_guard_fired_is_spent_and_no_other_is() {
     let again = Armed { tenure: OURS, at: at(9_000) };
     assert_eq!(ends(|_| (), connected(Some(again), Some(OURS))), (false, false), "it was armed since");
     assert_eq!(ends(adopting, connected(None, Some(LeaseId(0)))), (false, false), "it was armed for nobody");
-    // Another than the one whose key is there is history; without a key it may be ours.
+    // Another than the one whose key is there is history. What runs without that key was started since.
     assert_eq!(ends(adopting, connected(None, Some(EARLIER))), (false, false));
+    assert_eq!(ends(adopting, connected(None, Some(OURS))), (true, true));
     let keyless = |state: &mut State| {
         adopting(state);
         state.store.cluster.as_mut().expect("it was seen").value.leader = None;
     };
-    assert_eq!(ends(keyless, connected(None, Some(OURS))), (true, true));
+    assert_eq!(ends(keyless, connected(None, Some(OURS))), (false, false));
+}
+
+/// The bug: an agent that starts is told of its guard before it knows any key. One whose guard had once fired another tenure
+/// took its own for spent, and killed in a pause what it led.
+#[test]
+fn what_the_guard_fired_before_is_known_by_the_key() {
+    let starts = |fired: LeaseId| {
+        let mut node = Node::primary().with(adopting);
+        let keys = node.state.store.cluster.take().expect("it was seen");
+        node.step(connected(None, Some(fired)));
+        assert!(matches!(node.state.tenure, Tenure::Adopting { .. }), "nothing is known yet");
+        node.step(Event::Store(crate::event::StoreEvent::Watched(keys)));
+        (node.state.tenure == Tenure::None, node.state.spent == Some(fired))
+    };
+    assert_eq!((starts(EARLIER), starts(OURS)), ((false, false), (true, true)));
 }
 
 #[test]

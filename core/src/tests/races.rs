@@ -190,13 +190,14 @@ fn a_tenure_that_the_guard_fired_while_nobody_listened_is_not_adopted() {
 /// what it had taken for a standby became a primary.
 #[test]
 fn a_promotion_that_the_last_agent_ordered_may_still_come_to_pass() {
-    let begun = |file: Option<EpochFile>, armed: LeaseId, change: fn(&mut Node)| {
+    let begun = |epoch: Option<EpochFile>, armed: LeaseId, change: fn(&mut Node)| {
         let mut node = Node::standby().with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
         node.state.guard.present = false;
-        node.state.epoch_file = file;
-        node.state.store.cluster = None;
+        (node.state.epoch_file, node.state.store.cluster) = (None, None);
         let armed = Some(Armed { tenure: armed, at: at(8_000) });
+        // As an agent starts: it knows of its guard first.
         node.step(Event::Guard(GuardEvent::Connected { armed, held: false, fired: None }));
+        node.step(Event::Started(crate::event::Started { epoch, pledge: None }));
         change(&mut node);
         assert_eq!(node.view().own_answer().primary, node.view().may_write(), "nobody is to overtake it");
         node.view().may_write()
@@ -427,7 +428,7 @@ fn a_release_after_a_crash_does_not_lower_the_published_position() {
     let status = crate::view::store::StatusKey { optime, ..Default::default() };
     let releases = |change: &dyn Fn(&mut Node)| {
         let crashed = Node::primary().dead().with(forgotten).with(|state| state.memory.start_failures = 3);
-        let mut crashed = crashed.dir(primary_dir(crate::view::postgres::ControlState::InProduction));
+        let mut crashed = crashed.dir(primary_dir(ControlState::InProduction));
         change(&mut crashed);
         let ordered = actions(&crashed.tick());
         ordered.iter().find_map(|order| match order {
@@ -462,7 +463,7 @@ fn a_release_after_a_crash_does_not_lower_the_published_position() {
 #[test]
 fn a_leader_of_a_cluster_that_was_never_completed_publishes_no_position() {
     let published = |born: bool| {
-        let dir = primary_dir(crate::view::postgres::ControlState::ShutDown);
+        let dir = primary_dir(ControlState::ShutDown);
         let node = Node::primary().dead().dir(dir).with(forgotten).with(|state| state.memory.start_failures = 3);
         let mut node = node.cluster(|cluster| cluster.initialize = cluster.initialize.filter(|_| born));
         let ordered = actions(&node.tick());
@@ -543,8 +544,7 @@ fn what_was_found_out_of_one_leader_is_not_believed_of_the_next() {
 #[test]
 fn a_standby_whose_process_is_seen_before_its_signal_file_is_not_killed() {
     let start = Action::Postgres(PostgresAction::Start(StartAs::Standby(Some(upstream("b")))));
-    let mut node =
-        Node::standby().dead().dir(primary_dir(crate::view::postgres::ControlState::ShutDown)).doing(start, 5);
+    let mut node = Node::standby().dead().dir(primary_dir(ControlState::ShutDown)).doing(start, 5);
     let effects = node.step(process(alive(Phase::Starting)));
     assert!(!actions(&effects).contains(&FIRE));
     node.step(ended(&node, &Lane::PgControl, Outcome::Done(PostgresDone::Done)));

@@ -21,6 +21,8 @@ pub struct GuardFacts {
     pub hold_in_doubt: bool,
     /// Processes that it could not kill yet.
     pub stuck: u32,
+    /// The tenure that it fired last, if nothing was armed since: it arms that one never again.
+    pub fired: Option<LeaseId>,
 }
 
 /// An acknowledged promise of the guard.

@@ -197,6 +197,10 @@ impl Server {
             self.timer.set(wake);
             for source in self.wait(means) {
                 self.handle(source, means);
+                // What an agent orders from here on would be acknowledged, and not carried.
+                if self.end.is_some() {
+                    break;
+                }
             }
         }
     }

@@ -278,7 +278,7 @@ fn the_epoch_on_disk_proves_a_tenure_only_in_its_cluster_and_its_store() {
 }
 
 #[test]
-fn a_guard_that_acknowledges_nothing_ends_the_tenure_unless_what_it_holds_stands_still() {
+fn a_guard_that_acknowledges_nothing_ends_the_tenure_and_a_moment_later_what_stands_still() {
     let silent = Node::primary().with(|state| {
         state.guard.armed = Some(Armed { tenure: OURS, at: state.store.answered });
         if let Tenure::Held(held) = &mut state.tenure {
@@ -286,8 +286,15 @@ fn a_guard_that_acknowledges_nothing_ends_the_tenure_unless_what_it_holds_stands
         }
     });
     assert_eq!(silent.concludes(), (Rung::Fence, "guard_silent", Fate::LetLapse));
-    let held = silent.clone().with(|state| state.guard.held = true);
-    assert_ne!(held.concludes().1, "guard_silent");
+    // The bug: a guard that was frozen while it held had the key renewed for ever, and nobody served.
+    let held = |ms: u64| {
+        let mut node = silent.clone().later(ms).with(|state| state.guard.held = true);
+        let Tenure::Held(held) = &mut node.state.tenure else { unreachable!("it leads") };
+        held.confirmed = node.now;
+        node.concludes()
+    };
+    assert_ne!(held(999).1, "guard_silent");
+    assert_eq!(held(1_000), (Rung::Fence, "guard_silent", Fate::LetLapse));
     let doubt = silent.with(|state| (state.guard.held, state.guard.hold_in_doubt) = (true, true));
     assert_eq!(doubt.concludes(), (Rung::Fence, "guard_silent", Fate::LetLapse));
 }
