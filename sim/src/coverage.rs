@@ -77,6 +77,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("put_status refused", "the leader key goes while what its holder tells is on its way"),
     ("vouch refused", "the cluster is paused, and the leader key changes in that moment"),
     ("vouch unknown", "the cluster is paused, and the store does not answer in that moment"),
+    ("follow refused", "PostgreSQL goes down between the order and the reload"),
     ("restart unknown", "a server that is restarted does not come up within a minute"),
     ("hold refused", FALLING),
     ("hold unknown", FALLING),
