@@ -2,7 +2,7 @@
 //! find them would not find the bugs that nobody planted.
 
 use matriarch_core::event::{Event, GuardEvent, PeerEvent, PostgresEvent, StoreDone, StoreEvent};
-use matriarch_core::id::{Lsn, Revision};
+use matriarch_core::id::{Lsn, Revision, Timeline};
 use matriarch_core::op::{Outcome, Refusal};
 use matriarch_core::timeline::History;
 use matriarch_core::view::postgres::{DataDir, Process};
@@ -418,7 +418,11 @@ impl Mutant {
                     view.failover = Some(FailoverKey { revision, leader, candidate: None, scheduled_at: None });
                 }
             }
-            Self::TimelinesIgnored if view.leader.is_none() => view.history.lines.clear(),
+            Self::TimelinesIgnored if view.leader.is_none() => {
+                view.history.lines.clear();
+                // That the leader was on another timeline tells of a branch that was left as well.
+                view.status.as_mut().into_iter().for_each(|status| status.timeline = Timeline(0));
+            }
             Self::CheckpointNotAwaited => {
                 for key in view.members.values_mut() {
                     key.record.checkpoint_pending = false;
@@ -441,7 +445,7 @@ impl Mutant {
                     DataDir::Cluster(cluster) => Some(cluster.history.clone()),
                     _ => None,
                 });
-                answer.history = mine.unwrap_or_else(|| History::first(matriarch_core::id::Timeline(1)));
+                answer.history = mine.unwrap_or_else(|| History::first(Timeline(1)));
             }
             Self::PeersAreBehind => answer.flushed = Lsn(1),
             Self::CandidateBelieved => answer.replayed = Lsn(u64::MAX),

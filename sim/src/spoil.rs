@@ -1,6 +1,7 @@
 //! Planted bugs of core itself: what it remembers is spoilt before it decides. What reaches it and what becomes of its
 //! orders is bent in `mutant.rs`.
 
+use matriarch_core::id::Timeline;
 use matriarch_core::state::{Ops, State};
 use matriarch_core::time::{Instant, Seen};
 use matriarch_core::view::postgres::DataDir;
@@ -38,6 +39,11 @@ impl Mutant {
             }
             Self::ClonedFromTheEmpty => takes_the_empty_for_a_leader(state),
             Self::FoundOfAnother => believes_it_of_the_next(state),
+            // What the keys no longer tell is remembered.
+            Self::TimelinesIgnored => {
+                state.memory.told_history.clear();
+                state.memory.told_status.as_mut().into_iter().for_each(|status| status.timeline = Timeline(0));
+            }
             Self::HeirsAtOnce => state.memory.heirs_since = Some(Instant::default()),
             Self::SaidSoForgotten => {
                 let unreachable = &state.peers.unreachable;
