@@ -108,14 +108,6 @@ impl Tenure {
             Self::None | Self::Adopting { .. } | Self::Suspended { .. } => None,
         }
     }
-
-    /// The same, also where its key is heard to be gone.
-    pub fn granted(&self) -> Option<&Held> {
-        match self {
-            Self::Held(held) | Self::Suspended { was: held, .. } => Some(held),
-            Self::None | Self::Adopting { .. } => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -172,12 +172,14 @@ fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer>
     if told.is_some_and(|told| !is_same_scope(told, scope)) {
         return None;
     }
-    // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet, and one
-    // whose PostgreSQL says nothing is in no position, and may lead.
+    let xlog = document.get("wal").or_else(|| document.get("xlog")).and_then(Value::as_object);
+    // What ours tell each other says more than a role: whoever is about to be promoted has none of a primary yet. One whose
+    // PostgreSQL says nothing may lead all the same, and is no candidate otherwise.
     if let Some(own) = document.get("matriarch") {
-        return own.as_object().and_then(from_position).map(|answer| PeerAnswer { pledge: None, ..answer });
+        let answer = own.as_object().and_then(from_position).filter(|answer| answer.primary || xlog.is_some());
+        return answer.map(|answer| PeerAnswer { pledge: None, ..answer });
     }
-    let xlog = document.get("wal").or_else(|| document.get("xlog"))?.as_object()?;
+    let xlog = xlog?;
     let lsn = |key: &str| Lsn(xlog.get(key).and_then(Value::as_u64).unwrap_or(0));
     let location = lsn("location");
     let role = document.get("role").and_then(Value::as_str).unwrap_or_default();
@@ -266,7 +268,10 @@ mod tests {
             json!({"role": "replica", "xlog": {"received_location": 7}, "matriarch": position_document(&own)});
         assert_eq!(status(&document.to_string()), Some(PeerAnswer { pledge: None, ..own.clone() }));
         let silent = json!({"state": "starting", "role": "replica", "matriarch": position_document(&own)});
-        assert_eq!(status(&silent.to_string()), Some(PeerAnswer { pledge: None, ..own }));
+        assert_eq!(status(&silent.to_string()), Some(PeerAnswer { pledge: None, ..own.clone() }));
+        let standby = PeerAnswer { primary: false, ..own };
+        let silent = json!({"state": "running", "role": "replica", "matriarch": position_document(&standby)});
+        assert_eq!(status(&silent.to_string()), None, "nothing is handed over to it");
         for silent in [r#"{"state": "stopped", "role": "demoted"}"#, "[]", "x", r#"{"xlog": 1}"#] {
             assert_eq!(status(silent), None, "{silent}");
         }

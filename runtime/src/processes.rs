@@ -191,6 +191,8 @@ pub struct DataDir {
     identities: Vec<Identity>,
     /// Our own; a container's PostgreSQL may well work under the same path, in its own file systems.
     mount_namespace: Option<PathBuf>,
+    /// Whose the directory is, or was when it was there.
+    account: Option<u32>,
     executables: BTreeSet<Vec<u8>>,
 }
 
@@ -206,6 +208,7 @@ impl DataDir {
             canonical: path.to_owned(),
             identities: Vec::new(),
             mount_namespace: fs::read_link("/proc/self/ns/mnt").ok(),
+            account: None,
             executables,
         };
         this.refresh();
@@ -217,6 +220,7 @@ impl DataDir {
         if let Ok(canonical) = fs::canonicalize(&self.path) {
             self.canonical = canonical;
         }
+        self.account = fs::metadata(&self.canonical).ok().map(|metadata| metadata.uid()).or(self.account);
         self.remember(Identity::of(&self.canonical));
     }
 
@@ -270,7 +274,7 @@ impl DataDir {
             let is_known = match executable(pid) {
                 Ok(name) if self.executables.contains(&name) && self.is_home_of(pid) => true,
                 Err(error) if !is_gone(&error) && postmaster.is_some() => false,
-                Err(error) if !is_gone(&error) && self.may_work_here(pid) => {
+                Err(error) if !is_gone(&error) && self.may_work_here(pid)? => {
                     let why = format!(
                         "process {pid} runs PostgreSQL under the account of {}, and its executable may not \
                         be looked at (a guard of root needs CAP_SYS_PTRACE for that): {error}",
@@ -289,15 +293,15 @@ impl DataDir {
         Ok(members)
     }
 
-    /// By what anybody may see of a process: its name, and that its account is the directory's. Nothing that may be an orphan
-    /// of this directory is passed over for want of a right to look at it.
-    fn may_work_here(&self, pid: i32) -> bool {
+    /// By what anybody may see of a process that lives: its name, and that its account is the directory's. Nothing that may be an
+    /// orphan of this directory is passed over for want of a right to look at it.
+    fn may_work_here(&self, pid: i32) -> io::Result<bool> {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let account = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.uid());
-        let here = account(&self.canonical);
-        self.executables.contains(name.trim_ascii_end())
-            && here.is_some()
-            && here == account(Path::new(&format!("/proc/{pid}")))
+        if !self.executables.contains(name.trim_ascii_end()) {
+            return Ok(false);
+        }
+        let account = fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid());
+        Ok(account.is_some() && account == self.account && Stat::of_ours(pid)?.is_some_and(|stat| !stat.is_dead()))
     }
 
     /// The server among `members`: the one that has children among them, or that never called itself a child.
@@ -405,10 +409,17 @@ mod tests {
         let fewer = CapabilitySets { effective: all.effective - CapabilitySet::SYS_PTRACE, ..all };
         set_capabilities(None, fewer).unwrap();
         let seen = data_dir.members(None);
-        set_capabilities(None, all).unwrap();
+        // Also where the directory is gone; and a zombie is dead.
+        fs::rename(dir.path(), dir.path().with_extension("moved")).unwrap();
+        let moved = data_dir.members(None);
+        fs::rename(dir.path().with_extension("moved"), dir.path()).unwrap();
         orphan.kill().unwrap();
+        wait_for(|| data_dir.members(None).is_ok());
+        set_capabilities(None, all).unwrap();
         orphan.wait().unwrap();
-        assert!(seen.unwrap_err().to_string().contains("CAP_SYS_PTRACE"));
+        for seen in [seen, moved] {
+            assert!(seen.unwrap_err().to_string().contains("CAP_SYS_PTRACE"));
+        }
         assert_eq!(data_dir.members(None).unwrap(), []);
     }
 

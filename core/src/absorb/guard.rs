@@ -66,7 +66,7 @@ pub(super) fn guard(state: &mut State, at: Instant, event: GuardEvent) {
                 state.spend_tenure();
             }
             if matches!(state.tenure, Tenure::Adopting { .. }) {
-                state.tenure = Tenure::None;
+                (state.guard.fired, state.tenure) = (Some(tenure), Tenure::None);
             }
             process_seen(state, at, Process::Absent);
             state.postgres.orphans = Some(0);

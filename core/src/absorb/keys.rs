@@ -2,7 +2,7 @@
 
 use crate::config::RETRY_PAUSE;
 use crate::event::EpochFile;
-use crate::id::{Member, Revision};
+use crate::id::{LeaseId, Member, Revision};
 use crate::lease::{Held, Tenure};
 use crate::state::{Leaderless, Memory, State};
 use crate::time::{Instant, Seen};
@@ -221,20 +221,26 @@ pub(super) fn suspend_or_spend(state: &mut State, since: Instant) {
     }
 }
 
+/// The guard fired while nobody listened: that tenure is spent, even if its key is still there, or is there again with a store
+/// that was away. It is armed never again, so that adopting it would mean to lead for ever and never serve. Whatever runs without
+/// that key was started since; and no guard was ever armed for a key without a lease.
+fn spend_fired(state: &mut State) {
+    let free = state.spent.is_none() && matches!(state.tenure, Tenure::None | Tenure::Adopting { .. });
+    let leader = state.store.cluster.as_ref().and_then(|seen| seen.value.leader.as_ref()).filter(|_| free);
+    let fired = leader.is_some_and(|leader| leader.lease != LeaseId(0) && state.guard.fired == Some(leader.lease));
+    if fired {
+        (state.spent, state.tenure) = (state.guard.fired.take(), Tenure::None);
+    }
+}
+
 /// The search for a tenure after a start ends where there is nothing to adopt: PostgreSQL does not write and the key is
 /// not provably ours, or the key names another.
 pub(super) fn settle_adoption(state: &mut State, at: Instant) {
+    spend_fired(state);
     let Tenure::Adopting { .. } = state.tenure else { return };
     let view = View { at, state };
     let unseen = view.state.postgres.process == Process::Unknown || view.state.postgres.data == DataDir::Unknown;
     let Some(cluster) = view.cluster() else { return };
-    // The guard fired while nobody listened: that tenure is spent, even if its key is still there. It is armed never again, so
-    // that adopting it would mean to lead for ever and never serve. Whatever runs without that key was started since.
-    let fired = cluster.leader.as_ref().map(|leader| leader.lease).filter(|lease| state.guard.fired == Some(*lease));
-    if fired.is_some() {
-        (state.spent, state.tenure) = (fired, Tenure::None);
-        return;
-    }
     let foreign = cluster.leader.as_ref().is_some_and(|leader| leader.member != view.config().me);
     if unseen && !foreign {
         return;

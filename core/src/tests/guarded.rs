@@ -1,5 +1,6 @@
 //! What the guard says, and what it may have done before it could say so.
 
+use crate::action::{Action, StoreAction};
 use crate::config::GUARD_LIMIT;
 use crate::event::{Event, GuardEvent};
 use crate::id::LeaseId;
@@ -79,7 +80,12 @@ fn a_tenure_that_the_guard_fired_is_spent_and_no_other_is() {
     assert_eq!(ends(|_| (), connected(None, Some(EARLIER))), (false, false));
     let again = Armed { tenure: OURS, at: at(9_000) };
     assert_eq!(ends(|_| (), connected(Some(again), Some(OURS))), (false, false), "it was armed since");
-    assert_eq!(ends(adopting, connected(None, Some(LeaseId(0)))), (false, false), "it was armed for nobody");
+    let by_hand = |state: &mut State| {
+        adopting(state);
+        let keys = &mut state.store.cluster.as_mut().expect("it was seen").value;
+        keys.leader.as_mut().expect("somebody leads").lease = LeaseId(0);
+    };
+    assert_eq!(ends(by_hand, connected(None, Some(LeaseId(0)))), (false, false), "it was armed for nobody");
     // Another than the one whose key is there is history. What runs without that key was started since.
     assert_eq!(ends(adopting, connected(None, Some(EARLIER))), (false, false));
     assert_eq!(ends(adopting, connected(None, Some(OURS))), (true, true));
@@ -103,6 +109,17 @@ fn what_the_guard_fired_before_is_known_by_the_key() {
         (node.state.tenure == Tenure::None, node.state.spent == Some(fired))
     };
     assert_eq!((starts(EARLIER), starts(OURS)), ((false, false), (true, true)));
+    // Or the search was over before there was any key: the store was away with its leases, which begin anew.
+    let late = |event: Event| {
+        let mut node = Node::primary().dead().with(adopting);
+        let keys = node.state.store.cluster.take().expect("it was seen");
+        node.step(event);
+        node.state.tenure = Tenure::None;
+        let ordered = actions(&node.step(Event::Store(crate::event::StoreEvent::Watched(keys))));
+        (node.state.spent == Some(OURS), ordered.contains(&Action::Store(StoreAction::Revoke { lease: OURS })))
+    };
+    assert_eq!(late(connected(None, Some(OURS))), (true, true));
+    assert_eq!(late(Event::Guard(GuardEvent::Fired { tenure: OURS })), (true, true));
 }
 
 #[test]

@@ -537,3 +537,15 @@ fn a_position_is_final_of_who_leads_receives_nothing_or_has_pledged_since() {
     assert!(!is_final(false, true, None));
     assert_eq!([100, 101, 102].map(|at| is_final(false, true, Some(at))), [false, true, true]);
 }
+
+/// Whoever asks counts on it from its question on.
+#[test]
+fn who_may_lead_tells_for_how_long() {
+    use crate::lease::Tenure;
+    let tells = |node: Node| node.view().own_answer().tenure_ttl;
+    assert_eq!(tells(Node::primary()), seconds(30));
+    let searching = |node: Node| node.with(|state| state.tenure = Tenure::Adopting { deadline: at(9_000) });
+    assert_eq!(tells(searching(Node::primary())), seconds(10));
+    assert_eq!(tells(searching(Node::standby())), seconds(0), "nothing of it writes");
+    assert_eq!(tells(Node::standby()), seconds(0));
+}

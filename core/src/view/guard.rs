@@ -21,7 +21,7 @@ pub struct GuardFacts {
     pub hold_in_doubt: bool,
     /// Processes that it could not kill yet.
     pub stuck: u32,
-    /// The tenure that it fired last, if nothing was armed since: it arms that one never again.
+    /// The tenure that it fired while nobody listened, until its key is seen: it arms that one never again.
     pub fired: Option<LeaseId>,
 }
 

@@ -305,7 +305,7 @@ impl<'a> View<'a> {
         PeerAnswer {
             leader_epoch: self.leader().map(|leader| leader.created).unwrap_or_default(),
             keys_at: self.cluster().map(|cluster| cluster.revision).unwrap_or_default(),
-            tenure_ttl: self.state.tenure.granted().map(|held| held.ttl).unwrap_or_default(),
+            tenure_ttl: self.may_lead_for(),
             primary: self.is_primary() || lingers || leads,
             // One that was not looked at yet may hold the most of all.
             barred: self.config().nofailover
@@ -327,6 +327,16 @@ impl<'a> View<'a> {
     pub(crate) fn may_lead(&self) -> bool {
         let adopts = matches!(self.state.tenure, Tenure::Adopting { .. }) && self.dir().is_some() && self.may_write();
         self.held().is_some() || adopts
+    }
+
+    /// What has renewed its tenure before now leads for so long at most; what looks for its tenure, until the search is over. An
+    /// answer counts from its question, which is a moment ago.
+    fn may_lead_for(&self) -> Duration {
+        match &self.state.tenure {
+            Tenure::Held(held) | Tenure::Suspended { was: held, .. } => held.ttl,
+            Tenure::Adopting { deadline } if self.may_lead() => self.at.until(*deadline) + Duration::from_secs(1),
+            Tenure::None | Tenure::Adopting { .. } => Duration::ZERO,
+        }
     }
 
     /// What this standby has replayed of the present leader's WAL; 0 unless it was seen to stream under that leader. Two

@@ -46,7 +46,7 @@ pub struct PeerAnswer {
     /// The revision of the keys that it sees; 0: none, or it does not tell.
     #[cfg_attr(feature = "serde", serde(default))]
     pub keys_at: Revision,
-    /// The ttl of the lease that it leads by; 0: it leads by none, or does not tell.
+    /// What it has renewed before it answered lets it lead for so long: the ttl of its lease; 0: by nothing, or it does not tell.
     #[cfg_attr(feature = "serde", serde(default))]
     pub tenure_ttl: Duration,
 }

@@ -1,5 +1,5 @@
 //! L9: once a pause is over the cluster does what L1 and L2 ask of a healed one. It has as long from there, or from whatever
-//! else went wrong last: where it stays calm after a pause somebody serves within that time, and in twice that and
+//! else went wrong last, and a shutdown checkpoint longer: where it stays calm after a pause somebody serves within that time, and in twice that and
 //! `wal_receiver_timeout` everybody follows. Of a pause that ends with the faults L1 and L2 tell.
 
 use std::time::Duration;
@@ -29,7 +29,8 @@ impl World {
         let Some(resumed) = self.checks.resumed.filter(|_| self.healed.is_none()) else { return };
         let since = self.calm_since(resumed.at);
         // A standby may wait for the word of a host whose power has failed.
-        // An operator may stop one by hand, whose shutdown writes a checkpoint first.
+        // An operator may stop one by hand meanwhile, whose shutdown writes a checkpoint first: up to half a minute where those
+        // are slow, a fifth of a second otherwise.
         let bound = ms(self.settings.serving_bound_ms() + self.pace.checkpoint.1);
         let bound = if resumed.served { 2 * bound + RECEIVER_TIMEOUT } else { bound };
         if self.now.since(since) <= bound || !self.is_undisturbed(bound) {
