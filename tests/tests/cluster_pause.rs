@@ -63,6 +63,28 @@ async fn a_paused_cluster_is_left_alone_and_resumed() {
     ledger.verdict(&cluster, fault).await.must_be_clean("killed in a pause", Allowance::Unreplicated);
 }
 
+/// Its guard outlives it, and has fired before for another tenure.
+#[tokio::test]
+async fn an_agent_that_is_killed_in_a_pause_is_followed_by_one_that_leaves_what_runs() {
+    let mut cluster = Cluster::start(Plan { nodes: 1, ..Plan::default() }).await;
+    let fired = cluster.nodes[0].postmaster();
+    cluster.nodes[0].agent().signal(Signal::STOP);
+    wait_until("the guard fires", HEAL_LIMIT, async || cluster.nodes[0].postmaster() != fired).await;
+    cluster.nodes[0].agent().signal(Signal::CONT);
+    cluster.healed(HEAL_LIMIT).await;
+    pause(&cluster, true).await;
+    let (server, guard) = (cluster.nodes[0].postmaster(), cluster.nodes[0].guard());
+    cluster.nodes[0].agent().kill();
+    cluster.nodes[0].agent_ended(SERVICE_LIMIT);
+    cluster.nodes[0].start();
+    cluster.healed(HEAL_LIMIT).await;
+    sleep(2 * cluster.ttl()).await;
+    pause(&cluster, false).await;
+    cluster.healed(HEAL_LIMIT).await;
+    assert!(server.is_some() && guard.is_some());
+    assert_eq!((cluster.nodes[0].postmaster(), cluster.nodes[0].guard()), (server, guard));
+}
+
 #[tokio::test]
 async fn what_an_operator_asks_for_in_a_pause_is_done() {
     let mut cluster = Cluster::start(Plan::default()).await;
