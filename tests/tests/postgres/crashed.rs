@@ -19,8 +19,15 @@ async fn pair(base: &std::path::Path) -> (Node, Node) {
     done(old.postgres.post_bootstrap().await);
     let new = old.clone_as(base, "new").await;
     old.run("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n").await;
-    let all = old.sql().await.flushed;
-    until(async || new.sql().await.received >= all).await;
+    // What was only read is written as well (hint bits), and flushed a moment later.
+    until(async || {
+        let all = old.sql().await.flushed;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let written = old.run("SELECT pg_current_wal_insert_lsn() = pg_current_wal_flush_lsn()").await;
+        let calm = written.as_deref() == Some("t") && old.sql().await.flushed == all;
+        calm && new.sql().await.received >= all
+    })
+    .await;
     (old, new)
 }
 
