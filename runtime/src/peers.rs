@@ -163,7 +163,7 @@ fn in_order(history: History) -> Option<History> {
     (numbers.is_sorted_by(|one, next| one < next) && ends.is_sorted()).then_some(history)
 }
 
-/// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable; a primary is
+/// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable, but for one of ours that says that it leads; a primary is
 /// known by a position that is not 0, or by its role.
 ///
 /// `None` as well where it is of another cluster: an address is given to somebody else.

@@ -25,6 +25,7 @@ impl World {
     /// The agent has found its guard, or started one.
     pub fn guard_reached(&mut self, node: NodeId) {
         if let Some(event) = self.guard_greets(node) {
+            self.coverage.came_to("start_guard", "done");
             self.guard_says(node, event);
         }
     }
@@ -39,7 +40,6 @@ impl World {
             guard.armed = None;
         }
         (guard.absent_since, guard.winding_down) = (None, false);
-        self.coverage.came_to("start_guard", "done");
         Some(GuardEvent::Connected {
             armed: guard.armed.filter(|_| !guard.firing),
             held: guard.held,

@@ -1,6 +1,7 @@
 //! L9: once a pause is over the cluster does what L1 and L2 ask of a healed one. It has as long from there, or from whatever
-//! else went wrong last, and a shutdown checkpoint longer: where it stays calm after a pause somebody serves within that time, and in twice that and
-//! `wal_receiver_timeout` everybody follows. Of a pause that ends with the faults L1 and L2 tell.
+//! else went wrong last: where it stays calm after a pause somebody serves within that time, and in twice that and
+//! `wal_receiver_timeout` everybody follows; a shutdown checkpoint later where an operator stopped one by hand since. Of a
+//! pause that ends with the faults L1 and L2 tell.
 
 use std::time::Duration;
 
@@ -16,23 +17,29 @@ pub struct Resumed {
     at: Time,
     /// It was seen that somebody served when he had to.
     served: bool,
+    /// An operator has stopped one by hand since.
+    by_hand: bool,
 }
 
 impl World {
     /// A pause begins or ends.
     pub(super) fn note_resumed(&mut self, paused: bool) {
-        self.checks.resumed = (!paused).then_some(Resumed { at: self.now, served: false });
+        self.checks.resumed = (!paused).then_some(Resumed { at: self.now, served: false, by_hand: false });
+    }
+
+    /// An operator stops one by hand, whose shutdown writes a checkpoint first.
+    pub(super) fn note_stopped_by_hand(&mut self) {
+        self.checks.resumed.iter_mut().for_each(|resumed| resumed.by_hand = true);
     }
 
     /// L9: after everything that happens.
     pub(super) fn check_resumed(&mut self) {
         let Some(resumed) = self.checks.resumed.filter(|_| self.healed.is_none()) else { return };
         let since = self.calm_since(resumed.at);
+        let checkpoint = if resumed.by_hand { ms(self.pace.checkpoint.1) } else { Duration::ZERO };
         // A standby may wait for the word of a host whose power has failed.
-        // An operator may stop one by hand meanwhile, whose shutdown writes a checkpoint first: up to half a minute where those
-        // are slow, a fifth of a second otherwise.
-        let bound = ms(self.settings.serving_bound_ms() + self.pace.checkpoint.1);
-        let bound = if resumed.served { 2 * bound + RECEIVER_TIMEOUT } else { bound };
+        let bound = ms(self.settings.serving_bound_ms());
+        let bound = if resumed.served { 2 * bound + RECEIVER_TIMEOUT } else { bound } + checkpoint;
         if self.now.since(since) <= bound || !self.is_undisturbed(bound) {
             return;
         }
@@ -77,7 +84,6 @@ mod tests {
     use super::*;
     use crate::fault::{Fault, Plan, What, When, Where};
     use crate::mutant::Mutant;
-    use crate::postgres::Pace;
     use crate::run::run;
     use crate::settings::Settings;
     use crate::trace::Trace;
@@ -108,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_pause_after_which_nobody_serves_or_somebody_does_not_follow() {
-        let bound = Settings::usual().serving_bound_ms() + Pace::default().checkpoint.1;
+        let bound = Settings::usual().serving_bound_ms();
         assert_eq!(after(bound + 1, fences), Some("L9"));
         assert_eq!(after(bound, fences), None, "it has so long");
         let longer = 2 * bound + RECEIVER_TIMEOUT.as_millis() as u64;
@@ -133,8 +139,17 @@ mod tests {
             fences(world, node);
             world.pace.checkpoint.1 = 30_000;
         };
-        assert_eq!(after(bound + 1, slow), None, "who stops writes a checkpoint");
-        assert_eq!(after(bound + 30_000, slow), Some("L9"));
+        let by_hand = |world: &mut World, node: NodeId| {
+            fences(world, node);
+            world.pace.checkpoint.1 = 30_000;
+            world.note_stopped_by_hand();
+        };
+        assert_eq!(
+            (after(bound + 1, slow), after(bound + 1, by_hand)),
+            (Some("L9"), None),
+            "who stops writes a checkpoint"
+        );
+        assert_eq!((after(bound + 30_000, by_hand), after(bound + 30_001, by_hand)), (None, Some("L9")));
         let without_agent = |world: &mut World, node: NodeId| {
             fences(world, node);
             let away = standby(world);

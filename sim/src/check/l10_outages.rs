@@ -20,6 +20,9 @@ impl World {
         let alone = calm && !self.is_paused() && self.checks.struck.is_empty() && self.serving().is_some();
         self.checks.lone = alone.then(|| (fault.what.kind(), now, self.outage_budget(fault)));
         self.checks.unrest = Some(now);
+        if stops_by_hand(&fault.what) {
+            self.note_stopped_by_hand();
+        }
     }
 
     /// An unsupported mode came back with the keys of a backup, and nobody may lead: that outage is not the restore's alone.
@@ -86,8 +89,7 @@ impl World {
         if momentary {
             // What is there is started again, or handed over: no lease has to end. Nobody writes a checkpoint before he stops
             // it by hand.
-            let by_hand = matches!(fault.what, What::StopByHand(_) | What::RestartByHand(_));
-            let checkpoint = if by_hand { ms(self.pace.checkpoint.1) } else { Duration::ZERO };
+            let checkpoint = if stops_by_hand(&fault.what) { ms(self.pace.checkpoint.1) } else { Duration::ZERO };
             return 2 * AHEAD_PATIENCE + checkpoint;
         }
         // A store that went back is not believed for a ttl, and its old keys last another.
@@ -95,6 +97,10 @@ impl World {
         let disbelief = if restored { 2 * self.settings.ttl_ms } else { 0 };
         ms(self.settings.serving_bound_ms() + disbelief + fault.for_ms)
     }
+}
+
+fn stops_by_hand(what: &What) -> bool {
+    matches!(what, What::StopByHand(_) | What::RestartByHand(_))
 }
 
 #[cfg(test)]
