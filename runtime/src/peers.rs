@@ -163,8 +163,8 @@ fn in_order(history: History) -> Option<History> {
     (numbers.is_sorted_by(|one, next| one < next) && ends.is_sorted()).then_some(history)
 }
 
-/// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable, but for one of ours that says that it leads; a primary is
-/// known by a position that is not 0, or by its role.
+/// Patroni's `_MemberStatus.from_api_response`: without `xlog` (or `wal`) a member counts as unreachable; a primary is
+/// known by a position that is not 0, or by its role. One of ours that says that it leads is heard without any.
 ///
 /// `None` as well where it is of another cluster: an address is given to somebody else.
 fn from_status(document: &Map<String, Value>, scope: &str) -> Option<PeerAnswer> {
