@@ -196,8 +196,11 @@ impl Cluster {
     /// race is a store that dies between the write that tells of that and its answer, and who does not know that it is let go
     /// is not.
     pub async fn pause(&self, on: bool, limit: Duration) {
-        let answer = self.nodes[0].patch_config(&json!({"pause": on})).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        eventually("the configuration is changed", limit, async || {
+            let answer = self.nodes[0].patch_config(&json!({"pause": on})).await;
+            if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
         for node in &self.nodes {
             let what = format!("{} knows of the pause ({on}), and its guard", node.name);
             eventually(&what, limit, async || {
