@@ -134,10 +134,6 @@ pub struct Memory {
     pub came_up: bool,
     /// Since when the tenure is held, if one is.
     pub held_since: Option<Instant>,
-    /// Members that have streamed from here under this tenure, since they told in that revision of their record that they do
-    /// not run.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub standbys_seen: BTreeMap<Member, Revision>,
     /// Since when the tenure is held, PostgreSQL may write, and another could take over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub heirs_since: Option<Instant>,

@@ -358,6 +358,13 @@ impl Node {
         self
     }
 
+    /// That member has told just now how it is.
+    #[must_use]
+    pub(crate) fn told_by(mut self, member: &str, answer: PeerAnswer) -> Self {
+        self.state.peers.answers.insert(Member::new(member), Seen::new(answer, self.now, self.now));
+        self
+    }
+
     /// This is in flight since `ms` ago.
     #[must_use]
     pub(crate) fn doing(mut self, action: Action, ms: u64) -> Self {

@@ -8,7 +8,6 @@ use crate::reason::Reason;
 use crate::state::State;
 use crate::time::{Duration, Instant};
 use crate::view::View;
-use crate::view::store::MemberRecord;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     view.held()?;
@@ -45,32 +44,10 @@ pub(crate) fn silent_since(view: &View<'_>) -> Instant {
     view.last_contact().latest().max(memory.resumed).max(heirs_since.back(contact_patience(view.config())))
 }
 
-/// Keeps in mind who has streamed from here: a postmaster that dies and its successor know nothing of that. What copies
-/// this node's data streams as well, under its member's name, and could not take over.
+/// Keeps in mind since when another could take over, and when a standby answered last.
 pub(crate) fn remember(state: &mut State, at: Instant) {
-    let mut streamed = core::mem::take(&mut state.memory.standbys_seen);
     let view = View { at, state };
     let held = view.held().is_some();
-    if held && let (Some(sql), Some(keys)) = (&state.postgres.sql, &state.store.cluster) {
-        // What a record tells that is newer than the answer is believed.
-        let newer = sql.asked >= keys.heard;
-        for sender in sql.value.senders.iter().filter(|_| newer) {
-            if let Some(key) = keys.value.members.get(&sender.application_name).filter(|key| is_standby(&key.record)) {
-                streamed.insert(sender.application_name.clone(), key.revision);
-            }
-        }
-        // One that tells anew that it starts may still be the one that streams.
-        streamed.retain(|name, revision| {
-            let Some(key) = keys.value.members.get(name) else { return false };
-            let same = key.revision == *revision || matches!(key.record.state.as_str(), "starting" | "running");
-            *revision = key.revision;
-            same
-        });
-    } else if !held {
-        streamed.clear();
-    }
-    state.memory.standbys_seen = streamed;
-    let view = View { at, state };
     let heirs = held && view.may_write() && view.possible_heirs().next().is_some();
     // The race: the standby that answered last has gone, and with its WAL sender what that told.
     state.memory.standby_answered = view.last_contact().walsender;
@@ -89,8 +66,4 @@ fn was_alone(state: &State, at: Instant) -> bool {
 /// Writes are held, or would be if PostgreSQL ran: what lets them go on has to tell whose the leader key is.
 pub(crate) fn asks_for_the_key(state: &State, at: Instant) -> bool {
     state.holds() || was_alone(state, at)
-}
-
-fn is_standby(record: &MemberRecord) -> bool {
-    record.was_born() && record.state != "creating replica"
 }

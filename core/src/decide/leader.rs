@@ -3,9 +3,9 @@
 use alloc::string::String;
 use alloc::vec;
 
-use super::{Fate, Verdict, ms, timeline_number};
+use super::{Fate, Verdict, ms, successor, timeline_number};
 use crate::action::{Action, HostAction, Lane, PostgresAction};
-use crate::config::{Config, EPOCH_LIMIT, RETRY_PAUSE, START_FAILURES_MAX};
+use crate::config::{Config, EPOCH_LIMIT, RACE_WINDOW, RETRY_PAUSE, START_FAILURES_MAX};
 use crate::event::EpochFile;
 use crate::id::{Revision, Timeline};
 use crate::lease::Held;
@@ -81,8 +81,12 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;
         let since = view.at.since(memory.promoting_since?);
         // Nor does anybody take over in a pause.
-        if !view.has_electable_others() || view.paused() || !(refused || since >= promotion_limit(view.config())) {
+        if view.paused() || !(refused || since >= promotion_limit(view.config())) {
             return None;
+        }
+        if !successor::is_known(view) {
+            let asks = successor::questions(view, view.electable_others());
+            return (!asks.is_empty()).then(|| Verdict::orders(Reason::AskingCandidates, asks));
         }
         let (refusals, since) = (memory.promotions_refused, ms(since));
         alloc::format!("PostgreSQL was not promoted within {since} ms, and refused it {refusals} times (see its log)")
@@ -113,10 +117,10 @@ fn stopping(view: &View<'_>) -> Verdict {
 fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
     assert!(view.authority(), "nothing is started as primary without authority");
     let failures = view.state.memory.start_failures;
-    let others = view.has_electable_others();
     // What an operator asked for is no crash, and in a pause nobody would take over.
     let crashed = !view.state.memory.requested && !view.paused();
-    let at_once = view.config().primary_start_timeout.is_zero() && others && crashed;
+    let hurries = view.config().primary_start_timeout.is_zero() && crashed;
+    let at_once = hurries && successor::is_known(view);
     if failures >= START_FAILURES_MAX || at_once {
         let why = if at_once {
             "PostgreSQL is gone, and primary_start_timeout is 0: another is to take over at once".into()
@@ -124,6 +128,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
             alloc::format!("PostgreSQL did not start {failures} times in a row (see its log)")
         };
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
+    }
+    // Nobody is waited for longer than that: what starts in place is given up yet if a late answer is good.
+    let died = view.state.memory.dead_since.unwrap_or(view.at);
+    let asks = successor::questions(view, view.electable_others());
+    if hurries && !asks.is_empty() && view.at.since(died) < RACE_WINDOW {
+        return Verdict::orders(Reason::AskingCandidates, asks);
     }
     // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be
     // there is there for a moment only.

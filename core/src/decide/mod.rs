@@ -21,6 +21,7 @@ mod leader;
 mod race;
 mod rewind;
 mod startup;
+mod successor;
 mod switchover;
 mod timeline_number;
 mod unsupported;

@@ -1,7 +1,7 @@
 //! Rung 5: PostgreSQL starts or recovers. A leader waits for it, for a while; a standby goes on to the rungs below,
 //! which may point it elsewhere.
 
-use super::{Fate, Verdict, ms};
+use super::{Fate, Verdict, ms, successor};
 use crate::action::{Action, PostgresAction};
 use crate::config::ASKED_START_LIMIT;
 use crate::reason::Reason;
@@ -21,9 +21,14 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let limit = if asked_for { ASKED_START_LIMIT } else { configured };
     let (since_ms, limit_ms) = (ms(view.at.since(since)), ms(limit));
     // In a pause nobody would take over.
-    if view.at.since(since) >= limit && view.has_electable_others() && !view.paused() {
-        let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
-        return Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release));
+    if view.at.since(since) < limit || view.paused() {
+        return Some(Verdict::wait(Reason::CrashRecovery { since_ms, limit_ms }));
     }
-    Some(Verdict::wait(Reason::CrashRecovery { since_ms, limit_ms }))
+    // What was concluded once is gone through with.
+    if !view.state.memory.giving_up && !successor::is_known(view) {
+        let asks = successor::questions(view, view.electable_others());
+        return Some(Verdict::orders(Reason::CrashRecovery { since_ms, limit_ms }, asks));
+    }
+    let stop = Action::Postgres(PostgresAction::Stop(StopMode::Immediate));
+    Some(Verdict::order(Reason::RecoveryTooLong { since_ms, limit_ms }, stop).fate(Fate::Release))
 }

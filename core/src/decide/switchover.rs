@@ -4,6 +4,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::successor::{self, ANSWER_AGE_MAX};
 use super::{Fate, Verdict, ms};
 use crate::action::{Action, HostAction, PeerAction, PostgresAction, StoreAction};
 use crate::config::HANDOVER_LIMIT;
@@ -16,11 +17,6 @@ use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{Cluster, ControlState, StopMode};
 use crate::view::store::MemberRecord;
 
-/// An answer about a candidate counts for so long before PostgreSQL is stopped for it.
-const STATUS_AGE_MAX: Duration = Duration::from_secs(2);
-/// Nor is a candidate that did not answer asked again for so long: longer than any question waits for its answer, from which
-/// its silence is dated.
-const SILENCE_AGE_MAX: Duration = Duration::from_secs(5);
 /// A postmaster that has written its shutdown checkpoint may wait for hung standbys for so long.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// A checkpoint is not repeated within this time.
@@ -105,14 +101,8 @@ fn prepare(view: &View<'_>, wanted: Option<&Member>) -> Verdict {
         return Verdict::wait(Reason::StoppingForHandover);
     }
     let candidates = candidates(view, wanted);
-    let since = view.at.back(STATUS_AGE_MAX);
-    let peers = &view.state.peers;
-    let unasked = candidates.iter().filter(|(name, _)| {
-        let answered = peers.answers.get(name).is_some_and(|seen| seen.asked >= since);
-        let silent = peers.unreachable.get(*name).is_some_and(|at| *at >= view.at.back(SILENCE_AGE_MAX));
-        !answered && !silent
-    });
-    let asks: Vec<Action> = unasked.map(|(name, record)| ask_status(name, record)).collect();
+    let since = view.at.back(ANSWER_AGE_MAX);
+    let asks = successor::questions(view, candidates.iter().copied());
     let good = |(name, record): &(&Member, &MemberRecord)| {
         fresh_answer(view, name, since).is_some_and(|answer| good(view, record, answer))
     };
@@ -154,10 +144,6 @@ fn asked_for_at_once(view: &View<'_>) -> Option<StoreAction> {
         candidate: request.candidate.clone(),
         scheduled_at: None,
     })
-}
-
-fn ask_status(name: &Member, record: &MemberRecord) -> Action {
-    Action::Peer(PeerAction::AskStatus { member: name.clone(), api_url: record.api_url.clone() })
 }
 
 fn await_replay(name: &Member, record: &MemberRecord, beyond: Lsn, deadline: Duration) -> Action {

@@ -54,6 +54,8 @@ fn a_promotion_that_hangs_is_given_up_and_what_was_stopped_for_it_is_not_started
     let paused = paused.cluster(|cluster| cluster.failover = Some(failover(None, Some("a")))).sql(standby_sql(None));
     assert_eq!(paused.concludes(), (Rung::Leader, "promoting", Fate::Keep), "nor does anybody in a pause");
     node = held_for(node, 1).sql(standby_sql(None));
+    assert_eq!(node.concludes(), (Rung::Leader, "asking_candidates", Fate::Keep), "whether they could");
+    node = node.told_by("b", answer(HERE, None));
     assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
     assert!(actions(&node.tick()).contains(&KILL), "it may yet come to pass");
     node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
@@ -92,7 +94,7 @@ fn a_promotion_that_is_refused_over_and_over_is_given_up_without_a_stop() {
     for refused in 0..3 {
         assert!(actions(&node.tick()).contains(&PROMOTE), "{refused}");
         ended(&mut node, Outcome::Refused(Refusal::Failed("promote cannot be written".into())));
-        node = held_for(node, 1_000).sql(standby_sql(None));
+        node = held_for(node, 1_000).sql(standby_sql(None)).told_by("b", answer(HERE, None));
     }
     let ordered = actions(&node.tick());
     assert!(ordered.contains(&forgets()) && !ordered.contains(&PROMOTE) && !ordered.contains(&KILL), "{ordered:?}");
@@ -159,7 +161,7 @@ fn a_promotion_that_was_told_and_is_refused_afterwards_is_stopped() {
 
 #[test]
 fn a_recovery_that_took_too_long_and_was_stopped_is_not_begun_again() {
-    let mut node = held_for(Node::primary().phase(Phase::Starting), 0);
+    let mut node = held_for(Node::primary().phase(Phase::Starting), 0).told_by("b", answer(HERE, None));
     node.state.memory.starting_since = Some(node.now.back(seconds(300)));
     assert!(actions(&node.tick()).contains(&KILL));
     node.step(Event::Postgres(PostgresEvent::ProcessSeen(Process::Absent)));
@@ -257,7 +259,7 @@ fn an_agent_that_finds_the_data_of_another_cluster_takes_the_guard_off_it_before
 /// The bug: PostgreSQL hung on a disk that does not answer, so that not even SIGKILL ended it, and its key was renewed for ever.
 #[test]
 fn the_key_of_a_server_that_nothing_ends_lapses_after_a_minute() {
-    let mut node = Node::primary().phase(Phase::Starting);
+    let mut node = Node::primary().phase(Phase::Starting).told_by("b", answer(HERE, None));
     node.state.memory.starting_since = Some(at(0).back(seconds(300)));
     node.state.postgres.sql = None;
     let hangs = |node: &mut Node, after_ms: u64| {

@@ -319,61 +319,24 @@ fn who_runs_and_may_lead_and_can_be_asked_may_take_over() {
 }
 
 #[test]
-fn who_streams_from_here_may_take_over_soon_whatever_its_record_told() {
-    let heirs = |streams: &str, change: fn(&mut MemberRecord)| {
-        let sender = Sender { application_name: Member::new(streams), ..Sender::default() };
-        let mut node = Node::primary().cluster(|cluster| {
+fn who_has_data_may_take_over_soon_whatever_its_record_told() {
+    let heirs = |change: fn(&mut MemberRecord)| {
+        let node = Node::primary().cluster(|cluster| {
             change(&mut cluster.members.get_mut(&Member::new("b")).expect("b is a member").record);
         });
-        node = node.later(10).sql(Sql { senders: vec![sender], ..primary_sql() });
-        node.tick();
-        // The postmaster dies, and the one that is started in its stead knows of nobody.
-        node.state.postgres.sql = None;
-        node.tick();
         node.view().possible_heirs().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>()
     };
-    let starts = |record: &mut MemberRecord| record.state = "starting".into();
-    assert_eq!(heirs("b", starts), ["b", "c"]);
-    assert_eq!(heirs("c", starts), ["c"], "another streams");
-    assert_eq!(heirs("none", |_| ()), ["b", "c"], "its record tells that it runs");
-    assert_eq!(heirs("b", |record| record.nofailover = true), ["c"]);
-    assert_eq!(heirs("b", |record| record.api_url.clear()), ["c"]);
-    let copies = |record: &mut MemberRecord| record.state = "creating replica".into();
-    assert_eq!(heirs("b", copies), ["c"], "it copies this node's data");
+    assert_eq!(heirs(|_| ()), ["b", "c"]);
+    assert_eq!(heirs(|record| record.state = "starting".into()), ["b", "c"]);
+    assert_eq!(heirs(|record| record.state = "stopped".into()), ["b", "c"], "it may be started");
+    assert_eq!(heirs(|record| record.nofailover = true), ["c"]);
+    assert_eq!(heirs(|record| record.api_url.clear()), ["c"]);
+    assert_eq!(heirs(|record| record.state = "creating replica".into()), ["c"], "it copies this node's data");
     let unborn = |record: &mut MemberRecord| {
         record.state = "starting".into();
         (record.position, record.timeline, record.role) = (Lsn(0), Timeline(0), "uninitialized".into());
     };
-    assert_eq!(heirs("b", unborn), ["c"], "it has no data yet");
-}
-
-#[test]
-fn what_a_record_tells_later_is_believed_and_not_what_streamed_before() {
-    let streamed = |change: fn(&mut Node)| {
-        let sender = Sender { application_name: Member::new("b"), ..Sender::default() };
-        let starting = |cluster: &mut crate::view::store::ClusterView| {
-            cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.state = "starting".into();
-        };
-        let mut node = Node::primary().cluster(starting).later(10);
-        node = node.sql(Sql { senders: vec![sender], ..primary_sql() });
-        node.tick();
-        change(&mut node);
-        node.tick();
-        node.state.memory.standbys_seen.keys().any(|name| name.as_str() == "b")
-    };
-    assert!(streamed(|_| ()));
-    assert!(streamed(|node| node.state.postgres.sql = None));
-    assert!(!streamed(|node| node.state.spend_tenure()));
-    let told = |node: &mut Node, state: &str| {
-        let seen = node.state.store.cluster.as_mut().expect("the keys are known");
-        let key = seen.value.members.get_mut(&Member::new("b")).expect("b is a member");
-        (key.revision, key.record.state, seen.heard) = (Revision(key.revision.0 + 1), state.into(), node.now);
-    };
-    let mut node = Node::primary().later(10);
-    told(&mut node, "stopped");
-    node.state.memory.standbys_seen.insert(Member::new("b"), Revision(0));
-    node.tick();
-    assert!(node.state.memory.standbys_seen.is_empty(), "it has stopped since");
+    assert_eq!(heirs(unborn), ["c"], "it has no data yet");
 }
 
 #[test]

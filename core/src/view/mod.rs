@@ -470,20 +470,15 @@ impl<'a> View<'a> {
         self.others().map(|(name, key)| (name, &key.record)).filter(|(_, record)| record.is_electable())
     }
 
-    /// Whether there is any.
-    pub fn has_electable_others(&self) -> bool {
-        self.electable_others().next().is_some()
-    }
-
-    /// Those that may take over now or soon: a standby that streams from here runs, whatever its record told last.
+    /// Those that may take over now or soon: whoever has data of this cluster may come up at any time, whatever its record told
+    /// last. One that still copies them could not.
     ///
-    /// The race: a standby is still starting when this node takes the key, and the store is silent from then on.
+    /// The race: a standby is still starting when this node takes the key, or is started later, and the store is silent from
+    /// then on. Nobody tells this node that it runs.
     pub fn possible_heirs(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
-        let streamed = &self.state.memory.standbys_seen;
-        let may = move |name: &Member, key: &MemberKey| {
-            key.record.is_electable() || (key.record.may_be_elected() && streamed.get(name) == Some(&key.revision))
-        };
-        self.others().filter(move |(name, key)| may(name, key)).map(|(name, key)| (name, &key.record))
+        let may =
+            |record: &MemberRecord| record.may_be_elected() && record.was_born() && record.state != "creating replica";
+        self.others().map(|(name, key)| (name, &key.record)).filter(move |(_, record)| may(record))
     }
 
     /// When anybody last answered: a member of the store, another agent, or a standby through its WAL sender. Who takes WAL and is

@@ -5,6 +5,7 @@ use std::time::Duration;
 use matriarch_core::config::{ASKED_START_LIMIT, CHECKPOINT_LIMIT, STOP_LIMIT};
 
 use crate::node::NodeId;
+use crate::postgres::wal::Place;
 use crate::time::ms;
 use crate::world::World;
 
@@ -37,10 +38,21 @@ impl World {
         self.violated("L11", what);
     }
 
-    /// Another could take over.
+    /// Another could take over, and would tell the holder so: it holds enough of what the leaders have told.
     fn has_heirs(&self, holder: NodeId) -> bool {
+        let limit = self.checks.lag_limits.last().map_or(self.settings.maximum_lag_bytes, |(_, bytes)| *bytes);
         let mut others = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
-        others.any(|heir| self.could_lead(heir).is_some() && self.store_answers(heir))
+        others.any(|heir| {
+            let place =
+                self.could_lead(heir).filter(|_| self.store_answers(heir) && self.hear_each_other(holder, heir));
+            place.is_some_and(|place| self.lacks_bytes(place) <= limit)
+        })
+    }
+
+    /// How much of what was published last is not there.
+    fn lacks_bytes(&self, place: Place) -> u64 {
+        let Some(published) = self.checks.published else { return 0 };
+        self.wal.lsn(published).bytes_ahead_of(self.wal.lsn(self.wal.shared(place, published)))
     }
 
     /// What an operator has asked for may take long also where a crash may not take at all.
@@ -72,6 +84,7 @@ impl World {
 mod tests {
     use super::super::testing::*;
     use super::*;
+    use crate::postgres::wal::Record;
 
     #[test]
     fn a_leader_that_never_serves() {
@@ -90,6 +103,20 @@ mod tests {
             })
         };
         assert_eq!(idle(true), Some("L11"));
+        // Enough is published on a branch that nobody else is on.
+        let unfit = |limit_bytes: u64| {
+            broken(move |world| {
+                let node = leader(world);
+                world.nodes[node.0].server.held = true;
+                let place = world.nodes[node.0].place().expect("it leads");
+                world.settings.maximum_lag_bytes = limit_bytes;
+                world.checks.published = Some(world.wal.append(place, Record::EndOfRecovery));
+                world.check_gives_up();
+                world.now = world.now + world.idle_bound(node) + ms(1000);
+                world.check_gives_up();
+            })
+        };
+        assert_eq!((unfit(1000), unfit(0)), (Some("L11"), None));
         let away = broken(|world| {
             let node = leader(world);
             world.nodes[node.0].server.held = true;

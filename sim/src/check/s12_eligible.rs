@@ -234,7 +234,7 @@ impl World {
         host.place().filter(|_| awake && stands_by && known && !barred)
     }
 
-    fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
+    pub(super) fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
         let (one, other) = (End::Node(one), End::Node(other));
         !self.net.is_cut((Plane::Agents, one, other)) && !self.net.is_cut((Plane::Agents, other, one))
     }

@@ -280,7 +280,7 @@ fn behind(
 }
 
 /// The peer lacks more of what was published than may be given up.
-fn may_never_lead(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> bool {
+pub(super) fn may_never_lead(view: &View<'_>, cluster: &ClusterView, peer: &PeerAnswer) -> bool {
     let theirs = Position { history: peer.history.clone(), flushed: peer.flushed };
     matches!(lags(view, cluster, &theirs), Some(Reason::LagTooLarge { .. } | Reason::BranchLeft { .. }))
 }

@@ -235,6 +235,7 @@ fn a_leader_that_cannot_start_gives_up() {
     let node = Node::primary().dead().with(|state| state.memory.start_failures = 3);
     concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
     let at_once = || Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
+    let at_once = || at_once().told_by("b", answer(HERE, None));
     concludes(&at_once(), Rung::Leader, "cannot_serve", Fate::Release, &[]);
     // The bug: between the halves of a restart that an operator asked for it was given up, and killed when it came up.
     let asked = at_once().with(|state| state.memory.requested = true);

@@ -147,7 +147,7 @@ fn of_two_branches_the_newer_one_wins() {
     assert_eq!(told(newer).concludes().1, "behind_peer");
 }
 
-fn branch(parted: Lsn) -> History {
+pub(super) fn branch(parted: Lsn) -> History {
     let parted = Ancestor { timeline: crate::id::Timeline(1), end: parted, reason: String::new() };
     History { ancestors: vec![parted], timeline: crate::id::Timeline(2) }
 }

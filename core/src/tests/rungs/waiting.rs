@@ -1,9 +1,12 @@
 //! The rungs that keep hands off or wait: unsupported, identity, isolated, startup, busy.
 
+use super::race::branch;
 use super::*;
 use crate::event::EpochFile;
 use crate::id::{Member, Timeline};
+use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{Sender, Sql};
+use crate::view::store::MemberRecord;
 
 #[test]
 fn an_unsupported_mode_is_observed_and_nothing_is_done() {
@@ -143,19 +146,19 @@ fn a_primary_that_nobody_answers_holds_its_writes_after_three_seconds() {
     };
     concludes(&paused(false), Rung::Pause, "alone", Fate::Keep, &[HOLD]);
     assert_ne!(paused(true).concludes().1, "alone");
-    // The bug: the only other member was still starting when the store fell silent, and its record was believed although it
-    // had streamed from here since.
-    let starting = |streams: &str| {
-        let sender = Sender { application_name: Member::new(streams), ..Sender::default() };
+    // The bug: the only other member was still starting when the store fell silent, and its record was believed ever after
+    // (seed 16084120: it came up, and nobody told). One that is no cluster's yet could not take over.
+    let told = |change: fn(&mut MemberRecord)| {
         let node = Node::primary().cluster(|cluster| {
             cluster.members.retain(|name, _| name.as_str() != "c");
-            cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.state = "starting".into();
+            change(&mut cluster.members.get_mut(&Member::new("b")).expect("b is a member").record);
         });
-        let mut node = node.later(1).sql(Sql { senders: vec![sender], ..primary_sql() });
+        let mut node = node.later(1);
         node.tick();
         node.later(5_000).concludes().1
     };
-    assert_eq!((starting("b"), starting("another")), ("alone", "tenure_held"));
+    assert_eq!(told(|record| record.state = "starting".into()), "alone");
+    assert_eq!(told(|record| record.state = "creating replica".into()), "tenure_held");
 }
 
 /// The bug: whoever could take over appeared, and writes were held in that very step: nobody had been asked for as long as
@@ -248,7 +251,29 @@ fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
     let node = |ms| Node::primary().phase(Phase::Starting).with(|state| state.memory.starting_since = Some(began(ms)));
     concludes(&node(299_999), Rung::Startup, "starting", Fate::Keep, &[]);
     let orders = [stop(StopMode::Immediate)];
-    concludes(&node(300_000), Rung::Startup, "recovery_too_long", Fate::Release, &orders);
+    let asks = |name: &str| {
+        let (member, api_url) = (Member::new(name), format!("http://{name}:8008/patroni"));
+        Action::Peer(PeerAction::AskStatus { member, api_url })
+    };
+    concludes(&node(300_000), Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks));
+    let good = node(300_000).told_by("b", answer(HERE, None));
+    concludes(&good, Rung::Startup, "recovery_too_long", Fate::Release, &orders);
+    // The bug: the only other that ran had left the history of this leader, and might never lead (seed 16083621).
+    let unfit = |answer: PeerAnswer| {
+        let only = node(300_000).cluster(|cluster| {
+            cluster.members.retain(|name, _| name.as_str() != "c");
+            cluster.status = Some(StatusKey { optime: HERE, timeline: Timeline(1), ..StatusKey::default() });
+        });
+        only.told_by("b", answer).later(1_999).concludes().1
+    };
+    assert_eq!(unfit(answer(HERE, None)), "recovery_too_long");
+    assert_eq!(unfit(PeerAnswer { barred: true, ..answer(HERE, None) }), "starting");
+    assert_eq!(unfit(PeerAnswer { primary: true, ..answer(HERE, None) }), "starting");
+    assert_eq!(unfit(answer(Lsn(0), None)), "starting", "it lags by more than may be given up");
+    let strayed = |by: u64| PeerAnswer { history: branch(Lsn(HERE.0 - by)), ..answer(HERE, None) };
+    assert_eq!((unfit(strayed(1 << 20)), unfit(strayed((1 << 20) + 1))), ("recovery_too_long", "starting"));
+    let late = good.later(2_001);
+    concludes(&late, Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks));
     let alone = node(300_000).cluster(|cluster| cluster.members.clear());
     concludes(&alone, Rung::Startup, "starting", Fate::Keep, &[]);
     // What was begun before a pause is neither ended by it nor by what it takes (seed 461903).
