@@ -194,7 +194,7 @@ impl Cluster {
 
     /// Pauses the cluster, or ends that, until every node says so, and the guards of what is let go are armed for nothing: the
     /// race is a store that dies between the write that tells of that and its answer, and who does not know that it is let go
-    /// is not.
+    /// is not. Before the cluster's birth is over there is no configuration, and a change is answered 503 as by Patroni.
     pub async fn pause(&self, on: bool, limit: Duration) {
         eventually("the configuration is changed", limit, async || {
             let answer = self.nodes[0].patch_config(&json!({"pause": on})).await;
