@@ -59,3 +59,33 @@ async fn an_agent_that_was_root_starts_postgresql_in_a_cgroup_of_its_own() {
     node.agent_ended(LIMIT);
     wait_until("the cgroup is removed", LIMIT, async || !place.exists()).await;
 }
+
+/// The bug: an agent that found no guard and could start none left at once, and what it was to end wrote on beside whoever
+/// led next.
+#[tokio::test]
+async fn an_agent_that_can_start_no_guard_ends_what_runs_and_goes_on_when_it_can() {
+    let plan = Plan { nodes: 1, store: StoreKind::Embedded, ..Plan::default() };
+    let mut cluster = Cluster::start(plan).await;
+    cluster.healed(LIMIT).await;
+    let node = &cluster.nodes[0];
+    let (agent, guard) = (node.agent(), node.guard().expect("it is guarded"));
+    let postmaster = node.postmaster().expect("a primary runs");
+    agent.signal(Signal::STOP);
+    guard.kill();
+    agent.kill();
+    node.agent_ended(LIMIT);
+    let lock = node.dir().join("data.matriarch/guard.lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    assert!(postmaster.is_alive(), "nobody is there to stop it");
+    cluster.nodes[0].start();
+    let node = &cluster.nodes[0];
+    wait_until("the primary is stopped", LIMIT, async || !postmaster.is_alive()).await;
+    assert!(node.agent().is_alive(), "{}", node.log());
+    let log = node.log();
+    assert!(log.contains("the guard cannot be started, and PostgreSQL runs"), "{log}");
+    assert!(log.contains("guard_missing"), "{log}");
+    fs::remove_dir(&lock).unwrap();
+    cluster.healed(LIMIT).await;
+    assert!(cluster.nodes[0].guard().is_some());
+}

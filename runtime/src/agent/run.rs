@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use matriarch_core::op::Outcome;
+use matriarch_core::view::postgres::Process;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -22,7 +23,7 @@ use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{Finder, GuardOptions};
 use crate::net::{self, Connector, Listener};
-use crate::postgres::{self, Postgres, Settings, files, tools};
+use crate::postgres::{self, Postgres, Settings, files, proc, tools};
 use crate::service::{self, ServiceManager};
 use crate::store::EtcdStore;
 
@@ -81,7 +82,11 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
     let guard_options = guard_options(options, &local, &state_dir, account.as_ref())?;
     // As root, if the agent is: then no process of PostgreSQL's account can stop the guard.
     let finder = Finder::of(guard_options);
-    let found = finder.find().await.context("starting the guard")?;
+    let found = match finder.find().await {
+        Ok(found) => Some(found),
+        Err(error) if goes_unguarded(&local.postgresql.data_dir, &error) => None,
+        Err(error) => return Err(error).context("starting the guard"),
+    };
     if let Some(account) = &account {
         postgres::cgroup::prepare(&local.postgresql.data_dir);
         // As for any account, a log that cannot be had keeps no agent from starting.
@@ -114,6 +119,18 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
         }),
     };
     surroundings::live(around, local, effective.core, server_major, found).await
+}
+
+/// What runs there may write, and nobody but this agent could end it: it is not the time to leave. Core stops what may not
+/// write without a guard, and asks for one again. A guard that is there and wants nothing of this agent does that itself.
+///
+/// The race: the host has no memory or space left, which ends agent and guard and lets no other guard start.
+fn goes_unguarded(data_dir: &Path, error: &std::io::Error) -> bool {
+    if error.kind() == std::io::ErrorKind::Unsupported || proc::observe(data_dir) == Process::Absent {
+        return false;
+    }
+    tracing::error!(%error, "the guard cannot be started, and PostgreSQL runs: the agent goes on without one");
+    true
 }
 
 /// The file is read again; a file that cannot be used changes nothing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use matriarch_core::config::Config;
-use matriarch_core::event::Event;
+use matriarch_core::event::{Event, GuardEvent};
 use matriarch_core::id::Member;
 use matriarch_core::state::State;
 use tokio::sync::{mpsc, watch};
@@ -72,14 +72,15 @@ pub struct Surroundings {
     pub service: ServiceManager,
 }
 
-/// Lives in its surroundings until it is told to leave. `found` is the guard and how it greeted; `config` is what
+/// Lives in its surroundings until it is told to leave. `found` is the guard and how it greeted, if
+/// there is one; `config` is what
 /// [`setup::effective`] makes of `local` and of the dynamic configuration that was in force, or its bootstrap section.
 pub async fn live(
     around: Surroundings,
     local: LocalConfig,
     config: Config,
     server_major: u32,
-    (guard, hello): (Guard, Hello),
+    found: Option<(Guard, Hello)>,
 ) -> anyhow::Result<Ended> {
     let auth = local.etcd3.username.clone().zip(local.etcd3.password.as_ref().map(|p| p.reveal().to_owned()));
     let (connector, clock) = (around.connector.clone(), Arc::clone(&around.clock));
@@ -115,7 +116,10 @@ pub async fn live(
         died: died_out,
     };
     let mut link = GuardLink::new(around.guard);
-    let connected = link.connected(&guard, hello);
+    let (greeted, reports) = match found {
+        Some((guard, hello)) => (link.connected(&guard, hello), Some(guard.reports)),
+        None => (GuardEvent::Gone, None),
+    };
     let namesake = Box::pin(refuse_namesake(&store, peers.clone(), &base, &local)).await?;
 
     tokio::spawn(feed::run(store.clone(), mirror.clone(), fed));
@@ -132,7 +136,7 @@ pub async fn live(
         }
         RecorderSection { enabled: false, .. } => Recorder::default(),
     };
-    let first = [Event::Guard(connected), Event::Ticked(clock.wall()), Event::Started(started)];
+    let first = [Event::Guard(greeted), Event::Ticked(clock.wall()), Event::Started(started)];
     let mut agent = Agent {
         shared,
         alarm: clock.alarm().context("a timer")?,
@@ -146,7 +150,7 @@ pub async fn live(
         lanes,
         guard: link,
         starting_guard: None,
-        reports: Some(guard.reports),
+        reports,
         died,
         watched: None,
         answers: std::collections::BTreeMap::new(),

@@ -463,7 +463,7 @@ async fn agent(name: &'static str, members: usize, (node, uses, asks): Beside) -
         reload: Box::new(move || Box::pin(std::future::ready(Some(configuration(name, members))))),
         service: ServiceManager::none(),
     };
-    live(around, local, effective.core, 15, found).await?;
+    live(around, local, effective.core, 15, Some(found)).await?;
     Ok(())
 }
 
