@@ -29,6 +29,9 @@ use crate::processes::child_pids;
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;
+/// An immediate stop that takes longer is not going to end: a postmaster kills its children itself after 5 s
+/// (`SIGKILL_CHILDREN_AFTER_SECS`), unless it is held or hangs.
+const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(6);
 /// How long processes of a dead postmaster are waited for.
 const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes of the server's log that are looked at for the reason of a failed start.
@@ -249,7 +252,7 @@ async fn observe(settings: &Arc<Settings>) -> Process {
 }
 
 async fn wait_for_end(pid: Pid, handle: &Handle, mode: StopMode, deadline: Duration) -> Outcome<()> {
-    let patience = if mode == StopMode::Immediate { deadline / 2 } else { deadline };
+    let patience = if mode == StopMode::Immediate { IMMEDIATE_PATIENCE.min(deadline / 2) } else { deadline };
     if timeout(patience, handle.exited()).await.is_ok() {
         return Outcome::Done(());
     }

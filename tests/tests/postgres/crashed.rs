@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use matriarch::postgres::{Divergence, control_data, proc};
 use matriarch_core::id::Timeline;
-use matriarch_core::view::postgres::{StartAs, StopMode};
+use matriarch_core::view::postgres::{Process, StartAs, StopMode};
 use matriarch_tests::single::base;
 use rustix::process::Signal;
 
@@ -88,4 +88,16 @@ async fn a_primary_that_crashed_before_its_first_checkpoint_is_known_by_the_time
     let at = new.cluster().await.history.ancestors[0].end;
     assert!(old.sql().await.flushed > at);
     assert_eq!(new.postgres.divergence(&old.upstream()).await, Divergence::Diverged { at });
+}
+
+/// The bug: SIGQUIT waits where a process is held, and it was waited for as long as a stop may take: half an hour.
+#[tokio::test]
+async fn a_server_that_is_held_is_stopped_at_once_all_the_same() {
+    let base = base();
+    let node = Node::primary(base.path(), "held").await;
+    let Process::Alive { pid, .. } = node.postgres.observe_process().await else { panic!("it runs") };
+    matriarch_tests::Process(pid.0).signal(Signal::STOP);
+    let began = std::time::Instant::now();
+    done(node.postgres.stop(StopMode::Immediate, Duration::from_secs(1800)).await);
+    assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
 }
