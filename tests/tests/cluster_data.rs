@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use matriarch_tests::single::give;
-use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, wait_until};
+use matriarch_tests::{Allowance, Cluster, Ended, Ledger, Mark, Plan, StoreKind, wait_until};
 
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const SERVICE_LIMIT: Duration = Duration::from_secs(30);
@@ -116,6 +116,21 @@ async fn a_directory_that_is_not_ours_is_refused_and_not_touched() {
         assert_eq!(fs::read_to_string(node.data_dir().join(".env")).expect("the file"), "precious");
         give(&node.data_dir());
     }
+}
+
+/// The bug: it was taken on, and a server that ran there was stopped before its version was found to be none that is known.
+#[tokio::test]
+async fn data_of_another_version_are_refused_before_anything_is_done() {
+    let mut cluster = Cluster::prepare(Plan { nodes: 1, store: StoreKind::Embedded, ..Plan::default() }).await;
+    let node = &mut cluster.nodes[0];
+    fs::create_dir(node.data_dir()).expect("a directory");
+    fs::write(node.data_dir().join("PG_VERSION"), "12\n").expect("a file");
+    give(&node.data_dir());
+    node.start();
+    assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+    let log = node.log();
+    assert!(log.lines().last().unwrap_or_default().contains("is of PostgreSQL 12; 13 to 18 are supported"), "{log}");
+    assert_eq!(node.guard(), None);
 }
 
 /// Every file below `dir` with its size and the time of its last change.

@@ -23,7 +23,8 @@ use crate::config::local::GuardMode;
 use crate::config::{self, DynamicConfig, LocalConfig};
 use crate::guard::{Finder, GuardOptions};
 use crate::net::{self, Connector, Listener};
-use crate::postgres::{self, Postgres, Settings, files, proc, tools};
+use crate::postgres::tools::{self, SUPPORTED_MAJORS};
+use crate::postgres::{self, Postgres, Settings, files, proc};
 use crate::service::{self, ServiceManager};
 use crate::store::EtcdStore;
 
@@ -187,7 +188,11 @@ fn refuse_unusable(settings: &Settings) -> anyhow::Result<()> {
 
 /// The major version of the data directory, or else of the binaries.
 fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
-    if let Some(major) = files::major_version(&local.postgresql.data_dir) {
+    let data_dir = &local.postgresql.data_dir;
+    if let Some(major) = files::major_version(data_dir) {
+        if !SUPPORTED_MAJORS.contains(&major) {
+            bail!("{} is of PostgreSQL {major}; 13 to 18 are supported. It is left as it is", data_dir.display());
+        }
         return Ok(major);
     }
     let dynamic = DynamicConfig::from_json(&serde_json::json!({})).map_err(|why| anyhow!(why))?.0;
@@ -197,7 +202,7 @@ fn server_major(local: &LocalConfig) -> anyhow::Result<u32> {
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     let major: u32 = digits.parse().map_err(|_| anyhow!("{} --version says {text:?}", postgres.display()))?;
-    if !(13..=18).contains(&major) {
+    if !SUPPORTED_MAJORS.contains(&major) {
         bail!("{} is PostgreSQL {major}; 13 to 18 are supported: set postgresql.bin_dir", postgres.display());
     }
     Ok(major)

@@ -8,11 +8,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::screen::Screen;
+use crate::postgres::tools::SUPPORTED_MAJORS;
 
 /// What a node needs, all from one directory: programs of two versions do not go together.
 const PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_basebackup", "pg_controldata", "pg_rewind"];
-/// Major versions that the agent supports, newest first.
-const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
 
 /// PostgreSQL as it was found.
 #[derive(Clone, Debug)]
@@ -115,7 +114,7 @@ fn find() -> Option<Installed> {
 fn directories() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    for version in SUPPORTED.rev() {
+    for version in SUPPORTED_MAJORS.rev() {
         found.push(PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
         found.push(PathBuf::from(format!("/usr/pgsql-{version}/bin")));
         found.push(PathBuf::from(format!("/usr/libexec/postgresql{version}")));
@@ -136,7 +135,7 @@ fn supported_version(said: &str) -> Option<&str> {
     let version = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     let major: u32 = version.get(..digits)?.parse().ok()?;
-    SUPPORTED.contains(&major).then_some(version)
+    SUPPORTED_MAJORS.contains(&major).then_some(version)
 }
 
 #[cfg(test)]

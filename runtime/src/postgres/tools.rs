@@ -13,6 +13,8 @@ use tokio::process::Command;
 use super::proc;
 use super::settings::{RunAs, Settings};
 
+/// The major versions of PostgreSQL that are known.
+pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 /// Lines of a tool's output that are kept for the error.
 const KEPT_LINES: usize = 20;
 /// Variables of the agent that are none of PostgreSQL's business (secrets among them).
@@ -45,7 +47,7 @@ fn path_directories() -> Vec<PathBuf> {
 
 /// Where distributions put the server's programs; the data directory's own version first, then newest first.
 fn usual_directories(settings: &Settings) -> Vec<PathBuf> {
-    let mut versions: Vec<u32> = (13..=18).rev().collect();
+    let mut versions: Vec<u32> = SUPPORTED_MAJORS.rev().collect();
     if let Some(own) = super::files::major_version(&settings.data_dir) {
         versions.retain(|v| *v == own);
     }
