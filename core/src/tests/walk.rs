@@ -231,6 +231,9 @@ impl Walk {
             pid: 100,
             tenures: 0,
         };
+        // The runtime tells of the guard first, or that none could be started.
+        let greeting = walk.guard_comes();
+        walk.take(Event::Guard(greeting), "start");
         let started = Started { epoch: walk.random.one_in(2).then(epoch_file), pledge: None };
         walk.take(Event::Started(started), "start");
         walk

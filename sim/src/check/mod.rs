@@ -144,7 +144,7 @@ pub struct Checks {
     told: [BTreeMap<NodeId, Told>; NODES_MAX],
     /// Since when there is no leader key.
     leaderless: Option<Time>,
-    /// Who took the leader key last.
+    /// Who took the leader key last, or lost one that a restored store had brought back.
     last_leader: Option<NodeId>,
     /// Who had it before, and may write on: nobody could tell him, and he could tell nobody.
     overtaken_unheard: Option<NodeId>,
@@ -354,6 +354,8 @@ impl World {
                 if let Some(holder) = self.named(&leader.member) {
                     self.check_holder(holder, leader.lease, *how);
                     self.note_handover(holder, *how);
+                    // A restored store may have told of it again, and nobody has taken it then.
+                    self.checks.last_leader = Some(holder);
                 }
             }
         }

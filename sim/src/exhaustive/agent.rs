@@ -34,6 +34,10 @@ impl World {
             job: None,
         });
         let started = Started { epoch: host.epoch, pledge: host.pledge };
+        // As in the runtime: an agent is told of its guard before it is told of its files and its keys.
+        if let Some(greeting) = self.guard_greets(node) {
+            self.step(node, Event::Guard(greeting));
+        }
         self.step(node, Event::Started(started));
         self.tell_keys(node);
     }

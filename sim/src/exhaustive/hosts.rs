@@ -291,13 +291,18 @@ impl World {
     }
 
     fn guard_reached(&mut self, node: usize) {
+        if let Some(greeting) = self.guard_greets(node) {
+            self.report(node, greeting);
+        }
+    }
+
+    pub(super) fn guard_greets(&mut self, node: usize) -> Option<GuardEvent> {
         let host = &mut *self.nodes[node];
-        let Some(boot) = host.agent.as_ref().map(|agent| agent.boot) else { return };
+        let boot = host.agent.as_ref().map(|agent| agent.boot)?;
         let guard = host.guard.get_or_insert_default();
         guard.boot = boot;
         (guard.absent_since, guard.winding_down) = (None, false);
-        let event = GuardEvent::Connected { armed: guard.armed, held: guard.held, fired: guard.fired };
-        self.report(node, event);
+        Some(GuardEvent::Connected { armed: guard.armed, held: guard.held, fired: guard.fired })
     }
 
     fn guard_ordered(&mut self, node: usize, boot: u32, order: &GuardAction, instead_of: Option<LeaseId>) {
