@@ -55,6 +55,13 @@ fn a_promotion_that_hangs_is_given_up_and_what_was_stopped_for_it_is_not_started
     assert_eq!(paused.concludes(), (Rung::Leader, "promoting", Fate::Keep), "nor does anybody in a pause");
     node = held_for(node, 1).sql(standby_sql(None));
     assert_eq!(node.concludes(), (Rung::Leader, "asking_candidates", Fate::Keep), "whether they could");
+    let now = node.now;
+    let silent = ["b", "c"].iter().fold(node.clone(), |node, who| {
+        node.with(|state| {
+            state.peers.unreachable.insert(Member::new(who), now);
+        })
+    });
+    assert_eq!(silent.concludes().1, "promoting", "nobody answers");
     node = node.told_by("b", answer(HERE, None));
     assert_eq!(node.concludes(), (Rung::Leader, "cannot_serve", Fate::Release));
     assert!(actions(&node.tick()).contains(&KILL), "it may yet come to pass");

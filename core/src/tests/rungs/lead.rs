@@ -235,6 +235,24 @@ fn a_leader_that_cannot_start_gives_up() {
     let node = Node::primary().dead().with(|state| state.memory.start_failures = 3);
     concludes(&node, Rung::Leader, "cannot_serve", Fate::Release, &[]);
     let at_once = || Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
+    // Whether another could take over is asked first; nobody is waited for longer than a race waits.
+    let asks = ["b", "c"].map(asks_status);
+    let dead_for = |ms: u64| at_once().with(|state| state.memory.dead_since = Some(at(0))).later(ms);
+    concludes(&dead_for(149), Rung::Leader, "asking_candidates", Fate::Keep, &asks);
+    assert_eq!(dead_for(150).concludes().1, "restart_in_place");
+    let silent = |node: Node| {
+        let now = node.now;
+        ["b", "c"].iter().fold(node, |node, who| {
+            node.with(|state| {
+                state.peers.unreachable.insert(Member::new(who), now);
+            })
+        })
+    };
+    assert_eq!(silent(dead_for(100)).concludes().1, "restart_in_place", "nobody answers");
+    let failed = dead_for(0).with(|state| state.memory.start_failures = 3);
+    concludes(&failed, Rung::Leader, "cannot_serve", Fate::Release, &[]);
+    let paused = dead_for(0).with(|state| state.memory.paused = Some(at(0)));
+    assert_ne!(paused.concludes().1, "asking_candidates");
     let at_once = || at_once().told_by("b", answer(HERE, None));
     concludes(&at_once(), Rung::Leader, "cannot_serve", Fate::Release, &[]);
     // The bug: between the halves of a restart that an operator asked for it was given up, and killed when it came up.

@@ -25,6 +25,12 @@ use crate::view::guard::Armed;
 use crate::view::postgres::{Cluster, ControlState, DataDir, Phase, Process, StartAs, StopMode};
 use crate::view::store::{FailoverKey, HistoryKey, HistoryLine, Initialize, StatusKey, Vanished};
 
+/// How that member is, is asked.
+fn asks_status(name: &str) -> Action {
+    let (member, api_url) = (Member::new(name), format!("http://{name}:8008/patroni"));
+    Action::Peer(PeerAction::AskStatus { member, api_url })
+}
+
 const FIRE: Action = Action::Guard(GuardAction::Fire);
 const HOLD: Action = Action::Guard(GuardAction::Hold);
 

@@ -251,11 +251,14 @@ fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
     let node = |ms| Node::primary().phase(Phase::Starting).with(|state| state.memory.starting_since = Some(began(ms)));
     concludes(&node(299_999), Rung::Startup, "starting", Fate::Keep, &[]);
     let orders = [stop(StopMode::Immediate)];
-    let asks = |name: &str| {
-        let (member, api_url) = (Member::new(name), format!("http://{name}:8008/patroni"));
-        Action::Peer(PeerAction::AskStatus { member, api_url })
+    concludes(&node(300_000), Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks_status));
+    let silent_for = |ms: u64| {
+        node(300_000).with(|state| {
+            state.peers.unreachable.insert(Member::new("b"), at(0).back(millis(ms)));
+        })
     };
-    concludes(&node(300_000), Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks));
+    concludes(&silent_for(5_000), Rung::Startup, "starting", Fate::Keep, &["c"].map(asks_status));
+    concludes(&silent_for(5_001), Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks_status));
     let good = node(300_000).told_by("b", answer(HERE, None));
     concludes(&good, Rung::Startup, "recovery_too_long", Fate::Release, &orders);
     // The bug: the only other that ran had left the history of this leader, and might never lead (seed 16083621).
@@ -273,7 +276,9 @@ fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
     let strayed = |by: u64| PeerAnswer { history: branch(Lsn(HERE.0 - by)), ..answer(HERE, None) };
     assert_eq!((unfit(strayed(1 << 20)), unfit(strayed((1 << 20) + 1))), ("recovery_too_long", "starting"));
     let late = good.later(2_001);
-    concludes(&late, Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks));
+    concludes(&late, Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks_status));
+    let concluded = late.with(|state| state.memory.giving_up = true);
+    assert_eq!(concluded.concludes().1, "recovery_too_long", "what was concluded once is gone through with");
     let alone = node(300_000).cluster(|cluster| cluster.members.clear());
     concludes(&alone, Rung::Startup, "starting", Fate::Keep, &[]);
     // What was begun before a pause is neither ended by it nor by what it takes (seed 461903).
