@@ -11,7 +11,7 @@ use crate::config::HANDOVER_LIMIT;
 use crate::id::{Lsn, Member};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
-use crate::timeline::History;
+use crate::timeline::{History, Relation};
 use crate::view::View;
 use crate::view::peers::PeerAnswer;
 use crate::view::postgres::{Cluster, ControlState, StopMode};
@@ -161,13 +161,21 @@ fn fresh_answer<'a>(view: &View<'a>, name: &Member, since: Instant) -> Option<&'
 }
 
 fn good(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
-    able(record, answer) && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
+    able(view, record, answer) && lag_bytes(view, answer) <= view.config().maximum_lag_on_failover_bytes
 }
 
 /// But for its lag. One that does not replay would be waited for with PostgreSQL stopped, until it has replayed everything.
-fn able(record: &MemberRecord, answer: &PeerAnswer) -> bool {
+fn able(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
     let runs = record.is_electable() || answer.replayed > Lsn(0);
-    runs && !answer.barred && !answer.primary && !answer.replay_paused
+    runs && !answer.barred && !answer.primary && !answer.replay_paused && !strayed(view, record, answer)
+}
+
+/// It went on where this leader's history did not, and will never have replayed what is written here: it would be waited for
+/// in vain. A Patroni member tells no more of its history than a number.
+fn strayed(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
+    let known = view.position().filter(|mine| mine.history.timeline == view.own_timeline());
+    let Some(mine) = known.filter(|_| record.pledges) else { return false };
+    matches!(mine.history.relation(mine.flushed, &answer.history, answer.flushed), Relation::Diverged { .. })
 }
 
 fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
@@ -177,7 +185,7 @@ fn lag_bytes(view: &View<'_>, answer: &PeerAnswer) -> u64 {
 /// The one that comes closest, if it is the lag that keeps everybody from taking over.
 fn lagging(view: &View<'_>, candidates: &[(&Member, &MemberRecord)], since: Instant) -> Option<Reason> {
     let lag = |(name, record): &(&Member, &MemberRecord)| {
-        let answer = fresh_answer(view, name, since).filter(|answer| able(record, answer))?;
+        let answer = fresh_answer(view, name, since).filter(|answer| able(view, record, answer))?;
         Some((lag_bytes(view, answer), (*name).clone()))
     };
     let (by_bytes, who) = candidates.iter().filter_map(lag).min()?;

@@ -1,9 +1,10 @@
 //! Leadership that is handed over: on request, and when the agent leaves.
 
+use super::race::branch;
 use super::*;
 use crate::action::Lane;
 use crate::event::{PostgresEvent, StoreDone, StoreEvent};
-use crate::id::Pid;
+use crate::id::{Pid, Timeline};
 use crate::op::Outcome;
 use crate::reason::Reason;
 use crate::time::WallMillis;
@@ -92,11 +93,20 @@ fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     let bad = [
         ("no_good_candidate", b_answers(moving(), |answer| answer.barred = true)),
         ("no_good_candidate", b_answers(moving(), |answer| answer.primary = true)),
+        // It was waited for with PostgreSQL stopped, and could never replay what was written here.
+        ("no_good_candidate", b_answers(moving(), |answer| answer.history = branch(Lsn(HERE.0 - 8)))),
         ("candidate_lagging", b_answers(moving(), |answer| answer.flushed = Lsn(8))),
     ];
     for (code, node) in bad {
         concludes(&node, Rung::Switchover, code, Fate::Keep, std::slice::from_ref(&clear));
     }
+    let newer = b_answers(moving(), |answer| answer.flushed = Lsn(HERE.0 + 8));
+    assert_eq!(newer.concludes().1, "stopping_for_handover", "PostgreSQL was asked before it was");
+    let patronis = moving().cluster(|cluster| {
+        cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.pledges = false;
+    });
+    let numbered = b_answers(patronis, |answer| answer.history = History::first(Timeline(2)));
+    assert_eq!(numbered.concludes().1, "stopping_for_handover", "a number says nothing of where it parted");
     let now = moving().now;
     let silent = moving().with(|state| {
         state.peers.unreachable.insert(Member::new("b"), now);
@@ -176,18 +186,17 @@ fn the_key_is_released_only_to_who_has_replayed_beyond_the_shutdown_checkpoint()
         if *beyond == standby_dir().checkpoint && *forget == forgets()));
     let before = beyond(1).with(|state| state.memory.dead_since = Some(at(1))).later(2);
     assert_eq!(before.concludes().1, "awaiting_candidate", "an answer from before the stop proves nothing");
-    let other_timeline =
-        b_answers(Node::handing_over(), |answer| answer.history = History::first(crate::id::Timeline(9)));
+    let other_timeline = b_answers(Node::handing_over(), |answer| answer.history = History::first(Timeline(9)));
     assert_eq!(other_timeline.concludes().1, "awaiting_candidate");
     // Two nodes can mint the same number: where it began tells them apart.
     let minted = |end: u64| {
-        let ancestors = vec![Ancestor { timeline: crate::id::Timeline(1), end: Lsn(end), reason: String::new() }];
-        History { ancestors, timeline: crate::id::Timeline(2) }
+        let ancestors = vec![Ancestor { timeline: Timeline(1), end: Lsn(end), reason: String::new() }];
+        History { ancestors, timeline: Timeline(2) }
     };
     let ours = || {
         Node::handing_over().dir(Cluster {
             history: minted(100),
-            checkpoint_timeline: crate::id::Timeline(2),
+            checkpoint_timeline: Timeline(2),
             ..primary_dir(ControlState::ShutDown)
         })
     };
