@@ -21,6 +21,7 @@ mod freeze;
 pub(crate) mod fuzz;
 mod hooks;
 pub mod inotify;
+mod leftovers;
 mod maxima;
 mod monitoring;
 mod prepare;
