@@ -104,6 +104,7 @@ async fn a_server_whose_directory_was_moved_away_is_stopped() {
     for mode in [StopMode::Fast, StopMode::Immediate] {
         let pid = pid_of(node.postgres.observe_postmaster().await);
         std::fs::rename(node.data_dir(), &moved).unwrap();
+        assert_eq!(pid_of(node.postgres.observe_postmaster().await), pid, "it is there until it is dead");
         let outcome = node.postgres.stop(mode, LONG).await;
         let (seen, is_alive) = (node.postgres.observe_postmaster().await, proc::is_alive(pid.0));
         // As it was, for it to be found at the end of the test.
