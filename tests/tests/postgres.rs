@@ -11,6 +11,8 @@ mod directory;
 mod encryption;
 #[path = "postgres/hooks.rs"]
 mod hooks;
+#[path = "postgres/leftovers.rs"]
+mod leftovers;
 #[path = "postgres/node.rs"]
 mod node;
 #[path = "postgres/parameters.rs"]

@@ -12,7 +12,9 @@ use matriarch_core::view::postgres::{StopMode, Upstream};
 use super::conf::{self, Recovery};
 use super::server::progress;
 use super::settings::{LocalConnection, Settings};
-use super::{BOOTSTRAP_DEADLINE, Postgres, files, locked, refused_or_done, roles, sql, sql_outcome, wipe, workdir};
+use super::{
+    BOOTSTRAP_DEADLINE, Postgres, files, leftovers, locked, refused_or_done, roles, sql, sql_outcome, wipe, workdir,
+};
 use crate::hooks::{BootstrapMethod, CommandLine, Script};
 
 /// How long what is born and failed may take to stop.
@@ -137,6 +139,7 @@ async fn give_up(postgres: &Postgres, settings: &Arc<Settings>, why: String) -> 
     let settings = Arc::clone(settings);
     let removed = move || {
         workdir::refuse_if_alive(&settings)?;
+        leftovers::end(&settings.data_dir)?;
         // Another file system, or a mount point: it cannot be kept then.
         wipe::move_aside(&settings.data_dir).or_else(|_| wipe::wipe(&settings.data_dir))
     };

@@ -21,6 +21,7 @@ mod freeze;
 pub(crate) mod fuzz;
 mod hooks;
 pub mod inotify;
+mod leftovers;
 mod maxima;
 mod monitoring;
 mod prepare;
@@ -192,6 +193,10 @@ impl Postgres {
         known.map_or(found, |(process, phase)| Process::Alive { pid: Pid(process.pid), phase })
     }
 
+    fn known(&self) -> Option<processes::Process> {
+        locked(&self.postmaster).map(|(process, _)| process)
+    }
+
     /// The living processes of a dead postmaster, as [`proc::orphans`].
     ///
     /// # Errors
@@ -279,7 +284,7 @@ impl Postgres {
 
     /// Stops the server. `Done` = it and all its processes have ended, or none ran.
     pub async fn stop(&self, mode: StopMode, deadline: Duration) -> Outcome<()> {
-        let outcome = process::stop(&self.settings(), mode, deadline).await;
+        let outcome = process::stop(&self.settings(), self.known(), mode, deadline).await;
         self.monitor.close();
         outcome
     }
@@ -289,7 +294,7 @@ impl Postgres {
     /// already is not signalled a second time.
     pub async fn stop_until_checkpointed(&self, deadline: Duration) -> Outcome<ControlData> {
         let settings = self.settings();
-        match process::signal_stop(&settings, StopMode::Fast).await {
+        match process::signal_stop(&settings, self.known(), StopMode::Fast).await {
             Outcome::Done(_) => process::wait_shut_down(&settings, deadline).await,
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),

@@ -115,7 +115,8 @@ pub fn is_alive(pid: i32) -> bool {
     Stat::read(pid).map_or(true, |stat| stat.is_some_and(|stat| !stat.is_dead()))
 }
 
-fn is_postgres(pid: i32) -> bool {
+/// By its name, which anybody may see.
+pub(super) fn is_postgres(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| ["postgres", "postmaster"].contains(&c.trim()))
 }
 

@@ -25,7 +25,7 @@ use super::proc::{self, Handle, PidFile};
 use super::settings::Settings;
 use super::tools;
 use crate::aside::look;
-use crate::processes::child_pids;
+use crate::processes::{self, child_pids};
 
 /// The server's own log is begun anew when it is larger than this at a start.
 const LOG_BYTES_MAX: u64 = 10 << 20;
@@ -219,11 +219,16 @@ fn newest_file(directory: &Path) -> Option<std::path::PathBuf> {
     files.max_by_key(|e| e.metadata().and_then(|m| m.modified()).ok()).map(|e| e.path())
 }
 
-/// Stops the server. `Done` = the postmaster and all its processes have ended.
-pub(super) async fn stop(settings: &Arc<Settings>, mode: StopMode, deadline: Duration) -> Outcome<()> {
+/// Stops the server. `Done` = the postmaster and all its processes have ended. `known`: as in [`signal_stop`].
+pub(super) async fn stop(
+    settings: &Arc<Settings>,
+    known: Option<processes::Process>,
+    mode: StopMode,
+    deadline: Duration,
+) -> Outcome<()> {
     let until = Instant::now() + deadline;
     loop {
-        let ended = match signal_stop(settings, mode).await {
+        let ended = match signal_stop(settings, known, mode).await {
             Outcome::Done(Some((pid, handle))) => wait_for_end(pid, &handle, mode, deadline).await,
             Outcome::Done(None) => Outcome::Done(()),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
@@ -271,8 +276,19 @@ async fn wait_for_end(pid: Pid, handle: &Handle, mode: StopMode, deadline: Durat
 }
 
 /// Sends the signal of a stop and returns at once; `None` = nothing runs.
-pub(super) async fn signal_stop(settings: &Arc<Settings>, mode: StopMode) -> Outcome<Option<(Pid, Handle)>> {
-    let Process::Alive { pid, .. } = observe(settings).await else { return Outcome::Done(None) };
+///
+/// `known` is the postmaster that was found last: where its directory was moved away no file tells of it, and an answer that
+/// nothing runs would be followed by the same order at once, for it is seen to be alive.
+pub(super) async fn signal_stop(
+    settings: &Arc<Settings>,
+    known: Option<processes::Process>,
+    mode: StopMode,
+) -> Outcome<Option<(Pid, Handle)>> {
+    let (pid, is_found) = match (observe(settings).await, known) {
+        (Process::Alive { pid, .. }, _) => (pid, true),
+        (Process::Absent | Process::Unknown, Some(known)) => (Pid(known.pid), false),
+        (Process::Absent | Process::Unknown, None) => return Outcome::Done(None),
+    };
     let handle = match Handle::open(pid) {
         Ok(handle) => handle,
         Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Outcome::Done(None),
@@ -280,8 +296,13 @@ pub(super) async fn signal_stop(settings: &Arc<Settings>, mode: StopMode) -> Out
         Err(e) => return Outcome::Refused(Refusal::Failed(format!("PostgreSQL (pid {pid}) cannot be watched: {e}"))),
     };
     let seen = Arc::clone(settings);
-    let Some(file) = look(move || PidFile::read(&seen.data_dir)).await else { return Outcome::Done(None) };
-    if file.pid < 0 {
+    let file = look(move || PidFile::read(&seen.data_dir)).await.map(|file| file.pid);
+    // Held by now, the number cannot come to mean another process; a file may name one that has it since.
+    let is_known = known.is_some_and(|known| known.pid == pid.0 && known.is_alive());
+    if !is_known && (!is_found || file.is_none()) {
+        return Outcome::Done(None);
+    }
+    if file == Some(-pid.0) {
         return Outcome::Refused(Refusal::Failed(format!(
             "{} is in use by a single-user server (pid {pid}): end it by hand",
             settings.data_dir.display()

@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
-use rustix::process::Signal;
+use matriarch_core::id::Pid;
+use rustix::process::{Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use super::proc;
+use super::leftovers;
+use super::proc::{self, Handle};
 use super::settings::{RunAs, Settings};
 
 /// The major versions of PostgreSQL that are known.
@@ -19,6 +21,9 @@ pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 const KEPT_LINES: usize = 20;
 /// Variables of the agent that are none of PostgreSQL's business (secrets among them).
 const SCRUBBED: [&str; 4] = ["PATRONI_", "MATRIARCH_", "KUBERNETES_", "NOTIFY_SOCKET"];
+
+/// Those that change the data directory.
+const CHANGING: [&str; 3] = ["initdb", "pg_basebackup", "pg_rewind"];
 
 /// Receives each line that a tool writes, for the operator.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
@@ -111,17 +116,20 @@ impl<'a> Tool<'a> {
         self
     }
 
-    /// Runs it to its end. Dropping the future kills it, and so does the agent's death: nothing must go on writing
-    /// into a data directory that nobody watches.
+    /// Runs it to its end. Dropping the future kills it with all that it has started: nothing must go on writing into a
+    /// data directory that nobody watches. The agent's death kills its first process; the rest is for the next agent
+    /// ([`leftovers`]).
     ///
     /// # Errors
     /// It is missing, could not be started, or ended with an error: its last words and, where known, the way out.
     pub async fn run(self, progress: Progress<'_>) -> Result<String, String> {
         let mut command = self.command()?;
-        let mut child = command.spawn().map_err(|e| format!("{} could not be started: {e}", self.program))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (out, err) = tokio::join!(read_lines(stdout, progress), read_lines(stderr, progress));
-        let status = child.wait().await.map_err(|e| format!("{} was lost: {e}", self.program))?;
+        let child = command.spawn().map_err(|e| format!("{} could not be started: {e}", self.program))?;
+        let mut group = Group(child);
+        let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
+        let (out, err, status) =
+            tokio::join!(read_lines(stdout, progress), read_lines(stderr, progress), group.ended());
+        let status = status.map_err(|e| format!("{} was lost: {e}", self.program))?;
         if status.success() {
             return Ok([out, err].concat().join("\n"));
         }
@@ -145,13 +153,14 @@ impl<'a> Tool<'a> {
 
     fn command(&self) -> Result<Command, String> {
         let mut command = Command::new(locate(self.settings, self.program)?);
-        command.args(&self.arguments).current_dir("/").kill_on_drop(true);
+        command.args(&self.arguments).current_dir("/").process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os().filter(|(name, _)| scrubbed(name)) {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C").env("PGPASSFILE", &self.settings.pgpass);
         command.env("PGOPTIONS", "-c statement_timeout=0").envs(proc::no_server(&self.settings.data_dir));
+        command.envs(CHANGING.contains(&self.program).then(|| leftovers::mark(&self.settings.data_dir)));
         let account = other_account(self.settings);
         // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock.
         unsafe {
@@ -165,6 +174,36 @@ impl<'a> Tool<'a> {
             });
         }
         Ok(command)
+    }
+}
+
+/// A tool's processes: the first and, in its process group, those that it has started. Dropped, they are killed.
+struct Group(Child);
+
+impl Group {
+    /// Waits for the end of the first, which is the end of the others: a `pg_basebackup` that the kernel has killed for its
+    /// memory leaves the half of it that streams WAL, which would hold the output open for ever.
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        let pid = self.0.id().map(|pid| Pid(pid.cast_signed()));
+        if let Some(Ok(handle)) = pid.map(Handle::open) {
+            handle.exited().await;
+            self.kill();
+        }
+        self.0.wait().await
+    }
+
+    /// The number is theirs until the first was waited for.
+    fn kill(&self) {
+        if let Some(group) = self.0.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            // Whoever is dead needs none.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -4,17 +4,19 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::files;
+use super::{files, leftovers};
 
 /// Empties the data directory: what its links for `pg_wal` and tablespaces lead to first, then its content. The
 /// directory itself stays (it may be a mount point or a link). What cannot be deleted makes the whole be moved aside to
 /// `<dir>.failed`, replacing an older one.
 ///
-/// The caller has made sure that no server and no orphan works in it, and that it may go.
+/// Tools that are left of what was made of it are ended first. The caller has made sure that no server and no orphan works
+/// in it, and that it may go.
 ///
 /// # Errors
-/// What could neither be deleted nor moved, and why.
+/// What could neither be deleted nor moved, or what still changes it, and why.
 pub(super) fn wipe(data_dir: &Path) -> Result<(), String> {
+    leftovers::end(data_dir)?;
     match delete(data_dir) {
         Ok(()) => Ok(()),
         Err(first) => move_aside(data_dir).map_err(|second| {

@@ -16,7 +16,7 @@ use super::conf::{self, Recovery};
 use super::inotify::Watch;
 use super::settings::Settings;
 use super::tools::{PasswordFile, Progress, Tool};
-use super::{bootstrap, divergence, files, proc, wipe};
+use super::{bootstrap, divergence, files, leftovers, proc, wipe};
 use crate::aside::{Changes, look};
 use crate::hooks::{BootstrapMethod, Method, Script};
 
@@ -66,7 +66,8 @@ pub(super) async fn bootstrap(
     let ours = [("scope", settings.scope.as_str()), ("datadir", &data_dir)];
     let name = &method.script.name;
     let script = Script::new(name, &method.script.command).args(method.script.arguments(&ours));
-    let script = script.account(settings.run_as.clone());
+    let (variable, value) = leftovers::mark(&settings.data_dir);
+    let script = script.env(variable, value).account(settings.run_as.clone());
     let made = match marked(settings, changes, &format!("made by {name}"), script.run()).await {
         Ok(()) => changing(settings, changes, made_a_cluster).await,
         failed => failed,
@@ -159,7 +160,8 @@ pub(super) async fn by_method(
         ("connstring", dsn.as_deref().unwrap_or_default()),
     ];
     let script = Script::new(&method.name, &method.command).args(method.arguments(&ours));
-    let script = script.env("PGPASSFILE", &settings.pgpass).account(settings.run_as.clone());
+    let (variable, value) = leftovers::mark(&settings.data_dir);
+    let script = script.env(variable, value).env("PGPASSFILE", &settings.pgpass).account(settings.run_as.clone());
     let made = match marked(settings, changes, &why, script.run()).await {
         Ok(()) => changing(settings, changes, made_a_cluster).await,
         failed => failed,
@@ -175,6 +177,7 @@ pub(super) async fn by_method(
 fn make_ready(settings: &Settings, why: &str) -> Result<(), String> {
     refuse_if_alive(settings)?;
     let (data_dir, account) = (&settings.data_dir, settings.run_as.as_ref());
+    leftovers::end(data_dir)?;
     files::make_dir(data_dir, 0o700, account).map_err(|e| format!("{} cannot be made: {e}", data_dir.display()))?;
     mark(settings, why).map_err(|e| format!("{} cannot be marked as half-done: {e}", data_dir.display()))
 }
@@ -358,6 +361,7 @@ pub(super) fn refuse_if_alive(settings: &Settings) -> Result<(), String> {
 fn make_room(settings: &Settings) -> Result<(), String> {
     refuse_if_alive(settings)?;
     let data_dir = &settings.data_dir;
+    leftovers::end(data_dir)?;
     let account = settings.run_as.as_ref();
     match files::observe(data_dir, account) {
         DataDir::Unreadable(why) | DataDir::Foreign(why) => return Err(why),

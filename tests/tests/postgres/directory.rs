@@ -3,11 +3,12 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use matriarch_core::view::postgres::DataDir;
+use matriarch::postgres::proc;
+use matriarch_core::view::postgres::{DataDir, Process, StartAs, StopMode};
 use matriarch_tests::single::{base, free_port, give};
 
-use super::node::{Node, pid_of, refused};
-use super::{Postgres, Upstream};
+use super::node::{Node, any_time, done, pid_of, refused};
+use super::{LONG, Postgres, Upstream};
 
 fn make(directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
@@ -91,6 +92,29 @@ async fn the_socket_of_a_server_that_lives_is_no_leftover() {
     let why = refused(node.postgres.initdb(&|_| ()).await);
     assert!(why.contains(socket) && why.contains(lock) && why.contains("data_dir"), "{why}");
     assert!(node.data_dir().join(socket).exists() && node.data_dir().join(lock).exists());
+}
+
+/// The bug: no file told of the server any more, nothing was done, and that was the end of the order: which was given again
+/// at once, since the server was seen to be alive.
+#[tokio::test]
+async fn a_server_whose_directory_was_moved_away_is_stopped() {
+    let base = base();
+    let node = Node::primary(base.path(), "a").await;
+    let moved = node.home.join("moved");
+    for mode in [StopMode::Fast, StopMode::Immediate] {
+        let pid = pid_of(node.postgres.observe_postmaster().await);
+        std::fs::rename(node.data_dir(), &moved).unwrap();
+        assert_eq!(pid_of(node.postgres.observe_postmaster().await), pid, "it is there until it is dead");
+        let outcome = node.postgres.stop(mode, LONG).await;
+        let (seen, is_alive) = (node.postgres.observe_postmaster().await, proc::is_alive(pid.0));
+        // As it was, for it to be found at the end of the test.
+        std::fs::rename(&moved, node.data_dir()).unwrap();
+        done(outcome);
+        assert_eq!((seen, is_alive), (Process::Absent, false));
+        // PostgreSQL reaches pg_control by its whole path: the stop ends as a crash.
+        node.check_control("in production");
+        done(node.postgres.start(StartAs::Primary, &any_time()).await);
+    }
 }
 
 #[tokio::test]
