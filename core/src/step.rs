@@ -415,7 +415,12 @@ fn role_timers(view: &View<'_>, soonest: &mut Soonest) {
         soonest.offer(unending + STOP_LIMIT, "a stop that does not end");
     }
     if let Some(dead) = memory.dead_since {
-        for patience in [RACE_WINDOW, Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
+        for (_, in_flight) in view.state.ops.iter() {
+            if view.held().is_some() && matches!(in_flight.action, Action::Peer(PeerAction::AskStatus { .. })) {
+                soonest.offer(in_flight.since + RACE_WINDOW, "who could take over");
+            }
+        }
+        for patience in [Duration::from_secs(2), crate::config::HANDOVER_LIMIT, Duration::from_secs(10)] {
             soonest.offer(dead + patience, "a hand-over");
         }
     }

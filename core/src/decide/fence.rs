@@ -45,7 +45,7 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
             .or_else(|| unguarded(view))
             .or_else(|| given_away(view)),
         Tenure::Suspended { since, was } => Some(suspended(view, *since, was)),
-        Tenure::Adopting { deadline } => adopting(view, *deadline),
+        Tenure::Adopting { deadline } => adopting(view, *deadline).map(|verdict| guarded_or_ended(view, verdict)),
         Tenure::None => without_tenure(view),
     }
     .or_else(|| orphans(view))
@@ -109,6 +109,21 @@ fn unguarded(view: &View<'_>) -> Option<Verdict> {
     let hangs = view.state.guard.held || view.drain_hangs().is_some() || ignored || unasked_for(view) >= GUARD_LIMIT;
     let mode = if hangs { StopMode::Immediate } else { StopMode::Fast };
     Some(Verdict::order(reason, Action::Postgres(PostgresAction::Stop(mode))).fate(Fate::Release))
+}
+
+/// What was left running writes while its tenure is looked for, if there is somebody to end it.
+///
+/// The race: agent and guard were killed together, another leads by now, of which nothing is heard, and no guard can be started
+/// here.
+fn guarded_or_ended(view: &View<'_>, searching: Verdict) -> Verdict {
+    let gone_for = view.state.guard.gone.map(|gone| view.at.since(gone)).filter(|gone_for| *gone_for >= GUARD_LIMIT);
+    match (gone_for, &searching.reason) {
+        (Some(gone_for), Reason::Adopting { .. }) => {
+            let reason = Reason::GuardMissing { for_ms: ms(gone_for) };
+            Verdict::orders(reason, stop_writes(view)).fate(Fate::LetLapse)
+        }
+        _ => searching,
+    }
 }
 
 /// How long a stop is under way that PostgreSQL takes no notice of: it waits for the operator's before_stop, or the

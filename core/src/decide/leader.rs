@@ -81,10 +81,13 @@ fn unserving(view: &View<'_>) -> Option<Verdict> {
         let refused = memory.promotions_refused >= START_FAILURES_MAX;
         let since = view.at.since(memory.promoting_since?);
         // Nor does anybody take over in a pause.
-        if view.paused() || !(refused || since >= promotion_limit(view.config())) {
+        let limit = promotion_limit(view.config());
+        if view.paused() || !(refused || since >= limit) {
             return None;
         }
-        if !successor::is_known(view) {
+        // For who tells nothing it is not waited for ever.
+        let silent = since >= limit + view.config().ttl && successor::is_silent(view);
+        if !silent && !successor::is_known(view) {
             let asks = successor::questions(view, view.electable_others());
             return (!asks.is_empty()).then(|| Verdict::orders(Reason::AskingCandidates, asks));
         }
@@ -130,9 +133,9 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }
     // Nobody is waited for longer than that: what starts in place is given up yet if a late answer is good.
-    let died = view.state.memory.dead_since.unwrap_or(view.at);
     let asks = successor::questions(view, view.electable_others());
-    if hurries && !asks.is_empty() && view.at.since(died) < RACE_WINDOW {
+    let asked = |ask: &Action| view.state.ops.in_lane(&ask.lane()?).map(|question| question.since);
+    if hurries && asks.iter().any(|ask| asked(ask).is_none_or(|since| view.at.since(since) < RACE_WINDOW)) {
         return Verdict::orders(Reason::AskingCandidates, asks);
     }
     // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be

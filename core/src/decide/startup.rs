@@ -7,6 +7,7 @@ use crate::config::ASKED_START_LIMIT;
 use crate::reason::Reason;
 use crate::view::View;
 use crate::view::postgres::{ControlState, Phase, StopMode};
+use crate::view::store::FailoverKey;
 
 pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     let starting = view.phase() == Some(Phase::Starting);
@@ -24,8 +25,13 @@ pub(super) fn decide(view: &View<'_>) -> Option<Verdict> {
     if view.at.since(since) < limit || view.paused() {
         return Some(Verdict::wait(Reason::CrashRecovery { since_ms, limit_ms }));
     }
-    // What was concluded once is gone through with.
-    if !view.state.memory.giving_up && !successor::is_known(view) {
+    // What was concluded once is gone through with; what an operator asks for is not for this node to refuse; and for who tells
+    // nothing it is not waited for ever.
+    let failover = |request: &FailoverKey| request.leader.is_none() && request.candidate.is_some();
+    let by_hand = view.state.leaving || view.due_failover().is_some_and(failover);
+    let patient = view.at.since(since) < limit + view.config().ttl;
+    let concluded = view.state.memory.giving_up || by_hand || (!patient && successor::is_silent(view));
+    if !concluded && !successor::is_known(view) {
         let asks = successor::questions(view, view.electable_others());
         return Some(Verdict::orders(Reason::CrashRecovery { since_ms, limit_ms }, asks));
     }

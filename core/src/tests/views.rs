@@ -329,6 +329,11 @@ fn who_has_data_may_take_over_soon_whatever_its_record_told() {
     assert_eq!(heirs(|_| ()), ["b", "c"]);
     assert_eq!(heirs(|record| record.state = "starting".into()), ["b", "c"]);
     assert_eq!(heirs(|record| record.state = "stopped".into()), ["b", "c"], "it may be started");
+    let led = |record: &mut MemberRecord| {
+        (record.state, record.role) = ("crashed".into(), "demoted".into());
+        (record.position, record.timeline) = (Lsn(0), Timeline(0));
+    };
+    assert_eq!(heirs(led), ["b", "c"], "one that was a primary tells no position until it has been rewound");
     assert_eq!(heirs(|record| record.nofailover = true), ["c"]);
     assert_eq!(heirs(|record| record.api_url.clear()), ["c"]);
     assert_eq!(heirs(|record| record.state = "creating replica".into()), ["c"], "it copies this node's data");

@@ -477,7 +477,7 @@ impl<'a> View<'a> {
     /// then on. Nobody tells this node that it runs.
     pub fn possible_heirs(&self) -> impl Iterator<Item = (&'a Member, &'a MemberRecord)> {
         let may =
-            |record: &MemberRecord| record.may_be_elected() && record.was_born() && record.state != "creating replica";
+            |record: &MemberRecord| record.may_be_elected() && record.has_data() && record.state != "creating replica";
         self.others().map(|(name, key)| (name, &key.record)).filter(move |(_, record)| may(record))
     }
 

@@ -1,5 +1,6 @@
 //! `matriarch run FILE`: from a configuration file to a running agent, and out again.
 
+use std::io::ErrorKind::{NotFound, Unsupported};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -127,7 +128,8 @@ async fn live(options: &Options, local: LocalConfig) -> anyhow::Result<Ended> {
 ///
 /// The race: the host has no memory or space left, which ends agent and guard and lets no other guard start.
 fn goes_unguarded(data_dir: &Path, error: &std::io::Error) -> bool {
-    if error.kind() == std::io::ErrorKind::Unsupported || proc::observe(data_dir) == Process::Absent {
+    let unread = std::fs::read(data_dir.join("postmaster.pid")).is_err_and(|error| error.kind() != NotFound);
+    if error.kind() == Unsupported || (!unread && proc::observe(data_dir) == Process::Absent) {
         return false;
     }
     tracing::error!(%error, "the guard cannot be started, and PostgreSQL runs: the agent goes on without one");

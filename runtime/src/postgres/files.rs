@@ -179,9 +179,9 @@ fn cluster(data_dir: &Path, control: &ControlData) -> Cluster {
     }
 }
 
-/// `PG_VERSION`.
+/// `PG_VERSION`; of `9.6` the 9.
 pub fn major_version(data_dir: &Path) -> Option<u32> {
-    fs::read_to_string(data_dir.join("PG_VERSION")).ok()?.trim().parse().ok()
+    fs::read_to_string(data_dir.join("PG_VERSION")).ok()?.trim().split('.').next()?.parse().ok()
 }
 
 /// The history of `timeline` from `pg_wal`. Timeline 0 (unknown) if a later timeline's file is missing or damaged: a

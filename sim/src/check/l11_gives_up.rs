@@ -38,13 +38,12 @@ impl World {
         self.violated("L11", what);
     }
 
-    /// Another could take over, and would tell the holder so: it holds enough of what the leaders have told.
+    /// Another could take over: it holds enough of what the leaders have told.
     fn has_heirs(&self, holder: NodeId) -> bool {
         let limit = self.checks.lag_limits.last().map_or(self.settings.maximum_lag_bytes, |(_, bytes)| *bytes);
         let mut others = (0..self.nodes.len()).map(NodeId).filter(|node| *node != holder);
         others.any(|heir| {
-            let place =
-                self.could_lead(heir).filter(|_| self.store_answers(heir) && self.hear_each_other(holder, heir));
+            let place = self.could_lead(heir).filter(|_| self.store_answers(heir));
             place.is_some_and(|place| self.lacks_bytes(place) <= limit)
         })
     }
@@ -61,7 +60,9 @@ impl World {
         let configured = ms(self.settings.primary_start_timeout_ms);
         let start = if requested && configured.is_zero() { ASKED_START_LIMIT } else { configured };
         let checkpoint = ms(self.pace.checkpoint.1);
-        start + checkpoint + self.stop_bound(holder) + ms(self.settings.serving_bound_ms() + STAGES_MS)
+        // Who tells nothing of itself is waited for as long.
+        let silent = ms(self.settings.ttl_ms);
+        start + silent + checkpoint + self.stop_bound(holder) + ms(self.settings.serving_bound_ms() + STAGES_MS)
     }
 
     /// A session that takes no notice is waited for, and once more where somebody else had asked for the stop: for longer then

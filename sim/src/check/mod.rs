@@ -144,8 +144,10 @@ pub struct Checks {
     told: [BTreeMap<NodeId, Told>; NODES_MAX],
     /// Since when there is no leader key.
     leaderless: Option<Time>,
-    /// Who took the leader key last, or lost one that a restored store had brought back.
+    /// Who took the leader key last.
     last_leader: Option<NodeId>,
+    /// Whose key went last: a restored store brings keys back that nobody takes.
+    last_holder: Option<NodeId>,
     /// Who had it before, and may write on: nobody could tell him, and he could tell nobody.
     overtaken_unheard: Option<NodeId>,
     /// What it held when it was elected.
@@ -349,13 +351,12 @@ impl World {
                     Gone::Revoked => "key revoked",
                 });
                 self.checks.leaderless = Some(now);
+                self.checks.last_holder = self.named(&leader.member);
                 self.check_deletion(leader, *how, by.as_ref());
                 self.check_key_stays(&leader.member, *how);
                 if let Some(holder) = self.named(&leader.member) {
                     self.check_holder(holder, leader.lease, *how);
                     self.note_handover(holder, *how);
-                    // A restored store may have told of it again, and nobody has taken it then.
-                    self.checks.last_leader = Some(holder);
                 }
             }
         }

@@ -154,7 +154,7 @@ impl World {
     pub(super) fn check_winner(&mut self, leader: &LeaderKey) {
         let Some(node) = self.named(&leader.member) else { return };
         // Whoever takes back what went before its time was never out of office.
-        let back = self.checks.last_leader == Some(node);
+        let back = self.checks.last_leader == Some(node) && self.checks.last_holder.is_none_or(|last| last == node);
         self.checks.by_word &= back;
         // Nor does a primary that an operator made by hand in a pause race for its key.
         let by_hand = self.is_by_hand(node);
@@ -234,7 +234,7 @@ impl World {
         host.place().filter(|_| awake && stands_by && known && !barred)
     }
 
-    pub(super) fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
+    fn hear_each_other(&self, one: NodeId, other: NodeId) -> bool {
         let (one, other) = (End::Node(one), End::Node(other));
         !self.net.is_cut((Plane::Agents, one, other)) && !self.net.is_cut((Plane::Agents, other, one))
     }

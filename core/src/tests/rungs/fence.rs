@@ -145,6 +145,22 @@ fn adopting(node: Node) -> Node {
     node.with(|state| state.tenure = Tenure::Adopting { deadline })
 }
 
+/// The bug: agent and guard were killed together, and what they had led wrote on for as long as its tenure was looked for.
+#[test]
+fn what_was_left_running_without_a_guard_is_ended_after_a_second() {
+    let gone = |ms: u64| {
+        adopting(Node::primary()).with(|state| {
+            state.guard = crate::view::guard::GuardFacts { gone: Some(at(0).back(millis(ms))), ..Default::default() };
+        })
+    };
+    assert_eq!(gone(999).concludes().1, "adopting");
+    concludes(&gone(1_000), Rung::Fence, "guard_missing", Fate::LetLapse, &[FIRE, stop(StopMode::Immediate)]);
+    let deleted = gone(1_000).cluster(|cluster| cluster.leader = None);
+    assert_eq!(deleted.concludes().1, "guard_missing", "nobody holds it meanwhile");
+    let other = gone(1_000).cluster(|cluster| cluster.leader = Some(leader("b", LeaseId(55), Revision(190))));
+    assert_eq!(other.concludes().1, "leader_is_other");
+}
+
 #[test]
 fn a_start_beside_a_primary_proves_its_tenure_by_the_epoch_on_disk() {
     let node = adopting(Node::primary());

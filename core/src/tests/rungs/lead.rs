@@ -237,9 +237,9 @@ fn a_leader_that_cannot_start_gives_up() {
     let at_once = || Node::primary().dead().config(|config| config.primary_start_timeout = seconds(0));
     // Whether another could take over is asked first; nobody is waited for longer than a race waits.
     let asks = ["b", "c"].map(asks_status);
-    let dead_for = |ms: u64| at_once().with(|state| state.memory.dead_since = Some(at(0))).later(ms);
-    concludes(&dead_for(149), Rung::Leader, "asking_candidates", Fate::Keep, &asks);
-    assert_eq!(dead_for(150).concludes().1, "restart_in_place");
+    concludes(&at_once(), Rung::Leader, "asking_candidates", Fate::Keep, &asks);
+    let dead_for = |ms: u64| asks.iter().fold(at_once(), |node, ask| node.doing(ask.clone(), ms));
+    assert_eq!([149, 150].map(|ms| dead_for(ms).concludes().1), ["asking_candidates", "restart_in_place"]);
     let silent = |node: Node| {
         let now = node.now;
         ["b", "c"].iter().fold(node, |node, who| {

@@ -275,6 +275,24 @@ fn a_leader_waits_for_its_recovery_and_gives_up_when_it_takes_too_long() {
     assert_eq!(unfit(answer(Lsn(0), None)), "starting", "it lags by more than may be given up");
     let strayed = |by: u64| PeerAnswer { history: branch(Lsn(HERE.0 - by)), ..answer(HERE, None) };
     assert_eq!((unfit(strayed(1 << 20)), unfit(strayed((1 << 20) + 1))), ("recovery_too_long", "starting"));
+    // What it publishes when it gives up counts as well: a checkpoint that was written after its last word.
+    let crashed = Cluster { checkpoint: Lsn(HERE.0 + (1 << 20) + 1), ..primary_dir(ControlState::InCrashRecovery) };
+    assert_eq!(good.clone().dir(crashed.clone()).concludes().1, "starting");
+    let checkpoint = Lsn(HERE.0 + (1 << 20));
+    assert_eq!(good.clone().dir(Cluster { checkpoint, ..crashed }).concludes().1, "recovery_too_long");
+    // Who runs and tells nothing is waited for, and not for ever; nor does what lags keep an operator from naming it, or from
+    // ending this agent.
+    let silent = |over_ms: u64| {
+        node(300_000 + over_ms).with(|state| {
+            state.peers.unreachable.insert(Member::new("b"), at(0));
+        })
+    };
+    assert_eq!([29_999, 30_000].map(|ms| silent(ms).concludes().1), ["starting", "recovery_too_long"]);
+    let named = node(300_000).cluster(|cluster| cluster.failover = Some(failover(None, Some("b"))));
+    assert_eq!(named.concludes().1, "recovery_too_long");
+    let moved = node(300_000).cluster(|cluster| cluster.failover = Some(failover(Some("a"), Some("b"))));
+    assert_eq!(moved.concludes().1, "starting", "who is to take over in a switchover has to hold enough");
+    assert_eq!(node(300_000).with(|state| state.leaving = true).concludes().1, "recovery_too_long");
     let late = good.later(2_001);
     concludes(&late, Rung::Startup, "starting", Fate::Keep, &["b", "c"].map(asks_status));
     let concluded = late.with(|state| state.memory.giving_up = true);
