@@ -9,7 +9,7 @@ use crate::action::{Action, Lane, PostgresAction};
 use crate::config::Config;
 use crate::effects::Decision;
 use crate::event::{EpochFile, MoveRequest, ScheduledRestart};
-use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision, SystemId};
+use crate::id::{LeaseId, Lsn, Member, OpId, RequestId, Revision, SystemId, Timeline};
 use crate::lease::{Held, Tenure};
 use crate::time::{Duration, Instant, WallMillis};
 use crate::view::guard::{Armed, GuardFacts};
@@ -134,6 +134,9 @@ pub struct Memory {
     pub came_up: bool,
     /// Since when the tenure is held, if one is.
     pub held_since: Option<Instant>,
+    /// The greatest number of a timeline that a member has told that it is on.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub newest_told: Timeline,
     /// Since when the tenure is held, PostgreSQL may write, and another could take over.
     #[cfg_attr(feature = "serde", serde(default))]
     pub heirs_since: Option<Instant>,

@@ -35,6 +35,7 @@ pub fn step(state: &mut State, at: Instant, event: Event) -> Effects {
     state.memory.held_since = state.tenure.held().map(|_| state.memory.held_since.unwrap_or(at));
     remember_service(state, at);
     decide::isolated::remember(state, at);
+    decide::timeline_number::remember(state, at);
     decide::slots::remember(state, at);
     decide::pause::remember(state, at);
     end_pledge(state, at);

@@ -23,7 +23,6 @@ mod rewind;
 mod startup;
 mod successor;
 mod switchover;
-mod timeline_number;
 mod unsupported;
 
 pub(crate) mod cluster_keys;
@@ -34,6 +33,7 @@ pub(crate) mod params;
 pub(crate) mod pause;
 pub(crate) mod slots;
 pub(crate) mod tenure;
+pub(crate) mod timeline_number;
 
 /// The rungs, in the order of the ladder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

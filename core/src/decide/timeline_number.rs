@@ -6,6 +6,8 @@
 use crate::action::{Action, StoreAction};
 use crate::id::{Lsn, Timeline};
 use crate::lease::Held;
+use crate::state::State;
+use crate::time::Instant;
 use crate::view::View;
 
 /// Numbers that may be left out at one promotion: each costs a file. A record that was damaged must not cost millions.
@@ -46,7 +48,19 @@ fn write_record(view: &View<'_>, held: &Held, newest_timeline: Timeline) -> Acti
     Action::Store(StoreAction::Reserve { epoch, record, timeline, position, newest_timeline, unguarded, config })
 }
 
-/// The greatest number that anything tells of: our directory, reservations, the history, what members are on and answer.
+/// Keeps in mind the greatest number that a member told that it is on.
+///
+/// The race: what was promoted by hand is killed, and by that its record tells of no timeline any more.
+pub(crate) fn remember(state: &mut State, at: Instant) {
+    let view = View { at, state };
+    let members = view.cluster().into_iter().flat_map(|cluster| cluster.members.values());
+    let told = members.map(|member| member.record.timeline).max().unwrap_or_default();
+    // What is left out at most is not left out once more each time.
+    let believed = Some(told).filter(|told| told.0 <= view.own_timeline().0.saturating_add(LEFT_OUT_MAX));
+    state.memory.newest_told = state.memory.newest_told.max(believed.unwrap_or_default());
+}
+
+/// The greatest number that anything tells of: our directory, reservations, the history, what members are on or were, and answer.
 fn newest_known(view: &View<'_>) -> Timeline {
     let ours = view.dir().map(|dir| dir.newest_timeline.max(dir.history.timeline)).unwrap_or_default();
     let ours = view.sql().map_or(ours, |sql| ours.max(sql.timeline));
@@ -58,6 +72,7 @@ fn newest_known(view: &View<'_>) -> Timeline {
     let members = cluster.members.values().map(|member| member.record.timeline);
     // One that was promoted by hand has reserved nothing, and is stopped before it could publish it.
     let answers = view.state.peers.answers.values().map(|seen| seen.value.history.timeline);
-    let newest = told.chain(ended).chain(members).chain(answers).fold(ours, Timeline::max);
+    let before = view.state.memory.newest_told;
+    let newest = told.chain(ended).chain(members).chain(answers).fold(ours.max(before), Timeline::max);
     newest.min(Timeline(ours.0.saturating_add(LEFT_OUT_MAX)))
 }

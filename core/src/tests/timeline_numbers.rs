@@ -66,6 +66,18 @@ fn the_number_that_is_reserved_with_the_key_is_beyond_all_that_anything_tells_of
         cluster.members.values_mut().for_each(|member| member.record.timeline = Timeline(7));
     });
     assert_eq!(reserves(of_a_member), Timeline(8));
+    // What was promoted by hand in a pause was killed, and its record tells of no timeline any more.
+    let told_before = |timeline: u32| {
+        let tells = |timeline| {
+            move |cluster: &mut crate::view::store::ClusterView| {
+                cluster.members.get_mut(&crate::id::Member::new("c")).unwrap().record.timeline = timeline;
+            }
+        };
+        let mut node = Node::racing().cluster(tells(Timeline(timeline)));
+        node.tick();
+        reserves(node.cluster(tells(Timeline(0))))
+    };
+    assert_eq!([7, 257, 258].map(told_before), [Timeline(8), Timeline(258), Timeline(2)], "and no nonsense");
     // Promoted by hand: the branch that it has begun is short, and it is no rival.
     let of_an_answer = Node::racing().with(|state| {
         let answer = state.peers.answers.get_mut(&crate::id::Member::new("c")).unwrap();
