@@ -172,9 +172,14 @@ fn able(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
 
 /// It went on where this leader's history did not, and will never have replayed what is written here: it would be waited for
 /// in vain. A Patroni member tells no more of its history than a number.
+///
+/// The race: a standby has followed onto this leader's timeline, and has not looked at its own files since. By the older
+/// timeline that it tells, it would be beyond the end of that.
 fn strayed(view: &View<'_>, record: &MemberRecord, answer: &PeerAnswer) -> bool {
     let known = view.position().filter(|mine| mine.history.timeline == view.own_timeline());
-    let Some(mine) = known.filter(|_| record.pledges) else { return false };
+    let Some(mine) = known.filter(|mine| record.pledges && answer.history.timeline >= mine.history.timeline) else {
+        return false;
+    };
     matches!(mine.history.relation(mine.flushed, &answer.history, answer.flushed), Relation::Diverged { .. })
 }
 

@@ -102,6 +102,15 @@ fn a_candidate_that_is_no_good_is_refused_and_the_primary_stays() {
     }
     let newer = b_answers(moving(), |answer| answer.flushed = Lsn(HERE.0 + 8));
     assert_eq!(newer.concludes().1, "stopping_for_handover", "PostgreSQL was asked before it was");
+    let led =
+        Node::primary().dir(Cluster { history: branch(Lsn(HERE.0 - 8)), ..primary_dir(ControlState::InProduction) });
+    let request = failover(Some("a"), Some("b"));
+    let led = led.sql(Sql { timeline: Timeline(2), ..primary_sql() }).cluster(|cluster| {
+        cluster.failover_revision = request.revision;
+        cluster.failover = Some(request.clone());
+    });
+    let behind = b_answers(led, |_| ());
+    assert_eq!(behind.concludes().1, "stopping_for_handover", "it may have followed since it looked at its files");
     let patronis = moving().cluster(|cluster| {
         cluster.members.get_mut(&Member::new("b")).expect("b is a member").record.pledges = false;
     });
