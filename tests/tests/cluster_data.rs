@@ -117,19 +117,22 @@ async fn a_directory_that_is_not_ours_is_refused_and_not_touched() {
     }
 }
 
-/// The bug: it was taken on, and a server that ran there was stopped before its version was found to be none that is known.
+/// Nothing is begun beside what may run there: an agent that cannot look at the data would hold or end it.
 #[tokio::test]
 async fn data_of_another_version_are_refused_before_anything_is_done() {
     let mut cluster = Cluster::prepare(Plan { nodes: 1, store: StoreKind::Embedded, ..Plan::default() }).await;
     let node = &mut cluster.nodes[0];
     fs::create_dir(node.data_dir()).expect("a directory");
-    fs::write(node.data_dir().join("PG_VERSION"), "12\n").expect("a file");
-    give(&node.data_dir());
-    node.start();
-    assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
-    let log = node.log();
-    assert!(log.lines().last().unwrap_or_default().contains("is of PostgreSQL 12; 13 to 18 are supported"), "{log}");
-    assert_eq!(node.guard(), None);
+    for (version, major) in [("12\n", "12"), ("9.6\n", "9"), ("19\n", "19")] {
+        fs::write(node.data_dir().join("PG_VERSION"), version).expect("a file");
+        give(&node.data_dir());
+        node.start();
+        assert_eq!(node.agent_ended(SERVICE_LIMIT), Ended::Exit(1));
+        let log = node.log();
+        let says = format!("is of PostgreSQL {major}; 13 to 18 are supported");
+        assert!(log.lines().last().unwrap_or_default().contains(&says), "{log}");
+        assert_eq!(node.guard(), None);
+    }
 }
 
 /// Every file below `dir` with its size and the time of its last change.

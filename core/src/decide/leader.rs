@@ -133,10 +133,12 @@ fn dead(view: &View<'_>, held: &Held, dir: &Cluster) -> Verdict {
         return Verdict::wait(Reason::CannotServe { why }).fate(Fate::Release);
     }
     // Nobody is waited for longer than that: what starts in place is given up yet if a late answer is good.
-    let asks = successor::questions(view, view.electable_others());
-    let asked = |ask: &Action| view.state.ops.in_lane(&ask.lane()?).map(|question| question.since);
-    if hurries && asks.iter().any(|ask| asked(ask).is_none_or(|since| view.at.since(since) < RACE_WINDOW)) {
-        return Verdict::orders(Reason::AskingCandidates, asks);
+    if hurries {
+        let asks = successor::questions(view, view.electable_others());
+        let asked = |ask: &Action| view.state.ops.in_lane(&ask.lane()?).map(|question| question.since);
+        if asks.iter().any(|ask| asked(ask).is_none_or(|since| view.at.since(since) < RACE_WINDOW)) {
+            return Verdict::orders(Reason::AskingCandidates, asks);
+        }
     }
     // The race: a tenure that was to be given away is being forgotten on disk, and nobody took it. What is known to be
     // there is there for a moment only.

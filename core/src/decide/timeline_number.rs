@@ -54,10 +54,10 @@ fn write_record(view: &View<'_>, held: &Held, newest_timeline: Timeline) -> Acti
 pub(crate) fn remember(state: &mut State, at: Instant) {
     let view = View { at, state };
     let members = view.cluster().into_iter().flat_map(|cluster| cluster.members.values());
-    let told = members.map(|member| member.record.timeline).max().unwrap_or_default();
-    // What is left out at most is not left out once more each time.
-    let believed = Some(told).filter(|told| told.0 <= view.own_timeline().0.saturating_add(LEFT_OUT_MAX));
-    state.memory.newest_told = state.memory.newest_told.max(believed.unwrap_or_default());
+    // Of a damaged record as many are left out as may be at most: not once more each time.
+    let most = view.own_timeline().0.saturating_add(LEFT_OUT_MAX);
+    let told = members.map(|member| member.record.timeline).filter(|told| told.0 <= most);
+    state.memory.newest_told = told.fold(state.memory.newest_told, Timeline::max);
 }
 
 /// The greatest number that anything tells of: our directory, reservations, the history, what members are on or were, and answer.

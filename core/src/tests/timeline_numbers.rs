@@ -67,17 +67,25 @@ fn the_number_that_is_reserved_with_the_key_is_beyond_all_that_anything_tells_of
     });
     assert_eq!(reserves(of_a_member), Timeline(8));
     // What was promoted by hand in a pause was killed, and its record tells of no timeline any more.
-    let told_before = |timeline: u32| {
-        let tells = |timeline| {
+    let told_before = |b: u32, c: u32| {
+        let tells = |timelines: [(&'static str, u32); 2]| {
             move |cluster: &mut crate::view::store::ClusterView| {
-                cluster.members.get_mut(&crate::id::Member::new("c")).unwrap().record.timeline = timeline;
+                for (name, timeline) in timelines {
+                    let member = cluster.members.get_mut(&crate::id::Member::new(name)).unwrap();
+                    member.record.timeline = Timeline(timeline);
+                }
             }
         };
-        let mut node = Node::racing().cluster(tells(Timeline(timeline)));
+        let mut node = Node::racing().cluster(tells([("b", b), ("c", c)]));
         node.tick();
-        reserves(node.cluster(tells(Timeline(0))))
+        reserves(node.cluster(tells([("b", 0), ("c", 0)])))
     };
-    assert_eq!([7, 257, 258].map(told_before), [Timeline(8), Timeline(258), Timeline(2)], "and no nonsense");
+    assert_eq!([(1, 7), (1, 257)].map(|(b, c)| told_before(b, c)), [Timeline(8), Timeline(258)]);
+    assert_eq!(
+        [(1, 258), (7, 258)].map(|(b, c)| told_before(b, c)),
+        [Timeline(2), Timeline(8)],
+        "nonsense hides nothing"
+    );
     // Promoted by hand: the branch that it has begun is short, and it is no rival.
     let of_an_answer = Node::racing().with(|state| {
         let answer = state.peers.answers.get_mut(&crate::id::Member::new("c")).unwrap();
